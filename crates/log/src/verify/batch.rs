@@ -1,0 +1,330 @@
+//! Many signatures at once, on several threads, with the same verdict as one by one.
+
+use super::authentic::{AuthenticEntry, SignatureError};
+use crate::entry::Entry;
+use crate::id::{AuthorId, EntryId};
+use ed25519_zebra::{Signature, VerificationKeyBytes, batch};
+use rand_core::{TryCryptoRng, TryRng};
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::num::NonZeroUsize;
+use std::thread;
+
+/// Checks signatures in batches and remembers the author keys that passed.
+///
+/// The verdict on an entry is the one of [`AuthenticEntry::check`], whatever else is in the batch: both use the
+/// cofactored equation of ZIP 215, and keys with torsion are refused before (`bamboo.md`, One signature rule for
+/// all nodes). Keep one verifier for as long as entries come in.
+#[derive(Debug)]
+pub struct BatchVerifier {
+    threads: NonZeroUsize,
+    /// Keys that passed [`AuthorId::check_key`], at most [`Self::MAX_AUTHORS`].
+    authors: BTreeSet<AuthorId>,
+}
+
+impl BatchVerifier {
+    /// How many checked author keys are remembered: as many as a session may follow by name (`formats.md`,
+    /// Summary items). When they are full they are forgotten and learned anew.
+    pub const MAX_AUTHORS: usize = 65_536;
+
+    /// A verifier that uses up to `threads` threads, the caller's included. Small batches use fewer.
+    pub fn new(threads: NonZeroUsize) -> Self {
+        Self { threads, authors: BTreeSet::new() }
+    }
+
+    /// Checks all entries; the results are in the order of the input.
+    ///
+    /// One bad entry costs the batch it is in a search; the rest stand.
+    pub fn verify(&mut self, entries: Vec<Entry>) -> Vec<Result<AuthenticEntry, (Entry, SignatureError)>> {
+        let bad_authors = self.check_authors(&entries);
+        let mut verdicts = vec![Ok(()); entries.len()];
+        self.in_parallel(&entries, &mut verdicts, MIN_SHARE, |entries, verdicts| {
+            for (entries, verdicts) in entries.chunks(MAX_BATCH).zip(verdicts.chunks_mut(MAX_BATCH)) {
+                check_chunk(entries, &bad_authors, verdicts);
+            }
+        });
+        let judge = |(entry, verdict)| match verdict {
+            Ok(()) => Ok(AuthenticEntry::batch_checked(entry)),
+            Err(why) => Err((entry, why)),
+        };
+        entries.into_iter().zip(verdicts).map(judge).collect()
+    }
+
+    /// Checks the keys not seen before and returns the bad ones.
+    fn check_authors(&mut self, entries: &[Entry]) -> BTreeMap<AuthorId, SignatureError> {
+        let mut unknown = BTreeSet::new();
+        let mut last = None;
+        for author in entries.iter().map(Entry::author) {
+            if last.replace(author) != Some(author) && !self.authors.contains(&author) {
+                unknown.insert(author);
+            }
+        }
+        let unknown: Vec<AuthorId> = unknown.into_iter().collect();
+        let mut verdicts = vec![Ok(()); unknown.len()];
+        self.in_parallel(&unknown, &mut verdicts, MIN_SHARE / 4, |authors, verdicts| {
+            for (author, verdict) in authors.iter().zip(verdicts) {
+                *verdict = author.check_key();
+            }
+        });
+        let mut bad = BTreeMap::new();
+        for (author, verdict) in unknown.into_iter().zip(verdicts) {
+            match verdict {
+                Ok(()) => {
+                    if self.authors.len() >= Self::MAX_AUTHORS {
+                        self.authors.clear();
+                    }
+                    self.authors.insert(author);
+                }
+                Err(why) => {
+                    bad.insert(author, why);
+                }
+            }
+        }
+        bad
+    }
+
+    /// Runs `work` over shares of `input` and of the slots beside it, a share per thread.
+    fn in_parallel<T: Sync, R: Send>(
+        &self,
+        input: &[T],
+        slots: &mut [R],
+        min_share: usize,
+        work: impl Fn(&[T], &mut [R]) + Sync,
+    ) {
+        let share = input.len().div_ceil(self.threads.get()).max(min_share);
+        let mut shares = input.chunks(share).zip(slots.chunks_mut(share));
+        let Some((own_input, own_slots)) = shares.next() else { return };
+        thread::scope(|scope| {
+            let work = &work;
+            for (input, slots) in shares {
+                scope.spawn(move || work(input, slots));
+            }
+            work(own_input, own_slots);
+        });
+    }
+}
+
+/// [`BatchVerifier::verify`] without a memory of authors, for one batch.
+///
+/// ```
+/// use madake_log::{AuthorKey, Entry, LogId, PayloadId, verify_batch};
+/// # use std::num::NonZeroUsize;
+/// let key = AuthorKey::from_seed([1; 32]);
+/// let entry = Entry::sign(&key, LogId::new(2000), None, None, PayloadId::of(b""), 0, false).unwrap();
+/// let results = verify_batch(vec![entry.into_entry()], NonZeroUsize::MIN);
+/// assert!(results[0].is_ok());
+/// ```
+pub fn verify_batch(
+    entries: Vec<Entry>,
+    threads: NonZeroUsize,
+) -> Vec<Result<AuthenticEntry, (Entry, SignatureError)>> {
+    BatchVerifier::new(threads).verify(entries)
+}
+
+/// An entry's part in a batch; its place among the verdicts is `at`.
+struct Queued {
+    at: usize,
+    id: EntryId,
+    item: batch::Item,
+}
+
+fn check_chunk(
+    entries: &[Entry],
+    bad_authors: &BTreeMap<AuthorId, SignatureError>,
+    verdicts: &mut [Result<(), SignatureError>],
+) {
+    let mut queue = Vec::with_capacity(entries.len());
+    for (at, entry) in entries.iter().enumerate() {
+        let author = entry.author();
+        if let Some(why) = bad_authors.get(&author) {
+            verdicts[at] = Err(*why);
+            continue;
+        }
+        let key = VerificationKeyBytes::from(*author.as_bytes());
+        let signature = Signature::from_bytes(entry.signature());
+        queue.push(Queued { at, id: entry.id(), item: (key, signature, entry.signed_bytes()).into() });
+    }
+    search(&queue, verdicts);
+}
+
+/// Finds the entries whose signature does not hold: all at once if they hold, else part by part.
+fn search(queue: &[Queued], verdicts: &mut [Result<(), SignatureError>]) {
+    if queue.len() > 1 && all_hold(queue) {
+        return;
+    }
+    if queue.len() <= SINGLES {
+        for queued in queue {
+            if queued.item.clone().verify_single().is_err() {
+                verdicts[queued.at] = Err(SignatureError::Signature);
+            }
+        }
+        return;
+    }
+    for part in queue.chunks(queue.len().div_ceil(PARTS)) {
+        search(part, verdicts);
+    }
+}
+
+fn all_hold(queue: &[Queued]) -> bool {
+    let mut seed = blake3::Hasher::new_derive_key(COEFFICIENTS_CONTEXT);
+    let mut verifier = batch::Verifier::new();
+    for queued in queue {
+        seed.update(queued.id.as_bytes());
+        verifier.queue(queued.item.clone());
+    }
+    verifier.verify(Coefficients::new(seed.finalize_xof())).is_ok()
+}
+
+/// The batch equation's coefficients: BLAKE3's output over all entries of the batch.
+///
+/// The seed covers the entries' ids, which are BLAKE3 over (A, message, R, S): whoever changes any of these to
+/// suit a coefficient gets other coefficients, and the crate needs no OS randomness.
+struct Coefficients {
+    stream: blake3::OutputReader,
+    /// A stretch of the stream, taken at once since BLAKE3 makes many blocks as fast as one.
+    block: [u8; 1024],
+    used: usize,
+}
+
+impl Coefficients {
+    fn new(stream: blake3::OutputReader) -> Self {
+        Self { stream, block: [0; 1024], used: 1024 }
+    }
+}
+
+impl TryRng for Coefficients {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        let mut bytes = [0; 4];
+        self.try_fill_bytes(&mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        let mut bytes = [0; 8];
+        self.try_fill_bytes(&mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn try_fill_bytes(&mut self, mut out: &mut [u8]) -> Result<(), Infallible> {
+        while !out.is_empty() {
+            if self.used == self.block.len() {
+                self.stream.fill(&mut self.block);
+                self.used = 0;
+            }
+            let len = out.len().min(self.block.len() - self.used);
+            let (head, tail) = out.split_at_mut(len);
+            head.copy_from_slice(&self.block[self.used..self.used + len]);
+            self.used += len;
+            out = tail;
+        }
+        Ok(())
+    }
+}
+
+impl TryCryptoRng for Coefficients {}
+
+/// Batches beyond this gain little (`bamboo.md`: 164,000 per second at 1,000) and cost more when one is bad.
+const MAX_BATCH: usize = 1024;
+/// A failed batch is cut in so many parts: three rounds from 1,024 down to single checks.
+const PARTS: usize = 8;
+/// A failed batch of so many or fewer is checked one by one.
+const SINGLES: usize = 16;
+/// Fewer entries than this are not worth a thread: about a millisecond of work.
+const MIN_SHARE: usize = 64;
+const COEFFICIENTS_CONTEXT: &str = "madake batch coefficients 1";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AuthorKey, LogId, PayloadId};
+    use proptest::prelude::*;
+
+    /// Entry `n` of one of `authors` authors, spoilt in a way that `harm` picks; `harm` from 6 up is none.
+    fn entry(n: u64, authors: u8, harm: u8) -> Entry {
+        let key = AuthorKey::from_seed([n as u8 % authors; 32]);
+        let payload = PayloadId::of(&n.to_le_bytes());
+        let good = Entry::sign(&key, LogId::new(n), None, None, payload, 8, false).unwrap().into_entry();
+        let mut bytes = good.as_bytes().to_vec();
+        let len = bytes.len();
+        match harm {
+            0 => bytes[len - 1] ^= 0x80,    // S too large
+            1 => bytes[len - 40] ^= 1,      // R
+            2 => bytes[len - 70] ^= 1,      // payload hash
+            3 => bytes[1..33].fill(2),      // author no point
+            4 => bytes[1..33].fill(0),      // author of order 4
+            5 => bytes[len - 32..].fill(0), // S = 0
+            _ => {}
+        }
+        Entry::decode(&bytes).unwrap()
+    }
+
+    fn one_by_one(entries: &[Entry]) -> Vec<Result<AuthenticEntry, (Entry, SignatureError)>> {
+        entries.iter().map(|e| AuthenticEntry::check(e.clone()).map_err(|why| (e.clone(), why))).collect()
+    }
+
+    #[test]
+    fn coefficients_are_the_stream() {
+        let hasher = blake3::Hasher::new();
+        let mut all = [0; 5000];
+        hasher.finalize_xof().fill(&mut all);
+        let mut source = Coefficients::new(hasher.finalize_xof());
+        let mut parts = Vec::new();
+        for len in [1, 16, 1023, 1024, 2000, 4, 8] {
+            let mut part = vec![0; len];
+            source.try_fill_bytes(&mut part).unwrap();
+            parts.extend(part);
+        }
+        assert_eq!(parts, all[..parts.len()]);
+    }
+
+    #[test]
+    fn culprits_are_found_and_the_rest_stand() {
+        for culprits in [vec![], vec![0], vec![299], vec![7, 8, 150, 151]] {
+            let harm = |n: u64| if culprits.contains(&n) { n as u8 % 3 } else { 9 };
+            let entries: Vec<Entry> = (0..300).map(|n| entry(n, 3, harm(n))).collect();
+            let results = verify_batch(entries.clone(), NonZeroUsize::new(3).unwrap());
+            assert_eq!(results.len(), 300);
+            for (n, (result, entry)) in results.iter().zip(&entries).enumerate() {
+                match result {
+                    Ok(good) => assert!(**good == *entry && !culprits.contains(&(n as u64))),
+                    Err((bad, why)) => {
+                        assert!(bad == entry && culprits.contains(&(n as u64)));
+                        assert_eq!(*why, SignatureError::Signature);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn authors_are_remembered_and_bounded() {
+        let mut verifier = BatchVerifier::new(NonZeroUsize::MIN);
+        assert!(verifier.verify(Vec::new()).is_empty());
+        verifier.verify((0..10).map(|n| entry(n, 5, if n == 0 { 3 } else { 9 })).collect());
+        assert_eq!(verifier.authors.len(), 5);
+        verifier.authors = (0..BatchVerifier::MAX_AUTHORS as u64)
+            .map(|n| AuthorId::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes()))
+            .collect();
+        assert!(verifier.verify(vec![entry(0, 1, 9)])[0].is_ok());
+        assert_eq!(verifier.authors.len(), 1);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(24))]
+
+        #[test]
+        fn batch_and_single_agree(
+            harms in proptest::collection::vec(prop_oneof![4 => 6u8..10, 1 => 0u8..6], 0..100),
+            authors in 1u8..6,
+            threads in 1usize..4,
+        ) {
+            let entries: Vec<Entry> = harms.iter().enumerate().map(|(n, &harm)| entry(n as u64, authors, harm)).collect();
+            let expected = one_by_one(&entries);
+            let mut verifier = BatchVerifier::new(NonZeroUsize::new(threads).unwrap());
+            prop_assert_eq!(&verifier.verify(entries.clone()), &expected);
+            prop_assert_eq!(&verifier.verify(entries), &expected);
+        }
+    }
+}

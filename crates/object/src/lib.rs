@@ -1,0 +1,37 @@
+//! Content-addressed objects, commits and their histories; **knows no logs, no peers and no disk**.
+//!
+//! An object is bytes named by their BLAKE3, so `b3sum FILE` prints its id. A [`Commit`] says that
+//! a name has a new version: it links the data object and the commits before it, and is itself an
+//! object, named by the hash of its bytes. Who stands behind a commit is not this crate's matter:
+//! it counts where a signed log entry of its author carries it (`docs/spec.md`, "Commits").
+//!
+//! ```
+//! use madake_object::{Commit, CommitAuthor, FileName, Mode, Object};
+//!
+//! let data = Object::new(b"hello".to_vec());
+//! let first = Commit {
+//!     name: "notes/today.txt".parse()?,
+//!     previous: None,
+//!     merges: vec![],
+//!     object: data.id(),
+//!     size: 5,
+//!     mode: Mode::File,
+//!     author: CommitAuthor::new([7; 32]),
+//!     time: 1_700_000_000_000,
+//!     message: "first".into(),
+//!     tags: vec![],
+//! };
+//! let bytes = first.encode()?;
+//! assert_eq!(Commit::decode(&bytes)?, first);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod commit;
+mod history;
+mod id;
+mod name;
+
+pub use commit::{Commit, CommitError, MAX_COMMIT, MAX_MERGES, MAX_MESSAGE, MAX_TAG, MAX_TAGS, Mode};
+pub use history::{HistoryError, Version, path_back};
+pub use id::{CommitAuthor, CommitId, IdError, Object, ObjectId};
+pub use name::{FileName, MAX_NAME, NameError};

@@ -1,0 +1,328 @@
+//! Writing an author's own logs: schemas are registered, entries chained, signed and stored.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use madake_log::{
+    AuthenticEntry, AuthorId, AuthorKey, Entry, EntryId, LogHead, LogId, PayloadId, Schema, SeqNum, SignError,
+};
+use madake_object::{Commit, CommitAuthor, CommitError, CommitId, FileName, Mode, Object, ObjectId};
+
+use crate::control::{Control, ControlError};
+use crate::outcome::{Change, Fate, Outcome};
+use crate::read::Read;
+use crate::store::{Store, StoreError};
+use crate::tables::Position;
+
+/// So many logs of one schema may have ended before we give up looking for the next.
+const MAX_GENERATIONS: u32 = 10_000;
+/// So often an append starts again because entries of the same author came from elsewhere meanwhile.
+const MAX_RETRIES: usize = 8;
+
+/// An author whose key is here. All appends of one author go through one of these, one at a time.
+#[derive(Debug)]
+pub struct Author {
+    key: Arc<AuthorKey>,
+    store: Arc<Store>,
+    writing: Mutex<()>,
+}
+
+/// Bytes that are about to be signed for.
+#[derive(Clone, Debug)]
+pub enum NewContent {
+    /// In memory: up to [`crate::CONTENT_LIMIT`] bytes.
+    Bytes(Object),
+    /// Durable as a blob already.
+    Blob {
+        /// The BLAKE3 of its bytes.
+        id: ObjectId,
+        /// Bytes.
+        size: u64,
+    },
+}
+
+/// A version of a file that is about to be committed.
+#[derive(Clone, Debug)]
+pub struct NewVersion {
+    /// The file's name.
+    pub name: FileName,
+    /// Its bytes.
+    pub content: NewContent,
+    /// What kind of file it is.
+    pub mode: Mode,
+    /// What the author says about it.
+    pub message: String,
+    /// By the author's clock: milliseconds since 1970 UTC.
+    pub time: i64,
+    /// Leave it out if the head has the same object and mode.
+    pub only_if_changed: bool,
+}
+
+/// An entry that is durable now.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Appended {
+    /// Where it stands.
+    pub at: Position,
+    /// Its hash.
+    pub entry: EntryId,
+    /// Its payload.
+    pub payload: ObjectId,
+}
+
+/// A commit that is durable now.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Committed {
+    /// The file's name.
+    pub name: FileName,
+    /// The commit.
+    pub commit: CommitId,
+    /// The file's bytes.
+    pub object: ObjectId,
+    /// The version before.
+    pub previous: Option<CommitId>,
+    /// The entry that signs for it.
+    pub entry: EntryId,
+}
+
+/// Why nothing was appended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AppendError {
+    /// The caller's: only commits go there.
+    #[error("`{0}` is reserved: commits are made with `commit`")]
+    Reserved(Schema),
+    /// The caller's: one of the commit's fields is outside its limits.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The log can't be continued.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// Somebody else writes with the same key, faster than we do.
+    #[error("entries of this author keep arriving from elsewhere: is the key in use on another device?")]
+    Contended,
+    /// Every log of the schema that we looked at has ended.
+    #[error("more than {MAX_GENERATIONS} logs of `{0}` have ended")]
+    TooManyGenerations(Schema),
+    /// A registration could not be written down.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl NewContent {
+    /// The BLAKE3 of the bytes.
+    pub fn id(&self) -> ObjectId {
+        match self {
+            NewContent::Bytes(object) => object.id(),
+            NewContent::Blob { id, .. } => *id,
+        }
+    }
+
+    /// How many bytes there are.
+    pub fn size(&self) -> u64 {
+        match self {
+            NewContent::Bytes(object) => object.bytes().len() as u64,
+            NewContent::Blob { size, .. } => *size,
+        }
+    }
+}
+
+impl Author {
+    /// An author that writes to this store.
+    pub fn new(key: Arc<AuthorKey>, store: Arc<Store>) -> Self {
+        Self { key, store, writing: Mutex::new(()) }
+    }
+
+    /// The author's public key.
+    pub fn id(&self) -> AuthorId {
+        self.key.author()
+    }
+
+    /// Appends an entry per payload to the author's log of this schema, which is registered if it is
+    /// new, and whose next generation is registered if it has ended. `end` makes the last entry an
+    /// end of log. Returns when all of them are durable: all or none.
+    pub fn append(
+        &self,
+        schema: &Schema,
+        payloads: &[NewContent],
+        end: bool,
+    ) -> Result<Vec<Appended>, AppendError> {
+        if schema.is_reserved() {
+            return Err(AppendError::Reserved(schema.clone()));
+        }
+        self.attempt(|chains| {
+            let log = self.find_log(chains, schema)?;
+            for (i, payload) in payloads.iter().enumerate() {
+                chains.push(log, payload.clone(), end && i + 1 == payloads.len())?;
+            }
+            Ok(log)
+        })
+        .map(|(log, appended)| appended.into_iter().filter(|entry| entry.at.log == log).collect())
+    }
+
+    /// Makes a commit per version, each on the author's head of its name (or on the one before it in
+    /// `versions`). Versions that are left out as unchanged have no counterpart in the answer.
+    pub fn commit(&self, versions: &[NewVersion]) -> Result<Vec<Committed>, AppendError> {
+        let attempt = |chains: &mut Chains<'_>| {
+            let mut heads: HashMap<FileName, Option<(CommitId, Commit)>> = HashMap::new();
+            let mut made = Vec::new();
+            for version in versions {
+                let head = match heads.get(&version.name) {
+                    Some(head) => head.clone(),
+                    None => self.head_commit(&version.name)?,
+                };
+                let same =
+                    |commit: &Commit| commit.object == version.content.id() && commit.mode == version.mode;
+                if version.only_if_changed && head.as_ref().is_some_and(|(_, commit)| same(commit)) {
+                    continue;
+                }
+                let previous = match head {
+                    Some((id, _)) => Some(id),
+                    None => self.store.head(self.id(), &version.name)?.map(|head| head.commit),
+                };
+                let commit = Commit {
+                    name: version.name.clone(),
+                    previous,
+                    merges: Vec::new(),
+                    object: version.content.id(),
+                    size: version.content.size(),
+                    mode: version.mode,
+                    author: CommitAuthor::new(*self.id().as_bytes()),
+                    time: version.time,
+                    message: version.message.clone(),
+                    tags: Vec::new(),
+                };
+                let object = Object::new(commit.encode()?);
+                let id = Commit::id_of(object.bytes());
+                let entry = chains.push(LogId::COMMIT, NewContent::Bytes(object), false)?;
+                chains.content(version.content.clone());
+                let (name, object) = (version.name.clone(), version.content.id());
+                made.push(Committed { name: name.clone(), commit: id, object, previous, entry });
+                heads.insert(name, Some((id, commit)));
+            }
+            Ok(made)
+        };
+        self.attempt(attempt).map(|(made, _)| made)
+    }
+
+    /// Builds entries on the heads of now and stores them; again, if the heads moved meanwhile.
+    /// What was signed in vain was never stored or sent, so it makes no fork.
+    fn attempt<T>(
+        &self,
+        build: impl Fn(&mut Chains<'_>) -> Result<T, AppendError>,
+    ) -> Result<(T, Vec<Appended>), AppendError> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..MAX_RETRIES {
+            let mut chains = Chains::new(&self.key, &self.store);
+            let built = build(&mut chains)?;
+            let outcomes = self.store.apply(chains.changes)?;
+            let fits = |outcome: &Outcome| match outcome {
+                Outcome::Entry { fate, .. } => *fate == Fate::Appended,
+                _ => true,
+            };
+            if outcomes.iter().all(fits) {
+                return Ok((built, chains.appended));
+            }
+        }
+        Err(AppendError::Contended)
+    }
+
+    /// The author's log of this schema: the first generation that has not ended and whose id was not
+    /// registered for another schema.
+    fn find_log(&self, chains: &mut Chains<'_>, schema: &Schema) -> Result<LogId, AppendError> {
+        for generation in 0..MAX_GENERATIONS {
+            let log = schema.log_id(generation);
+            let registered = self.store.schema(self.id(), log)?;
+            if registered.as_ref().is_some_and(|other| other != schema) {
+                continue;
+            }
+            if self.store.log_head(self.id(), log)?.is_some_and(|head| head.end) {
+                continue;
+            }
+            if registered.is_none() {
+                let register = Control::Register { schema: schema.clone(), log }.encode()?;
+                chains.push(LogId::CONTROL, NewContent::Bytes(Object::new(register)), false)?;
+            }
+            return Ok(log);
+        }
+        Err(AppendError::TooManyGenerations(schema.clone()))
+    }
+
+    fn head_commit(&self, name: &FileName) -> Result<Option<(CommitId, Commit)>, StoreError> {
+        let Some(head) = self.store.head(self.id(), name)? else { return Ok(None) };
+        Ok(self.store.find_commit(head.commit)?.map(|commit| (head.commit, commit)))
+    }
+}
+
+/// Entries that are signed and not yet stored, on top of what is.
+struct Chains<'a> {
+    key: &'a AuthorKey,
+    store: &'a Store,
+    heads: HashMap<LogId, Option<LogHead>>,
+    signed: HashMap<(LogId, SeqNum), EntryId>,
+    changes: Vec<Change>,
+    appended: Vec<Appended>,
+}
+
+impl<'a> Chains<'a> {
+    fn new(key: &'a AuthorKey, store: &'a Store) -> Self {
+        let (heads, signed) = (HashMap::new(), HashMap::new());
+        Self { key, store, heads, signed, changes: Vec::new(), appended: Vec::new() }
+    }
+
+    fn push(&mut self, log: LogId, payload: NewContent, end: bool) -> Result<EntryId, AppendError> {
+        let author = self.key.author();
+        let head = match self.heads.get(&log) {
+            Some(head) => *head,
+            None => self.store.log_head(author, log)?,
+        };
+        let seq = match head {
+            Some(head) => head.seq.next().ok_or(AppendError::Sign(SignError::SeqExhausted))?,
+            None => SeqNum::FIRST,
+        };
+        let entry = self.sign(log, head.as_ref(), seq, &payload, end)?;
+        let (id, payload_id) = (entry.id(), payload.id());
+        self.heads.insert(log, Some(LogHead::of(&entry)));
+        self.signed.insert((log, seq), id);
+        match payload {
+            NewContent::Bytes(object) => self.changes.push(Change::Entry { entry, payload: Some(object) }),
+            NewContent::Blob { .. } => {
+                self.changes.push(Change::Entry { entry, payload: None });
+                self.content(payload);
+            }
+        }
+        self.appended.push(Appended { at: Position { author, log, seq }, entry: id, payload: payload_id });
+        Ok(id)
+    }
+
+    fn content(&mut self, content: NewContent) {
+        self.changes.push(match content {
+            NewContent::Bytes(object) => Change::Content(object),
+            NewContent::Blob { id, size } => Change::Blob { id, size },
+        });
+    }
+
+    fn sign(
+        &self,
+        log: LogId,
+        head: Option<&LogHead>,
+        seq: SeqNum,
+        payload: &NewContent,
+        end: bool,
+    ) -> Result<AuthenticEntry, AppendError> {
+        let author = self.key.author();
+        let lipmaa = if madake_log::has_lipmaa_link(seq.get()) {
+            let target = SeqNum::new(madake_log::lipmaa(seq.get())).unwrap_or(SeqNum::FIRST);
+            match self.signed.get(&(log, target)) {
+                Some(id) => Some(*id),
+                None => self.store.entry_id(&Position { author, log, seq: target })?,
+            }
+        } else {
+            None
+        };
+        let payload_id = PayloadId::from_bytes(*payload.id().as_bytes());
+        Ok(Entry::sign(self.key, log, head, lipmaa, payload_id, payload.size(), end)?)
+    }
+}

@@ -1,0 +1,323 @@
+//! Big contents as files: written aside, synced, renamed to their hash, folder synced.
+
+use std::collections::HashSet;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::super::blobs::Hex;
+use super::super::{BlobId, BlobInfo, BlobReader, BlobWriter, Blobs, Doing, EngineError, FileHandle, Files};
+use super::recovery::sync_dir;
+
+/// Begins the names of files without an id.
+const TEMPORARY: &str = "tmp-";
+/// Ends the names of files that can be resumed.
+const PART: &str = ".part";
+/// How much is read at once when a part is hashed again.
+const PIECE: usize = 64 << 10;
+
+/// The folder `objects/`. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct FileBlobs {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    files: Arc<dyn Files>,
+    objects: PathBuf,
+    incoming: PathBuf,
+    next_temporary: AtomicU64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Contents that somebody resumed.
+    in_use: HashSet<BlobId>,
+    /// Folders `ab/` whose names are durable for sure.
+    durable_folders: HashSet<u8>,
+}
+
+impl FileBlobs {
+    /// Removes what was begun without an id; its folders exist.
+    pub(super) fn open(
+        files: Arc<dyn Files>,
+        objects: PathBuf,
+        incoming: PathBuf,
+    ) -> Result<Self, EngineError> {
+        for item in list(&*files, &incoming)? {
+            if item.name.starts_with(TEMPORARY) {
+                remove(&*files, &incoming.join(item.name))?;
+            }
+        }
+        let (next_temporary, state) = (AtomicU64::new(1), Mutex::default());
+        Ok(Self { shared: Arc::new(Shared { files, objects, incoming, next_temporary, state }) })
+    }
+
+    /// Bytes of all files.
+    pub(super) fn disk_bytes(&self) -> Result<u64, EngineError> {
+        let shared = &*self.shared;
+        let mut total = 0;
+        for item in list(&*shared.files, &shared.objects)? {
+            if item.is_dir {
+                let files = list(&*shared.files, &shared.objects.join(item.name))?;
+                total += files.iter().map(|file| file.len).sum::<u64>();
+            }
+        }
+        Ok(total)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn folder_of(&self, id: &BlobId) -> PathBuf {
+        self.objects.join(format!("{:02x}", id.first().copied().unwrap_or_default()))
+    }
+
+    fn path_of(&self, id: &BlobId) -> PathBuf {
+        self.folder_of(id).join(Hex(id).to_string())
+    }
+
+    /// Gives a durable file its name, durably.
+    fn publish(&self, from: &Path, id: &BlobId) -> Result<(), EngineError> {
+        let (folder, path) = (self.folder_of(id), self.path_of(id));
+        let first = id.first().copied().unwrap_or_default();
+        self.files.create_dir(&folder).map_err(|e| EngineError::disk(Doing::Create, &folder, e))?;
+        if !self.lock().durable_folders.contains(&first) {
+            sync_dir(&*self.files, &self.objects)?;
+            self.lock().durable_folders.insert(first);
+        }
+        // If the content is there already, this replaces it by the same bytes, freshly synced.
+        self.files.rename(from, &path).map_err(|e| EngineError::disk(Doing::Rename, from, e))?;
+        sync_dir(&*self.files, &folder)?;
+        // A part that came back beside its finished content would be written into both.
+        sync_dir(&*self.files, &self.incoming)
+    }
+}
+
+impl Blobs for FileBlobs {
+    fn begin(&self) -> Result<Box<dyn BlobWriter>, EngineError> {
+        let number = self.shared.next_temporary.fetch_add(1, Ordering::Relaxed);
+        let path = self.shared.incoming.join(format!("{TEMPORARY}{number}"));
+        let file = self.shared.files.create(&path).map_err(|e| EngineError::disk(Doing::Create, &path, e))?;
+        Ok(Box::new(Writer::new(self.shared.clone(), None, path, file)))
+    }
+
+    fn resume(&self, id: &BlobId) -> Result<(Box<dyn BlobWriter>, u64), EngineError> {
+        if !self.shared.lock().in_use.insert(*id) {
+            return Err(EngineError::InUse { id: *id });
+        }
+        let held = Held { shared: self.shared.clone(), id: *id };
+        let path = self.shared.incoming.join(format!("{}{PART}", Hex(id)));
+        let file = match self.shared.files.open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => self.shared.files.create(&path),
+            opened => opened,
+        };
+        let file = file.map_err(|e| EngineError::disk(Doing::Open, &path, e))?;
+        let mut writer = Writer::new(self.shared.clone(), Some(held), path, file);
+        writer.read_back()?;
+        let there = writer.size;
+        Ok((Box::new(writer), there))
+    }
+
+    fn open(&self, id: &BlobId) -> Result<Option<Box<dyn BlobReader>>, EngineError> {
+        let path = self.shared.path_of(id);
+        let file = match self.shared.files.open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(EngineError::disk(Doing::Open, &path, error)),
+        };
+        let len = file.len().map_err(|e| EngineError::disk(Doing::Read, &path, e))?;
+        Ok(Some(Box::new(Reader { file, at: 0, len })))
+    }
+
+    fn remove(&self, id: &BlobId) -> Result<bool, EngineError> {
+        let removed = remove(&*self.shared.files, &self.shared.path_of(id))?;
+        if removed {
+            sync_dir(&*self.shared.files, &self.shared.folder_of(id))?;
+        }
+        Ok(removed)
+    }
+
+    fn list(&self) -> Result<Vec<BlobInfo>, EngineError> {
+        let mut infos = Vec::new();
+        for folder in list(&*self.shared.files, &self.shared.objects)? {
+            if !folder.is_dir || folder.name.len() != 2 {
+                continue;
+            }
+            for item in list(&*self.shared.files, &self.shared.objects.join(&folder.name))? {
+                if let Some(id) = parse_id(&item.name)
+                    && item.name.starts_with(&folder.name)
+                {
+                    infos.push(BlobInfo { id, size: item.len });
+                }
+            }
+        }
+        infos.sort_unstable();
+        Ok(infos)
+    }
+}
+
+/// Keeps others from writing the same part.
+struct Held {
+    shared: Arc<Shared>,
+    id: BlobId,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.shared.lock().in_use.remove(&self.id);
+    }
+}
+
+struct Writer {
+    shared: Arc<Shared>,
+    /// Of a content that can be resumed.
+    held: Option<Held>,
+    path: PathBuf,
+    file: Arc<dyn FileHandle>,
+    hasher: blake3::Hasher,
+    size: u64,
+    /// The file is to go when this is dropped.
+    unwanted: bool,
+    failed: Option<EngineError>,
+}
+
+impl Writer {
+    fn new(shared: Arc<Shared>, held: Option<Held>, path: PathBuf, file: Arc<dyn FileHandle>) -> Self {
+        let (hasher, unwanted) = (blake3::Hasher::new(), held.is_none());
+        Self { shared, held, path, file, hasher, size: 0, unwanted, failed: None }
+    }
+
+    /// Hashes what is there already.
+    fn read_back(&mut self) -> Result<(), EngineError> {
+        let mut piece = vec![0; PIECE];
+        loop {
+            match self.file.read_at(&mut piece, self.size) {
+                Ok(0) => return Ok(()),
+                Ok(n) => {
+                    self.hasher.update(piece.get(..n).unwrap_or_default());
+                    self.size += n as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(EngineError::disk(Doing::Read, &self.path, error)),
+            }
+        }
+    }
+}
+
+impl BlobWriter for Writer {
+    fn write(&mut self, chunk: &[u8]) -> Result<(), EngineError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        if let Err(error) = self.file.write_at(chunk, self.size) {
+            let error = EngineError::disk(Doing::Write, &self.path, error);
+            self.failed = Some(error.clone());
+            return Err(error);
+        }
+        self.hasher.update(chunk);
+        self.size += chunk.len() as u64;
+        Ok(())
+    }
+
+    fn written(&self) -> u64 {
+        self.size
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<(BlobId, u64), EngineError> {
+        if let Some(error) = self.failed.take() {
+            return Err(error);
+        }
+        let found = *self.hasher.finalize().as_bytes();
+        if let Some(held) = &self.held
+            && held.id != found
+        {
+            self.unwanted = true;
+            return Err(EngineError::WrongHash { expected: held.id, found });
+        }
+        if let Err(error) = self.file.sync() {
+            // Which of the bytes are on the disk can no longer be found out.
+            self.unwanted = true;
+            return Err(EngineError::disk(Doing::Sync, &self.path, error));
+        }
+        self.shared.publish(&self.path, &found)?;
+        self.unwanted = false;
+        Ok((found, self.size))
+    }
+
+    fn discard(mut self: Box<Self>) -> Result<(), EngineError> {
+        self.unwanted = false;
+        remove(&*self.shared.files, &self.path).map(drop)
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if self.unwanted {
+            // If it fails, a temporary file goes at the next start, and a wrong part at the next finish.
+            let _ = remove(&*self.shared.files, &self.path);
+        }
+    }
+}
+
+struct Reader {
+    file: Arc<dyn FileHandle>,
+    at: u64,
+    len: u64,
+}
+
+impl Read for Reader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read_at(buf, self.at)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+impl Seek for Reader {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let target = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(by) => self.len.checked_add_signed(by),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+        };
+        self.at =
+            target.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "seek before the beginning"))?;
+        Ok(self.at)
+    }
+}
+
+impl BlobReader for Reader {
+    fn len(&self) -> u64 {
+        self.len
+    }
+}
+
+fn list(files: &dyn Files, folder: &Path) -> Result<Vec<super::super::DirItem>, EngineError> {
+    files.list(folder).map_err(|e| EngineError::disk(Doing::List, folder, e))
+}
+
+/// Removes a file; says whether there was one.
+fn remove(files: &dyn Files, path: &Path) -> Result<bool, EngineError> {
+    match files.remove(path) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(EngineError::disk(Doing::Remove, path, error)),
+    }
+}
+
+fn parse_id(name: &str) -> Option<BlobId> {
+    let digits: Vec<u8> = name
+        .bytes()
+        .map(|c| if c.is_ascii_uppercase() { None } else { (c as char).to_digit(16) })
+        .map(|d| d.map(|d| d as u8))
+        .collect::<Option<_>>()?;
+    let (pairs, []) = digits.as_chunks::<2>() else { return None };
+    let bytes: Vec<u8> = pairs.iter().map(|[high, low]| high << 4 | low).collect();
+    bytes.try_into().ok()
+}

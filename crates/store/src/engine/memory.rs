@@ -1,0 +1,273 @@
+//! The model: the same promises, kept in the plainest way, in memory only.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Cursor, Read, Seek};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::batch::{check_limits, derive_rows};
+use super::blobs::{BlobId, BlobInfo, BlobReader, BlobWriter, Blobs};
+use super::{Batch, Derive, Direction, Engine, EngineError, KeyValue, Op, RowValue, Table};
+
+/// A row's change; `None` takes it away.
+type Change = (Table, Vec<u8>, Option<Vec<u8>>);
+type Rows = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
+
+/// An engine that keeps all in memory and forgets it at the end: what the others are compared with.
+pub struct MemoryEngine {
+    derive: Arc<dyn Derive>,
+    epoch: [u8; 16],
+    state: Mutex<State>,
+    blobs: MemoryBlobs,
+}
+
+#[derive(Default)]
+struct State {
+    rows: Rows,
+    generation: u64,
+}
+
+impl MemoryEngine {
+    /// An empty engine of this epoch.
+    #[must_use]
+    pub fn new(epoch: [u8; 16], derive: Arc<dyn Derive>) -> Self {
+        Self { derive, epoch, state: Mutex::default(), blobs: MemoryBlobs::default() }
+    }
+
+    /// The changes that one batch makes, in order.
+    fn changes(&self, batch: &Batch) -> Result<Vec<Change>, EngineError> {
+        let mut changes = Vec::new();
+        for op in batch.ops() {
+            match op {
+                Op::Put { table, key, value } => changes.push((*table, key.clone(), Some(value.clone()))),
+                Op::Delete { table, key } => changes.push((*table, key.clone(), None)),
+                Op::Record { kind, bytes } => {
+                    let mut rows = Vec::new();
+                    derive_rows(&*self.derive, *kind, bytes, &mut rows)
+                        .map_err(|source| EngineError::Derive { source })?;
+                    for row in rows {
+                        let value = match row.value {
+                            RowValue::Inline(value) => value,
+                            RowValue::Slice(range) => bytes.get(range).unwrap_or_default().to_vec(),
+                        };
+                        changes.push((row.table, row.key, Some(value)));
+                    }
+                }
+            }
+        }
+        Ok(changes)
+    }
+}
+
+impl Engine for MemoryEngine {
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
+        Ok(lock(&self.state).rows.get(&(table, key.to_vec())).cloned())
+    }
+
+    fn contains(&self, table: Table, key: &[u8]) -> Result<bool, EngineError> {
+        Ok(lock(&self.state).rows.contains_key(&(table, key.to_vec())))
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        direction: Direction,
+        limit: usize,
+    ) -> Result<Vec<KeyValue>, EngineError> {
+        let state = lock(&self.state);
+        // Naive on purpose: looks at every row.
+        let mut rows: Vec<KeyValue> = state
+            .rows
+            .iter()
+            .filter(|((at, key), _)| *at == table && is_after(key, from) && is_before(key, to))
+            .map(|((_, key), value)| (key.clone(), value.clone()))
+            .collect();
+        if direction == Direction::Backward {
+            rows.reverse();
+        }
+        rows.truncate(limit);
+        Ok(rows)
+    }
+
+    fn scan_keys(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        direction: Direction,
+        limit: usize,
+    ) -> Result<Vec<Vec<u8>>, EngineError> {
+        let rows = self.scan(table, from, to, direction, limit)?;
+        Ok(rows.into_iter().map(|(key, _)| key).collect())
+    }
+
+    fn apply(&self, batches: &[Batch]) -> Result<u64, EngineError> {
+        check_limits(batches)?;
+        let changes = batches.iter().map(|batch| self.changes(batch)).collect::<Result<Vec<_>, _>>()?;
+        let mut state = lock(&self.state);
+        for batch in changes {
+            state.generation += 1;
+            for (table, key, value) in batch {
+                match value {
+                    Some(value) => state.rows.insert((table, key), value),
+                    None => state.rows.remove(&(table, key)),
+                };
+            }
+        }
+        Ok(state.generation)
+    }
+
+    fn generation(&self) -> u64 {
+        lock(&self.state).generation
+    }
+
+    fn epoch(&self) -> [u8; 16] {
+        self.epoch
+    }
+
+    fn disk_bytes(&self) -> Result<u64, EngineError> {
+        let rows: usize =
+            lock(&self.state).rows.iter().map(|((_, key), value)| 1 + key.len() + value.len()).sum();
+        let shelf = lock(&self.blobs.shelf);
+        let whole: usize = shelf.whole.values().map(|bytes| bytes.len()).sum();
+        let parts: usize = shelf.parts.values().map(Vec::len).sum();
+        Ok((rows + whole + parts) as u64)
+    }
+
+    fn blobs(&self) -> &dyn Blobs {
+        &self.blobs
+    }
+}
+
+fn is_after(key: &[u8], from: Bound<&[u8]>) -> bool {
+    match from {
+        Bound::Unbounded => true,
+        Bound::Included(from) => key >= from,
+        Bound::Excluded(from) => key > from,
+    }
+}
+
+fn is_before(key: &[u8], to: Bound<&[u8]>) -> bool {
+    match to {
+        Bound::Unbounded => true,
+        Bound::Included(to) => key <= to,
+        Bound::Excluded(to) => key < to,
+    }
+}
+
+/// Nothing panics while it holds one of these locks, so what a poisoned one guards is whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Default)]
+struct MemoryBlobs {
+    shelf: Arc<Mutex<Shelf>>,
+}
+
+#[derive(Default)]
+struct Shelf {
+    whole: BTreeMap<BlobId, Arc<[u8]>>,
+    parts: BTreeMap<BlobId, Vec<u8>>,
+    in_use: BTreeSet<BlobId>,
+}
+
+impl Blobs for MemoryBlobs {
+    fn begin(&self) -> Result<Box<dyn BlobWriter>, EngineError> {
+        Ok(Box::new(MemoryWriter { shelf: self.shelf.clone(), id: None, bytes: Vec::new() }))
+    }
+
+    fn resume(&self, id: &BlobId) -> Result<(Box<dyn BlobWriter>, u64), EngineError> {
+        let mut shelf = lock(&self.shelf);
+        if !shelf.in_use.insert(*id) {
+            return Err(EngineError::InUse { id: *id });
+        }
+        let bytes = shelf.parts.remove(id).unwrap_or_default();
+        let there = bytes.len() as u64;
+        Ok((Box::new(MemoryWriter { shelf: self.shelf.clone(), id: Some(*id), bytes }), there))
+    }
+
+    fn open(&self, id: &BlobId) -> Result<Option<Box<dyn BlobReader>>, EngineError> {
+        let found = lock(&self.shelf).whole.get(id).cloned();
+        Ok(found.map(|bytes| Box::new(MemoryReader(Cursor::new(bytes))) as Box<dyn BlobReader>))
+    }
+
+    fn remove(&self, id: &BlobId) -> Result<bool, EngineError> {
+        Ok(lock(&self.shelf).whole.remove(id).is_some())
+    }
+
+    fn list(&self) -> Result<Vec<BlobInfo>, EngineError> {
+        let shelf = lock(&self.shelf);
+        Ok(shelf.whole.iter().map(|(id, bytes)| BlobInfo { id: *id, size: bytes.len() as u64 }).collect())
+    }
+}
+
+struct MemoryWriter {
+    shelf: Arc<Mutex<Shelf>>,
+    /// Of a content that can be resumed.
+    id: Option<BlobId>,
+    bytes: Vec<u8>,
+}
+
+impl BlobWriter for MemoryWriter {
+    fn write(&mut self, chunk: &[u8]) -> Result<(), EngineError> {
+        self.bytes.extend_from_slice(chunk);
+        Ok(())
+    }
+
+    fn written(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<(BlobId, u64), EngineError> {
+        let bytes = std::mem::take(&mut self.bytes);
+        let found = *blake3::hash(&bytes).as_bytes();
+        if let Some(expected) = self.id
+            && expected != found
+        {
+            return Err(EngineError::WrongHash { expected, found });
+        }
+        let size = bytes.len() as u64;
+        lock(&self.shelf).whole.entry(found).or_insert_with(|| bytes.into());
+        Ok((found, size))
+    }
+
+    fn discard(mut self: Box<Self>) -> Result<(), EngineError> {
+        self.bytes.clear();
+        Ok(())
+    }
+}
+
+impl Drop for MemoryWriter {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            let mut shelf = lock(&self.shelf);
+            shelf.in_use.remove(&id);
+            if !self.bytes.is_empty() {
+                shelf.parts.insert(id, std::mem::take(&mut self.bytes));
+            }
+        }
+    }
+}
+
+struct MemoryReader(Cursor<Arc<[u8]>>);
+
+impl Read for MemoryReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buf)
+    }
+}
+
+impl Seek for MemoryReader {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        self.0.seek(to)
+    }
+}
+
+impl BlobReader for MemoryReader {
+    fn len(&self) -> u64 {
+        self.0.get_ref().len() as u64
+    }
+}

@@ -1,0 +1,133 @@
+//! The seam between the typed tables and whatever keeps their bytes.
+//!
+//! An [`Engine`] keeps rows (table, key, value) in key order, and big contents as [`Blobs`]. Everything is
+//! written by [`Engine::apply`], in [`Batch`]es that are each there whole or not at all. A batch holds plain
+//! rows, and *records*: bytes stored once, whose rows follow from them by a [`Derive`] function.
+//!
+//! [`MemoryEngine`] is the model. `JournalEngine` (feature `journal`) keeps a journal on a local disk and is
+//! compared with the model operation by operation. Nothing in the trait assumes a local disk.
+
+mod batch;
+mod blobs;
+mod error;
+#[cfg(feature = "journal")]
+mod files;
+#[cfg(feature = "journal")]
+mod journal;
+mod memory;
+mod table;
+
+pub use batch::{
+    Batch, Derive, DeriveError, FRAME_BYTES, MAX_APPLY_BYTES, MAX_BATCH_BYTES, MAX_KEY_BYTES, NoRecords, Op,
+    Row, RowValue,
+};
+pub use blobs::{BlobId, BlobInfo, BlobReader, BlobWriter, Blobs};
+pub use error::{Blame, Damage, Doing, EngineError, Limit};
+#[cfg(feature = "journal")]
+pub use files::{DirItem, DiskFiles, FileHandle, Files};
+#[cfg(feature = "journal")]
+pub use journal::{Creation, Cut, JournalEngine, JournalOptions, Recovery};
+pub use memory::MemoryEngine;
+pub use table::Table;
+
+use std::ops::Bound;
+
+/// Which end of a range a scan starts from.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub enum Direction {
+    /// From the smallest key up.
+    Forward,
+    /// From the largest key down.
+    Backward,
+}
+
+/// A key and its value, as a scan gives them.
+pub type KeyValue = (Vec<u8>, Vec<u8>);
+
+/// Ordered tables that are written in durable batches.
+///
+/// Reads see all batches applied so far, each whole; they never see one that is not durable. Two reads one
+/// after the other may see different generations.
+pub trait Engine: Send + Sync {
+    /// The value of `key`, if there is one.
+    ///
+    /// # Errors
+    /// The disk failed, or what it gave back is not what was written ([`EngineError::Corrupt`]).
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError>;
+
+    /// How long the value of `key` is, if there is one. An engine that knows without reading it says so faster.
+    ///
+    /// # Errors
+    /// As [`Engine::get`].
+    fn size(&self, table: Table, key: &[u8]) -> Result<Option<u64>, EngineError> {
+        Ok(self.get(table, key)?.map(|value| value.len() as u64))
+    }
+
+    /// Whether `key` has a value; reads no value.
+    ///
+    /// # Errors
+    /// The engine could not look it up.
+    fn contains(&self, table: Table, key: &[u8]) -> Result<bool, EngineError>;
+
+    /// The rows between `from` and `to`, ordered by key from the end that `direction` names; at most `limit`.
+    /// A range that is empty or upside down has no rows.
+    ///
+    /// # Errors
+    /// As [`Engine::get`]; then there is no result at all, not a shorter one.
+    fn scan(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        direction: Direction,
+        limit: usize,
+    ) -> Result<Vec<KeyValue>, EngineError>;
+
+    /// As [`Engine::scan`], keys only; reads no values.
+    ///
+    /// # Errors
+    /// The engine could not look them up.
+    fn scan_keys(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        direction: Direction,
+        limit: usize,
+    ) -> Result<Vec<Vec<u8>>, EngineError>;
+
+    /// Applies all batches in order, each whole or not at all, with one sync for all of them, and returns the
+    /// generation of the last when they are durable. Readers see them only then. Callers that wait at the same
+    /// time are merged, so that one sync covers them. No batches: the generation as it is, and no sync.
+    ///
+    /// # Errors
+    /// A caller's mistake in any of the batches ([`Blame::Caller`]) refuses the call, and nothing of it is
+    /// applied. After a disk's error ([`Blame::Disk`]) it is open whether the batches will be there when the
+    /// engine is opened again: a first part of them may be, in order, each whole. Until then further writes
+    /// are refused.
+    fn apply(&self, batches: &[Batch]) -> Result<u64, EngineError>;
+
+    /// How many batches were ever applied; grows by one with each.
+    fn generation(&self) -> u64;
+
+    /// The store's epoch: random, given by the caller when the store was made.
+    fn epoch(&self) -> [u8; 16];
+
+    /// Bytes that the store takes where it is kept, contents outside the tables included.
+    ///
+    /// # Errors
+    /// The disk could not be asked.
+    fn disk_bytes(&self) -> Result<u64, EngineError>;
+
+    /// Contents too big for a batch.
+    fn blobs(&self) -> &dyn Blobs;
+}
+
+/// Whether a range can hold a key at all (`BTreeMap::range` panics on those that cannot).
+pub(crate) fn is_range(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
+    match (from, to) {
+        (Bound::Unbounded, _) | (_, Bound::Unbounded) => true,
+        (Bound::Included(a), Bound::Included(b)) => a <= b,
+        (Bound::Included(a) | Bound::Excluded(a), Bound::Included(b) | Bound::Excluded(b)) => a < b,
+    }
+}

@@ -1,0 +1,30 @@
+//! Tables, batches and engines; **knows no peers and no protocol**.
+//!
+//! Two floors in one crate. Below, [`engine`]: rows in key order, written in durable batches, kept in
+//! memory (the model) or in a journal on a local disk (feature `journal`, on by default). Above it a
+//! [`Store`] with typed tables: a list of [`Change`]s goes in, and when all of it is durable a list of
+//! [`Outcome`]s comes out. Entries are linked there, statements of control and commit logs are read
+//! there, and everything that is named and not yet held is noted there as wanted.
+//!
+//! An [`Author`] writes its own logs through a store; [`Read`] is what the protocol may read of one.
+
+pub mod engine;
+
+mod author;
+mod control;
+mod group;
+mod ingest;
+mod outcome;
+mod read;
+mod rows;
+mod store;
+pub mod tables;
+
+pub use author::{AppendError, Appended, Author, Committed, NewContent, NewVersion};
+pub use control::{Control, ControlError, ControlPayload};
+pub use ingest::{CONTENT_LIMIT, SEQ_LIMIT, payload_object};
+pub use outcome::{Change, ContentFate, Fate, Flaw, NodeId, Outcome, PayloadFate, Peer, Policy};
+pub use read::{Counts, Head, HeldLog, NamedBy, Read, Wanted};
+pub use rows::{RECORD_CONTENT, RECORD_ENTRY, StoreRows};
+pub use store::{Store, StoreError};
+pub use tables::Position;

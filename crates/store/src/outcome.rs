@@ -1,0 +1,235 @@
+//! What can be asked of a store, and what became of it.
+
+use madake_log::{AuthenticEntry, AuthorId, EntryId, PositionError};
+use madake_object::{Object, ObjectId};
+use serde::{Deserialize, Serialize};
+
+use crate::read::NamedBy;
+use crate::store::StoreError;
+use crate::tables::Position;
+
+/// A node is an author too: its key signs its own system logs.
+pub type NodeId = AuthorId;
+
+/// One change. A list of changes is one batch: durable whole, or not at all.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// An entry whose signature was checked, with its payload if that is at hand (up to
+    /// [`crate::CONTENT_LIMIT`] bytes). Linked to what is held; refused if it does not fit.
+    Entry {
+        /// The entry.
+        entry: AuthenticEntry,
+        /// Its payload.
+        payload: Option<Object>,
+    },
+    /// Content that something held names, or that was pinned before.
+    Content(Object),
+    /// Content that is durable as a blob.
+    Blob {
+        /// The BLAKE3 of its bytes.
+        id: ObjectId,
+        /// Bytes.
+        size: u64,
+    },
+    /// Keep this object though no log names it.
+    Pin(ObjectId),
+    /// A peer to talk to, added or changed.
+    Peer(Peer),
+    /// A peer to talk to no longer.
+    ForgetPeer(NodeId),
+    /// Whether an author's logs are kept.
+    Policy(AuthorId, Policy),
+    /// A new store epoch: this store is a copy, or was restored.
+    Epoch([u8; 16]),
+}
+
+/// What became of a change.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Outcome {
+    /// Of an entry.
+    Entry {
+        /// Of the entry itself.
+        fate: Fate,
+        /// Of the payload that came with it.
+        payload: PayloadFate,
+        /// Why its payload does not count, if it does not.
+        flaw: Option<Flaw>,
+    },
+    /// Of content.
+    Content {
+        /// Of the content itself.
+        fate: ContentFate,
+        /// What here names it; an entry rather than a commit, if both do.
+        named_by: Option<NamedBy>,
+        /// Entries that name it and whose statement does not count.
+        flaws: Vec<(Position, Flaw)>,
+    },
+    /// Of anything else.
+    Done,
+}
+
+/// What became of an entry.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Fate {
+    /// It is the new head of its log.
+    Appended,
+    /// It was here.
+    AlreadyHave,
+    /// Entries before it are missing: `held` is the height of the log here.
+    Gap {
+        /// The sequence number of the head, 0 for an unknown log.
+        held: u64,
+    },
+    /// Another entry stands at its place: one of the two makes a fork. The one held stays.
+    Diverged {
+        /// The entry that is held.
+        ours: EntryId,
+    },
+    /// It does not link to what is held.
+    BadLink(PositionError),
+    /// Its sequence number is 2^48 or more.
+    SeqTooHigh,
+}
+
+/// What became of the payload that was handed over with an entry.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum PayloadFate {
+    /// It is stored now.
+    Stored,
+    /// It was here.
+    AlreadyHave,
+    /// None came (or none that could be kept).
+    NotGiven,
+    /// It is not the payload that the entry names; the right one is still wanted.
+    WrongHash {
+        /// The BLAKE3 of what came.
+        got: ObjectId,
+    },
+}
+
+/// What became of content that came by itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ContentFate {
+    /// It is stored now.
+    Stored,
+    /// It was here.
+    AlreadyHave,
+    /// Nothing here names it.
+    Unwanted,
+    /// Everything that names it states another size; it is wanted no longer.
+    WrongSize,
+}
+
+/// Why the payload of an entry does not count, though the entry itself is well signed and linked.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize, thiserror::Error)]
+#[non_exhaustive]
+pub enum Flaw {
+    /// The hash is right and the size is not: proof K5 of a broken log.
+    #[error("payload-size: the entry states {stated} bytes, the payload has {real}")]
+    PayloadSize {
+        /// What the entry states.
+        stated: u64,
+        /// What the payload has.
+        real: u64,
+    },
+    /// A commit that names an author other than the log's.
+    #[error("forged-commit: the commit names {named} as its author, who did not sign it")]
+    CommitOfAnother {
+        /// The author that the commit names.
+        named: AuthorId,
+    },
+    /// Not a commit.
+    #[error("bad-commit: {0}")]
+    Commit(String),
+    /// Not a control statement.
+    #[error("bad-control: {0}")]
+    Control(String),
+    /// Longer than any statement may be.
+    #[error("too-long: the payload is longer than any statement may be")]
+    TooLong,
+}
+
+impl Flaw {
+    /// The word before the colon, for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Flaw::PayloadSize { .. } => "payload-size",
+            Flaw::CommitOfAnother { .. } => "forged-commit",
+            Flaw::Commit(_) => "bad-commit",
+            Flaw::Control(_) => "bad-control",
+            Flaw::TooLong => "too-long",
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, StoreError> {
+        encode_versioned(self)
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        decode_versioned(bytes, "a flaw")
+    }
+}
+
+/// A node that this one talks to.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its key.
+    pub node: NodeId,
+    /// What its owner or ours calls it; unique here.
+    pub name: String,
+    /// `host:port`, where it was last known to listen; hints only.
+    pub addresses: Vec<String>,
+    /// When it was added: milliseconds since 1970 UTC.
+    pub added: i64,
+}
+
+impl Peer {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, StoreError> {
+        encode_versioned(self)
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        decode_versioned(bytes, "a peer")
+    }
+}
+
+/// Whether an author's logs are kept.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Policy {
+    /// Keep them, and ask peers for them.
+    Follow = 1,
+    /// Refuse them.
+    Block = 2,
+}
+
+impl Policy {
+    /// The word used in JSON and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Policy::Follow => "follow",
+            Policy::Block => "block",
+        }
+    }
+
+    pub(crate) fn from_value(value: &[u8]) -> Result<Self, StoreError> {
+        match value {
+            [1] => Ok(Policy::Follow),
+            [2] => Ok(Policy::Block),
+            _ => Err(StoreError::broken("an unknown policy")),
+        }
+    }
+}
+
+/// The version byte in front of the postcard of table values.
+const VALUE_VERSION: u8 = 1;
+
+fn encode_versioned<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
+    postcard::to_extend(value, vec![VALUE_VERSION])
+        .map_err(|_| StoreError::broken("a value that has no bytes"))
+}
+
+fn decode_versioned<T: for<'de> Deserialize<'de>>(bytes: &[u8], what: &'static str) -> Result<T, StoreError> {
+    let fields = bytes.strip_prefix(&[VALUE_VERSION]).ok_or(StoreError::broken(what))?;
+    postcard::from_bytes(fields).map_err(|_| StoreError::broken(what))
+}

@@ -1,0 +1,453 @@
+//! Reading what is held.
+
+use std::ops::Bound;
+
+use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Schema, SeqNum};
+use madake_object::{Commit, CommitId, FileName, ObjectId};
+
+use crate::engine::{Direction, Engine, Table};
+use crate::outcome::{Flaw, NodeId, Peer, Policy};
+use crate::store::{Store, StoreError};
+use crate::tables::{self, Position};
+
+/// Rows read at a time by what walks a whole table.
+const PAGE: usize = 1000;
+
+/// What the protocol needs to read. Every answer is of durable data only.
+pub trait Read {
+    /// The newest entry of a log; `None` if nothing of it is held.
+    fn log_head(&self, author: AuthorId, log: LogId) -> Result<Option<LogHead>, StoreError>;
+    /// Up to `limit` logs after `after`, ordered by author and log id.
+    fn logs(&self, after: Option<(AuthorId, LogId)>, limit: usize) -> Result<Vec<HeldLog>, StoreError>;
+    /// All logs of one author, ordered by log id.
+    fn logs_of(&self, author: AuthorId) -> Result<Vec<HeldLog>, StoreError>;
+    /// Up to `limit` entries of a log from `from` on, in order.
+    fn entries(
+        &self,
+        author: AuthorId,
+        log: LogId,
+        from: SeqNum,
+        limit: usize,
+    ) -> Result<Vec<AuthenticEntry>, StoreError>;
+    /// The hash of one entry.
+    fn entry_id(&self, at: &Position) -> Result<Option<EntryId>, StoreError>;
+    /// The bytes of an object that is held and not a blob.
+    fn content(&self, id: ObjectId) -> Result<Option<Vec<u8>>, StoreError>;
+    /// The size of an object that is held, blob or not.
+    fn content_size(&self, id: ObjectId) -> Result<Option<u64>, StoreError>;
+    /// What of the things held names this object; an entry rather than a commit, if both do.
+    fn named_by(&self, id: ObjectId) -> Result<Option<NamedBy>, StoreError>;
+    /// The schema that an author registered on a log.
+    fn schema(&self, author: AuthorId, log: LogId) -> Result<Option<Schema>, StoreError>;
+    /// Up to `limit` of the things that are named and not here, after `after`.
+    fn wanted(&self, after: Option<(ObjectId, u64)>, limit: usize) -> Result<Vec<Wanted>, StoreError>;
+    /// Whether an author is followed or blocked.
+    fn policy(&self, author: AuthorId) -> Result<Option<Policy>, StoreError>;
+    /// All followed authors, ordered.
+    fn followed(&self) -> Result<Vec<AuthorId>, StoreError>;
+    /// The store epoch: random, new after a copy or a restore.
+    fn epoch(&self) -> Result<[u8; 16], StoreError>;
+    /// Batches ever applied.
+    fn generation(&self) -> u64;
+}
+
+/// A log that is held.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct HeldLog {
+    /// Whose it is.
+    pub author: AuthorId,
+    /// Which of the author's logs.
+    pub log: LogId,
+    /// Its newest entry.
+    pub head: LogHead,
+}
+
+/// Content that a held entry or commit names and that is not here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd)]
+pub struct Wanted {
+    /// The BLAKE3 of its bytes.
+    pub id: ObjectId,
+    /// How many bytes it has, as stated by what names it.
+    pub size: u64,
+    /// Whose log names it.
+    pub author: AuthorId,
+}
+
+/// What makes an object part of the logs.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum NamedBy {
+    /// It is an entry's payload.
+    Entry,
+    /// It is the file of a commit.
+    Commit,
+}
+
+/// The newest version of a name, in one author's log.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Head {
+    /// Whose head it is.
+    pub author: AuthorId,
+    /// The file's name.
+    pub name: FileName,
+    /// The newest commit.
+    pub commit: CommitId,
+    /// The entry by which it counts.
+    pub entry: EntryId,
+    /// How many versions the author's log has of this name.
+    pub generation: u64,
+}
+
+/// Something kept in the journal or in a file of its own.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counts {
+    /// Logs held.
+    pub logs: u64,
+    /// Entries held.
+    pub entries: u64,
+    /// Objects held: payloads, commits, files.
+    pub objects: u64,
+    /// Objects that are named and not here.
+    pub missing: u64,
+}
+
+impl Read for Store {
+    fn log_head(&self, author: AuthorId, log: LogId) -> Result<Option<LogHead>, StoreError> {
+        log_head(self.engine(), author, log)
+    }
+
+    fn logs(&self, after: Option<(AuthorId, LogId)>, limit: usize) -> Result<Vec<HeldLog>, StoreError> {
+        let after = after.map(|(author, log)| tables::log_key(author, log));
+        let from = after.as_ref().map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_slice()));
+        let rows = self.engine().scan(tables::LOG_HEAD, from, Bound::Unbounded, Direction::Forward, limit)?;
+        rows.iter().map(|(key, value)| held_log(key, value)).collect()
+    }
+
+    fn logs_of(&self, author: AuthorId) -> Result<Vec<HeldLog>, StoreError> {
+        let mut logs = Vec::new();
+        for_each_prefix(self.engine(), tables::LOG_HEAD, author.as_bytes(), |key, value| {
+            logs.push(held_log(key, value)?);
+            Ok(())
+        })?;
+        Ok(logs)
+    }
+
+    fn entries(
+        &self,
+        author: AuthorId,
+        log: LogId,
+        from: SeqNum,
+        limit: usize,
+    ) -> Result<Vec<AuthenticEntry>, StoreError> {
+        let from = Position { author, log, seq: from }.key();
+        let end = tables::after_prefix(&tables::log_key(author, log));
+        let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
+        let rows =
+            self.engine().scan(tables::ENTRY, Bound::Included(&from), to, Direction::Forward, limit)?;
+        rows.iter().map(|(_, bytes)| held_entry(bytes)).collect()
+    }
+
+    fn entry_id(&self, at: &Position) -> Result<Option<EntryId>, StoreError> {
+        Ok(self.engine().get(tables::ENTRY, &at.key())?.map(|bytes| entry_hash(&bytes)))
+    }
+
+    fn content(&self, id: ObjectId) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.engine().get(tables::CONTENT, id.as_bytes())?)
+    }
+
+    fn content_size(&self, id: ObjectId) -> Result<Option<u64>, StoreError> {
+        content_size(self.engine(), id)
+    }
+
+    fn named_by(&self, id: ObjectId) -> Result<Option<NamedBy>, StoreError> {
+        for (table, by) in [(tables::PAYLOAD_REF, NamedBy::Entry), (tables::LINKED, NamedBy::Commit)] {
+            if !scan_prefix(self.engine(), table, id.as_bytes(), Direction::Forward, 1)?.is_empty() {
+                return Ok(Some(by));
+            }
+        }
+        Ok(None)
+    }
+
+    fn schema(&self, author: AuthorId, log: LogId) -> Result<Option<Schema>, StoreError> {
+        let prefix = tables::log_key(author, log);
+        let rows = scan_prefix(self.engine(), tables::REGISTER, &prefix, Direction::Forward, 1)?;
+        rows.first().map(|(_, value)| schema(value)).transpose()
+    }
+
+    fn wanted(&self, after: Option<(ObjectId, u64)>, limit: usize) -> Result<Vec<Wanted>, StoreError> {
+        let after = after.map(|(id, size)| tables::wanted_key(id, size));
+        let from = after.as_ref().map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_slice()));
+        let rows = self.engine().scan(tables::WANTED, from, Bound::Unbounded, Direction::Forward, limit)?;
+        let wanted = |(key, author): &(Vec<u8>, Vec<u8>)| {
+            let (id, size) = tables::parse_wanted_key(key)?;
+            Some(Wanted { id, size, author: AuthorId::from_bytes(author.as_slice().try_into().ok()?) })
+        };
+        rows.iter().map(|row| wanted(row).ok_or(StoreError::broken("a want"))).collect()
+    }
+
+    fn policy(&self, author: AuthorId) -> Result<Option<Policy>, StoreError> {
+        let value = self.engine().get(tables::POLICY, author.as_bytes())?;
+        value.map(|value| Policy::from_value(&value)).transpose()
+    }
+
+    fn followed(&self) -> Result<Vec<AuthorId>, StoreError> {
+        let policies = self.policies()?;
+        Ok(policies.into_iter().filter(|(_, p)| *p == Policy::Follow).map(|(author, _)| author).collect())
+    }
+
+    fn epoch(&self) -> Result<[u8; 16], StoreError> {
+        match self.engine().get(tables::META, b"epoch")? {
+            Some(epoch) => epoch.try_into().map_err(|_| StoreError::broken("the store epoch")),
+            None => Ok(self.engine().epoch()),
+        }
+    }
+
+    fn generation(&self) -> u64 {
+        self.engine().generation()
+    }
+}
+
+/// What only a node's owner asks.
+impl Store {
+    /// All authors with a policy, ordered.
+    pub fn policies(&self) -> Result<Vec<(AuthorId, Policy)>, StoreError> {
+        let mut policies = Vec::new();
+        for_each_prefix(self.engine(), tables::POLICY, &[], |key, value| {
+            policies.push((author(key)?, Policy::from_value(value)?));
+            Ok(())
+        })?;
+        Ok(policies)
+    }
+
+    /// All peers, ordered by name.
+    pub fn peers(&self) -> Result<Vec<Peer>, StoreError> {
+        let mut peers = Vec::new();
+        for_each_prefix(self.engine(), tables::PEER, &[], |_, value| {
+            peers.push(Peer::decode(value)?);
+            Ok(())
+        })?;
+        peers.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(peers)
+    }
+
+    /// The peer with this key.
+    pub fn peer(&self, node: NodeId) -> Result<Option<Peer>, StoreError> {
+        self.engine().get(tables::PEER, node.as_bytes())?.map(|value| Peer::decode(&value)).transpose()
+    }
+
+    /// The schemas that an author registered, with their logs, ordered by log id.
+    pub fn registrations(&self, author: AuthorId) -> Result<Vec<(LogId, Schema)>, StoreError> {
+        let mut found: Vec<(LogId, Schema)> = Vec::new();
+        for_each_prefix(self.engine(), tables::REGISTER, author.as_bytes(), |key, value| {
+            let at = Position::from_key(key).ok_or(StoreError::broken("a registration"))?;
+            if found.last().is_none_or(|(log, _)| *log != at.log) {
+                found.push((at.log, schema(value)?));
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// One entry.
+    pub fn entry(&self, at: &Position) -> Result<Option<AuthenticEntry>, StoreError> {
+        self.engine().get(tables::ENTRY, &at.key())?.map(|bytes| held_entry(&bytes)).transpose()
+    }
+
+    /// Where the entry with this hash stands.
+    pub fn position(&self, id: EntryId) -> Result<Option<Position>, StoreError> {
+        let key = self.engine().get(tables::ENTRY_ID, id.as_bytes())?;
+        key.map(|key| Position::from_key(&key).ok_or(StoreError::broken("an entry's place"))).transpose()
+    }
+
+    /// The newest version of `name` in the author's log; `None` if there is none.
+    pub fn head(&self, author: AuthorId, name: &FileName) -> Result<Option<Head>, StoreError> {
+        let prefix = tables::version_prefix(author, name);
+        let newest = scan_prefix(self.engine(), tables::VERSION, &prefix, Direction::Backward, 1)?;
+        let Some((_, value)) = newest.first() else { return Ok(None) };
+        let (commit, entry) = tables::parse_version(value).ok_or(StoreError::broken("a version"))?;
+        let mut generation = 0;
+        for_each_prefix(self.engine(), tables::VERSION, &prefix, |_, _| {
+            generation += 1;
+            Ok(())
+        })?;
+        Ok(Some(Head { author, name: name.clone(), commit, entry, generation }))
+    }
+
+    /// The heads of one author's names that begin with `prefix` (whole parts or not), ordered by name.
+    pub fn heads(&self, author: AuthorId, prefix: &str) -> Result<Vec<Head>, StoreError> {
+        let mut heads: Vec<Head> = Vec::new();
+        let key_prefix = [author.as_bytes().as_slice(), prefix.as_bytes()].concat();
+        for_each_prefix(self.engine(), tables::VERSION, &key_prefix, |key, value| {
+            let broken = || StoreError::broken("a version");
+            let (author, name, _) = tables::parse_version_key(key).ok_or_else(broken)?;
+            let (commit, entry) = tables::parse_version(value).ok_or_else(broken)?;
+            match heads.last_mut() {
+                Some(head) if head.name == name => {
+                    (head.commit, head.entry) = (commit, entry);
+                    head.generation += 1;
+                }
+                _ => heads.push(Head { author, name, commit, entry, generation: 1 }),
+            }
+            Ok(())
+        })?;
+        Ok(heads)
+    }
+
+    /// A commit that counts, with its author's entry; `None` if its bytes are not here or no log of
+    /// its author carries it.
+    pub fn find_commit(&self, id: CommitId) -> Result<Option<Commit>, StoreError> {
+        if scan_prefix(self.engine(), tables::COMMIT, id.as_bytes(), Direction::Forward, 1)?.is_empty() {
+            return Ok(None);
+        }
+        let bytes = self.content(id.as_object())?;
+        let decoded = bytes.map(|bytes| Commit::decode(&bytes).map_err(|_| StoreError::broken("a commit")));
+        decoded.transpose()
+    }
+
+    /// Why the payload of an entry does not count, if it does not.
+    pub fn flaw(&self, at: &Position) -> Result<Option<Flaw>, StoreError> {
+        self.engine().get(tables::FLAW, &at.key())?.map(|value| Flaw::decode(&value)).transpose()
+    }
+
+    /// Counts what is held: walks the logs and the keys of the objects.
+    pub fn counts(&self) -> Result<Counts, StoreError> {
+        let mut counts = Counts::default();
+        for_each_prefix(self.engine(), tables::LOG_HEAD, &[], |key, value| {
+            counts.logs += 1;
+            counts.entries += held_log(key, value)?.head.seq.get();
+            Ok(())
+        })?;
+        counts.objects += self.count_keys(tables::CONTENT)? + self.count_keys(tables::BLOB)?;
+        counts.missing = self.count_keys(tables::WANTED)?;
+        Ok(counts)
+    }
+
+    /// The ids of one kind that begin with these hex digits: at most `limit`.
+    pub fn ids_with_prefix(
+        &self,
+        table: Table,
+        digits: &str,
+        limit: usize,
+    ) -> Result<Vec<[u8; 32]>, StoreError> {
+        let Some((from, to)) = hex_range(digits) else { return Ok(Vec::new()) };
+        let mut ids: Vec<[u8; 32]> = Vec::new();
+        let mut start = Bound::Included(from);
+        while ids.len() < limit {
+            let keys = self.engine().scan_keys(
+                table,
+                start.as_ref().map(Vec::as_slice),
+                Bound::Included(&to),
+                Direction::Forward,
+                1,
+            )?;
+            let Some(id) = keys.first().and_then(|key| key.first_chunk::<32>()) else { break };
+            ids.push(*id);
+            let Some(next) = tables::after_prefix(id) else { break };
+            start = Bound::Included(next);
+        }
+        Ok(ids)
+    }
+
+    fn count_keys(&self, table: Table) -> Result<u64, StoreError> {
+        let (mut count, mut after) = (0, None::<Vec<u8>>);
+        loop {
+            let from = after.as_ref().map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_slice()));
+            let keys = self.engine().scan_keys(table, from, Bound::Unbounded, Direction::Forward, PAGE)?;
+            count += keys.len() as u64;
+            match keys.into_iter().next_back() {
+                Some(last) => after = Some(last),
+                None => return Ok(count),
+            }
+        }
+    }
+}
+
+/// Calls `row` with every row whose key begins with `prefix`, in order, a page at a time.
+pub(crate) fn for_each_prefix(
+    engine: &dyn Engine,
+    table: Table,
+    prefix: &[u8],
+    mut row: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let end = tables::after_prefix(prefix);
+    let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
+    let mut last: Option<Vec<u8>> = None;
+    loop {
+        let from = last.as_ref().map_or(Bound::Included(prefix), |key| Bound::Excluded(key.as_slice()));
+        let rows = engine.scan(table, from, to, Direction::Forward, PAGE)?;
+        rows.iter().try_for_each(|(key, value)| row(key, value))?;
+        if rows.len() < PAGE {
+            return Ok(());
+        }
+        last = rows.into_iter().next_back().map(|(key, _)| key);
+    }
+}
+
+/// The first or last `limit` rows whose key begins with `prefix`.
+fn scan_prefix(
+    engine: &dyn Engine,
+    table: Table,
+    prefix: &[u8],
+    direction: Direction,
+    limit: usize,
+) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    let end = tables::after_prefix(prefix);
+    let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
+    Ok(engine.scan(table, Bound::Included(prefix), to, direction, limit)?)
+}
+
+pub(crate) fn log_head(
+    engine: &dyn Engine,
+    author: AuthorId,
+    log: LogId,
+) -> Result<Option<LogHead>, StoreError> {
+    let value = engine.get(tables::LOG_HEAD, &tables::log_key(author, log))?;
+    value.map(|value| tables::parse_head(&value).ok_or(StoreError::broken("a log head"))).transpose()
+}
+
+pub(crate) fn content_size(engine: &dyn Engine, id: ObjectId) -> Result<Option<u64>, StoreError> {
+    if let Some(size) = engine.get(tables::BLOB, id.as_bytes())? {
+        return tables::parse_u64(&size).map(Some).ok_or(StoreError::broken("the size of a blob"));
+    }
+    Ok(engine.size(tables::CONTENT, id.as_bytes())?)
+}
+
+/// An entry's hash covers all of its bytes.
+pub(crate) fn entry_hash(bytes: &[u8]) -> EntryId {
+    EntryId::from_bytes(*blake3::hash(bytes).as_bytes())
+}
+
+/// An entry read back from the engine. Its signature was checked before it was written.
+pub(crate) fn held_entry(bytes: &[u8]) -> Result<AuthenticEntry, StoreError> {
+    let entry = Entry::decode(bytes).map_err(|_| StoreError::broken("an entry"))?;
+    Ok(AuthenticEntry::assume_checked(entry))
+}
+
+fn held_log(key: &[u8], value: &[u8]) -> Result<HeldLog, StoreError> {
+    let broken = || StoreError::broken("a log head");
+    let (author, log) = tables::parse_log_key(key).ok_or_else(broken)?;
+    Ok(HeldLog { author, log, head: tables::parse_head(value).ok_or_else(broken)? })
+}
+
+fn schema(value: &[u8]) -> Result<Schema, StoreError> {
+    let text = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+    text.ok_or(StoreError::broken("a schema"))
+}
+
+fn author(key: &[u8]) -> Result<AuthorId, StoreError> {
+    Ok(AuthorId::from_bytes(key.try_into().map_err(|_| StoreError::broken("an author"))?))
+}
+
+/// The least and greatest 32 bytes whose hex begins with `digits`, and beyond them whatever follows.
+fn hex_range(digits: &str) -> Option<(Vec<u8>, Vec<u8>)> {
+    if digits.len() > 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    let fill = |with: char| {
+        let mut text = digits.to_owned();
+        text.extend(std::iter::repeat_n(with, 64 - digits.len()));
+        (0..32).map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()).collect::<Option<Vec<u8>>>()
+    };
+    let mut to = fill('f')?;
+    to.extend([0xff; 96]); // keys go on after the id: positions, sizes
+    Some((fill('0')?, to))
+}

@@ -1,0 +1,60 @@
+//! What a record means: the rows that follow from the bytes of an entry or of an object.
+
+use madake_log::{Entry, LogHead};
+
+use crate::engine::{Derive, DeriveError, Row, RowValue};
+use crate::tables::{self, Position};
+
+/// The record is a Bamboo entry.
+pub const RECORD_ENTRY: u8 = 1;
+/// The record is an object's bytes.
+pub const RECORD_CONTENT: u8 = 2;
+
+/// The meaning of the records that a store writes. Pure: the same bytes give the same rows at every
+/// start, so a record's keys need not be written beside it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct StoreRows;
+
+impl Derive for StoreRows {
+    fn rows(&self, kind: u8, bytes: &[u8], out: &mut Vec<Row>) -> Result<(), DeriveError> {
+        match kind {
+            RECORD_ENTRY => {
+                let entry = Entry::decode(bytes)
+                    .map_err(|error| DeriveError::new(kind, "not an entry").because(error))?;
+                entry_rows(&entry, out);
+                Ok(())
+            }
+            RECORD_CONTENT => {
+                let key = blake3::hash(bytes).as_bytes().to_vec();
+                out.push(Row { table: tables::CONTENT, key, value: RowValue::Slice(0..bytes.len()) });
+                Ok(())
+            }
+            _ => Err(DeriveError::new(kind, "an unknown kind of record")),
+        }
+    }
+}
+
+fn entry_rows(entry: &Entry, out: &mut Vec<Row>) {
+    let at = Position { author: entry.author(), log: entry.log(), seq: entry.seq() };
+    let inline = RowValue::Inline;
+    out.push(Row {
+        table: tables::ENTRY,
+        key: at.key().to_vec(),
+        value: RowValue::Slice(0..entry.as_bytes().len()),
+    });
+    out.push(Row {
+        table: tables::ENTRY_ID,
+        key: entry.id().as_bytes().to_vec(),
+        value: inline(at.key().to_vec()),
+    });
+    out.push(Row {
+        table: tables::LOG_HEAD,
+        key: tables::log_key(at.author, at.log).to_vec(),
+        value: inline(tables::head_value(&LogHead::of(entry))),
+    });
+    out.push(Row {
+        table: tables::PAYLOAD_REF,
+        key: tables::payload_ref_key(entry.payload_id().as_bytes(), &at),
+        value: inline(Vec::new()),
+    });
+}

@@ -1,0 +1,93 @@
+//! The store: changes in, outcomes out when they are durable.
+
+use std::sync::Arc;
+
+use crate::engine::{Engine, EngineError};
+use crate::group::GroupCommit;
+use crate::ingest::Round;
+use crate::outcome::{Change, Outcome};
+
+/// Tables over an engine. Cheap to share: clone the `Arc` around it.
+///
+/// Writes go through [`Store::apply`]; reads are in [`crate::Read`] and the methods beside it.
+pub struct Store {
+    engine: Arc<dyn Engine>,
+    group: GroupCommit<Vec<Change>, Result<Vec<Outcome>, StoreError>>,
+}
+
+/// Why the store could not do what was asked.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The engine failed: the disk, or what lies on it.
+    #[error(transparent)]
+    Engine(Arc<EngineError>),
+    /// A row does not hold what its table promises: damage that a checksum did not catch, or our error.
+    #[error("the store holds something that it should not: {0}")]
+    Broken(&'static str),
+}
+
+impl StoreError {
+    pub(crate) fn broken(what: &'static str) -> Self {
+        Self::Broken(what)
+    }
+}
+
+impl From<EngineError> for StoreError {
+    fn from(error: EngineError) -> Self {
+        Self::Engine(Arc::new(error))
+    }
+}
+
+impl Store {
+    /// A store over an engine that was opened with [`crate::StoreRows`].
+    pub fn new(engine: Arc<dyn Engine>) -> Self {
+        Self { engine, group: GroupCommit::default() }
+    }
+
+    /// Makes one batch of the changes and returns when it is durable: all of it, or, on an error, none.
+    ///
+    /// Callers that come while a batch is being synced share the next sync. Entries that do not fit
+    /// are left out of the batch and told in their [`Outcome`]; they are no error.
+    ///
+    /// # Errors
+    /// When the engine can't write: nothing of `changes` is stored then.
+    pub fn apply(&self, changes: Vec<Change>) -> Result<Vec<Outcome>, StoreError> {
+        self.group.run(changes, |round| self.apply_round(round))
+    }
+
+    /// Like [`apply`](Self::apply) for several batches at once, under one sync.
+    pub fn apply_all(&self, groups: Vec<Vec<Change>>) -> Vec<Result<Vec<Outcome>, StoreError>> {
+        self.group.run_all(groups, |round| self.apply_round(round))
+    }
+
+    /// The engine below.
+    pub fn engine(&self) -> &dyn Engine {
+        self.engine.as_ref()
+    }
+
+    fn apply_round(&self, groups: Vec<Vec<Change>>) -> Vec<Result<Vec<Outcome>, StoreError>> {
+        let callers = groups.len();
+        let derived = || -> Result<_, StoreError> {
+            let mut round = Round::new(self.engine());
+            let derived = groups.into_iter().map(|changes| round.derive(changes));
+            let (batches, outcomes): (Vec<_>, Vec<_>) =
+                derived.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+            let batches: Vec<_> = batches.into_iter().filter(|batch| !batch.is_empty()).collect();
+            if !batches.is_empty() {
+                self.engine.apply(&batches)?;
+            }
+            Ok(outcomes)
+        };
+        match derived() {
+            Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
+            Err(error) => (0..callers).map(|_| Err(error.clone())).collect(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Store(generation {})", self.engine.generation())
+    }
+}

@@ -1,0 +1,227 @@
+//! The tables: number, key and value of each, beside the code that reads and writes them.
+//!
+//! Numbers in keys are big-endian, so that the order of keys is the order of numbers. The layout is
+//! drawn in `docs/spec.md`, "Tables". Tables 1–15 hold rows that follow from records and are never
+//! written themselves ([`crate::rows`]); 16 and up are written by the store.
+
+use madake_log::{AuthorId, EntryId, LogHead, LogId, SeqNum};
+use madake_object::{CommitId, FileName, ObjectId};
+
+use crate::engine::Table;
+
+/// `author ‖ log ‖ seq` → the entry's bytes.
+pub const ENTRY: Table = Table(1);
+/// `entry id` → `author ‖ log ‖ seq`.
+pub const ENTRY_ID: Table = Table(2);
+/// `author ‖ log` → `seq ‖ entry id ‖ end`.
+pub const LOG_HEAD: Table = Table(3);
+/// `object id` → its bytes (up to 1 MiB; longer ones are blobs).
+pub const CONTENT: Table = Table(4);
+/// `payload id ‖ author ‖ log ‖ seq` → nothing: which entries have this payload.
+pub const PAYLOAD_REF: Table = Table(5);
+
+/// A word → what it names (`epoch`: 16 bytes).
+pub const META: Table = Table(16);
+/// `node id` → postcard of a [`crate::Peer`].
+pub const PEER: Table = Table(17);
+/// `author` → one byte, a [`crate::Policy`].
+pub const POLICY: Table = Table(18);
+/// `author ‖ log ‖ seq` → the schema that the control entry `seq` registers on `log`.
+pub const REGISTER: Table = Table(19);
+/// `author ‖ name ‖ 00 ‖ seq` → `commit id ‖ entry id`: the versions of a name, oldest first.
+pub const VERSION: Table = Table(20);
+/// `commit id ‖ author ‖ seq` → `entry id`: the entries by which a commit counts.
+pub const COMMIT: Table = Table(21);
+/// `object id ‖ commit id` → size: which commits link an object, and the size that they state.
+pub const LINKED: Table = Table(22);
+/// `object id ‖ size` → `author`: content that a held entry or commit names and that is not here.
+pub const WANTED: Table = Table(23);
+/// `object id` → nothing: kept because a person put it here.
+pub const PINNED: Table = Table(24);
+/// `object id` → size: content that lies in a file of its own.
+pub const BLOB: Table = Table(25);
+/// `author ‖ log ‖ seq` → postcard of a [`crate::Flaw`]: entries whose payload does not count.
+pub const FLAW: Table = Table(26);
+
+/// Where an entry stands.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
+pub struct Position {
+    /// Whose log.
+    pub author: AuthorId,
+    /// Which of the author's logs.
+    pub log: LogId,
+    /// Which entry of the log.
+    pub seq: SeqNum,
+}
+
+impl Position {
+    /// The key of this position in [`ENTRY`].
+    pub fn key(&self) -> [u8; 48] {
+        let mut key = [0; 48];
+        key[..40].copy_from_slice(&log_key(self.author, self.log));
+        key[40..].copy_from_slice(&self.seq.get().to_be_bytes());
+        key
+    }
+
+    /// The position that a key of [`ENTRY`] (or the end of one of [`PAYLOAD_REF`]) names.
+    pub fn from_key(key: &[u8]) -> Option<Self> {
+        let (author, log) = parse_log_key(key.get(..40)?)?;
+        let seq = SeqNum::new(parse_u64(key.get(40..)?)?)?;
+        Some(Self { author, log, seq })
+    }
+}
+
+impl std::fmt::Display for Position {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}@{}", self.author, self.log, self.seq)
+    }
+}
+
+/// The key of a log in [`LOG_HEAD`].
+pub fn log_key(author: AuthorId, log: LogId) -> [u8; 40] {
+    let mut key = [0; 40];
+    key[..32].copy_from_slice(author.as_bytes());
+    key[32..].copy_from_slice(&log.get().to_be_bytes());
+    key
+}
+
+/// The log that a key of [`LOG_HEAD`] names.
+pub fn parse_log_key(key: &[u8]) -> Option<(AuthorId, LogId)> {
+    let (author, log) = key.split_at_checked(32)?;
+    Some((AuthorId::from_bytes(author.try_into().ok()?), LogId::new(parse_u64(log)?)))
+}
+
+/// The value of a log in [`LOG_HEAD`].
+pub fn head_value(head: &LogHead) -> Vec<u8> {
+    let mut value = Vec::with_capacity(41);
+    value.extend(head.seq.get().to_be_bytes());
+    value.extend(head.entry.as_bytes());
+    value.push(u8::from(head.end));
+    value
+}
+
+/// The head that a value of [`LOG_HEAD`] states.
+pub fn parse_head(value: &[u8]) -> Option<LogHead> {
+    let (seq, rest) = value.split_at_checked(8)?;
+    let (entry, end) = rest.split_at_checked(32)?;
+    let end = match end {
+        [0] => false,
+        [1] => true,
+        _ => return None,
+    };
+    Some(LogHead {
+        seq: SeqNum::new(parse_u64(seq)?)?,
+        entry: EntryId::from_bytes(entry.try_into().ok()?),
+        end,
+    })
+}
+
+/// The rows of [`PAYLOAD_REF`] for one payload and one entry.
+pub fn payload_ref_key(payload: &[u8; 32], at: &Position) -> Vec<u8> {
+    [payload.as_slice(), &at.key()].concat()
+}
+
+/// The key of a registration in [`REGISTER`].
+pub fn register_key(author: AuthorId, log: LogId, seq: SeqNum) -> [u8; 48] {
+    Position { author, log, seq }.key()
+}
+
+/// What all rows of one name in [`VERSION`] begin with.
+pub fn version_prefix(author: AuthorId, name: &FileName) -> Vec<u8> {
+    [author.as_bytes().as_slice(), name.as_str().as_bytes(), &[0]].concat()
+}
+
+/// The key of a version in [`VERSION`].
+pub fn version_key(author: AuthorId, name: &FileName, seq: SeqNum) -> Vec<u8> {
+    let mut key = version_prefix(author, name);
+    key.extend(seq.get().to_be_bytes());
+    key
+}
+
+/// The author, name and sequence number that a key of [`VERSION`] states.
+pub fn parse_version_key(key: &[u8]) -> Option<(AuthorId, FileName, SeqNum)> {
+    let (author, rest) = key.split_at_checked(32)?;
+    let (name, seq) = rest.split_at_checked(rest.len().checked_sub(8)?)?;
+    let name = std::str::from_utf8(name.strip_suffix(&[0])?).ok()?.parse().ok()?;
+    Some((AuthorId::from_bytes(author.try_into().ok()?), name, SeqNum::new(parse_u64(seq)?)?))
+}
+
+/// The value of a version in [`VERSION`].
+pub fn version_value(commit: CommitId, entry: EntryId) -> Vec<u8> {
+    [commit.as_bytes().as_slice(), entry.as_bytes()].concat()
+}
+
+/// The commit and entry that a value of [`VERSION`] names.
+pub fn parse_version(value: &[u8]) -> Option<(CommitId, EntryId)> {
+    let (commit, entry) = value.split_at_checked(32)?;
+    Some((CommitId::new(commit.try_into().ok()?), EntryId::from_bytes(entry.try_into().ok()?)))
+}
+
+/// The key of an entry that carries a commit in [`COMMIT`].
+pub fn commit_key(commit: CommitId, author: AuthorId, seq: SeqNum) -> Vec<u8> {
+    [commit.as_bytes().as_slice(), author.as_bytes(), &seq.get().to_be_bytes()].concat()
+}
+
+/// The key of a link in [`LINKED`].
+pub fn linked_key(object: ObjectId, commit: CommitId) -> Vec<u8> {
+    [object.as_bytes().as_slice(), commit.as_bytes()].concat()
+}
+
+/// The key of something missing in [`WANTED`].
+pub fn wanted_key(id: ObjectId, size: u64) -> Vec<u8> {
+    [id.as_bytes().as_slice(), &size.to_be_bytes()].concat()
+}
+
+/// The id and size that a key of [`WANTED`] names.
+pub fn parse_wanted_key(key: &[u8]) -> Option<(ObjectId, u64)> {
+    let (id, size) = key.split_at_checked(32)?;
+    Some((ObjectId::new(id.try_into().ok()?), parse_u64(size)?))
+}
+
+/// Exactly eight bytes, big-endian.
+pub fn parse_u64(bytes: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(bytes.try_into().ok()?))
+}
+
+/// The first key after all keys that begin with `prefix`; `None` if there is none.
+pub fn after_prefix(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < 0xff {
+            end.push(last + 1);
+            return Some(end);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_there_and_back() {
+        let at = Position {
+            author: AuthorId::from_bytes([9; 32]),
+            log: LogId::new(1 << 40),
+            seq: SeqNum::new(77).unwrap(),
+        };
+        assert_eq!(Position::from_key(&at.key()), Some(at));
+        assert_eq!(Position::from_key(&at.key()[..47]), None);
+        let head = LogHead { seq: at.seq, entry: EntryId::from_bytes([3; 32]), end: true };
+        assert_eq!(parse_head(&head_value(&head)), Some(head));
+        let name: FileName = "a/b".parse().unwrap();
+        let key = version_key(at.author, &name, at.seq);
+        assert_eq!(parse_version_key(&key), Some((at.author, name, at.seq)));
+        let wanted = wanted_key(ObjectId::new([1; 32]), 5);
+        assert_eq!(parse_wanted_key(&wanted), Some((ObjectId::new([1; 32]), 5)));
+    }
+
+    #[test]
+    fn the_end_of_a_prefix() {
+        assert_eq!(after_prefix(&[1, 2]), Some(vec![1, 3]));
+        assert_eq!(after_prefix(&[1, 255]), Some(vec![2]));
+        assert_eq!(after_prefix(&[255, 255]), None);
+        assert_eq!(after_prefix(&[]), None);
+    }
+}

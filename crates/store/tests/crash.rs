@@ -1,0 +1,315 @@
+//! The journal on a disk that is cut off at every single operation.
+//!
+//! `MADAKE_SEED=n` runs that seed only, `MADAKE_ROUNDS=n` that many seeds. A failure prints the command.
+#![allow(clippy::expect_used)]
+
+mod support;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use madake_store::engine::{Batch, Engine, EngineError, JournalEngine, JournalOptions};
+use support::fake_disk::{FakeDisk, Loss};
+use support::{Demo, Dump, EPOCH, Random, SALT, dump, model, number};
+
+const LOSSES: [Loss; 8] =
+    [Loss::Kill, Loss::All, Loss::Nothing, Loss::Bytes, Loss::Some, Loss::Some, Loss::Some, Loss::Some];
+
+fn open(disk: &FakeDisk) -> Result<JournalEngine, EngineError> {
+    // Small segments, so that the journal goes through several.
+    let options = JournalOptions { segment_bytes: 1500, ..JournalOptions::create(EPOCH, SALT) };
+    JournalEngine::open_on(Arc::new(disk.clone()), Path::new("/store"), &options, Arc::new(Demo))
+}
+
+enum Task {
+    Apply(Vec<Batch>),
+    Blob(Vec<u8>),
+    Part(Vec<u8>),
+    Reopen,
+}
+
+struct Workload {
+    tasks: Vec<Task>,
+    /// All batches in order.
+    batches: Vec<Batch>,
+    /// The rows after each generation.
+    states: Vec<Dump>,
+}
+
+impl Workload {
+    fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let mut tasks = Vec::new();
+        for _ in 0..16 {
+            tasks.push(match random.below(8) {
+                0 => Task::Blob(random.bytes(40)),
+                1 => Task::Part(random.bytes(40)),
+                2 => Task::Reopen,
+                _ => Task::Apply((0..1 + random.below(4)).map(|_| random.batch()).collect()),
+            });
+        }
+        let applied = tasks.iter().filter_map(|task| match task {
+            Task::Apply(batches) => Some(batches.clone()),
+            _ => None,
+        });
+        let batches: Vec<Batch> = applied.flatten().collect();
+        let states = (0..=batches.len()).map(|n| dump(&model(&batches[..n])).expect("memory")).collect();
+        Self { tasks, batches, states }
+    }
+}
+
+/// What a process knew when it ended.
+#[derive(Default)]
+struct Known {
+    acknowledged: u64,
+    attempted: u64,
+    blobs: Vec<([u8; 32], Vec<u8>)>,
+    /// An apply failed, though the process went on.
+    refused: bool,
+}
+
+/// Works until all is done or the process ends; single failures are lived with as a node would.
+fn work(disk: &FakeDisk, workload: &Workload) -> Known {
+    let mut known = Known::default();
+    let mut engine = None;
+    for task in &workload.tasks {
+        for _ in 0..2 {
+            if engine.is_none() {
+                engine = open(disk).ok(); // and once more after a single failure
+            }
+        }
+        let Some(open) = &engine else { break };
+        match task {
+            Task::Apply(batches) => {
+                known.attempted += batches.len() as u64;
+                match open.apply(batches) {
+                    Ok(generation) => {
+                        assert_eq!(generation, known.attempted, "acknowledged in order");
+                        known.acknowledged = generation;
+                    }
+                    Err(_) if disk.is_dead() => break,
+                    Err(_) => {
+                        // Reads go on, without what failed; writes do not.
+                        assert_eq!(open.generation(), known.acknowledged);
+                        let rows = dump(open).expect("reads go on");
+                        assert!(rows == workload.states[known.acknowledged as usize], "reads go on");
+                        let again = open.apply(&[Batch::new()]);
+                        assert!(matches!(again, Err(EngineError::Refusing { .. })), "{again:?}");
+                        known.refused = true;
+                        break;
+                    }
+                }
+            }
+            Task::Blob(bytes) => {
+                let finished = open.blobs().begin().and_then(|mut blob| {
+                    bytes.chunks(16).try_for_each(|chunk| blob.write(chunk))?;
+                    blob.finish()
+                });
+                if let Ok((id, _)) = finished {
+                    known.blobs.push((id, bytes.clone()));
+                }
+            }
+            Task::Part(bytes) => {
+                let id = *blake3::hash(bytes).as_bytes();
+                let finished = open.blobs().resume(&id).and_then(|(mut blob, there)| {
+                    bytes[there as usize..].chunks(16).try_for_each(|chunk| blob.write(chunk))?;
+                    blob.finish()
+                });
+                if let Ok((id, _)) = finished {
+                    known.blobs.push((id, bytes.clone()));
+                }
+            }
+            Task::Reopen => engine = None,
+        }
+        if disk.is_dead() {
+            break;
+        }
+    }
+    if !known.refused {
+        drop(engine);
+    } else {
+        disk.end();
+    }
+    known
+}
+
+/// Everything acknowledged is there; what else is there is whole, and a prefix. Returns the generation.
+fn check(engine: &JournalEngine, workload: &Workload, known: &Known) -> usize {
+    let generation = engine.generation();
+    assert!(
+        generation >= known.acknowledged,
+        "batch {} was acknowledged, {generation} are there",
+        known.acknowledged
+    );
+    assert!(generation <= known.attempted, "{generation} batches are there, {} were tried", known.attempted);
+    let rows = dump(engine).expect("rows can be read");
+    assert!(
+        rows == workload.states[generation as usize],
+        "the rows are not those of generation {generation}"
+    );
+    let list = engine.blobs().list().expect("blobs can be listed");
+    for (id, bytes) in &known.blobs {
+        let mut found = Vec::new();
+        let mut blob = engine.blobs().open(id).expect("opens").expect("a finished blob is there");
+        io::Read::read_to_end(&mut blob, &mut found).expect("reads");
+        assert!(found == *bytes, "a finished blob has its bytes");
+        assert!(list.iter().any(|info| info.id == *id && info.size == bytes.len() as u64));
+    }
+    for info in list {
+        let mut found = Vec::new();
+        let mut blob = engine.blobs().open(&info.id).expect("opens").expect("what is listed is there");
+        io::Read::read_to_end(&mut blob, &mut found).expect("reads");
+        assert!(*blake3::hash(&found).as_bytes() == info.id, "what has a name has the bytes");
+    }
+    generation as usize
+}
+
+/// Opens after an end, checks, and goes on: what is visible stays through a power cut, and the store works.
+fn survive(disk: &FakeDisk, workload: &Workload, known: &Known, random: &mut Random) {
+    let engine = open(disk).expect("opens after an end");
+    let generation = check(&engine, workload, known);
+    // A power cut at once: what was visible must have been durable.
+    disk.end();
+    drop(engine);
+    disk.restart(Loss::All, random);
+    let engine = open(disk).expect("opens after a power cut");
+    assert_eq!(check(&engine, workload, known), generation, "what was visible was durable");
+    // And on.
+    let more: Vec<Batch> = (0..3).map(|_| random.batch()).collect();
+    let model = model(&workload.batches[..generation]);
+    assert_eq!(engine.apply(&more).expect("goes on"), model.apply(&more).expect("memory"));
+    drop(engine);
+    let engine = open(disk).expect("opens after a clean stop");
+    assert!(engine.recovery().clean, "{:?}", engine.recovery());
+    assert!(dump(&engine).expect("rows") == dump(&model).expect("memory"), "the store works on");
+    assert!(
+        !disk.files().keys().any(|path| path.to_string_lossy().contains("tmp-")),
+        "no temporary files stay"
+    );
+}
+
+fn seeds(rounds: u64) -> Vec<u64> {
+    match number("MADAKE_SEED") {
+        Some(seed) => vec![seed],
+        None => (1..=number("MADAKE_ROUNDS").unwrap_or(rounds)).collect(),
+    }
+}
+
+/// Runs, and says how to run a failure again.
+fn run(test: &str, seed: u64, what: impl std::fmt::Debug, body: impl FnOnce()) {
+    if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)) {
+        eprintln!(
+            "failed at {what:?}; again: MADAKE_SEED={seed} cargo test -p madake-store --test crash {test}"
+        );
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[test]
+fn an_end_at_every_operation() {
+    let (mut runs, mut nested) = (0, 0);
+    for seed in seeds(4) {
+        let workload = Workload::new(seed);
+        let whole = FakeDisk::new(seed);
+        work(&whole, &workload);
+        for step in 1..=whole.steps() + 1 {
+            let disk = FakeDisk::new(seed);
+            disk.end_at(step);
+            let known = work(&disk, &workload);
+            disk.end();
+            for (variant, loss) in LOSSES.into_iter().enumerate() {
+                let mut random = Random(seed ^ step << 8 ^ (variant as u64) << 32);
+                runs += 1;
+                run("an_end_at_every_operation", seed, (step, variant, loss), || {
+                    let disk = disk.copy();
+                    disk.restart(loss, &mut random);
+                    survive(&disk, &workload, &known, &mut random);
+                });
+                // The start after it is cut off too, at one operation of its own; every other time again.
+                let mut disk = disk.copy();
+                disk.restart(loss, &mut random);
+                let mut cuts = 0;
+                loop {
+                    let before = disk.copy();
+                    disk.end_at(1 + random.below(6) as u64);
+                    let opened = open(&disk);
+                    let ended = disk.is_dead();
+                    disk.end();
+                    drop(opened);
+                    let loss = LOSSES[random.below(LOSSES.len())];
+                    disk.restart(loss, &mut random);
+                    cuts += 1;
+                    nested += 1;
+                    run("an_end_at_every_operation", seed, (step, variant, cuts, loss), || {
+                        let disk = disk.copy();
+                        survive(&disk, &workload, &known, &mut random.clone());
+                    });
+                    if !ended || cuts == 3 {
+                        break;
+                    }
+                    if random.below(2) == 0 {
+                        disk = before;
+                    }
+                }
+            }
+        }
+    }
+    println!("{runs} ends, {nested} ends while starting again");
+    assert!(runs > 1000 || number("MADAKE_SEED").is_some());
+}
+
+#[test]
+fn a_failure_at_every_operation() {
+    let (mut runs, mut refused) = (0, 0);
+    for seed in seeds(12) {
+        let workload = Workload::new(seed);
+        let whole = FakeDisk::new(seed);
+        work(&whole, &workload);
+        for step in 1..=whole.steps() {
+            for (for_ever, kind) in [
+                (false, io::ErrorKind::Other),
+                (true, io::ErrorKind::StorageFull),
+                (false, io::ErrorKind::StorageFull),
+            ] {
+                run("a_failure_at_every_operation", seed, (step, for_ever, kind), || {
+                    let mut random = Random(seed ^ step << 8);
+                    let disk = FakeDisk::new(seed ^ random.next());
+                    disk.fail_at(step, kind, for_ever);
+                    let known = work(&disk, &workload);
+                    assert!(disk.failures() > 0);
+                    refused += u64::from(known.refused);
+                    disk.end();
+                    // First only the process is new: the system shows what the disk never got.
+                    let loss = if random.below(3) > 0 { Loss::Kill } else { Loss::Some };
+                    disk.restart(loss, &mut random);
+                    disk.mend();
+                    survive(&disk, &workload, &known, &mut random);
+                    runs += 1;
+                });
+            }
+        }
+    }
+    println!("{runs} failures, {refused} of them in an apply");
+}
+
+#[test]
+fn a_full_disk_is_called_so() {
+    let disk = FakeDisk::new(1);
+    let engine = open(&disk).unwrap();
+    let mut batch = Batch::new();
+    batch.put(madake_store::engine::Table(1), *b"key", vec![1; 100]);
+    engine.apply(&[batch.clone()]).unwrap();
+    disk.fail_at(1, io::ErrorKind::StorageFull, false);
+    let error = engine.apply(&[batch.clone()]).unwrap_err();
+    assert!(matches!(error, EngineError::DiskFull { .. }), "{error:?}");
+    assert!(error.to_string().contains("free some space"), "{error}");
+    let error = engine.apply(&[batch.clone()]).unwrap_err();
+    assert!(matches!(error, EngineError::Refusing { .. }), "{error:?}");
+    drop(engine);
+    disk.restart(Loss::Kill, &mut Random(1));
+    let engine = open(&disk).unwrap();
+    assert_eq!(engine.generation(), 1);
+    assert!(engine.recovery().cut.is_some() || engine.recovery().generation == 1);
+    assert_eq!(engine.apply(&[batch]).unwrap(), 2);
+}

@@ -1,0 +1,487 @@
+//! A disk in memory with two images: what a process sees, and what a power cut leaves.
+//!
+//! Writes go to the live image and wait; a sync makes them durable. At a power cut each waiting change is kept,
+//! lost, or torn into sectors of which some are kept: so in any order. Names wait for the sync of their folder.
+//! A sync that fails drops what waited: the live image goes on showing it, no later sync writes it, as Linux does.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use madake_store::engine::{DirItem, FileHandle, Files};
+
+use super::Random;
+
+/// What happens to changes that wait when the power is cut.
+#[derive(Copy, Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// The process is killed, the machine goes on: nothing is lost.
+    Kill,
+    /// All that was not synced.
+    All,
+    /// Nothing, though it might have been.
+    Nothing,
+    /// The bytes, but not the lengths: files have zeros in their place.
+    Bytes,
+    /// Names survive, bytes don't, or the other way round; parts of each, torn and reordered.
+    Some,
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct FakeDisk {
+    state: Arc<Mutex<State>>,
+    on_sync: Arc<Mutex<Option<Arc<dyn Fn() + Send + Sync>>>>,
+}
+
+#[derive(Clone, Default)]
+struct State {
+    nodes: Vec<Node>,
+    live: Names,
+    durable: Names,
+    waiting: Vec<NameChange>,
+    steps: u64,
+    /// At this step the machine or process ends.
+    end_at: Option<u64>,
+    /// At this step the operation fails, once (or for ever from it on).
+    fail_at: Option<u64>,
+    fail_for_ever: bool,
+    kind: Option<io::ErrorKind>,
+    failures: u64,
+    dead: bool,
+    life: u64,
+    syncs: u64,
+    seed: u64,
+}
+
+type Names = BTreeMap<PathBuf, Entry>;
+
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Entry {
+    Dir,
+    File(usize),
+}
+
+#[derive(Clone)]
+enum NameChange {
+    Add(PathBuf, Entry),
+    Remove(PathBuf),
+    Rename(PathBuf, PathBuf, Entry),
+}
+
+#[derive(Clone, Default)]
+struct Node {
+    live: Vec<u8>,
+    durable: Vec<u8>,
+    waiting: Vec<Change>,
+}
+
+#[derive(Clone)]
+enum Change {
+    Write(u64, Vec<u8>),
+    Truncate(u64),
+}
+
+enum Fate {
+    Goes,
+    Fails(io::Error),
+    Ends,
+}
+
+impl FakeDisk {
+    /// An empty disk with a folder `/`.
+    pub(crate) fn new(seed: u64) -> Self {
+        let disk = Self::default();
+        disk.lock().seed = seed;
+        disk.lock().live.insert("/".into(), Entry::Dir);
+        disk.lock().durable.insert("/".into(), Entry::Dir);
+        disk
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no panics under the lock")
+    }
+
+    /// Operations so far that change something or sync.
+    pub(crate) fn steps(&self) -> u64 {
+        self.lock().steps
+    }
+
+    pub(crate) fn syncs(&self) -> u64 {
+        self.lock().syncs
+    }
+
+    /// The machine or process ends at this step, counted from now.
+    pub(crate) fn end_at(&self, step: u64) {
+        let mut state = self.lock();
+        state.end_at = Some(state.steps + step);
+    }
+
+    /// The operation at this step fails; for ever: so do all after it.
+    pub(crate) fn fail_at(&self, step: u64, kind: io::ErrorKind, for_ever: bool) {
+        let mut state = self.lock();
+        (state.fail_at, state.kind, state.fail_for_ever) = (Some(state.steps + step), Some(kind), for_ever);
+    }
+
+    /// How many operations failed.
+    pub(crate) fn failures(&self) -> u64 {
+        self.lock().failures
+    }
+
+    /// Works again.
+    pub(crate) fn mend(&self) {
+        (self.lock().fail_at, self.lock().fail_for_ever) = (None, false);
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.lock().dead
+    }
+
+    /// From now on nothing that the process does reaches the disk.
+    pub(crate) fn end(&self) {
+        self.lock().dead = true;
+    }
+
+    /// Something to do before each sync of a file.
+    pub(crate) fn on_sync(&self, hook: impl Fn() + Send + Sync + 'static) {
+        *self.on_sync.lock().expect("no panics under the lock") = Some(Arc::new(hook));
+    }
+
+    /// Starts again after an end. Handles from before are dead.
+    pub(crate) fn restart(&self, loss: Loss, random: &mut Random) {
+        let state = &mut *self.lock();
+        (state.dead, state.end_at, state.fail_at) = (false, None, None);
+        state.life += 1;
+        if loss == Loss::Kill {
+            return;
+        }
+        for change in std::mem::take(&mut state.waiting) {
+            let kept = match loss {
+                Loss::All => false,
+                Loss::Some => random.below(2) == 0,
+                _ => true,
+            };
+            if kept {
+                change.make(&mut state.durable);
+            }
+        }
+        // What lies in folders that are lost is lost.
+        let names = state.durable.clone();
+        state.durable.retain(|path, _| path.ancestors().all(|above| names.contains_key(above)));
+        state.live = state.durable.clone();
+        let sector = [1, 16, 512][random.below(3)];
+        for node in &mut state.nodes {
+            for change in std::mem::take(&mut node.waiting) {
+                change.survive(&mut node.durable, loss, sector, random);
+            }
+            node.live = node.durable.clone();
+        }
+    }
+
+    /// A copy of the disk, with nothing in common.
+    pub(crate) fn copy(&self) -> Self {
+        let disk = Self::default();
+        *disk.lock() = self.lock().clone();
+        disk
+    }
+
+    /// All files with their bytes, as a process sees them.
+    pub(crate) fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let state = self.lock();
+        let file = |(path, entry): (&PathBuf, &Entry)| match entry {
+            Entry::File(node) => Some((path.clone(), state.nodes[*node].live.clone())),
+            Entry::Dir => None,
+        };
+        state.live.iter().filter_map(file).collect()
+    }
+
+    /// Gives an existing file other bytes, durably and behind everybody's back.
+    pub(crate) fn tamper(&self, path: &Path, bytes: Vec<u8>) {
+        let state = &mut *self.lock();
+        let Some(Entry::File(node)) = state.live.get(path) else { panic!("no file {path:?}") };
+        state.nodes[*node] = Node { live: bytes.clone(), durable: bytes, waiting: Vec::new() };
+    }
+
+    /// Removes a file likewise.
+    pub(crate) fn lose(&self, path: &Path) {
+        self.lock().live.remove(path);
+        self.lock().durable.remove(path);
+    }
+}
+
+impl State {
+    fn step(&mut self, life: u64) -> Fate {
+        if self.dead || life != self.life {
+            return Fate::Fails(io::Error::other("the process has ended"));
+        }
+        self.steps += 1;
+        if self.end_at == Some(self.steps) {
+            self.dead = true;
+            return Fate::Ends;
+        }
+        match self.fail_at {
+            Some(at) if at == self.steps || self.fail_for_ever && at < self.steps => {
+                self.failures += 1;
+                Fate::Fails(self.kind.unwrap_or(io::ErrorKind::Other).into())
+            }
+            _ => Fate::Goes,
+        }
+    }
+
+    /// Changes the names; at an end the change may or may not have come to wait.
+    fn name(&mut self, life: u64, change: NameChange) -> io::Result<()> {
+        let fate = self.step(life);
+        if let Fate::Fails(error) = fate {
+            return Err(error);
+        }
+        change.make(&mut self.live);
+        if let NameChange::Rename(from, ..) = &change {
+            // Never both names: the rename stands for the creation too.
+            let from = from.clone();
+            self.waiting.retain(|earlier| !matches!(earlier, NameChange::Add(path, _) if *path == from));
+        }
+        self.waiting.push(change);
+        if let Fate::Ends = fate { Err(io::Error::other("the process has ended")) } else { Ok(()) }
+    }
+
+    fn entry(&self, path: &Path) -> io::Result<Entry> {
+        self.live.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn parent_exists(&self, path: &Path) -> io::Result<()> {
+        self.entry(path.parent().unwrap_or(path)).map(drop)
+    }
+}
+
+impl NameChange {
+    fn make(&self, names: &mut Names) {
+        match self {
+            Self::Add(path, entry) => drop(names.insert(path.clone(), *entry)),
+            Self::Remove(path) => drop(names.remove(path)),
+            Self::Rename(from, to, entry) => {
+                names.remove(from);
+                names.insert(to.clone(), *entry);
+            }
+        }
+    }
+
+    fn is_in(&self, dir: &Path) -> bool {
+        match self {
+            Self::Add(path, _) | Self::Remove(path) => path.parent() == Some(dir),
+            Self::Rename(from, to, _) => from.parent() == Some(dir) || to.parent() == Some(dir),
+        }
+    }
+}
+
+impl Change {
+    fn make(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::Truncate(len) => bytes.truncate(*len as usize),
+            Self::Write(at, data) => write(bytes, *at as usize, data),
+        }
+    }
+
+    fn survive(&self, bytes: &mut Vec<u8>, loss: Loss, sector: usize, random: &mut Random) {
+        match (loss, self) {
+            (Loss::All, _) => {}
+            (Loss::Nothing | Loss::Kill, _) => self.make(bytes),
+            (Loss::Bytes, Self::Truncate(_)) => self.make(bytes),
+            (Loss::Bytes, Self::Write(at, data)) => {
+                let end = *at as usize + data.len();
+                bytes.resize(bytes.len().max(end), 0);
+            }
+            (Loss::Some, Self::Truncate(_)) => {
+                if random.below(2) == 0 {
+                    self.make(bytes);
+                }
+            }
+            (Loss::Some, Self::Write(at, data)) => match random.below(4) {
+                0 => {}
+                1 => self.make(bytes),
+                // A first part: what a write that was cut short leaves.
+                2 => write(bytes, *at as usize, &data[..random.below(data.len() + 1)]),
+                // Sectors of the disk, each or not.
+                _ => {
+                    let (mut from, end) = (*at as usize, *at as usize + data.len());
+                    while from < end {
+                        let to = ((from / sector + 1) * sector).min(end);
+                        if random.below(2) == 0 {
+                            write(bytes, from, &data[from - *at as usize..to - *at as usize]);
+                        }
+                        from = to;
+                    }
+                }
+            },
+        }
+    }
+}
+
+fn write(bytes: &mut Vec<u8>, at: usize, data: &[u8]) {
+    if !data.is_empty() {
+        bytes.resize(bytes.len().max(at + data.len()), 0);
+        bytes[at..at + data.len()].copy_from_slice(data);
+    }
+}
+
+struct FakeFile {
+    disk: FakeDisk,
+    node: usize,
+    life: u64,
+}
+
+impl FakeFile {
+    fn change(&self, change: Change) -> io::Result<()> {
+        let state = &mut *self.disk.lock();
+        let fate = state.step(self.life);
+        let mut random = Random(state.seed ^ state.steps);
+        let change = match (&fate, change) {
+            (Fate::Goes, change) => change,
+            (Fate::Ends, Change::Write(at, data)) => Change::Write(at, data),
+            // A full disk takes a first part.
+            (Fate::Fails(_), Change::Write(at, data)) if !state.dead && self.life == state.life => {
+                Change::Write(at, data[..random.below(data.len())].to_vec())
+            }
+            (Fate::Ends, change) => change,
+            (Fate::Fails(_), _) => Change::Write(0, Vec::new()),
+        };
+        let node = &mut state.nodes[self.node];
+        change.make(&mut node.live);
+        node.waiting.push(change);
+        match fate {
+            Fate::Goes => Ok(()),
+            Fate::Fails(error) => Err(error),
+            Fate::Ends => Err(io::Error::other("the process has ended")),
+        }
+    }
+}
+
+impl FileHandle for FakeFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let state = self.disk.lock();
+        let rest = state.nodes[self.node].live.get(offset as usize..).unwrap_or_default();
+        let n = rest.len().min(buf.len());
+        buf[..n].copy_from_slice(&rest[..n]);
+        Ok(n)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.change(Change::Write(offset, bytes.to_vec()))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let hook = self.disk.on_sync.lock().expect("no panics under the lock").clone();
+        if let Some(hook) = hook {
+            hook();
+        }
+        let state = &mut *self.disk.lock();
+        let fate = state.step(self.life);
+        let mut random = Random(state.seed ^ state.steps);
+        state.syncs += 1;
+        let node = &mut state.nodes[self.node];
+        match fate {
+            Fate::Goes => {
+                std::mem::take(&mut node.waiting).iter().for_each(|change| change.make(&mut node.durable));
+                Ok(())
+            }
+            Fate::Fails(error) => {
+                if !state.dead && self.life == state.life {
+                    // Some of it may have gone out before; the rest never will.
+                    for change in std::mem::take(&mut node.waiting) {
+                        let loss = [Loss::All, Loss::Some, Loss::Bytes][random.below(3)];
+                        change.survive(&mut node.durable, loss, 16, &mut random);
+                    }
+                }
+                Err(error)
+            }
+            Fate::Ends => Err(io::Error::other("the process has ended")),
+        }
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.change(Change::Truncate(len))
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.disk.lock().nodes[self.node].live.len() as u64)
+    }
+}
+
+impl Files for FakeDisk {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>> {
+        let state = self.lock();
+        match state.entry(path)? {
+            Entry::File(node) => Ok(Arc::new(FakeFile { disk: self.clone(), node, life: state.life })),
+            Entry::Dir => Err(io::ErrorKind::IsADirectory.into()),
+        }
+    }
+
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>> {
+        let state = &mut *self.lock();
+        state.parent_exists(path)?;
+        if state.live.contains_key(path) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let (node, life) = (state.nodes.len(), state.life);
+        state.nodes.push(Node::default());
+        state.name(life, NameChange::Add(path.into(), Entry::File(node)))?;
+        Ok(Arc::new(FakeFile { disk: self.clone(), node, life }))
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<bool> {
+        let state = &mut *self.lock();
+        state.parent_exists(path)?;
+        match state.live.get(path) {
+            Some(Entry::Dir) => return Ok(false),
+            Some(Entry::File(_)) => return Err(io::ErrorKind::AlreadyExists.into()),
+            None => {}
+        }
+        state.name(state.life, NameChange::Add(path.into(), Entry::Dir)).map(|()| true)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let state = &mut *self.lock();
+        let entry = state.entry(from)?;
+        state.parent_exists(to)?;
+        state.name(state.life, NameChange::Rename(from.into(), to.into(), entry))
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let state = &mut *self.lock();
+        state.entry(path)?;
+        state.name(state.life, NameChange::Remove(path.into()))
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirItem>> {
+        let state = self.lock();
+        state.entry(dir)?;
+        let in_dir = state.live.iter().filter(|(path, _)| path.parent() == Some(dir));
+        let item = |(path, entry): (&PathBuf, &Entry)| {
+            let name = path.file_name().expect("a name").to_str().expect("UTF-8").to_owned();
+            let len = match entry {
+                Entry::File(node) => state.nodes[*node].live.len() as u64,
+                Entry::Dir => 0,
+            };
+            DirItem { name, len, is_dir: *entry == Entry::Dir }
+        };
+        Ok(in_dir.map(item).collect())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let state = &mut *self.lock();
+        state.entry(dir)?;
+        match state.step(state.life) {
+            Fate::Goes => {
+                for change in std::mem::take(&mut state.waiting) {
+                    if change.is_in(dir) {
+                        change.make(&mut state.durable);
+                    } else {
+                        state.waiting.push(change);
+                    }
+                }
+                Ok(())
+            }
+            Fate::Fails(error) => Err(error),
+            Fate::Ends => Err(io::Error::other("the process has ended")),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What several tests share: a disk that fails, a small random source, records with rows, whole dumps.
+#![allow(dead_code, clippy::expect_used)] // not every test uses all of it
+
+pub(crate) mod fake_disk;
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use madake_store::engine::{
+    Batch, Derive, DeriveError, Direction, Engine, EngineError, MemoryEngine, Row, RowValue, Table,
+};
+
+pub(crate) const EPOCH: [u8; 16] = *b"epoch of a test.";
+pub(crate) const SALT: [u8; 16] = *b"salt for a test.";
+
+/// Record kind 1: bytes found by their hash, and by their first byte. Kind 2: no rows. Others have no meaning.
+pub(crate) struct Demo;
+
+pub(crate) const BY_HASH: Table = Table(10);
+pub(crate) const BY_FIRST: Table = Table(11);
+
+impl Derive for Demo {
+    fn rows(&self, kind: u8, bytes: &[u8], out: &mut Vec<Row>) -> Result<(), DeriveError> {
+        match (kind, bytes.first()) {
+            (1, Some(first)) => {
+                let hash = blake3::hash(bytes).as_bytes()[..8].to_vec();
+                let half = bytes.len() / 2;
+                out.push(Row { table: BY_HASH, key: hash.clone(), value: RowValue::Slice(0..bytes.len()) });
+                out.push(Row {
+                    table: BY_HASH,
+                    key: [&hash[..], b"half"].concat(),
+                    value: RowValue::Slice(half..bytes.len()),
+                });
+                out.push(Row { table: BY_FIRST, key: vec![first & 3], value: RowValue::Inline(hash) });
+                Ok(())
+            }
+            (2, _) => Ok(()),
+            _ => Err(DeriveError::new(kind, "nobody knows such records")),
+        }
+    }
+}
+
+/// A small seeded source (splitmix64).
+#[derive(Clone)]
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `n`.
+    pub(crate) fn below(&mut self, n: usize) -> usize {
+        (self.next() % n.max(1) as u64) as usize
+    }
+
+    pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.next() as u8).collect()
+    }
+
+    /// A batch of a few operations on few keys, so that they meet.
+    pub(crate) fn batch(&mut self) -> Batch {
+        let mut batch = Batch::new();
+        for _ in 0..self.below(5) {
+            let (table, key) = (Table(self.below(3) as u8), vec![self.below(12) as u8; 1 + self.below(2)]);
+            let len = [3, 64, 65, 150][self.below(4)];
+            match self.below(5) {
+                0 => batch.delete(table, key),
+                1 | 2 => batch.record(1 + (self.below(8) == 0) as u8, self.bytes(len)),
+                _ => batch.put(table, key, self.bytes(len)),
+            };
+        }
+        batch
+    }
+}
+
+pub(crate) type Dump = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
+
+/// All rows of the tables that tests use.
+pub(crate) fn dump(engine: &dyn Engine) -> Result<Dump, EngineError> {
+    let mut rows = Dump::new();
+    for table in (0..12).map(Table) {
+        for (key, value) in
+            engine.scan(table, Bound::Unbounded, Bound::Unbounded, Direction::Forward, usize::MAX)?
+        {
+            rows.insert((table, key), value);
+        }
+    }
+    Ok(rows)
+}
+
+/// A model that applied these batches.
+pub(crate) fn model(batches: &[Batch]) -> MemoryEngine {
+    let model = MemoryEngine::new(EPOCH, std::sync::Arc::new(Demo));
+    model.apply(batches).expect("the model takes all that a test makes");
+    model
+}
+
+/// A number from the environment.
+pub(crate) fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}

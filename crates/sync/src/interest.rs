@@ -1,0 +1,33 @@
+//! Whose logs, and which of them, one side of a session wants.
+
+use std::collections::BTreeSet;
+
+use madake_log::{AuthorId, LogId, Schema};
+
+/// What one side of a session wants: authors and schemas.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Interest {
+    /// Whose logs; `None` for everybody's.
+    pub authors: Option<BTreeSet<AuthorId>>,
+    /// Which schemas, `commit` among them; `None` for all. System logs are always wanted (B1).
+    pub schemas: Option<BTreeSet<Schema>>,
+}
+
+impl Interest {
+    /// Whether logs of this author are wanted at all.
+    pub fn wants_author(&self, author: &AuthorId) -> bool {
+        self.authors.as_ref().is_none_or(|authors| authors.contains(author))
+    }
+
+    /// Whether this log is wanted, if its author is; `schema` is what is registered on it.
+    ///
+    /// A log without a known schema is wanted only by those who want all (B2).
+    pub fn wants_log(&self, log: LogId, schema: Option<&Schema>) -> bool {
+        let Some(wanted) = &self.schemas else { return true };
+        match log {
+            log if log.is_system() => true,
+            LogId::COMMIT => wanted.iter().any(Schema::is_reserved),
+            _ => schema.is_some_and(|schema| wanted.contains(schema)),
+        }
+    }
+}

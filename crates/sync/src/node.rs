@@ -1,0 +1,592 @@
+//! All sessions of a node: inputs to the session that they concern, outputs in order.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use madake_log::{AuthorId, Schema};
+use madake_object::{Object, ObjectId};
+use madake_store::{Change, NodeId, Outcome, Read, StoreError};
+
+use crate::Bounded;
+use crate::interest::Interest;
+use crate::receive::{Applying, Received, RefusedEntry};
+use crate::report::{EndReason, Report};
+use crate::serve;
+use crate::session::{PATIENCE, Session, Theirs};
+use crate::summary::{clock_frames, compare, offer_frames};
+use crate::wire::{
+    Class, Done, Hello, MAX_SCOPE, MAX_SCOPE_FRAME, Message, PROTOCOL, Scope, ScopeKind, What,
+};
+
+/// The way to compare summaries that this version knows: all heights, with tags.
+const FULL_CLOCK: u8 = 0;
+
+/// Replication with any number of peers, as a state machine.
+///
+/// Time, what happened and what the store holds come in by [`handle`](Self::handle); what is to be done
+/// comes out of [`poll_output`](Self::poll_output), which the shell drains after every input, and
+/// [`poll_timeout`](Self::poll_timeout) says when to call again if nothing happens.
+pub struct Node {
+    config: Config,
+    sessions: BTreeMap<SessionId, Session>,
+    applying: BTreeMap<Token, (SessionId, Applying, u64)>,
+    outbox: Outbox,
+}
+
+/// Who this node is and what it keeps.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The node's key.
+    pub node: NodeId,
+    /// Authors whose keys are here: their logs are always wanted.
+    pub own: Vec<AuthorId>,
+    /// Whether everybody's logs are kept (a relay), not only one's own and the followed authors'.
+    pub keep_all: bool,
+    /// How often this node was started, and random bytes of this start.
+    pub incarnation: (u64, [u8; 16]),
+}
+
+/// A session's number, given by the shell, never used twice.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
+pub struct SessionId(pub u64);
+
+/// A write's number, given by the node, never used twice.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
+pub struct Token(pub u64);
+
+/// What time it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Now {
+    /// Since some moment of the shell's; never goes back.
+    pub monotonic: Duration,
+    /// Milliseconds since 1970 UTC, as this machine's clock shows.
+    pub wall: i64,
+}
+
+/// What one side wants of a session.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Plan {
+    /// Take what the peer has.
+    pub receives: bool,
+    /// Give what the peer lacks.
+    pub gives: bool,
+    /// Only these schemas, whatever is kept otherwise; system logs always come along.
+    pub schemas: Option<BTreeSet<Schema>>,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub enum Input {
+    /// A connection to a peer that may talk to us is up.
+    Opened {
+        /// A number for the session.
+        session: SessionId,
+        /// The key of the connection.
+        peer: NodeId,
+        /// Whether we dialled.
+        initiator: bool,
+        /// What this side wants of the session.
+        plan: Plan,
+    },
+    /// A message came, other than entries and objects.
+    Message {
+        /// Whose.
+        session: SessionId,
+        /// The message.
+        message: Message,
+        /// The length of its frame.
+        bytes: usize,
+    },
+    /// Entries came, and their signatures were checked.
+    Entries {
+        /// Whose session.
+        session: SessionId,
+        /// Which request they answer.
+        want: u32,
+        /// In the order in which they came.
+        items: Vec<Result<Received, RefusedEntry>>,
+        /// What they weigh: given back in [`Output::Consumed`].
+        bytes: u64,
+    },
+    /// Objects came, and were hashed.
+    Objects {
+        /// Whose session.
+        session: SessionId,
+        /// Which request they answer.
+        want: u32,
+        /// In the order in which they came.
+        objects: Vec<Object>,
+        /// What they weigh: given back in [`Output::Consumed`].
+        bytes: u64,
+    },
+    /// The connection took a frame that [`Output::Send`] handed over.
+    Sent {
+        /// Whose session.
+        session: SessionId,
+        /// Its stream.
+        class: Class,
+        /// Its length.
+        bytes: u64,
+    },
+    /// A write is durable, or failed.
+    Applied {
+        /// Which.
+        token: Token,
+        /// What became of each change, in order.
+        outcomes: Result<Vec<Outcome>, StoreError>,
+    },
+    /// A big object was fetched and is durable as a blob, or could not be.
+    Fetched {
+        /// Whose session.
+        session: SessionId,
+        /// Which object.
+        id: ObjectId,
+        /// Its size, or why it did not come.
+        result: Result<u64, String>,
+    },
+    /// The peer fetched a big object from us.
+    BlobServed {
+        /// Whose session.
+        session: SessionId,
+        /// Bytes that were sent.
+        bytes: u64,
+        /// Whether an entry names it (else a commit does).
+        payload: bool,
+    },
+    /// The connection is gone, or the peer sent what is no message.
+    Closed {
+        /// Whose session.
+        session: SessionId,
+        /// Why.
+        reason: EndReason,
+    },
+    /// Time passed.
+    Tick,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a frame; say [`Input::Sent`] when the connection took it.
+    Send {
+        /// Whose session.
+        session: SessionId,
+        /// On which stream.
+        class: Class,
+        /// The whole frame, length included.
+        frame: Vec<u8>,
+    },
+    /// Write these changes as one batch, in the order of outputs; say [`Input::Applied`] when durable.
+    Apply {
+        /// Which write.
+        token: Token,
+        /// What.
+        changes: Vec<Change>,
+    },
+    /// Fetch a big object from this peer into a blob; say [`Input::Fetched`].
+    Fetch {
+        /// Whose session.
+        session: SessionId,
+        /// Which object.
+        id: ObjectId,
+        /// How many bytes it should have.
+        size: u64,
+    },
+    /// Data of this weight was dealt with: more may be read from the peer.
+    Consumed {
+        /// Whose session.
+        session: SessionId,
+        /// The weight, as it was given with the input.
+        bytes: u64,
+    },
+    /// How far a session is, for showing to people.
+    Progress {
+        /// Whose session.
+        session: SessionId,
+        /// What happened so far.
+        report: Report,
+    },
+    /// A session is over: close its connection. Nothing more comes out for it.
+    Ended {
+        /// Whose session.
+        session: SessionId,
+        /// Why.
+        reason: EndReason,
+        /// What happened.
+        report: Report,
+    },
+}
+
+/// Outputs in order, and the next write's number.
+#[derive(Default)]
+pub(crate) struct Outbox {
+    outputs: VecDeque<Output>,
+    writes: Vec<(Token, SessionId, Applying, u64)>,
+    next_token: u64,
+}
+
+/// What a session may use while it handles an input.
+pub(crate) struct Context<'a> {
+    pub(crate) session: SessionId,
+    pub(crate) now: Now,
+    pub(crate) read: &'a dyn Read,
+    outbox: &'a mut Outbox,
+}
+
+/// Why a session can't go on.
+enum Failure {
+    Peer(String),
+    Store(StoreError),
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<String> for Failure {
+    fn from(what: String) -> Self {
+        Self::Peer(what)
+    }
+}
+
+impl Node {
+    /// A node without sessions.
+    pub fn new(config: Config) -> Self {
+        Self { config, sessions: BTreeMap::new(), applying: BTreeMap::new(), outbox: Outbox::default() }
+    }
+
+    /// Takes in what happened. Drain [`poll_output`](Self::poll_output) afterwards.
+    pub fn handle(&mut self, now: Now, input: Input, read: &dyn Read) {
+        match input {
+            Input::Opened { session, peer, initiator, plan } => {
+                match self.open(now, session, peer, initiator, plan, read) {
+                    Ok(()) => {}
+                    Err(error) => self.end(session, EndReason::StoreFailed(error.to_string())),
+                }
+            }
+            Input::Applied { token, outcomes } => self.applied(now, token, outcomes, read),
+            Input::Closed { session, reason } => {
+                let finished = self.sessions.get(&session).is_some_and(Session::is_finished);
+                self.end(session, if finished { EndReason::Finished } else { reason });
+            }
+            Input::Tick => {
+                let late = |session: &&Session| session.deadline().is_some_and(|at| at <= now.monotonic);
+                let late: Vec<SessionId> =
+                    self.sessions.iter().filter(|(_, s)| late(s)).map(|(id, _)| *id).collect();
+                for session in late {
+                    self.end(session, EndReason::PeerStalled(PATIENCE.as_secs()));
+                }
+            }
+            Input::Message { session, message, bytes } => {
+                self.with(session, now, read, |s, context| s.on_message(context, message, bytes));
+            }
+            Input::Entries { session, want, items, bytes } => {
+                self.with(session, now, read, |s, context| Ok(s.on_entries(context, want, items, bytes)?));
+            }
+            Input::Objects { session, want, objects, bytes } => {
+                self.with(session, now, read, |s, context| Ok(s.on_objects(context, want, objects, bytes)?));
+            }
+            Input::Sent { session, class, bytes } => {
+                self.with(session, now, read, |s, _| {
+                    s.serving.sent(class, bytes);
+                    Ok(())
+                });
+            }
+            Input::Fetched { session, id, result } => {
+                self.with(session, now, read, |s, context| {
+                    s.on_fetched(context, id, result);
+                    Ok(())
+                });
+            }
+            Input::BlobServed { session, bytes, payload } => {
+                self.with(session, now, read, |s, _| {
+                    let sent = &mut s.report.sent;
+                    *if payload { &mut sent.payloads } else { &mut sent.objects } += 1;
+                    sent.bytes += bytes;
+                    Ok(())
+                });
+            }
+        }
+    }
+
+    /// The next thing to do, in order; `None` when there is nothing more.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outbox.outputs.pop_front()
+    }
+
+    /// When to send [`Input::Tick`] if nothing else happens before.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        self.sessions.values().filter_map(Session::deadline).min()
+    }
+
+    /// How many sessions are open.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    fn open(
+        &mut self,
+        now: Now,
+        id: SessionId,
+        peer: NodeId,
+        initiator: bool,
+        plan: Plan,
+        read: &dyn Read,
+    ) -> Result<(), StoreError> {
+        let interest = Interest { authors: self.authors(read)?, schemas: plan.schemas.clone() };
+        let session = Session::new(peer, initiator, plan, interest, now.monotonic);
+        let authors: Vec<AuthorId> = session.interest.authors.iter().flatten().copied().collect();
+        let scope = match session.interest.authors {
+            None => ScopeKind::All,
+            Some(_) => ScopeKind::Listed(authors.len() as u32),
+        };
+        let hello = Hello {
+            protocol: PROTOCOL,
+            node: self.config.node,
+            epoch: read.epoch()?,
+            generation: read.generation(),
+            incarnation: self.config.incarnation,
+            clock: now.wall,
+            receives: session.plan.receives,
+            gives: session.plan.gives,
+            scope,
+            schemas: session
+                .interest
+                .schemas
+                .as_ref()
+                .map(|schemas| Bounded::truncated(schemas.iter().cloned().collect())),
+            methods: Bounded::truncated(vec![FULL_CLOCK]),
+        };
+        self.sessions.insert(id, session);
+        let mut context = Context { session: id, now, read, outbox: &mut self.outbox };
+        context.send(Class::Control, &Message::Hello(hello));
+        for authors in authors.chunks(MAX_SCOPE_FRAME) {
+            let authors = Bounded::truncated(authors.to_vec());
+            context.send(Class::Control, &Message::Scope(Scope { authors }));
+        }
+        Ok(())
+    }
+
+    /// Whose logs this node keeps; `None` for everybody's.
+    fn authors(&self, read: &dyn Read) -> Result<Option<BTreeSet<AuthorId>>, StoreError> {
+        if self.config.keep_all {
+            return Ok(None);
+        }
+        let mut authors: BTreeSet<AuthorId> = self.config.own.iter().copied().collect();
+        authors.extend(read.followed()?.into_iter().take(MAX_SCOPE.saturating_sub(authors.len())));
+        Ok(Some(authors))
+    }
+
+    fn applied(
+        &mut self,
+        now: Now,
+        token: Token,
+        outcomes: Result<Vec<Outcome>, StoreError>,
+        read: &dyn Read,
+    ) {
+        let Some((id, applying, bytes)) = self.applying.remove(&token) else { return };
+        match outcomes {
+            Err(error) => self.end(id, EndReason::StoreFailed(error.to_string())),
+            Ok(outcomes) => self.with(id, now, read, |session, context| {
+                session.on_applied(applying, outcomes);
+                context.output(|session| Output::Consumed { session, bytes });
+                let report = Report {
+                    refusals: Vec::new(),
+                    refusals_by_peer: Vec::new(),
+                    missing: Vec::new(),
+                    ..session.report
+                };
+                context.output(|session| Output::Progress { session, report });
+                Ok(())
+            }),
+        }
+    }
+
+    /// Lets a session handle something, then lets both of its halves go on.
+    fn with(
+        &mut self,
+        id: SessionId,
+        now: Now,
+        read: &dyn Read,
+        handle: impl FnOnce(&mut Session, &mut Context<'_>) -> Result<(), Failure>,
+    ) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.last_activity = now.monotonic;
+        let mut context = Context { session: id, now, read, outbox: &mut self.outbox };
+        let result = handle(session, &mut context).and_then(|()| {
+            session.advance_receiving(&mut context)?;
+            serve::pump(session, &mut context)?;
+            Ok(())
+        });
+        let over = session.is_finished() && session.initiator;
+        for (token, session, applying, bytes) in self.outbox.writes.drain(..) {
+            self.applying.insert(token, (session, applying, bytes));
+        }
+        match result {
+            Ok(()) if over => self.end(id, EndReason::Finished),
+            Ok(()) => {}
+            Err(Failure::Peer(what)) => self.end(id, EndReason::PeerMisbehaved(what)),
+            Err(Failure::Store(error)) => self.end(id, EndReason::StoreFailed(error.to_string())),
+        }
+    }
+
+    fn end(&mut self, id: SessionId, reason: EndReason) {
+        if let Some(session) = self.sessions.remove(&id) {
+            self.outbox.outputs.push_back(Output::Ended { session: id, reason, report: session.report });
+        }
+    }
+}
+
+impl Session {
+    fn on_message(
+        &mut self,
+        context: &mut Context<'_>,
+        message: Message,
+        bytes: usize,
+    ) -> Result<(), Failure> {
+        let ready = self.theirs.is_some();
+        match message {
+            Message::Hello(hello) if !ready && self.hello.is_none() => self.on_hello(context, hello),
+            Message::Scope(scope) if !ready && self.hello.is_some() => self.on_scope(context, scope),
+            Message::Clock(clock) if ready && !self.initiator && self.receiving.is_waiting_for_summary() => {
+                self.report.summary_bytes += bytes as u64;
+                self.clock.extend(clock.authors)?;
+                if clock.last { self.on_clock(context) } else { Ok(()) }
+            }
+            Message::Offer(offer) if ready && self.initiator && self.receiving.is_waiting_for_summary() => {
+                self.report.summary_bytes += bytes as u64;
+                self.report.offered = offer.totals;
+                self.clock.extend(offer.authors)?;
+                if offer.last { Ok(self.start_receiving(context)?) } else { Ok(()) }
+            }
+            Message::Want(want) if self.we_give() => Ok(self.serving.want(want)?),
+            Message::WantContent(want) if self.we_give() => Ok(self.serving.want_content(want)?),
+            Message::Served(served) => Ok(self.on_served(served)?),
+            Message::Done(done) if ready && !self.done_received => {
+                let Done { refused, refusals, .. } = done;
+                self.done_received = true;
+                self.report.refused_by_peer = refused;
+                self.report.refusals_by_peer = refusals.into_vec();
+                Ok(())
+            }
+            other => Err(Failure::Peer(format!("a message of kind {} out of turn", other.kind()))),
+        }
+    }
+
+    fn on_hello(&mut self, context: &mut Context<'_>, hello: Hello) -> Result<(), Failure> {
+        if hello.protocol != PROTOCOL {
+            return Err(Failure::Peer(format!("it speaks protocol {}, we speak {PROTOCOL}", hello.protocol)));
+        }
+        if hello.node != self.peer {
+            return Err(Failure::Peer(format!("it says it is {}, and its key is {}", hello.node, self.peer)));
+        }
+        if !hello.methods.contains(&FULL_CLOCK) {
+            return Err(Failure::Peer("it knows no way to compare summaries that we know".into()));
+        }
+        self.report.clock_difference = Some(hello.clock.saturating_sub(context.now.wall));
+        let wanted = match hello.scope {
+            ScopeKind::All => 0,
+            ScopeKind::Listed(count) if count as usize > MAX_SCOPE => {
+                return Err(Failure::Peer(format!("a scope of {count} authors; the limit is {MAX_SCOPE}")));
+            }
+            ScopeKind::Listed(count) => count,
+        };
+        self.hello = Some(hello);
+        if wanted == 0 { self.on_ready(context) } else { Ok(()) }
+    }
+
+    fn on_scope(&mut self, context: &mut Context<'_>, scope: Scope) -> Result<(), Failure> {
+        let Some(Hello { scope: ScopeKind::Listed(count), .. }) = self.hello else {
+            return Err(Failure::Peer("a scope where none was announced".into()));
+        };
+        for author in scope.authors {
+            if self.scope_so_far.last().is_some_and(|last| *last >= author) {
+                return Err(Failure::Peer("a scope that is not in order".into()));
+            }
+            self.scope_so_far.insert(author);
+        }
+        match self.scope_so_far.len().cmp(&(count as usize)) {
+            std::cmp::Ordering::Less => Ok(()),
+            std::cmp::Ordering::Equal => self.on_ready(context),
+            std::cmp::Ordering::Greater => Err(Failure::Peer("more authors than announced".into())),
+        }
+    }
+
+    /// The peer's Hello and scope are complete.
+    fn on_ready(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        let Some(hello) = self.hello.take() else { return Ok(()) };
+        let authors = match hello.scope {
+            ScopeKind::All => None,
+            ScopeKind::Listed(_) => Some(std::mem::take(&mut self.scope_so_far)),
+        };
+        let schemas = hello.schemas.map(|schemas| schemas.into_iter().collect());
+        let interest = Interest { authors, schemas };
+        self.theirs = Some(Theirs { interest, receives: hello.receives, gives: hello.gives });
+        self.report.rounds += 1;
+        if !self.initiator {
+            return Ok(());
+        }
+        let (we_receive, we_give) = (self.we_receive(), self.we_give());
+        let theirs = self.theirs.as_ref().map(|theirs| &theirs.interest).filter(|_| we_give);
+        let ours = Some(&self.interest).filter(|_| we_receive);
+        let interests: Vec<&Interest> = ours.into_iter().chain(theirs).collect();
+        let frames = if interests.is_empty() {
+            vec![crate::wire::Clock { authors: Bounded::default(), last: true }]
+        } else {
+            clock_frames(context.read, &interests)?
+        };
+        for frame in frames {
+            self.report.summary_bytes += context.send(Class::Control, &Message::Clock(frame)) as u64;
+        }
+        self.report.rounds += 1;
+        if !we_receive {
+            self.skip_receiving(context);
+        }
+        Ok(())
+    }
+
+    /// The initiator's clock is complete: offer what it lacks, and ask for what we lack (B8).
+    fn on_clock(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        if self.we_give() {
+            let Some(theirs) = &self.theirs else { return Ok(()) };
+            let found = compare(&self.clock, &theirs.interest, context.read)?;
+            for (author, log) in found.diverged {
+                let reason = "diverged: the peer has another entry at a height that we have too".into();
+                self.report.refuse(What::Log, format!("{author}/{log}"), reason);
+            }
+            for frame in offer_frames(found.offer, found.totals) {
+                self.report.summary_bytes += context.send(Class::Control, &Message::Offer(frame)) as u64;
+            }
+        }
+        if self.we_receive() {
+            self.start_receiving(context)?;
+        } else {
+            self.skip_receiving(context);
+        }
+        Ok(())
+    }
+}
+
+impl Context<'_> {
+    /// Hands a message to the shell and says how long its frame is.
+    pub(crate) fn send(&mut self, class: Class, message: &Message) -> usize {
+        // Frames are cut to size where they are filled; only a broken invariant gets here with a longer one.
+        let frame = message.encode().expect("every message that a node makes fits into a frame");
+        let length = frame.len();
+        self.output(|session| Output::Send { session, class, frame });
+        length
+    }
+
+    pub(crate) fn apply(&mut self, changes: Vec<Change>, applying: Applying, bytes: u64) {
+        let token = Token(self.outbox.next_token);
+        self.outbox.next_token += 1;
+        self.outbox.writes.push((token, self.session, applying, bytes));
+        self.outbox.outputs.push_back(Output::Apply { token, changes });
+    }
+
+    pub(crate) fn output(&mut self, output: impl FnOnce(SessionId) -> Output) {
+        self.outbox.outputs.push_back(output(self.session));
+    }
+}

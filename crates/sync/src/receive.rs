@@ -1,0 +1,468 @@
+//! The half of a session that receives: asks in order, stores, and says what became of it.
+//!
+//! First the system logs, then the others (B7), then the content that something held names and that
+//! is not here. Each step begins when all of the one before is durable.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use madake_log::{AuthenticEntry, AuthorId, LogId};
+use madake_object::{Object, ObjectId};
+use madake_store::{Change, ContentFate, Fate, Flaw, NamedBy, Outcome, PayloadFate, Position, StoreError};
+
+use crate::Bounded;
+use crate::node::{Context, Output};
+use crate::report::{MAX_LISTED, Missing};
+use crate::session::Session;
+use crate::wire::{Class, Done, FRAMED_CONTENT, Message, Range, Served, Want, WantContent, What};
+
+/// Requests that are out at a time: enough to keep a long link busy.
+const MAX_OPEN: usize = 4;
+/// Ranges, or objects, in one request: a request is answered before it is forgotten, so keep it small.
+const PER_REQUEST: usize = 1_024;
+/// Big objects that the shell fetches at a time.
+const MAX_FETCHES: usize = 2;
+/// Objects that a peer turned out not to have and that we remember, so as not to ask again.
+const MAX_LACKING: usize = 1 << 18;
+
+/// An entry from a peer, its signature checked, its payload hashed.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// The entry.
+    pub entry: AuthenticEntry,
+    /// What came with it; whether it is the entry's payload is checked here.
+    pub payload: Option<Object>,
+}
+
+/// An entry from a peer that is none: not well formed, or not signed by its author.
+#[derive(Clone, Debug)]
+pub struct RefusedEntry {
+    /// The log that it claims to be of, if it is well formed.
+    pub log: Option<(AuthorId, LogId)>,
+    /// `AUTHOR/LOG@SEQ` if it is well formed, else the BLAKE3 of its bytes.
+    pub id: String,
+    /// A word, and after a colon what it means.
+    pub reason: String,
+}
+
+/// Where the receiving half is.
+#[derive(Default)]
+pub(crate) struct Receiving {
+    phase: Phase,
+    /// Not asked for yet.
+    ranges: VecDeque<Range>,
+    /// Asked for in this phase, by log.
+    asked: BTreeMap<(AuthorId, LogId), Range>,
+    /// Requests for entries that are out.
+    open: BTreeSet<u32>,
+    /// Requests for objects that are out, with what has not come yet.
+    open_content: BTreeMap<u32, BTreeSet<ObjectId>>,
+    next_request: u32,
+    /// Batches that are not durable yet.
+    applying: usize,
+    /// Logs of which an entry was refused: what follows it can't be taken either.
+    spoiled: BTreeSet<(AuthorId, LogId)>,
+    /// How far this pass over the missing content has come.
+    cursor: Option<(ObjectId, u64)>,
+    /// Whether this pass brought anything: a commit that came may name an object before the cursor.
+    progress: bool,
+    lacking: BTreeSet<ObjectId>,
+    fetching: BTreeMap<ObjectId, u64>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum Phase {
+    /// The peer has not told yet what it has.
+    #[default]
+    Summary,
+    System,
+    User,
+    Content,
+    Finished,
+}
+
+/// What a batch held, so that its outcomes can be told.
+pub(crate) enum Applying {
+    Entries(Vec<(Position, u64, u64)>),
+    Content(Vec<(ObjectId, u64)>),
+}
+
+impl Receiving {
+    /// Big objects that the shell is fetching.
+    pub(crate) fn fetching(&self) -> &BTreeMap<ObjectId, u64> {
+        &self.fetching
+    }
+
+    pub(crate) fn is_waiting_for_summary(&self) -> bool {
+        self.phase == Phase::Summary
+    }
+}
+
+impl Session {
+    /// The peer has told all that it has (or will offer): begin to ask.
+    pub(crate) fn start_receiving(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
+        self.receiving.phase = Phase::System;
+        self.plan_ranges(context, true)?;
+        self.advance_receiving(context)
+    }
+
+    /// Nothing will come to us in this session.
+    pub(crate) fn skip_receiving(&mut self, context: &mut Context<'_>) {
+        self.receiving.phase = Phase::Finished;
+        self.send_done(context, Done::default());
+    }
+
+    /// Takes entries that the shell has checked. `bytes` is what they weigh against the shell's credit.
+    pub(crate) fn on_entries(
+        &mut self,
+        context: &mut Context<'_>,
+        want: u32,
+        items: Vec<Result<Received, RefusedEntry>>,
+        bytes: u64,
+    ) -> Result<(), String> {
+        if !self.receiving.open.contains(&want) {
+            return Err(format!("entries for request {want}, which is not open"));
+        }
+        let (mut changes, mut meta) = (Vec::new(), Vec::new());
+        for item in items {
+            match item {
+                Ok(Received { entry, payload }) => {
+                    let at = Position { author: entry.author(), log: entry.log(), seq: entry.seq() };
+                    if !self.was_asked(&at) {
+                        self.report.refuse(
+                            What::Entry,
+                            at.to_string(),
+                            "unasked: nobody asked for it".into(),
+                        );
+                        continue;
+                    }
+                    let payload_bytes = payload.as_ref().map_or(0, |payload| payload.bytes().len() as u64);
+                    meta.push((at, entry.as_bytes().len() as u64, payload_bytes));
+                    changes.push(Change::Entry { entry, payload });
+                }
+                Err(refused) => {
+                    self.receiving.spoiled.extend(refused.log);
+                    self.report.refuse(What::Entry, refused.id, refused.reason);
+                }
+            }
+        }
+        self.apply(context, changes, Applying::Entries(meta), bytes);
+        Ok(())
+    }
+
+    /// Takes objects whose ids the shell has computed.
+    pub(crate) fn on_objects(
+        &mut self,
+        context: &mut Context<'_>,
+        want: u32,
+        objects: Vec<Object>,
+        bytes: u64,
+    ) -> Result<(), String> {
+        let Some(open) = self.receiving.open_content.get_mut(&want) else {
+            return Err(format!("objects for request {want}, which is not open"));
+        };
+        let (mut changes, mut meta) = (Vec::new(), Vec::new());
+        for object in objects {
+            if open.remove(&object.id()) {
+                meta.push((object.id(), object.bytes().len() as u64));
+                changes.push(Change::Content(object));
+            } else {
+                let reason = "unasked: not among the objects asked for (or not their bytes)".into();
+                self.report.refuse(What::Object, object.id().to_string(), reason);
+            }
+        }
+        self.apply(context, changes, Applying::Content(meta), bytes);
+        Ok(())
+    }
+
+    /// The shell has fetched a big object into a blob, or could not.
+    pub(crate) fn on_fetched(
+        &mut self,
+        context: &mut Context<'_>,
+        id: ObjectId,
+        result: Result<u64, String>,
+    ) {
+        if self.receiving.fetching.remove(&id).is_none() {
+            return;
+        }
+        match result {
+            Ok(size) => {
+                let changes = vec![Change::Blob { id, size }];
+                self.apply(context, changes, Applying::Content(vec![(id, size)]), 0);
+            }
+            Err(reason) => {
+                self.receiving.lacking.insert(id);
+                let missing = Missing { what: What::Object, id: id.to_string(), reason };
+                if self.report.missing.len() < MAX_LISTED {
+                    self.report.missing.push(missing);
+                }
+            }
+        }
+    }
+
+    /// The peer has sent all that it has of a request.
+    pub(crate) fn on_served(&mut self, served: Served) -> Result<(), String> {
+        if self.receiving.open.remove(&served.want) {
+            return Ok(());
+        }
+        let Some(left) = self.receiving.open_content.remove(&served.want) else {
+            return Err(format!("the end of request {}, which is not open", served.want));
+        };
+        // What it neither sent nor named as lacking did not come either.
+        if self.receiving.lacking.len() + left.len() <= MAX_LACKING {
+            self.receiving.lacking.extend(left);
+        }
+        Ok(())
+    }
+
+    /// A batch of ours is durable: count what was new, and tell what was not taken.
+    pub(crate) fn on_applied(&mut self, applying: Applying, outcomes: Vec<Outcome>) {
+        self.receiving.applying -= 1;
+        match applying {
+            Applying::Entries(meta) => {
+                for ((at, entry_bytes, payload_bytes), outcome) in meta.into_iter().zip(outcomes) {
+                    self.entry_outcome(at, entry_bytes, payload_bytes, outcome);
+                }
+            }
+            Applying::Content(meta) => {
+                for ((id, size), outcome) in meta.into_iter().zip(outcomes) {
+                    self.content_outcome(id, size, outcome);
+                }
+            }
+        }
+    }
+
+    /// Asks for what comes next, as far as what is under way allows.
+    pub(crate) fn advance_receiving(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
+        loop {
+            match self.receiving.phase {
+                Phase::Summary | Phase::Finished => return Ok(()),
+                Phase::System | Phase::User => self.ask_for_entries(context),
+                Phase::Content => self.ask_for_content(context)?,
+            }
+            let receiving = &self.receiving;
+            let busy = receiving.applying > 0
+                || !receiving.open.is_empty()
+                || !receiving.open_content.is_empty()
+                || !receiving.fetching.is_empty();
+            if busy {
+                return Ok(());
+            }
+            match self.receiving.phase {
+                Phase::System => {
+                    self.receiving.phase = Phase::User;
+                    self.plan_ranges(context, false)?;
+                }
+                Phase::User => {
+                    self.receiving.phase = Phase::Content;
+                    self.receiving.asked.clear();
+                    self.receiving.cursor = None;
+                }
+                // A pass is over. Another one if it brought something that may name more.
+                Phase::Content if std::mem::take(&mut self.receiving.progress) => {
+                    self.receiving.cursor = None
+                }
+                _ => {
+                    self.receiving.phase = Phase::Finished;
+                    self.list_missing(context)?;
+                    let done = Done {
+                        received: self.report.received,
+                        refused: self.report.refused,
+                        refusals: Bounded::truncated(self.report.refusals.clone()),
+                        missing: self.report.missing.len() as u64,
+                    };
+                    self.send_done(context, done);
+                }
+            }
+        }
+    }
+
+    fn plan_ranges(&mut self, context: &mut Context<'_>, system: bool) -> Result<(), StoreError> {
+        let (interest, report, read) = (&self.interest, &mut self.report, context.read);
+        let ranges = self.clock.newer_than(
+            read,
+            system,
+            |author, log| {
+                Ok(interest.wants_author(&author)
+                    && interest.wants_log(log, read.schema(author, log)?.as_ref()))
+            },
+            |author, log, seq| {
+                let reason = format!("diverged: entry {seq} here is another one than the peer's");
+                report.refuse(What::Log, format!("{author}/{log}"), reason);
+            },
+        )?;
+        self.report.rounds += u32::from(!ranges.is_empty());
+        self.receiving.asked = ranges.iter().map(|range| ((range.author, range.log), *range)).collect();
+        self.receiving.ranges = ranges.into();
+        Ok(())
+    }
+
+    fn ask_for_entries(&mut self, context: &mut Context<'_>) {
+        let receiving = &mut self.receiving;
+        while receiving.open.len() < MAX_OPEN && !receiving.ranges.is_empty() {
+            let count = receiving.ranges.len().min(PER_REQUEST);
+            let ranges: Vec<Range> = receiving.ranges.drain(..count).collect();
+            let id = next(&mut receiving.next_request);
+            receiving.open.insert(id);
+            context.send(Class::Control, &Message::Want(Want { id, ranges: Bounded::truncated(ranges) }));
+        }
+    }
+
+    fn ask_for_content(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
+        while self.receiving.open_content.len() < MAX_OPEN {
+            let page = context.read.wanted(self.receiving.cursor, PER_REQUEST)?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            let mut ids = BTreeSet::new();
+            for wanted in page {
+                let receiving = &mut self.receiving;
+                let known =
+                    receiving.lacking.contains(&wanted.id) || receiving.fetching.contains_key(&wanted.id);
+                let takes = !known && self.interest.wants_author(&wanted.author);
+                if takes && wanted.size > FRAMED_CONTENT {
+                    if receiving.fetching.len() >= MAX_FETCHES {
+                        break; // the cursor stays before it
+                    }
+                    receiving.fetching.insert(wanted.id, wanted.size);
+                    self.report.rounds += 1;
+                    context.output(|session| Output::Fetch { session, id: wanted.id, size: wanted.size });
+                } else if takes {
+                    ids.insert(wanted.id);
+                }
+                self.receiving.cursor = Some((wanted.id, wanted.size));
+            }
+            if ids.is_empty() {
+                if self.receiving.fetching.len() >= MAX_FETCHES {
+                    return Ok(());
+                }
+                continue;
+            }
+            let id = next(&mut self.receiving.next_request);
+            let want = WantContent { id, ids: Bounded::truncated(ids.iter().copied().collect()) };
+            self.receiving.open_content.insert(id, ids);
+            self.report.rounds += 1;
+            context.send(Class::Control, &Message::WantContent(want));
+        }
+        Ok(())
+    }
+
+    fn was_asked(&self, at: &Position) -> bool {
+        let range = self.receiving.asked.get(&(at.author, at.log));
+        range.is_some_and(|range| (range.from..=range.to).contains(&at.seq))
+    }
+
+    fn apply(&mut self, context: &mut Context<'_>, changes: Vec<Change>, applying: Applying, bytes: u64) {
+        if changes.is_empty() {
+            context.output(|session| Output::Consumed { session, bytes });
+        } else {
+            self.receiving.applying += 1;
+            context.apply(changes, applying, bytes);
+        }
+    }
+
+    fn entry_outcome(&mut self, at: Position, entry_bytes: u64, payload_bytes: u64, outcome: Outcome) {
+        let Outcome::Entry { fate, payload, flaw } = outcome else { return };
+        let refusal = match fate {
+            Fate::Appended => {
+                self.report.received.entries += 1;
+                self.report.received.bytes += entry_bytes;
+                None
+            }
+            Fate::AlreadyHave => None,
+            Fate::Gap { held } => Some(format!("gap: the log is held up to {held}")),
+            Fate::Diverged { ours } => Some(format!("diverged: {ours} stands at its place here")),
+            Fate::BadLink(error) => Some(format!("link: {error}")),
+            Fate::SeqTooHigh => Some("seq-too-high: sequence numbers end below 2^48".into()),
+        };
+        if let Some(reason) = refusal {
+            // What follows a refused entry can't be taken either: one line for the log is enough.
+            if self.receiving.spoiled.insert((at.author, at.log)) {
+                self.report.refuse(What::Entry, at.to_string(), reason);
+            } else {
+                self.report.refused += 1;
+            }
+            return;
+        }
+        match payload {
+            PayloadFate::Stored => {
+                self.report.received.payloads += 1;
+                self.report.received.bytes += payload_bytes;
+            }
+            PayloadFate::WrongHash { got } => {
+                let reason = format!("payload-hash: what came hashes to {got}");
+                self.report.refuse(What::Payload, at.to_string(), reason);
+            }
+            PayloadFate::AlreadyHave | PayloadFate::NotGiven => {}
+        }
+        if let Some(flaw) = flaw {
+            self.refuse_flaw(at, &flaw);
+        }
+    }
+
+    fn content_outcome(&mut self, id: ObjectId, size: u64, outcome: Outcome) {
+        let Outcome::Content { fate, named_by, flaws } = outcome else { return };
+        match fate {
+            ContentFate::Stored => {
+                self.receiving.progress = true;
+                match named_by {
+                    Some(NamedBy::Entry) => self.report.received.payloads += 1,
+                    _ => self.report.received.objects += 1,
+                }
+                self.report.received.bytes += size;
+            }
+            ContentFate::AlreadyHave => {}
+            ContentFate::Unwanted => {
+                let reason = "unwanted: nothing here names it any more".into();
+                self.report.refuse(What::Object, id.to_string(), reason);
+            }
+            ContentFate::WrongSize => {
+                let reason = format!("size: it has {size} bytes, and all that names it states another size");
+                self.report.refuse(What::Object, id.to_string(), reason);
+            }
+        }
+        for (at, flaw) in flaws {
+            self.refuse_flaw(at, &flaw);
+        }
+    }
+
+    fn refuse_flaw(&mut self, at: Position, flaw: &Flaw) {
+        let what = match flaw {
+            Flaw::Commit(_) | Flaw::CommitOfAnother { .. } => What::Commit,
+            _ => What::Payload,
+        };
+        self.report.refuse(what, at.to_string(), flaw.to_string());
+    }
+
+    /// What is still not here of the authors of this session, with the reason.
+    fn list_missing(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
+        let told: BTreeSet<String> = self.report.missing.iter().map(|missing| missing.id.clone()).collect();
+        let mut cursor = None;
+        while self.report.missing.len() < MAX_LISTED {
+            let page = context.read.wanted(cursor, PER_REQUEST)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            cursor = Some((last.id, last.size));
+            for wanted in page {
+                if !self.interest.wants_author(&wanted.author) || told.contains(&wanted.id.to_string()) {
+                    continue;
+                }
+                let what = match context.read.named_by(wanted.id)? {
+                    Some(NamedBy::Entry) => What::Payload,
+                    _ => What::Object,
+                };
+                let reason = "not-there: the peer does not have it".into();
+                self.report.missing.push(Missing { what, id: wanted.id.to_string(), reason });
+            }
+        }
+        Ok(())
+    }
+
+    fn send_done(&mut self, context: &mut Context<'_>, done: Done) {
+        self.done_sent = true;
+        context.send(Class::Control, &Message::Done(done));
+    }
+}
+
+fn next(counter: &mut u32) -> u32 {
+    *counter = counter.wrapping_add(1);
+    *counter
+}

@@ -1,0 +1,105 @@
+//! What became of a session.
+
+use madake_store::NodeId;
+
+use crate::wire::{Counts, Refusal, Totals, What};
+
+/// Refusals and missing things that are listed; further ones are only counted.
+pub(crate) const MAX_LISTED: usize = 65_536;
+
+/// What a session did, from this side.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Report {
+    /// The node at the other end.
+    pub peer: NodeId,
+    /// What was sent.
+    pub sent: Counts,
+    /// What was received, was new, and is durable here.
+    pub received: Counts,
+    /// What the other side said it would have for us.
+    pub offered: Totals,
+    /// What we did not take, all of it.
+    pub refused: u64,
+    /// What we did not take, with reasons: the first of them.
+    pub refusals: Vec<Refusal>,
+    /// What the other side did not take, all of it.
+    pub refused_by_peer: u64,
+    /// What the other side did not take, with its reasons: the first of them.
+    pub refusals_by_peer: Vec<Refusal>,
+    /// What is still missing here and was not to be had from this peer.
+    pub missing: Vec<Missing>,
+    /// How many times something was asked for and waited for.
+    pub rounds: u32,
+    /// Bytes of summaries, both ways.
+    pub summary_bytes: u64,
+    /// The other side's clock less ours, in milliseconds, as its Hello showed it.
+    pub clock_difference: Option<i64>,
+}
+
+/// Something that is named by what is held, and is not here.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Missing {
+    /// What kind of thing.
+    pub what: What,
+    /// Its id.
+    pub id: String,
+    /// Why it did not come.
+    pub reason: String,
+}
+
+/// Why a session ended. The first word says whose doing it was.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum EndReason {
+    /// Both sides have received all that they will.
+    #[error("finished")]
+    Finished,
+    /// The peer broke the protocol.
+    #[error("the peer broke the protocol: {0}")]
+    PeerMisbehaved(String),
+    /// The peer was silent for too long.
+    #[error("the peer was silent for {0} seconds")]
+    PeerStalled(u64),
+    /// The connection ended before the session did.
+    #[error("the connection was lost: {0}")]
+    ConnectionLost(String),
+    /// Our own store failed.
+    #[error("our store failed: {0}")]
+    StoreFailed(String),
+}
+
+impl Report {
+    pub(crate) fn new(peer: NodeId) -> Self {
+        Self {
+            peer,
+            sent: Counts::default(),
+            received: Counts::default(),
+            offered: Totals::default(),
+            refused: 0,
+            refusals: Vec::new(),
+            refused_by_peer: 0,
+            refusals_by_peer: Vec::new(),
+            missing: Vec::new(),
+            rounds: 0,
+            summary_bytes: 0,
+            clock_difference: None,
+        }
+    }
+
+    pub(crate) fn refuse(&mut self, what: What, id: String, reason: String) {
+        self.refused += 1;
+        if self.refusals.len() < MAX_LISTED {
+            self.refusals.push(Refusal { what, id, reason: shorten(reason) });
+        }
+    }
+}
+
+/// Reasons go over the wire, where texts are bounded.
+fn shorten(mut text: String) -> String {
+    let mut end = text.len().min(400);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text
+}

@@ -1,0 +1,195 @@
+//! The half of a session that gives: answers to what the peer asked for, no faster than it takes them.
+
+use std::collections::VecDeque;
+
+use madake_object::ObjectId;
+use madake_store::{NamedBy, Read, StoreError};
+use serde_bytes::ByteBuf;
+
+use crate::Bounded;
+use crate::node::Context;
+use crate::session::Session;
+use crate::wire::{
+    Class, Content, Entries, FRAMED_CONTENT, INLINE_PAYLOAD, MAX_ITEMS_FRAME, Message, Range, Served, Want,
+    WantContent, WireEntry,
+};
+
+/// Bytes of one class that are handed to the shell and not yet taken by the connection.
+const WINDOW: u64 = 2 * 1024 * 1024;
+/// A data frame is closed when it holds so much: half a frame, so that one more item always fits.
+const FRAME_TARGET: usize = 512 * 1024;
+/// Requests of one peer that may wait here; the protocol needs no more than four at a time.
+const MAX_JOBS: usize = 16;
+/// Entries read from the store at a time.
+const PAGE: usize = 512;
+
+/// What the peer asked for and has not been sent yet.
+#[derive(Default)]
+pub(crate) struct Serving {
+    jobs: VecDeque<Job>,
+    in_flight: [u64; 4],
+}
+
+enum Job {
+    Entries { want: u32, class: Class, ranges: VecDeque<Range> },
+    Content { want: u32, ids: VecDeque<ObjectId>, lacking: Vec<ObjectId> },
+}
+
+impl Serving {
+    /// Whether everything that was asked for has been sent and taken.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.jobs.is_empty() && self.in_flight.iter().all(|bytes| *bytes == 0)
+    }
+
+    /// The connection took these bytes.
+    pub(crate) fn sent(&mut self, class: Class, bytes: u64) {
+        let in_flight = &mut self.in_flight[class as usize];
+        *in_flight = in_flight.saturating_sub(bytes);
+    }
+
+    /// Takes a request for entries.
+    ///
+    /// # Errors
+    /// In words, what the peer did wrong.
+    pub(crate) fn want(&mut self, want: Want) -> Result<(), String> {
+        let system = want.ranges.iter().filter(|range| range.log.is_system()).count();
+        let class = match system {
+            0 => Class::User,
+            all if all == want.ranges.len() => Class::System,
+            _ => return Err("a request for system logs and others together".into()),
+        };
+        if want.ranges.iter().any(|range| range.from > range.to) {
+            return Err("a request for entries from a higher number to a lower".into());
+        }
+        self.push(Job::Entries { want: want.id, class, ranges: want.ranges.into_vec().into() })
+    }
+
+    /// Takes a request for objects.
+    ///
+    /// # Errors
+    /// In words, what the peer did wrong.
+    pub(crate) fn want_content(&mut self, want: WantContent) -> Result<(), String> {
+        self.push(Job::Content { want: want.id, ids: want.ids.into_vec().into(), lacking: Vec::new() })
+    }
+
+    fn push(&mut self, job: Job) -> Result<(), String> {
+        if self.jobs.len() >= MAX_JOBS {
+            return Err(format!("more than {MAX_JOBS} requests at a time"));
+        }
+        self.jobs.push_back(job);
+        Ok(())
+    }
+}
+
+/// Sends as much as the windows allow.
+pub(crate) fn pump(session: &mut Session, context: &mut Context<'_>) -> Result<(), StoreError> {
+    while let Some(job) = session.serving.jobs.front_mut() {
+        let class = match job {
+            Job::Entries { class, .. } => *class,
+            Job::Content { .. } => Class::Content,
+        };
+        if session.serving.in_flight[class as usize] >= WINDOW {
+            return Ok(());
+        }
+        let (data, end) = match job {
+            Job::Entries { want, ranges, .. } => {
+                let items = next_entries(ranges, context.read, &mut session.report.sent)?;
+                let data = (!items.is_empty())
+                    .then(|| Message::Entries(Entries { want: *want, items: Bounded::truncated(items) }));
+                let served = Served { want: *want, lacking: Bounded::default() };
+                (data, ranges.is_empty().then_some(served))
+            }
+            Job::Content { want, ids, lacking } => {
+                let items = next_objects(ids, lacking, context.read, &mut session.report.sent)?;
+                let data = (!items.is_empty())
+                    .then(|| Message::Content(Content { want: *want, items: Bounded::truncated(items) }));
+                let served = Served { want: *want, lacking: Bounded::truncated(std::mem::take(lacking)) };
+                (data, ids.is_empty().then_some(served))
+            }
+        };
+        if end.is_some() {
+            session.serving.jobs.pop_front();
+        }
+        for message in data.into_iter().chain(end.map(Message::Served)) {
+            session.serving.in_flight[class as usize] += context.send(class, &message) as u64;
+        }
+    }
+    Ok(())
+}
+
+/// Takes entries off the front of the ranges until a frame is full.
+fn next_entries(
+    ranges: &mut VecDeque<Range>,
+    read: &dyn Read,
+    sent: &mut crate::wire::Counts,
+) -> Result<Vec<WireEntry>, StoreError> {
+    let (mut items, mut bytes) = (Vec::new(), 0);
+    while let Some(range) = ranges.front_mut() {
+        let wanted = (range.to.get() - range.from.get()).saturating_add(1);
+        let limit = usize::try_from(wanted).unwrap_or(PAGE).min(PAGE);
+        let page = read.entries(range.author, range.log, range.from, limit)?;
+        let short = page.len() < limit;
+        let mut reached_end = false;
+        for entry in page {
+            if bytes >= FRAME_TARGET || items.len() >= MAX_ITEMS_FRAME {
+                return Ok(items);
+            }
+            let payload = match entry.payload_size() {
+                size if size <= INLINE_PAYLOAD as u64 => {
+                    read.content(madake_store::payload_object(&entry))?
+                }
+                _ => None,
+            };
+            let payload = payload.filter(|payload| payload.len() <= INLINE_PAYLOAD);
+            sent.entries += 1;
+            sent.payloads += u64::from(payload.is_some());
+            let size = entry.as_bytes().len() + payload.as_ref().map_or(0, Vec::len);
+            sent.bytes += size as u64;
+            bytes += size + 16; // lengths and tags around the two
+            items.push(WireEntry {
+                entry: ByteBuf::from(entry.as_bytes().to_vec()),
+                payload: payload.map(ByteBuf::from),
+            });
+            match entry.seq().next().filter(|next| *next <= range.to) {
+                Some(next) => range.from = next,
+                None => reached_end = true,
+            }
+        }
+        // A short page is all that is here, even if more was asked for.
+        if reached_end || short {
+            ranges.pop_front();
+        }
+    }
+    Ok(items)
+}
+
+/// Takes objects off the front of the ids until a frame is full.
+fn next_objects(
+    ids: &mut VecDeque<ObjectId>,
+    lacking: &mut Vec<ObjectId>,
+    read: &dyn Read,
+    sent: &mut crate::wire::Counts,
+) -> Result<Vec<ByteBuf>, StoreError> {
+    let (mut items, mut bytes) = (Vec::new(), 0);
+    while let Some(id) = ids.front().filter(|_| bytes < FRAME_TARGET && items.len() < MAX_ITEMS_FRAME) {
+        let named = read.named_by(*id)?;
+        let object = match (named, read.content_size(*id)?) {
+            (Some(_), Some(size)) if size <= FRAMED_CONTENT => read.content(*id)?,
+            _ => None,
+        };
+        match object {
+            Some(object) => {
+                match named {
+                    Some(NamedBy::Entry) => sent.payloads += 1,
+                    _ => sent.objects += 1,
+                }
+                sent.bytes += object.len() as u64;
+                bytes += object.len() + 8;
+                items.push(ByteBuf::from(object));
+            }
+            None => lacking.push(*id),
+        }
+        ids.pop_front();
+    }
+    Ok(items)
+}

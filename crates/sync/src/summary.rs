@@ -1,0 +1,259 @@
+//! What differs between two nodes: heights and tags of logs, compared.
+
+use std::collections::BTreeMap;
+
+use madake_log::{AuthorId, EntryId, LogId, SeqNum};
+use madake_store::{HeldLog, Position, Read, SEQ_LIMIT, StoreError};
+
+use crate::interest::Interest;
+use crate::wire::{AuthorClock, Clock, LogClock, MAX_AUTHORS_FRAME, MAX_LOGS_FRAME, Offer, Range, Totals};
+
+/// Logs that a peer may list in one session: what keeps its clock within 128 MiB here.
+pub(crate) const MAX_CLOCK_LOGS: usize = 1 << 20;
+/// Logs that go into one summary frame: at 32 bytes each and 33 per author, well under 1 MiB.
+const LOGS_PER_FRAME: usize = 8_192;
+/// Logs read from the store at a time.
+const PAGE: usize = 1_000;
+
+/// The first 16 bytes of an entry's hash: what a summary says of it.
+pub fn tag(entry: &EntryId) -> [u8; 16] {
+    let mut tag = [0; 16];
+    tag.copy_from_slice(&entry.as_bytes()[..16]);
+    tag
+}
+
+/// What a peer has, as it told us; in the order of authors and logs.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct PeerClock {
+    logs: BTreeMap<(AuthorId, LogId), (SeqNum, [u8; 16])>,
+}
+
+/// What a comparison found, from the side that compares ("here"), with the words of B5.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Comparison {
+    /// What the peer lacks or has at a lower height, in the order of authors (B6); also what it has at
+    /// the same height with another hash.
+    pub offer: Vec<AuthorClock>,
+    /// How much that is.
+    pub totals: Totals,
+    /// Logs whose hashes differ at a height that both have: a fork, seen and not yet proven.
+    pub diverged: Vec<(AuthorId, LogId)>,
+}
+
+impl PeerClock {
+    /// Takes in one frame's authors.
+    ///
+    /// # Errors
+    /// In words, what the peer did wrong: repeats, logs out of range, too many.
+    pub fn extend(&mut self, authors: impl IntoIterator<Item = AuthorClock>) -> Result<(), String> {
+        for AuthorClock { author, logs } in authors {
+            for LogClock { log, seq, tag } in logs {
+                if seq.get() >= SEQ_LIMIT {
+                    return Err(format!("a summary with sequence number {seq}, over 2^48"));
+                }
+                if self.logs.insert((author, log), (seq, tag)).is_some() {
+                    return Err(format!("a summary that names {author}/{log} twice"));
+                }
+            }
+            if self.logs.len() > MAX_CLOCK_LOGS {
+                return Err(format!("a summary of more than {MAX_CLOCK_LOGS} logs"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the peer has of this log.
+    pub fn get(&self, author: AuthorId, log: LogId) -> Option<(SeqNum, [u8; 16])> {
+        self.logs.get(&(author, log)).copied()
+    }
+
+    /// What the peer has more of than is held here, as ranges to ask for, in the order of authors;
+    /// of system logs, or of the others. Whether a log is wanted is asked of `wanted`.
+    ///
+    /// Logs with the same height and another hash are given to `diverged`.
+    pub(crate) fn newer_than(
+        &self,
+        read: &dyn Read,
+        system: bool,
+        mut wanted: impl FnMut(AuthorId, LogId) -> Result<bool, StoreError>,
+        mut diverged: impl FnMut(AuthorId, LogId, SeqNum),
+    ) -> Result<Vec<Range>, StoreError> {
+        let mut ranges = Vec::new();
+        for (&(author, log), &(seq, their_tag)) in &self.logs {
+            if log.is_system() != system || !wanted(author, log)? {
+                continue;
+            }
+            let head = read.log_head(author, log)?;
+            match head {
+                Some(head) if head.seq == seq && tag(&head.entry) != their_tag => diverged(author, log, seq),
+                Some(head) if head.seq >= seq => {}
+                head => {
+                    let from = head.map_or(Some(SeqNum::FIRST), |head| head.seq.next());
+                    ranges.extend(from.map(|from| Range { author, log, from, to: seq }));
+                }
+            }
+        }
+        Ok(ranges)
+    }
+}
+
+/// Compares what is held here with what a peer has told, and finds what to offer it (B4, B5, B6).
+///
+/// `interest` is the peer's: authors outside its scope and schemas that it did not ask for are left
+/// out. Of an author whose scope was not named (a peer that wants everybody), something is offered
+/// only if a log of a wanted schema is held: system logs alone interest nobody.
+pub fn compare(theirs: &PeerClock, interest: &Interest, read: &dyn Read) -> Result<Comparison, StoreError> {
+    let mut found = Comparison::default();
+    for_each_author(read, interest, |author, logs| {
+        let mut differing = Vec::new();
+        let mut has_wanted = interest.authors.is_some();
+        for held in logs {
+            if !interest.wants_log(held.log, read.schema(author, held.log)?.as_ref()) {
+                continue;
+            }
+            has_wanted |= !held.log.is_system();
+            let their = theirs.get(author, held.log);
+            let Some(new) = difference(read, held, their)? else { continue };
+            if new.diverged {
+                found.diverged.push((author, held.log));
+            }
+            differing.push((log_clock(held), new.entries));
+        }
+        if has_wanted && !differing.is_empty() {
+            found.totals.authors += 1;
+            found.totals.entries += differing.iter().map(|(_, entries)| entries).sum::<u64>();
+            for logs in differing.chunks(MAX_LOGS_FRAME) {
+                let logs = logs.iter().map(|(log, _)| *log).collect::<Vec<_>>();
+                found.offer.push(AuthorClock { author, logs: crate::Bounded::truncated(logs) });
+            }
+        }
+        Ok(())
+    })?;
+    Ok(found)
+}
+
+/// What is held here of the logs that either side is interested in: the frames of our clock (B3).
+pub(crate) fn clock_frames(read: &dyn Read, interests: &[&Interest]) -> Result<Vec<Clock>, StoreError> {
+    let mut authors = Vec::new();
+    let union = union_of_authors(interests);
+    for_each_author(read, &Interest { authors: union, schemas: None }, |author, held| {
+        let mut logs = Vec::new();
+        for held in held {
+            let schema = read.schema(author, held.log)?;
+            let wanted = |i: &&Interest| i.wants_author(&author) && i.wants_log(held.log, schema.as_ref());
+            if interests.iter().any(wanted) {
+                logs.push(log_clock(held));
+            }
+        }
+        for logs in logs.chunks(MAX_LOGS_FRAME) {
+            authors.push(AuthorClock { author, logs: crate::Bounded::truncated(logs.to_vec()) });
+        }
+        Ok(())
+    })?;
+    Ok(frames(authors, |authors, last| Clock { authors, last }))
+}
+
+/// The frames of an offer.
+pub(crate) fn offer_frames(offer: Vec<AuthorClock>, totals: Totals) -> Vec<Offer> {
+    frames(offer, |authors, last| Offer { authors, totals, last })
+}
+
+/// Cuts authors into frames that fit; at least one, the last marked as such.
+fn frames<F>(
+    authors: Vec<AuthorClock>,
+    frame: impl Fn(crate::Bounded<AuthorClock, MAX_AUTHORS_FRAME>, bool) -> F,
+) -> Vec<F> {
+    let mut parts: Vec<Vec<AuthorClock>> = vec![Vec::new()];
+    let mut logs = 0;
+    for author in authors {
+        if logs + author.logs.len() > LOGS_PER_FRAME
+            || parts.last().is_some_and(|p| p.len() == MAX_AUTHORS_FRAME)
+        {
+            parts.push(Vec::new());
+            logs = 0;
+        }
+        logs += author.logs.len();
+        if let Some(part) = parts.last_mut() {
+            part.push(author);
+        }
+    }
+    let count = parts.len();
+    let numbered = parts.into_iter().enumerate();
+    numbered.map(|(i, part)| frame(crate::Bounded::truncated(part), i + 1 == count)).collect()
+}
+
+struct Difference {
+    entries: u64,
+    diverged: bool,
+}
+
+/// What is new in a held log for a peer that has `their` of it; `None` if nothing is.
+fn difference(
+    read: &dyn Read,
+    held: &HeldLog,
+    their: Option<(SeqNum, [u8; 16])>,
+) -> Result<Option<Difference>, StoreError> {
+    let Some((seq, their_tag)) = their else {
+        return Ok(Some(Difference { entries: held.head.seq.get(), diverged: false }));
+    };
+    if seq > held.head.seq {
+        return Ok(None); // the peer will notice if our head is not in its log
+    }
+    if seq == held.head.seq {
+        let diverged = tag(&held.head.entry) != their_tag;
+        return Ok(diverged.then_some(Difference { entries: 0, diverged }));
+    }
+    let at = Position { author: held.author, log: held.log, seq };
+    let diverged = read.entry_id(&at)?.is_some_and(|ours| tag(&ours) != their_tag);
+    Ok(Some(Difference { entries: held.head.seq.get() - seq.get(), diverged }))
+}
+
+fn log_clock(held: &HeldLog) -> LogClock {
+    LogClock { log: held.log, seq: held.head.seq, tag: tag(&held.head.entry) }
+}
+
+fn union_of_authors(interests: &[&Interest]) -> Option<std::collections::BTreeSet<AuthorId>> {
+    let mut union = std::collections::BTreeSet::new();
+    for interest in interests {
+        union.extend(interest.authors.as_ref()?.iter().copied());
+    }
+    Some(union)
+}
+
+/// Calls `visit` with each held author of the interest and all logs held of it, in order.
+fn for_each_author(
+    read: &dyn Read,
+    interest: &Interest,
+    mut visit: impl FnMut(AuthorId, &[HeldLog]) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    if let Some(authors) = &interest.authors {
+        for author in authors {
+            let logs = read.logs_of(*author)?;
+            if !logs.is_empty() {
+                visit(*author, &logs)?;
+            }
+        }
+        return Ok(());
+    }
+    let mut after = None;
+    let mut current: Vec<HeldLog> = Vec::new();
+    loop {
+        let page = read.logs(after, PAGE)?;
+        let full = page.len() == PAGE;
+        after = page.last().map(|held| (held.author, held.log)).or(after);
+        for held in page {
+            if current.first().is_some_and(|first| first.author != held.author) {
+                visit(current[0].author, &current)?;
+                current.clear();
+            }
+            current.push(held);
+        }
+        if !full {
+            break;
+        }
+    }
+    match current.first() {
+        Some(first) => visit(first.author, &current),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,569 @@
+//! Messages and their bytes (`docs/protocol.md`).
+//!
+//! A frame is `length: u32 LE ‖ kind: u8 ‖ body`; the length counts kind and body and is at most
+//! [`MAX_FRAME`]. A body is a version byte and postcard; only the one shortest encoding is read.
+
+use madake_log::{AuthorId, LogId, Schema, SeqNum};
+use madake_object::ObjectId;
+use madake_store::NodeId;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_bytes::ByteBuf;
+
+use crate::bounded::Bounded;
+
+/// The version of the protocol that this code speaks.
+pub const PROTOCOL: u16 = 1;
+/// A frame's kind and body are at most so long (`formats.md`).
+pub const MAX_FRAME: usize = 1024 * 1024;
+/// The bytes in front of a frame's body: length and kind.
+pub const FRAME_HEADER: usize = 5;
+/// Authors in one [`Scope`] frame.
+pub const MAX_SCOPE_FRAME: usize = 16_384;
+/// Authors in a session's scope (`formats.md`).
+pub const MAX_SCOPE: usize = 65_536;
+/// Schemas that a session may ask for (`formats.md`).
+pub const MAX_SCHEMAS: usize = 64;
+/// Authors in one [`Clock`] or [`Offer`] frame.
+pub const MAX_AUTHORS_FRAME: usize = 8_192;
+/// Logs of one author in one frame; an author with more comes in several frames.
+pub const MAX_LOGS_FRAME: usize = 8_192;
+/// Ranges in one [`Want`], ids in one [`WantContent`].
+pub const MAX_WANTS_FRAME: usize = 4_096;
+/// Entries in one [`Entries`] frame, objects in one [`Content`] frame.
+pub const MAX_ITEMS_FRAME: usize = 8_192;
+/// A payload up to this size travels beside its entry; a longer one is asked for.
+pub const INLINE_PAYLOAD: usize = 64 * 1024;
+/// An object up to this size travels in a [`Content`] frame; a longer one on a stream of its own.
+pub const FRAMED_CONTENT: u64 = 256 * 1024;
+/// Refusals that are told in a [`Done`]; further ones are only counted.
+pub const MAX_REFUSALS: usize = 1_024;
+
+/// What two nodes say to each other.
+#[derive(Clone, Debug, Eq, PartialEq)]
+#[non_exhaustive]
+pub enum Message {
+    /// Kind 1: who I am and what I want.
+    Hello(Hello),
+    /// Kind 3: a part of the authors whose logs I want.
+    Scope(Scope),
+    /// Kind 4: what I have (B3).
+    Clock(Clock),
+    /// Kind 5: what you lack (B6).
+    Offer(Offer),
+    /// Kind 6: send me these entries (B7).
+    Want(Want),
+    /// Kind 7: entries, in order.
+    Entries(Entries),
+    /// Kind 8: that was all that you asked for with this number.
+    Served(Served),
+    /// Kind 9: send me these objects.
+    WantContent(WantContent),
+    /// Kind 10: objects.
+    Content(Content),
+    /// Kind 11: I have received all that I will; this is what became of it.
+    Done(Done),
+}
+
+/// Which stream a message travels on, most urgent first.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
+#[repr(u8)]
+pub enum Class {
+    /// The control stream, opened by the dialler, both ways.
+    Control = 0,
+    /// Entries of system logs.
+    System = 1,
+    /// Entries of other logs.
+    User = 2,
+    /// Objects.
+    Content = 3,
+}
+
+/// The first message of each side.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Hello {
+    /// The protocol's version.
+    pub protocol: u16,
+    /// The sender; must be the key of the connection.
+    pub node: NodeId,
+    /// The sender's store epoch.
+    pub epoch: [u8; 16],
+    /// Batches in the sender's store.
+    pub generation: u64,
+    /// Starts of the sender's node, and random bytes of this one: a rolled-back copy repeats the count.
+    pub incarnation: (u64, [u8; 16]),
+    /// The sender's clock, milliseconds since 1970 UTC: shown, never a reason to refuse.
+    pub clock: i64,
+    /// Whether the sender wants entries in this session.
+    pub receives: bool,
+    /// Whether the sender gives entries in this session.
+    pub gives: bool,
+    /// Whose logs it wants; a list follows in [`Scope`] frames.
+    pub scope: ScopeKind,
+    /// Which schemas it wants, `commit` among them; `None` for all. System logs are always wanted.
+    pub schemas: Option<Bounded<Schema, MAX_SCHEMAS>>,
+    /// Ways to compare summaries that it knows, the best first: 0 is the full clock.
+    pub methods: Bounded<u8, 16>,
+}
+
+/// How the authors of a scope are given.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum ScopeKind {
+    /// Every author.
+    All,
+    /// So many authors, in the [`Scope`] frames that follow the Hello.
+    Listed(u32),
+}
+
+/// A part of a listed scope.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Scope {
+    /// Authors, ascending over all frames of one scope.
+    pub authors: Bounded<AuthorId, MAX_SCOPE_FRAME>,
+}
+
+/// A part of what the sender has.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Clock {
+    /// Authors and their logs.
+    pub authors: Bounded<AuthorClock, MAX_AUTHORS_FRAME>,
+    /// Whether this is the last part.
+    pub last: bool,
+}
+
+/// Heights of one author's logs.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct AuthorClock {
+    /// The author.
+    pub author: AuthorId,
+    /// Logs, ascending by id.
+    pub logs: Bounded<LogClock, MAX_LOGS_FRAME>,
+}
+
+/// The height of one log.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct LogClock {
+    /// The log.
+    pub log: LogId,
+    /// Its newest entry's sequence number.
+    pub seq: SeqNum,
+    /// The first 16 bytes of that entry's hash.
+    pub tag: [u8; 16],
+}
+
+/// A part of what the other side lacks, or has with another hash.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Offer {
+    /// Authors and the heights of those logs that differ.
+    pub authors: Bounded<AuthorClock, MAX_AUTHORS_FRAME>,
+    /// What all parts together amount to, as far as the sender can tell: a claim, for showing progress.
+    pub totals: Totals,
+    /// Whether this is the last part.
+    pub last: bool,
+}
+
+/// How much there is.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Authors with something new.
+    pub authors: u64,
+    /// Entries.
+    pub entries: u64,
+}
+
+/// Entries that are asked for.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Want {
+    /// A number of the asker's, repeated in the answers; ascending.
+    pub id: u32,
+    /// Which entries, in the order in which they are wanted: all of system logs, or none of them.
+    pub ranges: Bounded<Range, MAX_WANTS_FRAME>,
+}
+
+/// A run of entries of one log, both ends included.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Range {
+    /// Whose log.
+    pub author: AuthorId,
+    /// Which log.
+    pub log: LogId,
+    /// The first entry.
+    pub from: SeqNum,
+    /// The last entry.
+    pub to: SeqNum,
+}
+
+/// Entries of a [`Want`], in its order.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Entries {
+    /// Which [`Want`].
+    pub want: u32,
+    /// The entries.
+    pub items: Bounded<WireEntry, MAX_ITEMS_FRAME>,
+}
+
+/// One entry on the wire.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct WireEntry {
+    /// The entry's bytes, as they were signed.
+    pub entry: ByteBuf,
+    /// Its payload, if it is at hand and at most [`INLINE_PAYLOAD`] bytes long.
+    pub payload: Option<ByteBuf>,
+}
+
+/// The end of the answer to a [`Want`] or [`WantContent`].
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Served {
+    /// Which one.
+    pub want: u32,
+    /// Objects that were asked for and are not here, or not for the asker, or too long for a frame.
+    pub lacking: Bounded<ObjectId, MAX_WANTS_FRAME>,
+}
+
+/// Objects that are asked for.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct WantContent {
+    /// A number of the asker's, repeated in the answers.
+    pub id: u32,
+    /// Which objects.
+    pub ids: Bounded<ObjectId, MAX_WANTS_FRAME>,
+}
+
+/// Objects of a [`WantContent`].
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Content {
+    /// Which [`WantContent`].
+    pub want: u32,
+    /// The objects' bytes; their names are their hashes.
+    pub items: Bounded<ByteBuf, MAX_ITEMS_FRAME>,
+}
+
+/// What became of what was received.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Done {
+    /// What was new and is durable now.
+    pub received: Counts,
+    /// What was refused, all of it.
+    pub refused: u64,
+    /// What was refused, with reasons: the first of them.
+    pub refusals: Bounded<Refusal, MAX_REFUSALS>,
+    /// How many objects are still missing.
+    pub missing: u64,
+}
+
+/// How much travelled and was new.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Entries.
+    pub entries: u64,
+    /// Payloads of entries.
+    pub payloads: u64,
+    /// Objects that commits link.
+    pub objects: u64,
+    /// Bytes of all of them.
+    pub bytes: u64,
+}
+
+/// Something that was not taken, and why.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// What kind of thing.
+    pub what: What,
+    /// Which one: an entry as `AUTHOR/LOG@SEQ`, a log as `AUTHOR/LOG`, anything else by its id.
+    #[serde(deserialize_with = "short_text")]
+    pub id: String,
+    /// Why: a word, and after a colon what it means.
+    #[serde(deserialize_with = "short_text")]
+    pub reason: String,
+}
+
+/// Kinds of things that can be refused or missing.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum What {
+    /// An author.
+    Author,
+    /// A log.
+    Log,
+    /// An entry.
+    Entry,
+    /// An entry's payload.
+    Payload,
+    /// A commit.
+    Commit,
+    /// An object.
+    Object,
+}
+
+impl What {
+    /// The word used in JSON and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            What::Author => "author",
+            What::Log => "log",
+            What::Entry => "entry",
+            What::Payload => "payload",
+            What::Commit => "commit",
+            What::Object => "object",
+        }
+    }
+}
+
+/// Why bytes are no message. All of them are the peer's fault.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WireError {
+    /// A frame that announces more than [`MAX_FRAME`].
+    #[error("a frame of {0} bytes; the limit is {MAX_FRAME}")]
+    TooLong(u32),
+    /// A frame that announces nothing, not even a kind.
+    #[error("an empty frame")]
+    Empty,
+    /// A kind that this version does not know.
+    #[error("an unknown kind of message, {0}")]
+    Kind(u8),
+    /// A body's version that this version does not know.
+    #[error("an unknown version of a message of kind {0}")]
+    Version(u8),
+    /// A body that does not hold the message's fields.
+    #[error("a malformed message of kind {kind}: {error}")]
+    Fields {
+        /// The message's kind.
+        kind: u8,
+        /// What was wrong.
+        error: postcard::Error,
+    },
+    /// A body that is longer than it needs to be, or is followed by something.
+    #[error("a message of kind {0} that is not in its shortest form")]
+    NotCanonical(u8),
+    /// A message too long for a frame.
+    #[error("a message of {0} bytes does not fit into a frame")]
+    Overflow(usize),
+    /// A message on a stream that is not for it.
+    #[error("a message of kind {0} on a stream that is not for it")]
+    WrongStream(u8),
+}
+
+/// The version byte in front of a body's postcard.
+const VERSION: u8 = 1;
+
+impl Message {
+    /// The whole frame: length, kind, body.
+    ///
+    /// # Errors
+    /// [`WireError::Overflow`] if the message is too long; its fields' bounds do not prevent that.
+    pub fn encode(&self) -> Result<Vec<u8>, WireError> {
+        let kind = self.kind();
+        let mut frame = vec![0, 0, 0, 0, kind, VERSION];
+        let fields = |error| WireError::Fields { kind, error };
+        frame = match self {
+            Message::Hello(body) => postcard::to_extend(body, frame),
+            Message::Scope(body) => postcard::to_extend(body, frame),
+            Message::Clock(body) => postcard::to_extend(body, frame),
+            Message::Offer(body) => postcard::to_extend(body, frame),
+            Message::Want(body) => postcard::to_extend(body, frame),
+            Message::Entries(body) => postcard::to_extend(body, frame),
+            Message::Served(body) => postcard::to_extend(body, frame),
+            Message::WantContent(body) => postcard::to_extend(body, frame),
+            Message::Content(body) => postcard::to_extend(body, frame),
+            Message::Done(body) => postcard::to_extend(body, frame),
+        }
+        .map_err(fields)?;
+        let length = frame.len() - 4;
+        if length > MAX_FRAME {
+            return Err(WireError::Overflow(length));
+        }
+        frame[..4].copy_from_slice(&(length as u32).to_le_bytes());
+        Ok(frame)
+    }
+
+    /// Reads a frame without its length: kind and body.
+    ///
+    /// # Errors
+    /// What is wrong with it; never panics, and allocates no more than the frame holds.
+    pub fn decode(frame: &[u8]) -> Result<Self, WireError> {
+        let (&kind, body) = frame.split_first().ok_or(WireError::Empty)?;
+        match kind {
+            1 => decode_body(kind, body).map(Message::Hello),
+            3 => decode_body(kind, body).map(Message::Scope),
+            4 => decode_body(kind, body).map(Message::Clock),
+            5 => decode_body(kind, body).map(Message::Offer),
+            6 => decode_body(kind, body).map(Message::Want),
+            7 => decode_body(kind, body).map(Message::Entries),
+            8 => decode_body(kind, body).map(Message::Served),
+            9 => decode_body(kind, body).map(Message::WantContent),
+            10 => decode_body(kind, body).map(Message::Content),
+            11 => decode_body(kind, body).map(Message::Done),
+            other => Err(WireError::Kind(other)),
+        }
+    }
+
+    /// The number of the message's kind.
+    pub fn kind(&self) -> u8 {
+        match self {
+            Message::Hello(_) => 1,
+            Message::Scope(_) => 3,
+            Message::Clock(_) => 4,
+            Message::Offer(_) => 5,
+            Message::Want(_) => 6,
+            Message::Entries(_) => 7,
+            Message::Served(_) => 8,
+            Message::WantContent(_) => 9,
+            Message::Content(_) => 10,
+            Message::Done(_) => 11,
+        }
+    }
+}
+
+/// The length that a frame's first four bytes announce, checked before anything is read or allocated.
+pub fn frame_length(bytes: [u8; 4]) -> Result<usize, WireError> {
+    match u32::from_le_bytes(bytes) {
+        0 => Err(WireError::Empty),
+        length if length as usize > MAX_FRAME => Err(WireError::TooLong(length)),
+        length => Ok(length as usize),
+    }
+}
+
+fn decode_body<T: Serialize + DeserializeOwned>(kind: u8, body: &[u8]) -> Result<T, WireError> {
+    let fields = body.strip_prefix(&[VERSION]).ok_or(WireError::Version(kind))?;
+    let (message, rest) =
+        postcard::take_from_bytes::<T>(fields).map_err(|error| WireError::Fields { kind, error })?;
+    let again = postcard::to_extend(&message, Vec::with_capacity(fields.len()))
+        .map_err(|error| WireError::Fields { kind, error })?;
+    if !rest.is_empty() || again != fields {
+        return Err(WireError::NotCanonical(kind));
+    }
+    Ok(message)
+}
+
+/// Texts in refusals are shown to people: at most 512 bytes.
+fn short_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.len() > 512 {
+        return Err(serde::de::Error::invalid_length(text.len(), &"at most 512 bytes"));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn author(byte: u8) -> AuthorId {
+        AuthorId::from_bytes([byte; 32])
+    }
+
+    fn there_and_back(message: Message) {
+        let frame = message.encode().unwrap();
+        let length = frame_length(frame[..4].try_into().unwrap()).unwrap();
+        assert_eq!(length, frame.len() - 4);
+        assert_eq!(Message::decode(&frame[4..]).unwrap(), message);
+        for cut in 4..frame.len() {
+            assert!(Message::decode(&frame[4..cut]).is_err(), "cut at {cut}");
+        }
+        let mut longer = frame[4..].to_vec();
+        longer.push(0);
+        assert!(Message::decode(&longer).is_err());
+    }
+
+    fn hello() -> Hello {
+        Hello {
+            protocol: PROTOCOL,
+            node: author(1),
+            epoch: [2; 16],
+            generation: 300,
+            incarnation: (1, [3; 16]),
+            clock: -1,
+            receives: true,
+            gives: false,
+            scope: ScopeKind::Listed(7),
+            schemas: Some(vec!["post".parse().unwrap()].try_into().unwrap()),
+            methods: vec![0].try_into().unwrap(),
+        }
+    }
+
+    #[test]
+    fn messages_there_and_back() {
+        let clock = AuthorClock {
+            author: author(4),
+            logs: vec![LogClock { log: LogId::new(1024), seq: SeqNum::FIRST, tag: [5; 16] }]
+                .try_into()
+                .unwrap(),
+        };
+        let range = Range {
+            author: author(1),
+            log: LogId::CONTROL,
+            from: SeqNum::FIRST,
+            to: SeqNum::new(300).unwrap(),
+        };
+        let refusal = Refusal { what: What::Entry, id: "x".into(), reason: "signature: no".into() };
+        there_and_back(Message::Hello(hello()));
+        there_and_back(Message::Scope(Scope { authors: vec![author(1), author(2)].try_into().unwrap() }));
+        there_and_back(Message::Clock(Clock {
+            authors: vec![clock.clone()].try_into().unwrap(),
+            last: true,
+        }));
+        there_and_back(Message::Offer(Offer {
+            authors: vec![clock].try_into().unwrap(),
+            totals: Totals { authors: 1, entries: 1 },
+            last: false,
+        }));
+        there_and_back(Message::Want(Want { id: 1, ranges: vec![range].try_into().unwrap() }));
+        let item = WireEntry { entry: ByteBuf::from(vec![1, 2]), payload: Some(ByteBuf::from(vec![])) };
+        there_and_back(Message::Entries(Entries { want: 1, items: vec![item].try_into().unwrap() }));
+        let ids: Bounded<_, MAX_WANTS_FRAME> = vec![ObjectId::of(b"x")].try_into().unwrap();
+        there_and_back(Message::Served(Served { want: 1, lacking: ids.clone() }));
+        there_and_back(Message::WantContent(WantContent { id: 2, ids }));
+        there_and_back(Message::Content(Content {
+            want: 2,
+            items: vec![ByteBuf::from(b"x".to_vec())].try_into().unwrap(),
+        }));
+        there_and_back(Message::Done(Done {
+            received: Counts { entries: 1, payloads: 2, objects: 3, bytes: 4 },
+            refused: 1,
+            refusals: vec![refusal].try_into().unwrap(),
+            missing: 0,
+        }));
+    }
+
+    /// The bytes are a format: a change here is a new version of the protocol.
+    #[test]
+    fn the_bytes_of_a_hello_are_these() {
+        let mut expected = vec![1, 1, 1];
+        expected.extend([1; 32]);
+        expected.extend([2; 16]);
+        expected.extend([0xac, 0x02, 1]);
+        expected.extend([3; 16]);
+        expected.extend([1, 1, 0, 1, 7, 1, 1, 4]);
+        expected.extend(b"post");
+        expected.extend([1, 0]);
+        assert_eq!(Message::Hello(hello()).encode().unwrap()[4..], expected);
+    }
+
+    #[test]
+    fn a_frame_of_4_gib_is_refused_by_its_first_bytes() {
+        assert_eq!(frame_length([0xff; 4]), Err(WireError::TooLong(u32::MAX)));
+        assert_eq!(frame_length([0; 4]), Err(WireError::Empty));
+        assert_eq!(frame_length((MAX_FRAME as u32).to_le_bytes()), Ok(MAX_FRAME));
+    }
+
+    #[test]
+    fn unknown_kinds_versions_and_long_integers_are_refused() {
+        assert_eq!(Message::decode(&[]), Err(WireError::Empty));
+        assert_eq!(Message::decode(&[200, 1]), Err(WireError::Kind(200)));
+        assert_eq!(Message::decode(&[8, 2, 0, 0]), Err(WireError::Version(8)));
+        assert!(Message::decode(&[8, 1, 5, 0]).is_ok());
+        assert_eq!(Message::decode(&[8, 1, 0x85, 0x00, 0]), Err(WireError::NotCanonical(8)));
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_message_or_an_error(kind in 0u8..14, body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let frame = [&[kind, 1], body.as_slice()].concat();
+            if let Ok(message) = Message::decode(&frame) {
+                prop_assert_eq!(&message.encode().unwrap()[4..], frame.as_slice());
+            }
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! Nodes in one process: real state machines over model stores, messages passed by hand.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use madake_log::{AuthenticEntry, AuthorId, AuthorKey, Entry, Schema};
+use madake_object::{FileName, Mode, Object};
+use madake_store::engine::MemoryEngine;
+use madake_store::{Appended, Author, Change, Committed, NewContent, NewVersion, Policy, Store, StoreRows};
+use madake_sync::wire::{Class, Message};
+use madake_sync::{
+    Config, EndReason, Input, Node, Now, Output, Plan, Received, RefusedEntry, Report, SessionId,
+};
+
+/// A node with its store and one author.
+pub struct Peer {
+    pub node: Node,
+    pub store: Arc<Store>,
+    pub author: Author,
+    pub id: AuthorId,
+}
+
+/// How a message may be changed on its way: what is returned is delivered instead.
+pub type Tamper<'a> = dyn FnMut(&str, Message) -> Vec<Message> + 'a;
+
+/// What a session came to, from both sides, and what was said in it.
+pub struct Session {
+    pub a: (EndReason, Report),
+    pub b: (EndReason, Report),
+    /// Who said it (`"a"` or `"b"`), and what.
+    pub said: Vec<(&'static str, Message)>,
+}
+
+pub const NOW: Now = Now { monotonic: Duration::ZERO, wall: 1_700_000_000_000 };
+
+pub fn key(number: u64) -> AuthorKey {
+    AuthorKey::from_seed(*blake3::hash(&number.to_be_bytes()).as_bytes())
+}
+
+pub fn store() -> Arc<Store> {
+    Arc::new(Store::new(Arc::new(MemoryEngine::new([7; 16], Arc::new(StoreRows)))))
+}
+
+pub fn schema(name: &str) -> Schema {
+    name.parse().unwrap()
+}
+
+pub fn pull() -> Plan {
+    Plan { receives: true, gives: false, schemas: None }
+}
+
+pub fn sync() -> Plan {
+    Plan { receives: true, gives: true, schemas: None }
+}
+
+pub fn push() -> Plan {
+    Plan { receives: false, gives: true, schemas: None }
+}
+
+impl Peer {
+    pub fn new(number: u64, keep_all: bool) -> Self {
+        let node_key = key(1_000_000 + number);
+        let (store, key) = (store(), Arc::new(key(number)));
+        let id = node_key.author();
+        let author = Author::new(key, store.clone());
+        let own = vec![author.id(), id];
+        let config = Config { node: id, own, keep_all, incarnation: (1, [0; 16]) };
+        Self { node: Node::new(config), store, author, id }
+    }
+
+    pub fn post(&self, schema_name: &str, texts: &[&str]) -> Vec<Appended> {
+        let payloads: Vec<_> =
+            texts.iter().map(|text| NewContent::Bytes(Object::new(text.as_bytes().to_vec()))).collect();
+        self.author.append(&schema(schema_name), &payloads, false).unwrap()
+    }
+
+    pub fn commit(&self, name: &str, bytes: &[u8]) -> Committed {
+        let version = NewVersion {
+            name: name.parse::<FileName>().unwrap(),
+            content: NewContent::Bytes(Object::new(bytes.to_vec())),
+            mode: Mode::File,
+            message: String::new(),
+            time: 0,
+            only_if_changed: false,
+        };
+        self.author.commit(&[version]).unwrap().remove(0)
+    }
+
+    pub fn follow(&self, author: AuthorId) {
+        self.store.apply(vec![Change::Policy(author, Policy::Follow)]).unwrap();
+    }
+}
+
+/// Runs a session in which `a` dials `b`, to its end.
+pub fn run(a: &mut Peer, b: &mut Peer, plan: Plan) -> Session {
+    run_tampered(a, b, plan, &mut |_, message| vec![message])
+}
+
+/// Like [`run`], with a hand on the wire.
+pub fn run_tampered(a: &mut Peer, b: &mut Peer, plan: Plan, tamper: &mut Tamper<'_>) -> Session {
+    let session = SessionId(1);
+    let (a_id, b_id) = (a.id, b.id);
+    a.node.handle(NOW, Input::Opened { session, peer: b_id, initiator: true, plan }, &*a.store);
+    b.node.handle(NOW, Input::Opened { session, peer: a_id, initiator: false, plan: sync() }, &*b.store);
+    let (mut ends, mut said) = ([None, None], Vec::new());
+    let mut inbox: [VecDeque<Message>; 2] = Default::default();
+    loop {
+        let mut quiet = true;
+        for side in 0..2 {
+            let name = ["a", "b"][side];
+            let (me, other) = if side == 0 { (&mut *a, &mut *b) } else { (&mut *b, &mut *a) };
+            if let Some(message) = inbox[side].pop_front() {
+                quiet = false;
+                me.node.handle(NOW, arrived(session, message), &*me.store);
+            }
+            while let Some(output) = me.node.poll_output() {
+                quiet = false;
+                match output {
+                    Output::Send { class, frame, .. } => {
+                        let message = Message::decode(&frame[4..]).unwrap();
+                        assert!(class_fits(class, &message), "{message:?} on {class:?}");
+                        said.push((name, message.clone()));
+                        inbox[1 - side].extend(tamper(name, message));
+                        let bytes = frame.len() as u64;
+                        me.node.handle(NOW, Input::Sent { session, class, bytes }, &*me.store);
+                    }
+                    Output::Apply { token, changes } => {
+                        let outcomes = me.store.apply(changes);
+                        me.node.handle(NOW, Input::Applied { token, outcomes }, &*me.store);
+                    }
+                    Output::Fetch { id, .. } => {
+                        let result = copy_blob(&other.store, &me.store, id);
+                        me.node.handle(NOW, Input::Fetched { session, id, result }, &*me.store);
+                    }
+                    Output::Consumed { .. } | Output::Progress { .. } => {}
+                    Output::Ended { reason, report, .. } => {
+                        let lost = EndReason::ConnectionLost("closed by the other side".into());
+                        other.node.handle(NOW, Input::Closed { session, reason: lost }, &*other.store);
+                        ends[side] = Some((reason, report));
+                    }
+                }
+            }
+        }
+        if let [Some(a), Some(b)] = &ends {
+            return Session { a: a.clone(), b: b.clone(), said };
+        }
+        if quiet {
+            // Nobody says anything any more: the one who waits for longest gives up.
+            for peer in [&mut *a, &mut *b] {
+                if let Some(at) = peer.node.poll_timeout() {
+                    peer.node.handle(Now { monotonic: at, ..NOW }, Input::Tick, &*peer.store);
+                }
+            }
+        }
+    }
+}
+
+/// What the shell makes of a message before the node sees it.
+pub fn arrived(session: SessionId, message: Message) -> Input {
+    match message {
+        Message::Entries(entries) => {
+            let check = |item: madake_sync::wire::WireEntry| -> Result<Received, RefusedEntry> {
+                let refused = |reason: &str| RefusedEntry {
+                    log: None,
+                    id: blake3::hash(&item.entry).to_string(),
+                    reason: reason.into(),
+                };
+                let entry = Entry::decode(&item.entry).map_err(|error| refused(error.reason()))?;
+                let entry = AuthenticEntry::check(entry).map_err(|error| refused(error.reason()))?;
+                Ok(Received { entry, payload: item.payload.map(|payload| Object::new(payload.into_vec())) })
+            };
+            let items = entries.items.into_iter().map(check).collect();
+            Input::Entries { session, want: entries.want, items, bytes: 0 }
+        }
+        Message::Content(content) => {
+            let objects = content.items.into_iter().map(|bytes| Object::new(bytes.into_vec())).collect();
+            Input::Objects { session, want: content.want, objects, bytes: 0 }
+        }
+        message => Input::Message { session, bytes: message.encode().unwrap().len(), message },
+    }
+}
+
+pub fn keys_of(authors: &[AuthorId]) -> BTreeSet<AuthorId> {
+    authors.iter().copied().collect()
+}
+
+fn class_fits(class: Class, message: &Message) -> bool {
+    match message {
+        Message::Entries(_) => matches!(class, Class::System | Class::User),
+        Message::Content(_) => class == Class::Content,
+        Message::Served(_) => class != Class::Control,
+        _ => class == Class::Control,
+    }
+}
+
+fn copy_blob(from: &Store, to: &Store, id: madake_object::ObjectId) -> Result<u64, String> {
+    use std::io::Read as _;
+    let mut reader = from.engine().blobs().open(id.as_bytes()).unwrap().ok_or("not there")?;
+    let mut bytes = Vec::new();
+    reader.read_to_end(&mut bytes).unwrap();
+    let mut writer = to.engine().blobs().begin().unwrap();
+    writer.write(&bytes).unwrap();
+    Ok(writer.finish().unwrap().1)
+}
