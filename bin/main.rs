@@ -1,1 +1,69 @@
-fn main() {}
+//! `madake`: the command line. It parses what a person types, calls the control API (of a running
+//! daemon, or in this process), and shows the answers. Paths that a person names are opened here and
+//! nowhere else.
+
+mod args;
+mod call;
+mod checkout;
+mod commands;
+mod out;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use clap::error::ErrorKind;
+use madake_node::api::ApiError;
+
+use crate::args::Args;
+use crate::out::Out;
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return usage(&error),
+    };
+    let out = Out::new(args.json, args.quiet);
+    log_to_stderr(args.verbose, args.quiet);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return out.fail(&ApiError::new(500, "system", format!("the runtime does not start: {error}")));
+        }
+    };
+    let result = runtime.block_on(commands::run(args, &out));
+    // A name look-up may still hang in a thread of its own: the command is done all the same.
+    runtime.shutdown_background();
+    match result {
+        Ok(code) => code,
+        Err(error) => out.fail(&error),
+    }
+}
+
+/// What to do with words that are no command.
+fn usage(error: &clap::Error) -> ExitCode {
+    let wants_json = std::env::args_os().any(|arg| arg == "--json");
+    if wants_json && !matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        let text = error.render().to_string();
+        let message = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+        return Out::new(true, false).fail(&ApiError::usage(message).hint("madake --help"));
+    }
+    let _ = error.print();
+    ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+fn log_to_stderr(verbose: u8, quiet: bool) {
+    let level = match (quiet, verbose) {
+        (true, _) => "off",
+        (false, 0) => "warn",
+        (false, 1) => "info,madake=debug,madake_node=debug,madake_store=debug,madake_sync=debug",
+        (false, _) => "debug",
+    };
+    let filter = tracing_subscriber::EnvFilter::new(level);
+    let colours = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .with_target(false)
+        .try_init();
+}

@@ -1,1 +1,15 @@
-//! placeholder
+//! The I/O shell of a node; **knows sockets and clocks, and decides nothing**.
+//!
+//! What to say to a peer is decided by `madake-sync`, what fits into the logs by `madake-store`. Here
+//! are the home folder ([`home`]), QUIC between nodes ([`net`]), the one loop that drives the protocol
+//! ([`driver`]) with the tasks that carry its bytes (`link`), and the control API ([`api`]): HTTP and
+//! JSON, on a Unix socket when a daemon runs, and called directly when none does.
+
+pub mod api;
+pub mod client;
+pub mod daemon;
+pub mod driver;
+pub mod home;
+mod link;
+pub mod net;
+pub mod shell;

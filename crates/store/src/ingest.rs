@@ -84,8 +84,8 @@ impl<'a> Round<'a> {
                 self.batch.put(tables::POLICY, author.as_bytes().to_vec(), vec![policy as u8]);
                 Ok(Outcome::Done)
             }
-            Change::Epoch(epoch) => {
-                self.batch.put(tables::META, b"epoch".to_vec(), epoch.to_vec());
+            Change::Meta(name, value) => {
+                self.batch.put(tables::META, name.as_bytes().to_vec(), value);
                 Ok(Outcome::Done)
             }
         }

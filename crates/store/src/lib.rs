@@ -23,7 +23,9 @@ pub mod tables;
 pub use author::{AppendError, Appended, Author, Committed, NewContent, NewVersion};
 pub use control::{Control, ControlError, ControlPayload};
 pub use ingest::{CONTENT_LIMIT, SEQ_LIMIT, payload_object};
-pub use outcome::{Change, ContentFate, Fate, Flaw, NodeId, Outcome, PayloadFate, Peer, Policy};
+pub use outcome::{
+    Change, ContentFate, Fate, Flaw, META_EPOCH, META_STARTS, NodeId, Outcome, PayloadFate, Peer, Policy,
+};
 pub use read::{Counts, Head, HeldLog, NamedBy, Read, Wanted};
 pub use rows::{RECORD_CONTENT, RECORD_ENTRY, StoreRows};
 pub use store::{Store, StoreError};

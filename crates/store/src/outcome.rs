@@ -39,9 +39,14 @@ pub enum Change {
     ForgetPeer(NodeId),
     /// Whether an author's logs are kept.
     Policy(AuthorId, Policy),
-    /// A new store epoch: this store is a copy, or was restored.
-    Epoch([u8; 16]),
+    /// A fact about this store itself, under a name of its own ([`META_EPOCH`], [`META_STARTS`]…).
+    Meta(&'static str, Vec<u8>),
 }
+
+/// The name of the store epoch in [`Change::Meta`]: 16 random bytes, new after a copy or a restore.
+pub const META_EPOCH: &str = "epoch";
+/// The name of the number of starts in [`Change::Meta`]: u64, big-endian.
+pub const META_STARTS: &str = "starts";
 
 /// What became of a change.
 #[derive(Clone, Debug, Eq, PartialEq)]

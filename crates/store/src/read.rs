@@ -6,7 +6,7 @@ use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Schem
 use madake_object::{Commit, CommitId, FileName, ObjectId};
 
 use crate::engine::{Direction, Engine, Table};
-use crate::outcome::{Flaw, NodeId, Peer, Policy};
+use crate::outcome::{Flaw, META_EPOCH, NodeId, Peer, Policy};
 use crate::store::{Store, StoreError};
 use crate::tables::{self, Position};
 
@@ -195,7 +195,7 @@ impl Read for Store {
     }
 
     fn epoch(&self) -> Result<[u8; 16], StoreError> {
-        match self.engine().get(tables::META, b"epoch")? {
+        match self.meta(META_EPOCH)? {
             Some(epoch) => epoch.try_into().map_err(|_| StoreError::broken("the store epoch")),
             None => Ok(self.engine().epoch()),
         }
@@ -208,6 +208,11 @@ impl Read for Store {
 
 /// What only a node's owner asks.
 impl Store {
+    /// A fact about this store itself, as [`crate::Change::Meta`] wrote it.
+    pub fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.engine().get(tables::META, name.as_bytes())?)
+    }
+
     /// All authors with a policy, ordered.
     pub fn policies(&self) -> Result<Vec<(AuthorId, Policy)>, StoreError> {
         let mut policies = Vec::new();

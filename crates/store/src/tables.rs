@@ -20,7 +20,7 @@ pub const CONTENT: Table = Table(4);
 /// `payload id ‖ author ‖ log ‖ seq` → nothing: which entries have this payload.
 pub const PAYLOAD_REF: Table = Table(5);
 
-/// A word → what it names (`epoch`: 16 bytes).
+/// A name → a fact about this store itself (`epoch`: 16 bytes, `starts`: u64).
 pub const META: Table = Table(16);
 /// `node id` → postcard of a [`crate::Peer`].
 pub const PEER: Table = Table(17);

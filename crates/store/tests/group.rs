@@ -71,7 +71,8 @@ fn readers_go_on_while_a_batch_is_synced_and_do_not_see_it() {
     let wait_for_release = std::sync::Mutex::new(wait_for_release);
     disk.on_sync(move || {
         entered.send(()).ok();
-        wait_for_release.lock().expect("alone").recv().ok();
+        // Not for ever: a failed assertion below would never release it.
+        wait_for_release.lock().expect("alone").recv_timeout(Duration::from_secs(5)).ok();
     });
     thread::scope(|scope| {
         let writer = scope.spawn(|| engine.apply(&[put(2)]).unwrap());

@@ -60,6 +60,12 @@ pub enum EndReason {
     /// The peer was silent for too long.
     #[error("the peer was silent for {0} seconds")]
     PeerStalled(u64),
+    /// The peer talks only to nodes that it knows.
+    #[error("the peer does not know this node")]
+    NotKnown,
+    /// The peer ended the session, and said why.
+    #[error("the peer ended the session: {0}")]
+    EndedByPeer(String),
     /// The connection ended before the session did.
     #[error("the connection was lost: {0}")]
     ConnectionLost(String),
@@ -69,7 +75,8 @@ pub enum EndReason {
 }
 
 impl Report {
-    pub(crate) fn new(peer: NodeId) -> Self {
+    /// A report of a session in which nothing happened.
+    pub fn empty(peer: NodeId) -> Self {
         Self {
             peer,
             sent: Counts::default(),

@@ -72,7 +72,7 @@ impl Session {
             done_sent: false,
             done_received: false,
             last_activity: now,
-            report: Report::new(peer),
+            report: Report::empty(peer),
         }
     }
 

@@ -122,12 +122,3 @@ pub trait Engine: Send + Sync {
     /// Contents too big for a batch.
     fn blobs(&self) -> &dyn Blobs;
 }
-
-/// Whether a range can hold a key at all (`BTreeMap::range` panics on those that cannot).
-pub(crate) fn is_range(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
-    match (from, to) {
-        (Bound::Unbounded, _) | (_, Bound::Unbounded) => true,
-        (Bound::Included(a), Bound::Included(b)) => a <= b,
-        (Bound::Included(a) | Bound::Excluded(a), Bound::Included(b) | Bound::Excluded(b)) => a < b,
-    }
-}

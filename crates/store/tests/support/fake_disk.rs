@@ -31,8 +31,10 @@ pub(crate) enum Loss {
 #[derive(Clone, Default)]
 pub(crate) struct FakeDisk {
     state: Arc<Mutex<State>>,
-    on_sync: Arc<Mutex<Option<Arc<dyn Fn() + Send + Sync>>>>,
+    on_sync: Arc<Mutex<Option<Hook>>>,
 }
+
+type Hook = Arc<dyn Fn() + Send + Sync>;
 
 #[derive(Clone, Default)]
 struct State {
@@ -266,9 +268,20 @@ impl NameChange {
     }
 
     fn is_in(&self, dir: &Path) -> bool {
+        let (Self::Add(path, _) | Self::Remove(path) | Self::Rename(_, path, _)) = self;
+        path.parent() == Some(dir)
+    }
+
+    /// Makes it durable in the folder of its new name. Of a rename from elsewhere the old name still waits to
+    /// go: worse than real disks, which change both or none.
+    fn sync(self, durable: &mut Names, waiting: &mut Vec<Self>) {
         match self {
-            Self::Add(path, _) | Self::Remove(path) => path.parent() == Some(dir),
-            Self::Rename(from, to, _) => from.parent() == Some(dir) || to.parent() == Some(dir),
+            Self::Rename(from, to, entry) if from.parent() != to.parent() => {
+                durable.insert(to, entry);
+                waiting.push(Self::Add(from.clone(), entry));
+                waiting.push(Self::Remove(from));
+            }
+            change => change.make(durable),
         }
     }
 }
@@ -473,7 +486,7 @@ impl Files for FakeDisk {
             Fate::Goes => {
                 for change in std::mem::take(&mut state.waiting) {
                     if change.is_in(dir) {
-                        change.make(&mut state.durable);
+                        change.sync(&mut state.durable, &mut state.waiting);
                     } else {
                         state.waiting.push(change);
                     }

@@ -100,6 +100,22 @@ pub(crate) fn model(batches: &[Batch]) -> MemoryEngine {
     model
 }
 
+/// Settings of property tests: a failure prints the seed, and `MADAKE_SEED` runs it again; the smallest failing
+/// case is also kept in a file, and run first from then on.
+pub(crate) fn config(test: &str, cases: u32) -> proptest::test_runner::Config {
+    use proptest::test_runner::{Config, FileFailurePersistence, RngSeed};
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    let seed = number("MADAKE_SEED").unwrap_or(now.as_nanos() as u64);
+    eprintln!("again: MADAKE_SEED={seed} cargo test -p madake-store --test {test}");
+    let file: &str = format!("{}/tests/{test}.regressions", env!("CARGO_MANIFEST_DIR")).leak();
+    Config {
+        cases: number("MADAKE_CASES").map_or(cases, |cases| cases as u32),
+        rng_seed: RngSeed::Fixed(seed),
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(file))),
+        ..Config::default()
+    }
+}
+
 /// A number from the environment.
 pub(crate) fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))

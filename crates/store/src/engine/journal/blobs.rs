@@ -93,9 +93,7 @@ impl Shared {
         }
         // If the content is there already, this replaces it by the same bytes, freshly synced.
         self.files.rename(from, &path).map_err(|e| EngineError::disk(Doing::Rename, from, e))?;
-        sync_dir(&*self.files, &folder)?;
-        // A part that came back beside its finished content would be written into both.
-        sync_dir(&*self.files, &self.incoming)
+        sync_dir(&*self.files, &folder)
     }
 }
 
@@ -113,6 +111,10 @@ impl Blobs for FileBlobs {
         }
         let held = Held { shared: self.shared.clone(), id: *id };
         let path = self.shared.incoming.join(format!("{}{PART}", Hex(id)));
+        if Blobs::open(self, id)?.is_some() {
+            // A part that a crash left beside its finished content may be the same file under two names.
+            remove(&*self.shared.files, &path)?;
+        }
         let file = match self.shared.files.open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.shared.files.create(&path),
             opened => opened,
@@ -312,11 +314,12 @@ fn remove(files: &dyn Files, path: &Path) -> Result<bool, EngineError> {
 }
 
 fn parse_id(name: &str) -> Option<BlobId> {
-    let digits: Vec<u8> = name
-        .bytes()
-        .map(|c| if c.is_ascii_uppercase() { None } else { (c as char).to_digit(16) })
-        .map(|d| d.map(|d| d as u8))
-        .collect::<Option<_>>()?;
+    let digit = |c: u8| match c {
+        b'0'..=b'9' => Some(c - b'0'),
+        b'a'..=b'f' => Some(c - b'a' + 10),
+        _ => None,
+    };
+    let digits = name.bytes().map(digit).collect::<Option<Vec<u8>>>()?;
     let (pairs, []) = digits.as_chunks::<2>() else { return None };
     let bytes: Vec<u8> = pairs.iter().map(|[high, low]| high << 4 | low).collect();
     bytes.try_into().ok()

@@ -183,3 +183,53 @@ fn first<const N: usize>(hash: &[u8; 32]) -> [u8; N] {
     out.iter_mut().zip(hash).for_each(|(out, byte)| *out = *byte);
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: SegmentHeader =
+        SegmentHeader { number: 3, first_generation: 7, epoch: [1; 16], salt: [2; 16] };
+
+    #[test]
+    fn a_segment_header_comes_back_and_newer_ones_are_named() {
+        let bytes = HEADER.encode();
+        assert_eq!(bytes.len() as u64, SEGMENT_HEADER);
+        assert_eq!(SegmentHeader::decode(&bytes), Ok(HEADER));
+        assert_eq!(SegmentHeader::decode(&bytes[..75]), Err(HeaderFault::Damaged));
+        for (at, what) in [(8, "format version"), (56, "segment kind")] {
+            let mut newer = bytes[..60].to_vec();
+            newer[at] = 9;
+            assert_eq!(
+                SegmentHeader::decode(&[newer.as_slice(), &[0; 16]].concat()),
+                Err(HeaderFault::Damaged)
+            );
+            let checksum = header_checksum(&newer);
+            newer.extend_from_slice(&checksum);
+            assert_eq!(SegmentHeader::decode(&newer), Err(HeaderFault::Newer { what, number: 9 }));
+        }
+    }
+
+    #[test]
+    fn a_record_is_good_in_its_place_only() {
+        let key = RecordKey::new(&HEADER);
+        let header = RecordHeader { length: 4, kind: BATCH, generation: 7, stable: 76 };
+        let mut record = Vec::new();
+        frame(&mut record, 76, header, b"body", &key);
+        assert_eq!(record.len() as u64, header.record_len());
+        assert_eq!(RecordHeader::decode(&record, 76, &key), Some(header));
+        let (head, body) = (&record[..RECORD_HEADER], &record[RECORD_HEADER..RECORD_HEADER + 4]);
+        assert_eq!(key.checksum(76, head, body), record[RECORD_HEADER + 4..]);
+        // Not elsewhere, not in another segment, not in another store.
+        assert_eq!(RecordHeader::decode(&record, 77, &key), None);
+        assert_ne!(key.checksum(77, head, body), record[RECORD_HEADER + 4..]);
+        let others = [
+            SegmentHeader { number: 4, ..HEADER },
+            SegmentHeader { epoch: [3; 16], ..HEADER },
+            SegmentHeader { salt: [3; 16], ..HEADER },
+        ];
+        for other in others {
+            assert_eq!(RecordHeader::decode(&record, 76, &RecordKey::new(&other)), None);
+        }
+    }
+}

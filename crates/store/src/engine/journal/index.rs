@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use super::super::{Direction, EngineError, Table, is_range};
+use super::super::{Direction, EngineError, Table};
 use super::format::RECORD_HEADER;
 use super::ops::{Change, To};
 use super::segment::Segment;
@@ -134,5 +134,14 @@ impl Index {
                 Ok(Found::In { segment, offset, len, check })
             }
         }
+    }
+}
+
+/// Whether a range can hold a key at all (`BTreeMap::range` panics on those that cannot).
+fn is_range(from: Bound<&[u8]>, to: Bound<&[u8]>) -> bool {
+    match (from, to) {
+        (Bound::Unbounded, _) | (_, Bound::Unbounded) => true,
+        (Bound::Included(a), Bound::Included(b)) => a <= b,
+        (Bound::Included(a) | Bound::Excluded(a), Bound::Included(b) | Bound::Excluded(b)) => a < b,
     }
 }

@@ -57,7 +57,8 @@
 //!   something acknowledged is damaged, and the engine refuses to open and changes nothing
 //!   ([`EngineError::Corrupt`]). In other segments nothing may be bad.
 //! - A torn tail is cut off, and reported in [`Recovery`]. What is read after the last known stable place is
-//!   written over itself and synced: after a failed sync the system may show bytes that the disk never got.
+//!   written over itself, the file's length too, and synced: after a failed sync the system may show what the
+//!   disk never got, and call the next sync a success.
 //! - After any failed write or sync, writes are refused until the engine is opened again. Reads go on.
 //! - The checks are keyed with the salt, so that a peer whose bytes are stored cannot put something into a body
 //!   that would be taken for a header.

@@ -78,28 +78,36 @@ impl Found {
     /// Cuts off what a crash left, and makes durable what will be visible. Repeating it after a crash in the
     /// middle does no harm.
     pub(super) fn settle(&mut self, files: &dyn Files, folder: &Path) -> Result<Recovery, EngineError> {
-        let mut report =
-            Recovery { generation: self.index.generation, clean: self.is_clean(), ..Default::default() };
+        let mut report = Recovery {
+            segments: self.tail.as_ref().map_or(0, |tail| tail.segment.number),
+            generation: self.index.generation,
+            clean: self.is_clean(),
+            ..Default::default()
+        };
+        if report.clean {
+            return Ok(report);
+        }
         if let Some(number) = self.incomplete.take() {
             let path = path_of(folder, number);
             files.remove(&path).map_err(|e| EngineError::disk(Doing::Remove, &path, e))?;
-            // Before anything is added to the segment before it: that one must be whole while this one exists.
-            sync_dir(files, folder)?;
             report.incomplete_segment = Some(number);
         }
-        if let Some(tail) = &mut self.tail {
-            report.segments = tail.segment.number;
-            if !tail.marked {
-                if tail.len > tail.end {
-                    let bytes = tail.len - tail.end;
-                    report.cut = Some(Cut { segment: tail.segment.number, offset: tail.end, bytes });
-                    tail.segment.truncate(tail.end)?;
-                    tail.len = tail.end;
-                }
-                tail.segment.rewrite(tail.stable, tail.end)?;
-                tail.segment.sync()?;
-                sync_dir(files, folder)?;
+        // The last segment's name may not be durable yet. And one that was removed (just now, or by a start that
+        // was cut off) may come back: until it cannot, the segment before it must stay whole.
+        sync_dir(files, folder)?;
+        if let Some(tail) = self.tail.as_mut().filter(|tail| !tail.marked) {
+            if tail.len > tail.end {
+                let bytes = tail.len - tail.end;
+                report.cut = Some(Cut { segment: tail.segment.number, offset: tail.end, bytes });
             }
+            tail.segment.rewrite(tail.stable, tail.end)?;
+            if tail.stable < SEGMENT_HEADER {
+                // Longer than its header is only a segment whose header is durable.
+                tail.segment.sync()?;
+            }
+            tail.segment.cut(tail.end)?;
+            tail.len = tail.end;
+            tail.segment.sync()?;
         }
         Ok(report)
     }

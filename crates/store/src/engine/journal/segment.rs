@@ -59,6 +59,16 @@ impl Segment {
         self.file.truncate(len).map_err(|e| EngineError::disk(Doing::Truncate, &self.path, e))
     }
 
+    /// Cuts the file to `len` bytes so that the next sync surely covers it, even if the system believes that the
+    /// file is no longer already (see [`Segment::rewrite`]): it is made longer by a byte first.
+    pub(super) fn cut(&self, len: u64) -> Result<(), EngineError> {
+        match self.write(&[0], len) {
+            // A full disk must not keep anybody from reading; only a failed sync besides would need the byte.
+            Ok(()) | Err(EngineError::DiskFull { .. }) => self.truncate(len),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Fills `buf` from `offset` on; false if the file ends before.
     fn read(&self, buf: &mut [u8], offset: u64) -> Result<bool, EngineError> {
         read_full(&*self.file, buf, offset).map_err(|e| EngineError::disk(Doing::Read, &self.path, e))

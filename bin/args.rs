@@ -1,0 +1,227 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand};
+
+/// A content-addressed log sync node.
+#[derive(Debug, Parser)]
+#[command(name = "madake", version, max_term_width = 100)]
+pub(crate) struct Args {
+    /// The home folder
+    #[arg(long, global = true, env = "MADAKE_HOME", value_name = "DIR")]
+    pub(crate) home: Option<PathBuf>,
+    /// One JSON object a line, for programs
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say nothing but results and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Say more of what happens (twice: everything)
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a home: two keys, an empty store, a configuration
+    Init {
+        /// What to call this node
+        #[arg(long)]
+        nick: Option<String>,
+    },
+    /// Who this node is, and its ticket
+    Id,
+    /// Run the node until it is stopped; makes the home first if there is none
+    Serve {
+        /// host:port to listen on [default: what config.toml says, else [::]:6232]
+        #[arg(long, value_name = "ADDR")]
+        listen: Option<String>,
+        /// Talk to every node that comes, known or not
+        #[arg(long)]
+        open: bool,
+    },
+    /// How the node is: peers, counts, disk
+    Status,
+    /// Logs: append, list, show, verify
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// Store files as objects; the id is b3sum's
+    Put {
+        /// Files, `-` for stdin
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+    },
+    /// Write an object to stdout or a file
+    Get {
+        /// The object's id, or its first 6 digits or more
+        id: String,
+        /// Where to write it
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Make a new version of a file, or of every changed file in a folder
+    Commit(CommitArgs),
+    /// The newest versions of names
+    #[command(subcommand)]
+    Head(HeadCommand),
+    /// The versions of a name, newest first
+    History {
+        /// The file's name; ~AUTHOR/NAME for somebody's own
+        name: String,
+        /// Whose version of the name
+        #[arg(long)]
+        author: Option<String>,
+    },
+    /// One commit
+    Show {
+        /// The commit's id, or its first 6 digits or more
+        commit: String,
+    },
+    /// Write the newest version of a file, or of all below a prefix
+    Checkout(CheckoutArgs),
+    /// Peers: who this node talks to
+    #[command(subcommand)]
+    Peer(PeerCommand),
+    /// Keep an author's logs, and ask peers for them
+    Follow {
+        /// The author's key
+        author: String,
+    },
+    /// Take what a peer has and this node lacks
+    Pull(SyncArgs),
+    /// Give a peer what it lacks and keeps
+    Push(SyncArgs),
+    /// Both: pull and push in one session
+    Sync(SyncArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum LogCommand {
+    /// Sign and store entries; without files, stdin is the payload
+    Append {
+        /// What kind of entries: 1-64 of a-z 0-9 . _ / -
+        schema: String,
+        /// Payloads, one entry each; `-` for stdin
+        files: Vec<PathBuf>,
+        /// Every line is an entry, acknowledged when it is durable
+        #[arg(long)]
+        lines: bool,
+        /// Whose log
+        #[arg(long)]
+        author: Option<String>,
+        /// The last entry ends the log
+        #[arg(long)]
+        end: bool,
+    },
+    /// The logs that are held
+    List {
+        /// Only this author's
+        #[arg(long)]
+        author: Option<String>,
+        /// Only of this schema
+        #[arg(long)]
+        schema: Option<String>,
+    },
+    /// Entries of a log
+    Show {
+        /// AUTHOR/LOG, AUTHOR/LOG@SEQ or AUTHOR/LOG@SEQ..SEQ; LOG is a number or a schema
+        log: String,
+        /// With their payloads
+        #[arg(long)]
+        payload: bool,
+    },
+    /// Check every link, signature and payload again
+    Verify {
+        /// AUTHOR/LOG; all logs without it
+        log: Option<String>,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CommitArgs {
+    /// The file's name in the history
+    #[arg(required_unless_present = "tree", conflicts_with = "tree")]
+    pub(crate) name: Option<String>,
+    /// The file, `-` for stdin
+    #[arg(required_unless_present = "tree", conflicts_with = "tree")]
+    pub(crate) file: Option<PathBuf>,
+    /// What to say about it
+    #[arg(short, long, default_value = "", value_name = "MSG")]
+    pub(crate) message: String,
+    /// Commit every regular file below this folder that has changed
+    #[arg(long, value_name = "DIR")]
+    pub(crate) tree: Option<PathBuf>,
+    /// Put this in front of the names: PREFIX/relative/path
+    #[arg(long, requires = "tree")]
+    pub(crate) prefix: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HeadCommand {
+    /// All heads, or those whose name begins with PREFIX
+    List {
+        /// What the names begin with
+        prefix: Option<String>,
+        /// Only this author's
+        #[arg(long)]
+        author: Option<String>,
+    },
+    /// One head
+    Show {
+        /// The file's name
+        name: String,
+        /// Whose version of the name
+        #[arg(long)]
+        author: Option<String>,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CheckoutArgs {
+    /// The file's name
+    #[arg(required_unless_present = "tree", conflicts_with = "tree")]
+    pub(crate) name: Option<String>,
+    /// All names below this prefix
+    #[arg(long, value_name = "PREFIX")]
+    pub(crate) tree: Option<String>,
+    /// The file to write; with --tree, the folder
+    #[arg(short, long, value_name = "PATH")]
+    pub(crate) output: PathBuf,
+    /// Whose version
+    #[arg(long)]
+    pub(crate) author: Option<String>,
+    /// Write into a folder that is not empty
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PeerCommand {
+    /// Add a peer, or change its name and addresses
+    Add {
+        /// What `madake id` prints at the other node
+        ticket: String,
+        /// What to call it
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// All peers
+    List,
+    /// Talk to a peer no longer
+    Remove {
+        /// Its name or id
+        peer: String,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SyncArgs {
+    /// The peer's name, id or ticket
+    pub(crate) peer: String,
+    /// Only these schemas (system logs always come along)
+    #[arg(long, num_args = 1..)]
+    pub(crate) schema: Vec<String>,
+}

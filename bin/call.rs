@@ -1,0 +1,267 @@
+//! Requests to the control API and their answers.
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc as std_mpsc;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use hyper::{Method, Request, Response};
+use madake_node::api::{
+    ApiError, Body, RecordHeader, encode_chunk, encode_end, encode_header, full, streamed,
+};
+use madake_node::client::Client;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+/// Pieces of an upload are sent when they are this long, and whenever the source pauses.
+const PIECE: usize = 256 * 1024;
+
+/// The control API, as the commands call it.
+pub(crate) struct Api {
+    client: Client,
+}
+
+/// The answer to a request: lines of JSON, as they come.
+pub(crate) struct Answer {
+    body: Body,
+    buffer: BytesMut,
+}
+
+/// Where an upload's source writes its records. Blocking: for a thread of its own.
+pub(crate) struct Feed {
+    sender: mpsc::Sender<Bytes>,
+    piece: Vec<u8>,
+}
+
+impl Api {
+    /// Finds the daemon of this home, or opens the home.
+    pub(crate) async fn open(home: &Path) -> Result<Self, ApiError> {
+        Ok(Self { client: Client::connect(home).await? })
+    }
+
+    /// Asks, and gives the answer's lines.
+    pub(crate) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<Answer, ApiError> {
+        let response = self.send(method, path, query, full("")).await?;
+        Answer::of(response).await
+    }
+
+    /// Asks for what has one object as its answer.
+    pub(crate) async fn one(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<Value, ApiError> {
+        let mut answer = self.ask(method, path, query).await?;
+        let line = answer.next().await?;
+        line.ok_or_else(|| ApiError::new(502, "daemon", "the answer was empty"))
+    }
+
+    /// Asks for an object's bytes.
+    pub(crate) async fn object(&self, id: &str) -> Result<Body, ApiError> {
+        let response = self.send(Method::GET, &format!("/v1/objects/{id}"), &[], full("")).await?;
+        if response.status().is_success() {
+            return Ok(response.into_body());
+        }
+        match Answer::of(response).await {
+            Err(error) => Err(error),
+            Ok(_) => Err(ApiError::new(502, "daemon", "an answer that makes no sense")),
+        }
+    }
+
+    /// Uploads what `source` writes, and hands each line of the answer to `line` as it comes.
+    ///
+    /// If the source fails, that is the error, and what it had not finished is not stored.
+    pub(crate) async fn upload(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        source: impl FnOnce(&mut Feed) -> Result<(), ApiError> + Send + 'static,
+        mut line: impl FnMut(Value),
+    ) -> Result<(), ApiError> {
+        let (sender, body) = streamed();
+        let (failed, failure) = std_mpsc::channel();
+        let feeding = tokio::task::spawn_blocking(move || {
+            let mut feed = Feed { sender, piece: Vec::new() };
+            let fed = source(&mut feed);
+            if let Err(error) = fed {
+                // Let the other side see an unfinished record, so that it stores nothing of it.
+                let _ = failed.send(error);
+                feed.piece.extend(1u32.to_le_bytes());
+            }
+            let _ = feed.flush();
+        });
+        let answered = async {
+            let response = self.send(Method::POST, path, query, body).await?;
+            let mut answer = Answer::of(response).await?;
+            while let Some(value) = answer.next().await? {
+                line(value);
+            }
+            Ok(())
+        }
+        .await;
+        match failure.try_recv() {
+            Ok(error) => return Err(error),
+            // On an error of the other side the source may wait for input that will not come: leave it.
+            Err(_) if answered.is_err() => return answered,
+            Err(_) => {}
+        }
+        let _ = feeding.await;
+        failure.try_recv().map_or(Ok(()), Err)
+    }
+
+    /// Ends what this process opened.
+    pub(crate) async fn close(self) {
+        if let Client::Local(shell) = &self.client {
+            shell.close().await;
+        }
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Body,
+    ) -> Result<Response<Body>, ApiError> {
+        let query = form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish();
+        let uri = if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") };
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header(hyper::header::HOST, "madake")
+            .body(body)
+            .map_err(|error| ApiError::usage(format!("that can't be asked for: {error}")))?;
+        Ok(self.client.call(request).await?)
+    }
+}
+
+impl Answer {
+    async fn of(response: Response<Body>) -> Result<Self, ApiError> {
+        let ok = response.status().is_success();
+        let mut answer = Self { body: response.into_body(), buffer: BytesMut::new() };
+        if ok {
+            return Ok(answer);
+        }
+        // `next` finds the error in it.
+        answer.next().await?;
+        Err(ApiError::new(502, "daemon", "an answer that makes no sense"))
+    }
+
+    /// The next line; an error that the answer ends with is one.
+    pub(crate) async fn next(&mut self) -> Result<Option<Value>, ApiError> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+                let line = self.buffer.split_to(end + 1);
+                let value: Value = serde_json::from_slice(&line).map_err(|error| {
+                    ApiError::new(502, "daemon", format!("an answer that is no JSON: {error}"))
+                })?;
+                return match ApiError::from_json(&value) {
+                    Some(error) => Err(error),
+                    None => Ok(Some(value)),
+                };
+            }
+            match self.body.frame().await {
+                None if self.buffer.is_empty() => return Ok(None),
+                None => return Err(ApiError::new(502, "daemon", "the answer was cut off")),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.buffer.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(error)) => {
+                    return Err(ApiError::new(502, "daemon", format!("the answer was cut off: {error}"))
+                        .hint("was the daemon stopped? what it acknowledged is kept"));
+                }
+            }
+        }
+    }
+}
+
+impl Feed {
+    /// Begins a record.
+    pub(crate) fn begin(&mut self, header: &RecordHeader) {
+        encode_header(header, &mut self.piece);
+    }
+
+    /// Adds bytes to the record.
+    pub(crate) fn chunk(&mut self, bytes: &[u8]) -> Result<(), ApiError> {
+        encode_chunk(bytes, &mut self.piece);
+        if self.piece.len() >= PIECE { self.flush() } else { Ok(()) }
+    }
+
+    /// Ends the record.
+    pub(crate) fn end(&mut self) -> Result<(), ApiError> {
+        encode_end(&mut self.piece);
+        if self.piece.len() >= PIECE { self.flush() } else { Ok(()) }
+    }
+
+    /// Sends what was written so far.
+    pub(crate) fn flush(&mut self) -> Result<(), ApiError> {
+        if self.piece.is_empty() {
+            return Ok(());
+        }
+        let piece = Bytes::from(std::mem::take(&mut self.piece));
+        self.sender
+            .blocking_send(piece)
+            .map_err(|_| ApiError::new(502, "daemon", "nobody takes what we send"))
+    }
+
+    /// A whole record from a reader.
+    pub(crate) fn record(
+        &mut self,
+        header: &RecordHeader,
+        mut reader: impl std::io::Read,
+        path: &Path,
+    ) -> Result<(), ApiError> {
+        self.begin(header);
+        let mut buffer = vec![0; PIECE];
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return self.end(),
+                Ok(length) => self.chunk(&buffer[..length])?,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(cant_read(path, &error)),
+            }
+        }
+    }
+}
+
+/// A file that a person named, or stdin for `-`.
+pub(crate) fn open(path: &Path) -> Result<Box<dyn std::io::Read>, ApiError> {
+    if path == Path::new("-") {
+        return Ok(Box::new(std::io::stdin()));
+    }
+    let file = std::fs::File::open(path).map_err(|error| cant_read(path, &error))?;
+    if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+        return Err(ApiError::usage(format!("{} is a folder", path.display()))
+            .hint("`madake commit --tree DIR` commits a folder"));
+    }
+    Ok(Box::new(file))
+}
+
+pub(crate) fn cant_read(path: &Path, error: &std::io::Error) -> ApiError {
+    ApiError::new(400, "file", format!("can't read {}: {error}", path.display()))
+}
+
+/// The home that is meant: `--home`, `MADAKE_HOME`, or the platform's data folder.
+pub(crate) fn home(named: Option<PathBuf>) -> Result<PathBuf, ApiError> {
+    let named = named.filter(|path| !path.as_os_str().is_empty());
+    let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let platform = || {
+        if cfg!(target_os = "macos") {
+            return Some(folder("HOME")?.join("Library/Application Support/madake"));
+        }
+        let data = folder("XDG_DATA_HOME").filter(|path| path.is_absolute());
+        Some(data.or_else(|| Some(folder("HOME")?.join(".local/share")))?.join("madake"))
+    };
+    let home = named.or_else(platform).ok_or_else(|| {
+        ApiError::usage("there is no home folder to be found").hint("name one with --home or MADAKE_HOME")
+    })?;
+    std::path::absolute(&home).map_err(|error| cant_read(&home, &error))
+}

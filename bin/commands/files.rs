@@ -1,0 +1,164 @@
+//! `put`, `get`, `head`, `history`, `show`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use http_body_util::BodyExt as _;
+use hyper::Method;
+use madake_node::api::{ApiError, Body, RecordHeader};
+use serde_json::Value;
+
+use super::text;
+use crate::call::{Api, Feed, open};
+use crate::out::{Out, Table, clean, short};
+
+pub(super) async fn put(api: &Api, files: Vec<PathBuf>, out: &Out) -> Result<ExitCode, ApiError> {
+    let source = move |feed: &mut Feed| {
+        for path in &files {
+            let label = Some(path.to_string_lossy().into_owned());
+            feed.record(&RecordHeader { label, ..RecordHeader::default() }, open(path)?, path)?;
+        }
+        Ok(())
+    };
+    api.upload("/v1/objects", &[], source, |object| {
+        out.result(&object, || format!("{}  {}", text(&object, "object"), clean(text(&object, "file"))));
+    })
+    .await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn get(api: &Api, id: &str, output: Option<&Path>) -> Result<ExitCode, ApiError> {
+    let body = api.object(id).await?;
+    match output {
+        None => copy(body, &mut std::io::stdout().lock(), "stdout").await?,
+        Some(path) => write_file(body, path, false).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn heads(
+    api: &Api,
+    prefix: Option<String>,
+    author: Option<String>,
+    out: &Out,
+) -> Result<ExitCode, ApiError> {
+    let mut query = Vec::new();
+    query.extend(prefix.as_deref().map(|prefix| ("prefix", prefix)));
+    query.extend(author.as_deref().map(|author| ("author", author)));
+    let mut answer = api.ask(Method::GET, "/v1/heads", &query).await?;
+    let mut table = Table::default();
+    while let Some(head) = answer.next().await? {
+        if out.json {
+            out.result(&head, String::new);
+            continue;
+        }
+        let (name, commit) = (text(&head, "name").to_owned(), short(text(&head, "commit")));
+        table.row([name, commit, head["gen"].to_string(), short(text(&head, "author"))]);
+    }
+    table.print();
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn head(
+    api: &Api,
+    name: &str,
+    author: Option<String>,
+    out: &Out,
+) -> Result<ExitCode, ApiError> {
+    let mut query = vec![("name", name)];
+    query.extend(author.as_deref().map(|author| ("author", author)));
+    let head = api.one(Method::GET, "/v1/head", &query).await?;
+    out.result(&head, || {
+        let fields = ["name", "commit", "gen", "state", "author", "object", "size", "time", "message"];
+        let line = |field| format!("{field:<8}{}", clean(&plain(&head[field])));
+        fields.map(line).join("\n")
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn history(
+    api: &Api,
+    name: &str,
+    author: Option<String>,
+    out: &Out,
+) -> Result<ExitCode, ApiError> {
+    let mut query = vec![("name", name)];
+    query.extend(author.as_deref().map(|author| ("author", author)));
+    let mut answer = api.ask(Method::GET, "/v1/history", &query).await?;
+    while let Some(commit) = answer.next().await? {
+        out.result(&commit, || {
+            let (id, time) = (short(text(&commit, "commit")), text(&commit, "time"));
+            let message = clean(text(&commit, "message").lines().next().unwrap_or_default());
+            format!("{id}  {time}  {}  {message}", short(text(&commit, "author")))
+        });
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn show(api: &Api, commit: &str, out: &Out) -> Result<ExitCode, ApiError> {
+    let id: String = commit.chars().filter(char::is_ascii_alphanumeric).collect();
+    if id != commit || id.is_empty() {
+        return Err(ApiError::usage(format!("`{commit}` is no commit: give its hex digits"))
+            .hint("`madake history NAME` lists the commits of a file"));
+    }
+    let commit = api.one(Method::GET, &format!("/v1/commits/{id}"), &[]).await?;
+    out.result(&commit, || {
+        let fields = ["commit", "name", "previous", "object", "size", "mode", "author", "time", "message"];
+        let line = |field| format!("{field:<10}{}", clean(&plain(&commit[field])));
+        fields.map(line).join("\n")
+    });
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a body to a file: aside first, so that a failure leaves what was there.
+pub(super) async fn write_file(body: Body, path: &Path, executable: bool) -> Result<(), ApiError> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let failed = |error: std::io::Error| {
+        ApiError::new(500, "file", format!("can't write {}: {error}", path.display()))
+    };
+    let name = path.file_name().ok_or_else(|| ApiError::usage(format!("{} is no file", path.display())))?;
+    if std::fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
+        // A device, a pipe or a link: written as it is.
+        let mut file = std::fs::OpenOptions::new().write(true).truncate(true).open(path).map_err(failed)?;
+        return copy(body, &mut file, &path.display().to_string()).await;
+    }
+    let mut aside = std::ffi::OsString::from(".");
+    aside.push(name);
+    aside.push(format!(".{}.part", std::process::id()));
+    let aside = path.with_file_name(aside);
+    let mode = if executable { 0o777 } else { 0o666 };
+    let mut file =
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside).map_err(failed)?;
+    let copied = copy(body, &mut file, &path.display().to_string()).await;
+    let renamed = copied.and_then(|()| std::fs::rename(&aside, path).map_err(failed));
+    if renamed.is_err() {
+        let _ = std::fs::remove_file(&aside);
+    }
+    renamed
+}
+
+/// Writes a body to `to`.
+pub(super) async fn copy(mut body: Body, to: &mut impl std::io::Write, shown: &str) -> Result<(), ApiError> {
+    while let Some(frame) = body.frame().await {
+        let frame =
+            frame.map_err(|error| ApiError::new(502, "cut", format!("the object was cut off: {error}")))?;
+        if let Ok(data) = frame.into_data()
+            && let Err(error) = to.write_all(&data)
+        {
+            if error.kind() == std::io::ErrorKind::BrokenPipe {
+                return Ok(()); // nobody wants the rest
+            }
+            return Err(ApiError::new(500, "file", format!("can't write {shown}: {error}")));
+        }
+    }
+    to.flush().map_err(|error| ApiError::new(500, "file", format!("can't write {shown}: {error}")))
+}
+
+/// A JSON value as a person would write it.
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "-".into(),
+        other => other.to_string(),
+    }
+}

@@ -1,0 +1,58 @@
+//! The commands, a room for each kind.
+
+mod files;
+mod logs;
+mod node;
+mod peers;
+mod tree;
+
+use std::process::ExitCode;
+
+use madake_node::api::ApiError;
+
+use crate::args::{Args, Command, HeadCommand};
+use crate::call::{Api, home};
+use crate::out::Out;
+
+/// Does what was typed. The exit code is for answers that are no errors: a check that fails.
+pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
+    let home = home(args.home)?;
+    let command = match args.command {
+        Command::Init { nick } => return node::init(&home, nick, out),
+        Command::Serve { listen, open } => return node::serve(&home, listen, open, out).await,
+        command => command,
+    };
+    let api = Api::open(&home).await?;
+    let done = match command {
+        Command::Init { .. } | Command::Serve { .. } => Ok(ExitCode::SUCCESS),
+        Command::Id => node::id(&api, out).await,
+        Command::Status => node::status(&api, out).await,
+        Command::Log(command) => logs::run(&api, command, out).await,
+        Command::Put { files } => files::put(&api, files, out).await,
+        Command::Get { id, output } => files::get(&api, &id, output.as_deref()).await,
+        Command::Commit(args) => tree::commit(&api, args, out).await,
+        Command::Head(HeadCommand::List { prefix, author }) => files::heads(&api, prefix, author, out).await,
+        Command::Head(HeadCommand::Show { name, author }) => files::head(&api, &name, author, out).await,
+        Command::History { name, author } => files::history(&api, &name, author, out).await,
+        Command::Show { commit } => files::show(&api, &commit, out).await,
+        Command::Checkout(args) => tree::checkout(&api, args, out).await,
+        Command::Peer(command) => peers::run(&api, command, out).await,
+        Command::Follow { author } => peers::follow(&api, &author, out).await,
+        Command::Pull(args) => peers::sync(&api, "pull", args, out).await,
+        Command::Push(args) => peers::sync(&api, "push", args, out).await,
+        Command::Sync(args) => peers::sync(&api, "sync", args, out).await,
+    };
+    api.close().await;
+    crate::out::flush();
+    done
+}
+
+/// A field of an answer, as text: empty if it is not there.
+fn text<'a>(value: &'a serde_json::Value, field: &str) -> &'a str {
+    value.get(field).and_then(serde_json::Value::as_str).unwrap_or_default()
+}
+
+/// A field of an answer, as a number: 0 if it is not there.
+fn number(value: &serde_json::Value, field: &str) -> u64 {
+    value.get(field).and_then(serde_json::Value::as_u64).unwrap_or_default()
+}

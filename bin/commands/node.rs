@@ -1,0 +1,194 @@
+//! `init`, `id`, `serve`, `status`.
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use hyper::Method;
+use madake_node::api::ApiError;
+use madake_node::daemon::{Daemon, DaemonError};
+use madake_node::home::{Config, DEFAULT_LISTEN, Home, HomeError, HomeLock};
+use madake_node::net::BindError;
+use madake_node::shell::NetworkError;
+use serde_json::{Value, json};
+
+use super::{number, text};
+use crate::call::Api;
+use crate::out::{Out, Table, bytes, flush};
+
+/// How long `serve` waits for another command to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+pub(super) fn init(home: &Path, nick: Option<String>, out: &Out) -> Result<ExitCode, ApiError> {
+    let made = Home::init(home, Config { nick, ..Config::default() })?;
+    let (author, node) = (made.author_key.author().to_string(), made.node_key.author().to_string());
+    let value = json!({"author": author, "node": node, "home": home.to_string_lossy()});
+    out.result(&value, || format!("home    {}\nauthor  {author}\nnode    {node}", home.display()));
+    out.note("`madake serve` runs it; `madake log append post FILE` writes a first entry");
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn id(api: &Api, out: &Out) -> Result<ExitCode, ApiError> {
+    let id = api.one(Method::GET, "/v1/id", &[]).await?;
+    let shown = ["author", "node", "ticket", "epoch", "home"];
+    out.result(&id, || shown.map(|field| format!("{field:<8}{}", text(&id, field))).join("\n"));
+    if !text(&id, "ticket").contains('@') {
+        out.note(
+            "the node is not running, so the ticket has no address: others can add it, and not reach it",
+        );
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn status(api: &Api, out: &Out) -> Result<ExitCode, ApiError> {
+    let status = api.one(Method::GET, "/v1/status", &[]).await?;
+    if out.json {
+        out.result(&status, String::new);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = Table::default();
+    let mut row = |name: &str, value: String| table.row([name.to_owned(), value]);
+    row("node", text(&status, "node").to_owned());
+    row("listening", status["listening"].as_str().unwrap_or("no: not running").to_owned());
+    for field in ["logs", "entries", "objects", "missing", "forks", "contested"] {
+        row(field, number(&status, field).to_string());
+    }
+    row("disk", bytes(number(&status, "bytes")));
+    table.print();
+    let peers = status["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if !peers.is_empty() {
+        crate::out::print_line("");
+        let mut table = Table::default();
+        table.row(["PEER", "STATE", "ROUND TRIP", "LAST SYNC", "MISSING"].map(str::to_owned));
+        for peer in peers {
+            let rtt = peer["rtt_ms"].as_f64().map_or_else(|| "-".into(), |rtt| format!("{rtt:.1} ms"));
+            let last = peer["last_sync"].as_str().unwrap_or("-").to_owned();
+            let missing = peer["missing"].as_u64().map_or_else(|| "-".into(), |missing| missing.to_string());
+            let state = peer["failure"].as_str().unwrap_or(text(peer, "state")).to_owned();
+            table.row([text(peer, "name").to_owned(), state, rtt, last, missing]);
+        }
+        table.print();
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn serve(
+    path: &Path,
+    listen: Option<String>,
+    open: bool,
+    out: &Out,
+) -> Result<ExitCode, ApiError> {
+    let home = if Home::exists(path) {
+        open_home(path)?
+    } else {
+        let home = Home::init(path, Config::default())?;
+        out.note(&format!("there was no home in {}: a new one was made", path.display()));
+        home
+    };
+    if home.copied {
+        out.note("this home is a copy, or was restored from a backup: it has a new store epoch");
+    }
+    let address = listen.or_else(|| home.config.listen.clone()).unwrap_or_else(|| DEFAULT_LISTEN.into());
+    let address = resolve(&address)?;
+    let daemon = Daemon::start(home, address, open).map_err(|error| start_error(&error))?;
+
+    // From here on a signal ends the daemon in good order, also while the first line is written.
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        .map_err(|error| ApiError::new(500, "system", format!("no signals: {error}")))?;
+    let stop = async move {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+    };
+    let shell = daemon.shell();
+    let (node, ticket) = (shell.node().to_string(), shell.ticket().to_string());
+    let listening = shell.listening().map(|address| address.to_string()).unwrap_or_default();
+    let ready = json!({"event": "ready", "node": node, "listen": listening, "ticket": ticket, "open": open});
+    out.result(&ready, || format!("node    {node}\nlisten  {listening}\nticket  {ticket}"));
+    flush();
+    if open {
+        out.note("open: every node that comes is talked to (--open)");
+    }
+
+    let mut events = daemon.events();
+    let out = *out;
+    let telling = tokio::spawn(async move {
+        loop {
+            match events.recv().await {
+                Ok(event) => {
+                    out.result(&event, || event_text(&event));
+                    flush();
+                }
+                Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+            }
+        }
+    });
+    daemon.run(stop).await;
+    telling.abort();
+    out.result(&json!({"event": "stopped"}), || "stopped".into());
+    flush();
+    Ok(ExitCode::SUCCESS)
+}
+
+fn event_text(event: &Value) -> String {
+    let peer = crate::out::short(text(event, "peer"));
+    match text(event, "event") {
+        "session" => format!(
+            "session with {peer}: {}; sent {}, received {} entries, refused {}",
+            crate::out::clean(text(event, "reason")),
+            number(&event["sent"], "entries"),
+            number(&event["received"], "entries"),
+            number(event, "refused"),
+        ),
+        "turned-away" => format!(
+            "turned away {peer} at {}: not a peer (`madake peer add TICKET` would let it in)",
+            text(event, "address")
+        ),
+        _ => event.to_string(),
+    }
+}
+
+fn open_home(path: &Path) -> Result<Home, ApiError> {
+    let began = Instant::now();
+    loop {
+        if let Some(lock) = HomeLock::take(path)? {
+            return Ok(tokio::task::block_in_place(|| Home::open(path, lock))?);
+        }
+        if began.elapsed() >= PATIENCE {
+            let process = HomeLock::holder(path);
+            return Err(HomeError::InUse { path: path.into(), process }.into());
+        }
+        // The system does not tell when a lock is given up to those who may stop waiting for it.
+        std::thread::sleep(Duration::from_millis(25));
+    }
+}
+
+fn resolve(address: &str) -> Result<SocketAddr, ApiError> {
+    let wrong = |why: String| {
+        ApiError::usage(format!("can't listen on `{address}`: {why}"))
+            .hint("give HOST:PORT, such as 127.0.0.1:6232")
+    };
+    let found = address.to_socket_addrs().map_err(|error| wrong(error.to_string()))?.next();
+    found.ok_or_else(|| wrong("no such host".into()))
+}
+
+fn start_error(error: &DaemonError) -> ApiError {
+    let new = |code, hint: &str| ApiError::new(500, code, error.to_string()).hint(hint);
+    match error {
+        DaemonError::Network(NetworkError::Bind(BindError::InUse { .. })) => new(
+            "port-in-use",
+            "another program has the port: choose another with --listen HOST:PORT, port 0 for any",
+        ),
+        DaemonError::Network(NetworkError::Bind(BindError::NotAvailable { .. })) => {
+            new("no-such-address", "this machine does not have the address: see --listen")
+        }
+        DaemonError::Network(NetworkError::Bind(BindError::Permission { .. })) => {
+            new("permission", "ports below 1024 need rights: choose another with --listen")
+        }
+        DaemonError::Control { .. } => new("control-socket", "is the home's folder writable?"),
+        _ => ApiError::new(500, "network", error.to_string()),
+    }
+}

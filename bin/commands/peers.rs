@@ -1,0 +1,124 @@
+//! `peer`, `follow`, `pull`, `push`, `sync`.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use hyper::Method;
+use madake_node::api::ApiError;
+use serde_json::Value;
+
+use super::{number, text};
+use crate::args::{PeerCommand, SyncArgs};
+use crate::call::Api;
+use crate::out::{Out, Table, bytes, clean, short};
+
+/// Lines of refusals and missing things that a person is shown; programs get all.
+const SHOWN: usize = 10;
+
+pub(super) async fn run(api: &Api, command: PeerCommand, out: &Out) -> Result<ExitCode, ApiError> {
+    match command {
+        PeerCommand::Add { ticket, name } => {
+            let mut query = vec![("ticket", ticket.as_str())];
+            query.extend(name.as_deref().map(|name| ("name", name)));
+            let peer = api.one(Method::POST, "/v1/peers", &query).await?;
+            show_peer(&peer, out);
+            out.note("it may talk to this node now; its owner has to add this node too (`madake id` prints the ticket)");
+        }
+        PeerCommand::List => {
+            let mut answer = api.ask(Method::GET, "/v1/peers", &[]).await?;
+            let mut table = Table::default();
+            while let Some(peer) = answer.next().await? {
+                if out.json {
+                    out.result(&peer, String::new);
+                } else {
+                    table.row([text(&peer, "name").to_owned(), short(text(&peer, "node")), addresses(&peer)]);
+                }
+            }
+            table.print();
+        }
+        PeerCommand::Remove { peer } => {
+            let peer = api.one(Method::DELETE, "/v1/peers", &[("peer", peer.as_str())]).await?;
+            show_peer(&peer, out);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn follow(api: &Api, author: &str, out: &Out) -> Result<ExitCode, ApiError> {
+    let policy = api.one(Method::POST, "/v1/follow", &[("author", author)]).await?;
+    out.result(&policy, || format!("follow  {}", text(&policy, "author")));
+    out.note("`madake pull PEER` brings what a peer has of this author");
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn sync(api: &Api, mode: &str, args: SyncArgs, out: &Out) -> Result<ExitCode, ApiError> {
+    let mut query = vec![("peer", args.peer.as_str()), ("mode", mode)];
+    query.extend(args.schema.iter().map(|schema| ("schema", schema.as_str())));
+    let mut answer = api.ask(Method::POST, "/v1/sync", &query).await?;
+    let bar = !out.json && !out.quiet && std::io::stderr().is_terminal();
+    let mut result = None;
+    let outcome = loop {
+        match answer.next().await {
+            Ok(Some(value)) => match value.get("progress") {
+                Some(progress) if bar => show_progress(progress),
+                Some(_) => {}
+                None => result = Some(value),
+            },
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    if bar {
+        eprint!("\r\x1b[K");
+    }
+    outcome?;
+    let result = result.ok_or_else(|| ApiError::new(502, "daemon", "the session ended without a result"))?;
+    out.result(&result, || result_text(&result));
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_peer(peer: &Value, out: &Out) {
+    out.result(peer, || {
+        format!("{}  {}  {}", clean(text(peer, "name")), text(peer, "node"), clean(&addresses(peer)))
+    });
+}
+
+fn addresses(peer: &Value) -> String {
+    let list = peer["addresses"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let list: Vec<&str> = list.iter().filter_map(Value::as_str).collect();
+    if list.is_empty() { "(no address)".into() } else { list.join(" ") }
+}
+
+fn show_progress(progress: &Value) {
+    let (received, offered) = (&progress["received"], number(&progress["offered"], "entries"));
+    let entries = number(received, "entries");
+    let total = if offered > 0 { format!(" of {offered}") } else { String::new() };
+    eprint!(
+        "\r\x1b[K{entries}{total} entries, {} objects, {}",
+        number(received, "objects") + number(received, "payloads"),
+        bytes(number(received, "bytes"))
+    );
+    let _ = std::io::stderr().flush();
+}
+
+fn result_text(result: &Value) -> String {
+    let way = |name: &str| {
+        let counts = &result[name];
+        let (entries, payloads) = (number(counts, "entries"), number(counts, "payloads"));
+        let (objects, size) = (number(counts, "objects"), bytes(number(counts, "bytes")));
+        format!("{name:<9} {entries} entries, {payloads} payloads, {objects} objects, {size}")
+    };
+    let seconds = result["seconds"].as_f64().unwrap_or_default();
+    let mut lines = vec![way("received"), way("sent"), format!("took      {seconds:.2} s")];
+    for list in ["refused", "missing"] {
+        let items = result[list].as_array().map(Vec::as_slice).unwrap_or_default();
+        for item in items.iter().take(SHOWN) {
+            let (what, id, reason) = (text(item, "what"), text(item, "id"), text(item, "reason"));
+            lines.push(clean(&format!("{list:<9} {what} {id}: {reason}")));
+        }
+        if items.len() > SHOWN {
+            lines.push(format!("{list:<9} and {} more (--json lists all)", items.len() - SHOWN));
+        }
+    }
+    lines.join("\n")
+}

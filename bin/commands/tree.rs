@@ -1,0 +1,181 @@
+//! `commit` and `checkout`, of one file and of folders.
+
+use std::fs::File;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use hyper::Method;
+use madake_node::api::{ApiError, RecordHeader};
+use madake_object::FileName;
+
+use super::files::{copy, write_file};
+use super::text;
+use crate::args::{CheckoutArgs, CommitArgs};
+use crate::call::{Api, Feed, cant_read, open};
+use crate::checkout::Target;
+use crate::out::{Out, clean, short};
+
+pub(super) async fn commit(api: &Api, args: CommitArgs, out: &Out) -> Result<ExitCode, ApiError> {
+    let message = args.message;
+    let mut made = 0;
+    let mut show = |commit: serde_json::Value| {
+        made += 1;
+        out.result(&commit, || {
+            format!("{}  {}", short(text(&commit, "commit")), clean(text(&commit, "name")))
+        });
+    };
+    if let (Some(name), Some(file)) = (args.name, args.file) {
+        check_name(&name)?;
+        let source = move |feed: &mut Feed| {
+            let executable = std::fs::metadata(&file).is_ok_and(|there| is_executable(&there));
+            let header = RecordHeader { name: Some(name), executable, message, ..RecordHeader::default() };
+            feed.record(&header, open(&file)?, &file)
+        };
+        api.upload("/v1/commits", &[], source, show).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(root) = args.tree else { return Ok(ExitCode::from(2)) };
+    let prefix = args.prefix.as_deref().map(|prefix| prefix.trim_end_matches('/')).unwrap_or_default();
+    if !prefix.is_empty() {
+        check_name(prefix)?;
+    }
+    // The whole folder is looked through before anything is committed, so that a name that can't be
+    // used is known in time.
+    let mut found = Vec::new();
+    walk(&root, "", prefix, &mut found, out)?;
+    let count = found.len();
+    let source = move |feed: &mut Feed| {
+        for (name, path) in found {
+            let file = File::options()
+                .read(true)
+                .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
+                .open(&path)
+                .map_err(|error| cant_read(&path, &error))?;
+            let executable = file.metadata().is_ok_and(|there| is_executable(&there));
+            let (name, message) = (Some(name), message.clone());
+            let header = RecordHeader { name, executable, message, only_if_changed: true, label: None };
+            feed.record(&header, file, &path)?;
+        }
+        Ok(())
+    };
+    api.upload("/v1/commits", &[], source, &mut show).await?;
+    out.note(&format!("{made} of {count} files have a new version"));
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(super) async fn checkout(api: &Api, args: CheckoutArgs, out: &Out) -> Result<ExitCode, ApiError> {
+    let author = args.author.as_deref().map(|author| ("author", author));
+    if let Some(name) = args.name {
+        let mut query = vec![("name", name.as_str())];
+        query.extend(author);
+        let head = api.one(Method::GET, "/v1/head", &query).await?;
+        if head["mode"] == "symlink" {
+            return Err(ApiError::new(
+                400,
+                "symlink",
+                format!("`{name}` is a symbolic link, which checkout never makes"),
+            )
+            .hint(format!("madake get {}", text(&head, "object"))));
+        }
+        if args.output.is_dir() {
+            return Err(ApiError::usage(format!("{} is a folder", args.output.display()))
+                .hint("name the file to write, or check out a --tree"));
+        }
+        let body = api.object(text(&head, "object")).await?;
+        write_file(body, &args.output, head["mode"] == "executable").await?;
+        out.result(&head, || format!("{}  {}", short(text(&head, "commit")), args.output.display()));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(prefix) = args.tree else { return Ok(ExitCode::from(2)) };
+    let mut query = vec![("prefix", prefix.as_str())];
+    query.extend(author);
+    let mut answer = api.ask(Method::GET, "/v1/tree", &query).await?;
+    let (mut files, mut missing) = (Vec::new(), Vec::new());
+    while let Some(file) = answer.next().await? {
+        if file["mode"] == "symlink" {
+            out.skipped(text(&file, "path"), "a symbolic link: checkout never makes one");
+        } else if file["held"] == true {
+            files.push(file);
+        } else {
+            missing.push(clean(text(&file, "name")));
+        }
+    }
+    if !missing.is_empty() {
+        let some: Vec<&str> = missing.iter().take(5).map(String::as_str).collect();
+        let message = format!(
+            "{} of {} files are not here yet: {}{}",
+            missing.len(),
+            missing.len() + files.len(),
+            some.join(", "),
+            if missing.len() > some.len() { ", …" } else { "" }
+        );
+        return Err(
+            ApiError::new(404, "missing", message).hint("`madake pull PEER` asks for what is missing")
+        );
+    }
+    let target = Target::open(&args.output, args.force)?;
+    for file in &files {
+        let path = text(file, "path");
+        // Names are checked where they are signed and where they come in; a third time where they are used.
+        check_name(path)?;
+        let body = api.object(text(file, "object")).await?;
+        let mut to = target.create(path, file["mode"] == "executable")?;
+        copy(body, &mut to, path).await?;
+        out.result(file, || format!("{}  {}", short(text(file, "commit")), clean(path)));
+    }
+    out.note(&format!("{} files in {}", files.len(), args.output.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// All regular files below `root`, in the order of their names; what is left out is told.
+fn walk(
+    folder: &Path,
+    relative: &str,
+    prefix: &str,
+    found: &mut Vec<(String, PathBuf)>,
+    out: &Out,
+) -> Result<(), ApiError> {
+    let failed = |error: std::io::Error| cant_read(folder, &error);
+    let mut items =
+        std::fs::read_dir(folder).map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+    items.sort_by_key(std::fs::DirEntry::file_name);
+    if items.is_empty() {
+        out.skipped(if relative.is_empty() { "." } else { relative }, "an empty folder");
+    }
+    for item in items {
+        let path = item.path();
+        let Some(name) = item.file_name().to_str().map(str::to_owned) else {
+            return Err(ApiError::usage(format!("the name of {} is not UTF-8", path.display()))
+                .hint("rename the file: names in commits are text. Nothing was committed"));
+        };
+        let relative = if relative.is_empty() { name.clone() } else { format!("{relative}/{name}") };
+        let kind = item.file_type().map_err(|error| cant_read(&path, &error))?;
+        if name == ".git" {
+            out.skipped(&relative, "a `.git` is never committed");
+        } else if kind.is_dir() {
+            walk(&path, &relative, prefix, found, out)?;
+        } else if kind.is_symlink() {
+            out.skipped(&relative, "a symbolic link");
+        } else if kind.is_file() {
+            let full = if prefix.is_empty() { relative } else { format!("{prefix}/{relative}") };
+            check_name(&full)?;
+            found.push((full, path));
+        } else {
+            out.skipped(&relative, "not a regular file");
+        }
+    }
+    Ok(())
+}
+
+fn check_name(name: &str) -> Result<(), ApiError> {
+    match name.parse::<FileName>() {
+        Ok(_) => Ok(()),
+        Err(error) => Err(ApiError::usage(format!("{name:?} can't be committed: {error}"))
+            .hint("rename it. Nothing was committed")),
+    }
+}
+
+fn is_executable(metadata: &std::fs::Metadata) -> bool {
+    metadata.is_file() && metadata.permissions().mode() & 0o100 != 0
+}

@@ -1,0 +1,92 @@
+//! Bodies of requests and answers: whole, or streamed through a bounded channel.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Frame;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::ApiError;
+
+/// A body of either direction.
+pub type Body = BoxBody<Bytes, BodyError>;
+/// Why a body ended early.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Pieces of a streamed body that may wait for the other side.
+const PIECES: usize = 16;
+/// Lines are gathered until they are this long, unless they are flushed before.
+const PIECE: usize = 32 * 1024;
+
+/// A body that is there already.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed()
+}
+
+/// A body that is fed piece by piece; it ends when the sender is dropped.
+pub fn streamed() -> (mpsc::Sender<Bytes>, Body) {
+    let (sender, receiver) = mpsc::channel(PIECES);
+    (sender, Streamed(receiver).boxed())
+}
+
+/// A body of JSON lines, written by `write` on a thread where blocking is fine. If it fails, the error
+/// is the last line.
+pub fn lines(write: impl FnOnce(&mut Lines) -> Result<(), ApiError> + Send + 'static) -> Body {
+    let (sender, body) = streamed();
+    tokio::task::spawn_blocking(move || {
+        let mut lines = Lines { sender, gathered: Vec::new() };
+        if let Err(error) = write(&mut lines) {
+            let _ = lines.send(&error.to_json());
+        }
+        let _ = lines.flush();
+    });
+    body
+}
+
+/// Where a handler writes its lines.
+pub struct Lines {
+    sender: mpsc::Sender<Bytes>,
+    gathered: Vec<u8>,
+}
+
+impl Lines {
+    /// Writes one object.
+    ///
+    /// # Errors
+    /// When nobody reads any more: the handler may stop.
+    pub fn send(&mut self, value: &Value) -> Result<(), ApiError> {
+        self.gathered.extend(value.to_string().as_bytes());
+        self.gathered.push(b'\n');
+        if self.gathered.len() >= PIECE { self.flush() } else { Ok(()) }
+    }
+
+    /// Lets what was written so far be seen.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn flush(&mut self) -> Result<(), ApiError> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        let piece = Bytes::from(std::mem::take(&mut self.gathered));
+        self.sender.blocking_send(piece).map_err(|_| ApiError::gone())
+    }
+}
+
+struct Streamed(mpsc::Receiver<Bytes>);
+
+impl hyper::body::Body for Streamed {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        self.0.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+    }
+}

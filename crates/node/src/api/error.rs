@@ -1,0 +1,117 @@
+//! Errors as programs and people see them.
+
+use madake_log::AuthorId;
+use madake_store::engine::EngineError;
+use madake_store::{AppendError, StoreError};
+use serde_json::{Value, json};
+
+/// An error of the control API: a code for programs, a message and what to type next for people.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// HTTP status.
+    pub status: u16,
+    /// A word that stays the same.
+    pub code: String,
+    /// What happened.
+    pub message: String,
+    /// What to type next.
+    pub hint: Option<String>,
+}
+
+impl ApiError {
+    /// An error with a code of its own.
+    pub fn new(status: u16, code: &str, message: impl Into<String>) -> Self {
+        Self { status, code: code.into(), message: message.into(), hint: None }
+    }
+
+    /// The request makes no sense: exit 2.
+    pub fn usage(message: impl Into<String>) -> Self {
+        Self::new(400, "usage", message)
+    }
+
+    /// What was asked for is not here.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(404, "not-found", message)
+    }
+
+    /// A peer can't be reached: exit 6.
+    pub fn unreachable(message: impl Into<String>) -> Self {
+        Self::new(502, "unreachable", message)
+    }
+
+    /// The asker went away.
+    pub(super) fn gone() -> Self {
+        Self::new(499, "gone", "the asker went away")
+    }
+
+    /// Several authors have what was asked for.
+    pub fn ambiguous(what: &str, authors: &[AuthorId]) -> Self {
+        let list: Vec<String> = authors.iter().map(ToString::to_string).collect();
+        Self::usage(format!("several authors have {what}: {}", list.join(", ")))
+            .hint("say whose with --author")
+    }
+
+    /// Adds what to type next.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// `{"error":{"code","message","hint"}}`
+    pub fn to_json(&self) -> Value {
+        json!({"error": {"code": self.code, "message": self.message, "hint": self.hint}})
+    }
+
+    /// Reads what [`to_json`](Self::to_json) wrote; `None` if the value is no error.
+    pub fn from_json(value: &Value) -> Option<Self> {
+        let error = value.get("error")?;
+        let text = |name| error.get(name).and_then(Value::as_str).map(str::to_owned);
+        Some(Self { status: 500, code: text("code")?, message: text("message")?, hint: text("hint") })
+    }
+
+    /// The exit code of a command that ends with this error.
+    pub fn exit_code(&self) -> u8 {
+        match self.code.as_str() {
+            "usage" => 2,
+            "forked" => 3,
+            "contested" => 4,
+            "guard" => 5,
+            "unreachable" => 6,
+            _ => 1,
+        }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        let mut message = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            message = format!("{message}: {cause}");
+            source = cause.source();
+        }
+        let full =
+            matches!(&error, StoreError::Engine(engine) if matches!(**engine, EngineError::DiskFull { .. }));
+        let error = Self::new(500, if full { "disk-full" } else { "store" }, message);
+        if full { error.hint("free some space; what was acknowledged is kept") } else { error }
+    }
+}
+
+impl From<EngineError> for ApiError {
+    fn from(error: EngineError) -> Self {
+        StoreError::from(error).into()
+    }
+}
+
+impl From<AppendError> for ApiError {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Store(error) => error.into(),
+            AppendError::Reserved(_) => Self::usage(error.to_string()).hint("madake commit NAME FILE"),
+            AppendError::Commit(_) => Self::usage(error.to_string()),
+            AppendError::Contended => Self::new(409, "contended", error.to_string()),
+            other => Self::new(500, "append", other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Objects and commits: put, get, commit, heads, history, trees.
+
+use std::sync::Arc;
+
+use hyper::{Response, StatusCode};
+use madake_log::{AuthorId, LogId};
+use madake_object::{Commit, CommitId, FileName, HistoryError, Mode, ObjectId, path_back};
+use madake_store::{Change, Head, NewContent, NewVersion, Read as _, Store};
+use serde_json::{Value, json};
+
+use super::logs::batched;
+use super::node::rfc3339;
+use super::upload::{Record, Records};
+use super::{ApiError, Body, Query, lines, object, respond, streamed};
+use crate::driver::wall_clock;
+use crate::shell::Shell;
+
+/// Bytes of an object that are handed on at a time.
+const PIECE: usize = 256 * 1024;
+/// Commits of a history that are walked at a time.
+const HISTORY: usize = 1_000_000;
+/// Logs looked through at a time for authors with commits.
+const PAGE: usize = 1_000;
+
+/// `POST /v1/objects`, records as the body → per record `{object, size}`; kept until `unput`.
+pub(super) fn put(shell: Arc<Shell>, body: Body) -> Response<Body> {
+    let records = Records::new(body, shell.store().clone());
+    batched(records, false, move |batch, lines| {
+        let mut changes = Vec::with_capacity(batch.len() * 2);
+        let mut stored = Vec::with_capacity(batch.len());
+        for Record { content, header, .. } in batch {
+            stored.push((content.id(), content.size(), header.label));
+            changes.push(Change::Pin(content.id()));
+            changes.push(match content {
+                NewContent::Bytes(object) => Change::Content(object),
+                NewContent::Blob { id, size } => Change::Blob { id, size },
+            });
+        }
+        shell.store().apply(changes)?;
+        for (id, size, label) in stored {
+            let mut line = json!({"object": id.to_string(), "size": size});
+            if let Some(label) = label {
+                line["file"] = json!(label);
+            }
+            lines.send(&line)?;
+        }
+        lines.flush()
+    })
+}
+
+/// `GET /v1/objects/ID` → the object's bytes
+pub(super) fn get(shell: &Shell, id: &str) -> Result<Response<Body>, ApiError> {
+    let id = shell.resolve_object(id)?;
+    let store = shell.store();
+    let size = store.content_size(id)?.ok_or_else(|| missing(store, id))?;
+    let body = match store.content(id)? {
+        Some(bytes) => super::full(bytes),
+        None => {
+            let reader = store.engine().blobs().open(id.as_bytes())?;
+            stream(reader.ok_or_else(|| ApiError::new(500, "store", format!("the file of {id} is gone")))?)
+        }
+    };
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(
+        hyper::header::CONTENT_TYPE,
+        hyper::header::HeaderValue::from_static("application/octet-stream"),
+    );
+    headers.insert(hyper::header::CONTENT_LENGTH, hyper::header::HeaderValue::from(size));
+    Ok(response)
+}
+
+/// `POST /v1/commits`, records with `name` as the body → per commit `{name, commit, object, previous, author, entry}`
+pub(super) fn commit(shell: Arc<Shell>, body: Body) -> Response<Body> {
+    let records = Records::new(body, shell.store().clone());
+    batched(records, false, move |batch, lines| {
+        let mut versions = Vec::with_capacity(batch.len());
+        for Record { header, content, .. } in batch {
+            let name = header.name.ok_or_else(|| ApiError::usage("a record without a name"))?;
+            let name: FileName =
+                name.parse().map_err(|error| ApiError::usage(format!("{name:?} is no name: {error}")))?;
+            let mode = if header.executable { Mode::Executable } else { Mode::File };
+            let (message, only_if_changed) = (header.message, header.only_if_changed);
+            versions.push(NewVersion { name, content, mode, message, time: wall_clock(), only_if_changed });
+        }
+        for made in shell.author.commit(&versions)? {
+            lines.send(&json!({
+                "name": made.name.as_str(),
+                "commit": made.commit.to_string(),
+                "object": made.object.to_string(),
+                "previous": made.previous.map(|previous| previous.to_string()),
+                "author": shell.author.id().to_string(),
+                "entry": made.entry.to_string(),
+            }))?;
+        }
+        lines.flush()
+    })
+}
+
+/// `GET /v1/commits/ID` → one commit
+pub(super) fn show(shell: &Shell, id: &str) -> Result<Response<Body>, ApiError> {
+    let id = shell.resolve_commit(id)?;
+    let none = || {
+        ApiError::not_found(format!("commit {id} is not here, or its author did not sign for it"))
+            .hint("`madake history NAME` lists the commits of a file")
+    };
+    let commit = shell.store().find_commit(id)?.ok_or_else(none)?;
+    Ok(object(&commit_json(id, &commit)))
+}
+
+/// `GET /v1/heads[?prefix=P][&author=A]` → per head `{name, commit, gen, state, author, entry}`
+pub(super) fn heads(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
+    let prefix = query.get("prefix").unwrap_or_default().to_owned();
+    let author = query.get("author").map(|author| shell.resolve_author(author)).transpose()?;
+    let body = lines(move |lines| {
+        let authors = match author {
+            Some(author) => vec![author],
+            None => committers(shell.store())?,
+        };
+        for author in authors {
+            for head in shell.store().heads(author, &prefix)? {
+                lines.send(&head_json(&head))?;
+            }
+        }
+        Ok(())
+    });
+    Ok(respond(StatusCode::OK, body))
+}
+
+/// `GET /v1/head?name=N[&author=A]` → `{name, commit, gen, state, author, entry, side, as_of}` and the commit's fields
+pub(super) fn head(shell: &Shell, query: &Query) -> Result<Response<Body>, ApiError> {
+    let head = shell.resolve_head(query.need("name")?, query.get("author"))?;
+    let mut value = head_json(&head);
+    value["side"] = json!([]);
+    value["as_of"] = json!(rfc3339(wall_clock()));
+    if let Some(commit) = shell.store().find_commit(head.commit)? {
+        let details = commit_json(head.commit, &commit);
+        for field in ["object", "size", "mode", "previous", "time", "message"] {
+            value[field] = details[field].clone();
+        }
+        value["held"] = json!(shell.store().content_size(commit.object)?.is_some());
+    }
+    Ok(object(&value))
+}
+
+/// `GET /v1/history?name=N[&author=A]` → the commits of a name, newest first
+pub(super) fn history(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
+    let head = shell.resolve_head(query.need("name")?, query.get("author"))?;
+    let body = lines(move |lines| {
+        let mut next = Some(head.commit);
+        while let Some(id) = next {
+            let path = path_back(id, HISTORY.min(PAGE), |id| shell.store().find_commit(*id));
+            let path = path.map_err(|error| match error {
+                HistoryError::Lookup(error) => error.into(),
+                other => ApiError::new(500, "gap", other.to_string())
+                    .hint("pull from a peer that has the whole history"),
+            })?;
+            next = path.last().and_then(|version| version.commit.previous);
+            for version in path {
+                lines.send(&commit_json(version.id, &version.commit))?;
+            }
+        }
+        Ok(())
+    });
+    Ok(respond(StatusCode::OK, body))
+}
+
+/// `GET /v1/tree?prefix=P[&author=A]` → per file below P its commit, and `path`: the name without `P/`
+pub(super) fn tree(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
+    let prefix = query.need("prefix")?;
+    let heads = shell.resolve_tree(prefix, query.get("author"))?;
+    let prefix = prefix.trim_end_matches('/');
+    let prefix = match prefix.strip_prefix('~').and_then(|rest| rest.split_once('/')) {
+        Some((_, name)) => name.to_owned(),
+        None => prefix.to_owned(),
+    };
+    let below = if prefix.is_empty() { 0 } else { prefix.len() + 1 };
+    let body = lines(move |lines| {
+        for head in heads {
+            let commit = shell.store().find_commit(head.commit)?.ok_or_else(|| {
+                ApiError::new(500, "store", format!("commit {} of `{}` is gone", head.commit, head.name))
+            })?;
+            let mut value = commit_json(head.commit, &commit);
+            value["path"] = json!(head.name.as_str()[below..]);
+            value["held"] = json!(shell.store().content_size(commit.object)?.is_some());
+            lines.send(&value)?;
+        }
+        Ok(())
+    });
+    Ok(respond(StatusCode::OK, body))
+}
+
+fn head_json(head: &Head) -> Value {
+    json!({
+        "name": head.name.as_str(),
+        "commit": head.commit.to_string(),
+        "gen": head.generation,
+        "state": "local",
+        "author": head.author.to_string(),
+        "entry": head.entry.to_string(),
+    })
+}
+
+fn commit_json(id: CommitId, commit: &Commit) -> Value {
+    json!({
+        "commit": id.to_string(),
+        "name": commit.name.as_str(),
+        "previous": commit.previous.map(|previous| previous.to_string()),
+        "merges": commit.merges.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "object": commit.object.to_string(),
+        "size": commit.size,
+        "mode": commit.mode.as_str(),
+        "author": commit.author.to_string(),
+        "time": rfc3339(commit.time),
+        "message": commit.message,
+        "tags": commit.tags,
+    })
+}
+
+/// Authors with a commit log, ordered.
+fn committers(store: &Store) -> Result<Vec<AuthorId>, ApiError> {
+    let (mut authors, mut after) = (Vec::new(), None);
+    loop {
+        let page = store.logs(after, PAGE)?;
+        let Some(last) = page.last() else { return Ok(authors) };
+        after = Some((last.author, last.log));
+        authors.extend(page.into_iter().filter(|held| held.log == LogId::COMMIT).map(|held| held.author));
+    }
+}
+
+/// Why an object can't be given.
+fn missing(store: &Store, id: ObjectId) -> ApiError {
+    match store.named_by(id) {
+        Ok(Some(_)) => {
+            ApiError::new(404, "missing", format!("{id} is named by what is held, and is not here yet"))
+                .hint("`madake pull PEER` asks for what is missing")
+        }
+        _ => ApiError::not_found(format!("there is no object {id} here")),
+    }
+}
+
+/// The bytes of a reader as a body.
+fn stream(mut reader: impl std::io::Read + Send + 'static) -> Body {
+    let (sender, body) = streamed();
+    tokio::task::spawn_blocking(move || {
+        let mut buffer = vec![0; PIECE];
+        loop {
+            match reader.read(&mut buffer) {
+                // On an error the body ends before its stated length, which the client notices.
+                Ok(0) | Err(_) => return,
+                Ok(length) => {
+                    let piece = bytes::Bytes::copy_from_slice(&buffer[..length]);
+                    if sender.blocking_send(piece).is_err() {
+                        return;
+                    }
+                }
+            }
+        }
+    });
+    body
+}

@@ -1,0 +1,332 @@
+//! Logs: append, list, show, verify.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use data_encoding::BASE64;
+use hyper::{Response, StatusCode};
+use madake_log::{AuthenticEntry, BatchVerifier, Entry, LogHead, LogId, Schema, SeqNum};
+use madake_object::Object;
+use madake_store::{HeldLog, NewContent, Position, Read as _, payload_object};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::upload::{Record, RecordHeader, Records};
+use super::{ApiError, Body, Lines, Query, lines, respond};
+use crate::shell::Shell;
+
+/// Entries that are signed and made durable at a time, at most.
+const BATCH: usize = 1_000;
+/// Bytes of contents that are signed and made durable at a time, more or less.
+const BATCH_BYTES: u64 = 4 * 1024 * 1024;
+/// Entries read at a time.
+const PAGE: usize = 1_000;
+
+/// `POST /v1/append?schema=S[&author=A][&end=1]`, records as the body → per entry `{author, log, seq, entry, payload}`
+///
+/// Each entry is answered when it is durable; those that wait together are synced together. With
+/// `end=1` the last entry ends the log (an empty one, if there are no records), so each entry waits for
+/// the next record to come.
+pub(super) fn append(shell: Arc<Shell>, query: &Query, body: Body) -> Result<Response<Body>, ApiError> {
+    let text = query.need("schema")?;
+    let schema: Schema =
+        text.parse().map_err(|error| ApiError::usage(format!("`{text}` is no schema: {error}")))?;
+    if schema.is_reserved() {
+        return Err(ApiError::usage("`commit` is reserved: commits are made with `commit`")
+            .hint("madake commit NAME FILE"));
+    }
+    if let Some(author) = query.get("author") {
+        let author = shell.resolve_author(author)?;
+        if author != shell.author.id() {
+            return Err(ApiError::new(403, "no-key", format!("the key of {author} is not in this home")));
+        }
+    }
+    let records = Records::new(body, shell.store().clone());
+    Ok(batched(records, query.flag("end"), move |batch, lines| {
+        let end = batch.last().is_some_and(|record| record.last);
+        let contents: Vec<NewContent> = batch.into_iter().map(|record| record.content).collect();
+        for entry in shell.author.append(&schema, &contents, end)? {
+            lines.send(&json!({
+                "author": entry.at.author.to_string(),
+                "log": entry.at.log.get(),
+                "seq": entry.at.seq.get(),
+                "entry": entry.entry.to_string(),
+                "payload": entry.payload.to_string(),
+            }))?;
+        }
+        lines.flush()
+    }))
+}
+
+/// `GET /v1/logs[?author=A][&schema=S]` → per log `{author, log, schema, seq, head, state}`
+pub(super) fn list(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
+    let author = query.get("author").map(|author| shell.resolve_author(author)).transpose()?;
+    let schema = query.get("schema").map(str::to_owned);
+    let body = lines(move |lines| {
+        let mut show = |held: HeldLog| -> Result<(), ApiError> {
+            let name = schema_name(&shell, held)?;
+            if schema.is_some() && schema != name {
+                return Ok(());
+            }
+            lines.send(&json!({
+                "author": held.author.to_string(),
+                "log": held.log.get(),
+                "schema": name,
+                "seq": held.head.seq.get(),
+                "head": held.head.entry.to_string(),
+                "state": if held.head.end { "ended" } else { "linear" },
+            }))
+        };
+        if let Some(author) = author {
+            return shell.store().logs_of(author)?.into_iter().try_for_each(show);
+        }
+        let mut after = None;
+        loop {
+            let page = shell.store().logs(after, PAGE)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some((last.author, last.log));
+            page.into_iter().try_for_each(&mut show)?;
+        }
+    });
+    Ok(respond(StatusCode::OK, body))
+}
+
+/// `GET /v1/entries?log=LOG[@SEQ[..SEQ]][&payload=1]` → per entry
+/// `{author, log, seq, entry, backlink, lipmaa, size, payload, end, held}` (+ `data`, base64)
+pub(super) fn show(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
+    let text = query.need("log")?;
+    let (author, log, from, to) = shell.resolve_entries(text)?;
+    let with_payload = query.flag("payload");
+    let nothing =
+        || ApiError::not_found(format!("{author}/{log} has no entry {from} here")).hint("madake log list");
+    let head = shell.store().log_head(author, log)?.ok_or_else(nothing)?;
+    if from > head.seq {
+        return Err(nothing());
+    }
+    let to = to.unwrap_or(head.seq);
+    let body = lines(move |lines| {
+        let mut next = Some(from);
+        while let Some(from) = next {
+            let page = shell.store().entries(author, log, from, PAGE)?;
+            next = page.last().and_then(|entry| entry.seq().next()).filter(|_| page.len() == PAGE);
+            for entry in page {
+                if entry.seq() > to {
+                    return Ok(());
+                }
+                lines.send(&entry_json(&shell, &entry, with_payload)?)?;
+            }
+        }
+        Ok(())
+    });
+    Ok(respond(StatusCode::OK, body))
+}
+
+/// `GET /v1/verify[?log=LOG]` → per log `{author, log, seq, ok, problems, payloads_missing}`
+pub(super) fn verify(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
+    let only = match query.get("log") {
+        None => None,
+        Some(text) => {
+            let (author, log) = shell.resolve_log(text)?;
+            let none = || ApiError::not_found(format!("{author}/{log} is not here")).hint("madake log list");
+            let head = shell.store().log_head(author, log)?.ok_or_else(none)?;
+            Some(HeldLog { author, log, head })
+        }
+    };
+    let body = lines(move |lines| {
+        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let mut verifier = BatchVerifier::new(threads);
+        let mut check = |held: HeldLog| -> Result<(), ApiError> {
+            lines.send(&verify_log(&shell, held, &mut verifier)?)?;
+            lines.flush()
+        };
+        if let Some(held) = only {
+            return check(held);
+        }
+        let mut after = None;
+        loop {
+            let page = shell.store().logs(after, PAGE)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some((last.author, last.log));
+            page.into_iter().try_for_each(&mut check)?;
+        }
+    });
+    Ok(respond(StatusCode::OK, body))
+}
+
+/// Reads records as they come and hands them to `store` in batches: whatever has come while the last
+/// batch became durable makes the next one. With `mark_last` the last record is marked as such.
+pub(super) fn batched(
+    mut records: Records,
+    mark_last: bool,
+    mut store: impl FnMut(Vec<Record>, &mut Lines) -> Result<(), ApiError> + Send + 'static,
+) -> Response<Body> {
+    let (sender, mut receiver) = mpsc::channel::<Result<Record, ApiError>>(BATCH);
+    tokio::spawn(async move {
+        let mut held_back = None;
+        loop {
+            let next = match records.next().await {
+                Ok(Some(record)) if mark_last => match held_back.replace(record) {
+                    Some(record) => Ok(record),
+                    None => continue,
+                },
+                Ok(Some(record)) => Ok(record),
+                Ok(None) if mark_last => {
+                    let empty = || Record::of(RecordHeader::default(), Object::new(Vec::new()));
+                    let record = held_back.take().unwrap_or_else(empty);
+                    let _ = sender.send(Ok(Record { last: true, ..record })).await;
+                    return;
+                }
+                Ok(None) => return,
+                Err(error) => Err(error),
+            };
+            let failed = next.is_err();
+            if sender.send(next).await.is_err() || failed {
+                return;
+            }
+        }
+    });
+    let body = lines(move |lines| {
+        while let Some(first) = receiver.blocking_recv() {
+            let first = first?;
+            let (mut bytes, mut failed) = (first.content.size(), None);
+            let mut batch = vec![first];
+            while batch.len() < BATCH && bytes < BATCH_BYTES {
+                match receiver.try_recv() {
+                    Ok(Ok(record)) => {
+                        bytes += record.content.size();
+                        batch.push(record);
+                    }
+                    Ok(Err(error)) => {
+                        failed = Some(error);
+                        break;
+                    }
+                    Err(_) => break,
+                }
+            }
+            store(batch, lines)?;
+            if let Some(error) = failed {
+                return Err(error);
+            }
+        }
+        Ok(())
+    });
+    respond(StatusCode::OK, body)
+}
+
+fn entry_json(shell: &Shell, entry: &AuthenticEntry, with_payload: bool) -> Result<Value, ApiError> {
+    let payload = payload_object(entry);
+    let mut value = json!({
+        "author": entry.author().to_string(),
+        "log": entry.log().get(),
+        "seq": entry.seq().get(),
+        "entry": entry.id().to_string(),
+        "backlink": entry.backlink().map(|link| link.to_string()),
+        "lipmaa": entry.lipmaa().map(|link| link.to_string()),
+        "size": entry.payload_size(),
+        "payload": payload.to_string(),
+        "end": entry.is_end(),
+        "held": shell.store().content_size(payload)?.is_some(),
+    });
+    let at = Position { author: entry.author(), log: entry.log(), seq: entry.seq() };
+    if let Some(flaw) = shell.store().flaw(&at)? {
+        value["flaw"] = json!({"code": flaw.code(), "message": flaw.to_string()});
+    }
+    if with_payload {
+        value["data"] = match shell.store().content(payload)? {
+            Some(bytes) => json!(BASE64.encode(&bytes)),
+            None => Value::Null,
+        };
+    }
+    Ok(value)
+}
+
+/// Reads a whole log again, as if nothing of it were known: encodings, signatures, links, payloads.
+fn verify_log(shell: &Shell, held: HeldLog, verifier: &mut BatchVerifier) -> Result<Value, ApiError> {
+    let HeldLog { author, log, head: stated } = held;
+    let (mut problems, mut missing, mut head) = (Vec::new(), 0u64, None::<LogHead>);
+    let mut next = Some(SeqNum::FIRST);
+    while let Some(from) = next {
+        let page = shell.store().entries(author, log, from, PAGE)?;
+        next = page.last().and_then(|entry| entry.seq().next()).filter(|_| page.len() == PAGE);
+        let entries: Vec<Entry> = page.into_iter().map(AuthenticEntry::into_entry).collect();
+        for checked in verifier.verify(entries) {
+            let entry = match checked {
+                Ok(entry) => entry,
+                Err((entry, error)) => {
+                    problems.push(format!("@{}: {}: {error}", entry.seq(), error.reason()));
+                    head = Some(LogHead::of(&entry));
+                    continue;
+                }
+            };
+            let lipmaa = match SeqNum::new(madake_log::lipmaa(entry.seq().get())) {
+                Some(seq) if entry.lipmaa().is_some() => {
+                    shell.store().entry_id(&Position { author, log, seq })?
+                }
+                _ => None,
+            };
+            match madake_log::check_position(&entry, head.as_ref(), lipmaa) {
+                Ok(madake_log::Position::Extends) => {}
+                Ok(other) => problems.push(format!("@{}: out of place: {other:?}", entry.seq())),
+                Err(error) => problems.push(format!("@{}: link: {error}", entry.seq())),
+            }
+            head = Some(LogHead::of(&entry));
+            match verify_payload(shell, &entry)? {
+                Payload::Fits => {}
+                Payload::Missing => missing += 1,
+                Payload::Wrong(why) => problems.push(format!("@{}: {why}", entry.seq())),
+            }
+        }
+    }
+    if head != Some(stated) {
+        problems
+            .push(format!("the log ends at another entry than its head, {} at {}", stated.entry, stated.seq));
+    }
+    Ok(json!({
+        "author": author.to_string(),
+        "log": log.get(),
+        "seq": stated.seq.get(),
+        "ok": problems.is_empty(),
+        "problems": problems,
+        "payloads_missing": missing,
+    }))
+}
+
+enum Payload {
+    Fits,
+    Missing,
+    Wrong(String),
+}
+
+fn verify_payload(shell: &Shell, entry: &Entry) -> Result<Payload, ApiError> {
+    let id = payload_object(entry);
+    if let Some(bytes) = shell.store().content(id)? {
+        return Ok(match entry.check_payload(&bytes) {
+            Ok(()) => Payload::Fits,
+            Err(error) => Payload::Wrong(format!("{}: {error}", error.reason())),
+        });
+    }
+    let Some(mut reader) = shell.store().engine().blobs().open(id.as_bytes())? else {
+        return Ok(Payload::Missing);
+    };
+    let mut hasher = blake3::Hasher::new();
+    if let Err(error) = hasher.update_reader(&mut reader) {
+        return Ok(Payload::Wrong(format!("unreadable: {error}")));
+    }
+    Ok(if hasher.finalize().as_bytes() != id.as_bytes() {
+        Payload::Wrong("payload-hash: the stored file has changed".into())
+    } else if reader.len() != entry.payload_size() {
+        Payload::Wrong("payload-size: the stored file is longer or shorter than the entry says".into())
+    } else {
+        Payload::Fits
+    })
+}
+
+fn schema_name(shell: &Shell, held: HeldLog) -> Result<Option<String>, ApiError> {
+    Ok(match held.log {
+        LogId::CONTROL => Some("control".into()),
+        LogId::NODE => Some("node".into()),
+        LogId::RECEIPTS => Some("receipts".into()),
+        LogId::COMMIT => Some("commit".into()),
+        log => shell.store().schema(held.author, log)?.map(|schema| schema.to_string()),
+    })
+}

@@ -1,0 +1,88 @@
+//! Who this node is and how it is.
+
+use std::sync::Arc;
+
+use data_encoding::HEXLOWER;
+use hyper::Response;
+use madake_store::Read as _;
+use serde_json::json;
+
+use super::{ApiError, Body, object};
+use crate::shell::Shell;
+
+/// `GET /v1/id` → `{author, node, ticket, epoch, home, nick}`
+pub(super) fn id(shell: &Shell) -> Result<Response<Body>, ApiError> {
+    Ok(object(&json!({
+        "author": shell.author.id().to_string(),
+        "node": shell.node().to_string(),
+        "ticket": shell.ticket().to_string(),
+        "epoch": HEXLOWER.encode(&shell.store().epoch()?),
+        "home": shell.home.path.to_string_lossy(),
+        "nick": shell.home.config.nick,
+    })))
+}
+
+/// `GET /v1/status` → `{node, author, listening, peers, logs, entries, objects, missing, bytes, forks, contested, generation}`
+///
+/// `bytes` is what the store takes on disk. Forks are not looked for yet, and heads are their author's
+/// own, so `forks` and `contested` are 0.
+pub(super) async fn status(shell: Arc<Shell>) -> Result<Response<Body>, ApiError> {
+    let count = move || -> Result<_, ApiError> {
+        let counts = shell.store().counts()?;
+        let mut peers = Vec::new();
+        for peer in shell.store().peers()? {
+            let last = shell.last_session(peer.node);
+            let state = match &last {
+                None => "not-met",
+                Some(last) if last.failure.is_some() => "failed",
+                Some(_) => "met",
+            };
+            peers.push(json!({
+                "name": peer.name,
+                "node": peer.node.to_string(),
+                "addresses": peer.addresses,
+                "state": state,
+                "rtt_ms": last.as_ref().map(|last| last.rtt),
+                "last_sync": last.as_ref().map(|last| rfc3339(last.ended)),
+                "failure": last.as_ref().and_then(|last| last.failure.clone()),
+                "missing": last.as_ref().map(|last| last.missing),
+                "clock_difference_ms": last.as_ref().and_then(|last| last.clock_difference),
+            }));
+        }
+        Ok(object(&json!({
+            "node": shell.node().to_string(),
+            "author": shell.author.id().to_string(),
+            "listening": shell.listening().map(|address| address.to_string()),
+            "open": shell.open,
+            "peers": peers,
+            "logs": counts.logs,
+            "entries": counts.entries,
+            "objects": counts.objects,
+            "missing": counts.missing,
+            "bytes": shell.store().engine().disk_bytes()?,
+            "forks": 0,
+            "contested": 0,
+            "generation": shell.store().generation(),
+        })))
+    };
+    blocking(count).await
+}
+
+/// Runs what reads a lot on a thread where that is fine.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(ApiError::new(500, "bug", format!("a handler ended early: {error}"))),
+    }
+}
+
+/// A time in milliseconds since 1970 UTC, as RFC 3339.
+pub(super) fn rfc3339(milliseconds: i64) -> String {
+    let nanoseconds = i128::from(milliseconds) * 1_000_000;
+    let time = time::OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok();
+    let text = time.and_then(|time| time.format(&time::format_description::well_known::Rfc3339).ok());
+    // Years past 9999 have no such form; whoever signed one gets it back as a number.
+    text.unwrap_or_else(|| milliseconds.to_string())
+}

@@ -1,0 +1,111 @@
+//! Peers and whose logs are kept.
+
+use std::sync::Arc;
+
+use hyper::{Response, StatusCode};
+use madake_log::AuthorId;
+use madake_store::{Change, Peer, Policy};
+use serde_json::{Value, json};
+
+use super::node::blocking;
+use super::{ApiError, Body, Query, full, object, respond};
+use crate::driver::wall_clock;
+use crate::net::Ticket;
+use crate::shell::Shell;
+
+/// A peer's name is at most so many bytes.
+const MAX_NAME: usize = 64;
+
+/// `GET /v1/peers` → per peer `{name, node, peer, addresses, allowed}`
+pub(super) fn list(shell: &Shell) -> Result<Response<Body>, ApiError> {
+    let peers = shell.store().peers()?;
+    let text: String = peers.iter().map(|peer| format!("{}\n", peer_json(peer))).collect();
+    Ok(respond(StatusCode::OK, full(text)))
+}
+
+/// `POST /v1/peers?ticket=T[&name=N]` → the peer. Adding it again changes its name and addresses.
+pub(super) async fn add(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
+    let text = query.need("ticket")?;
+    let ticket: Ticket = text.parse().map_err(|error| {
+        ApiError::usage(format!("`{text}` is no ticket: {error}"))
+            .hint("`madake id` prints one, at the other node")
+    })?;
+    let (node, addresses) = ticket.into_parts();
+    if node == shell.node() {
+        return Err(
+            ApiError::usage("this is this node's own ticket").hint("run `madake id` at the other node")
+        );
+    }
+    let name = query.get("name").map(str::to_owned);
+    blocking(move || {
+        let peers = shell.store().peers()?;
+        let known = peers.iter().find(|peer| peer.node == node);
+        let name = match (name, known) {
+            (Some(name), _) => name,
+            (None, Some(known)) => known.name.clone(),
+            (None, None) => node.to_string()[..8].to_owned(),
+        };
+        check_name(&name)?;
+        if peers.iter().any(|peer| peer.name == name && peer.node != node) {
+            return Err(
+                ApiError::usage(format!("another peer is called `{name}`")).hint("give it another --name")
+            );
+        }
+        let addresses = match known {
+            Some(known) if addresses.is_empty() => known.addresses.clone(),
+            _ => addresses,
+        };
+        let added = known.map_or_else(wall_clock, |known| known.added);
+        let peer = Peer { node, name, addresses, added };
+        shell.store().apply(vec![Change::Peer(peer.clone())])?;
+        Ok(object(&peer_json(&peer)))
+    })
+    .await
+}
+
+/// `DELETE /v1/peers?peer=P` → the peer that was removed
+pub(super) async fn remove(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
+    let (node, _) = shell.resolve_peer(query.need("peer")?)?;
+    blocking(move || {
+        let known = shell.store().peer(node)?;
+        let peer = known.ok_or_else(|| ApiError::not_found(format!("{node} is no peer of this node")))?;
+        shell.store().apply(vec![Change::ForgetPeer(node)])?;
+        let mut value = peer_json(&peer);
+        value["allowed"] = json!(false);
+        Ok(object(&value))
+    })
+    .await
+}
+
+/// `POST /v1/follow?author=A` → `{author, policy}`
+pub(super) async fn follow(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
+    let author: AuthorId = shell.resolve_author(query.need("author")?)?;
+    if let Err(error) = author.check_key() {
+        return Err(ApiError::usage(format!("{author} is no author's key: {error}")));
+    }
+    blocking(move || {
+        shell.store().apply(vec![Change::Policy(author, Policy::Follow)])?;
+        Ok(object(&json!({"author": author.to_string(), "policy": Policy::Follow.as_str()})))
+    })
+    .await
+}
+
+fn peer_json(peer: &Peer) -> Value {
+    json!({
+        "name": peer.name,
+        "node": peer.node.to_string(),
+        "peer": peer.node.to_string(),
+        "addresses": peer.addresses,
+        "allowed": true,
+    })
+}
+
+fn check_name(name: &str) -> Result<(), ApiError> {
+    let fits = (1..=MAX_NAME).contains(&name.len())
+        && !name.chars().any(|c| c.is_control() || c.is_whitespace())
+        && !name.to_ascii_lowercase().starts_with("madake1-");
+    if fits {
+        return Ok(());
+    }
+    Err(ApiError::usage(format!("a peer's name is 1 to {MAX_NAME} bytes without spaces, and no ticket")))
+}

@@ -1,0 +1,219 @@
+//! From what a person types to what is meant.
+
+use madake_log::{AuthorId, LogId, Schema, SeqNum};
+use madake_object::{CommitId, FileName, ObjectId};
+use madake_store::engine::Table;
+use madake_store::{Head, Policy, Read as _, tables};
+
+use super::ApiError;
+use crate::net::{NodeId, Ticket};
+use crate::shell::Shell;
+
+/// A prefix of an id has at least so many digits (`cli.md`).
+const MIN_DIGITS: usize = 6;
+/// Ids that are looked at to see whether a prefix is unique.
+const LOOKED_AT: usize = 8;
+
+impl Shell {
+    /// An author: 64 digits, or the unique beginning of one that is known here.
+    pub(super) fn resolve_author(&self, text: &str) -> Result<AuthorId, ApiError> {
+        if let Ok(author) = text.parse::<AuthorId>() {
+            return Ok(author);
+        }
+        let own = [self.author.id(), self.node()].map(|id| *id.as_bytes());
+        self.resolve_prefix("author", text, &[tables::LOG_HEAD, tables::POLICY], &own)
+            .map(AuthorId::from_bytes)
+    }
+
+    /// A log: `AUTHOR/LOG`, where LOG is a number or a registered schema.
+    pub(super) fn resolve_log(&self, text: &str) -> Result<(AuthorId, LogId), ApiError> {
+        let wrong = || {
+            ApiError::usage(format!("`{text}` is no log")).hint("a log is AUTHOR/LOG; see `madake log list`")
+        };
+        let (author, log) = text.split_once('/').ok_or_else(wrong)?;
+        let author = self.resolve_author(author)?;
+        if let Ok(log) = log.parse::<u64>() {
+            return Ok((author, LogId::new(log)));
+        }
+        let schema: Schema = log.parse().map_err(|_| wrong())?;
+        if schema.is_reserved() {
+            return Ok((author, LogId::COMMIT));
+        }
+        let registered = self.store().registrations(author)?;
+        let newest = registered.into_iter().filter(|(_, other)| *other == schema).max_by_key(|(log, _)| {
+            let head = self.store().log_head(author, *log).ok().flatten();
+            (head.is_some_and(|head| !head.end), head.map(|head| head.seq))
+        });
+        let none = || ApiError::not_found(format!("{author} has no log of `{schema}` here"));
+        newest.map(|(log, _)| (author, log)).ok_or_else(none)
+    }
+
+    /// Entries: `LOG`, `LOG@SEQ` or `LOG@SEQ..SEQ`; without an end, all from the first on.
+    pub(super) fn resolve_entries(
+        &self,
+        text: &str,
+    ) -> Result<(AuthorId, LogId, SeqNum, Option<SeqNum>), ApiError> {
+        let Some((log, range)) = text.rsplit_once('@') else {
+            let (author, log) = self.resolve_log(text)?;
+            return Ok((author, log, SeqNum::FIRST, None));
+        };
+        let (author, log) = self.resolve_log(log)?;
+        let number = |text: &str| {
+            let number = text.parse().ok().and_then(SeqNum::new);
+            number.ok_or_else(|| ApiError::usage(format!("`{text}` is no sequence number: they begin at 1")))
+        };
+        let (from, to) = match range.split_once("..") {
+            None => (number(range)?, number(range)?),
+            Some((from, to)) => (number(from)?, number(to)?),
+        };
+        if from > to {
+            return Err(ApiError::usage(format!("`{range}` runs backwards")));
+        }
+        Ok((author, log, from, Some(to)))
+    }
+
+    /// An object: 64 digits, or the unique beginning of one that is here.
+    pub(super) fn resolve_object(&self, text: &str) -> Result<ObjectId, ApiError> {
+        if let Ok(id) = text.parse() {
+            return Ok(id);
+        }
+        self.resolve_prefix("object", text, &[tables::CONTENT, tables::BLOB], &[]).map(ObjectId::new)
+    }
+
+    /// A commit: 64 digits, or the unique beginning of one that is here.
+    pub(super) fn resolve_commit(&self, text: &str) -> Result<CommitId, ApiError> {
+        if let Ok(id) = text.parse() {
+            return Ok(id);
+        }
+        self.resolve_prefix("commit", text, &[tables::COMMIT], &[]).map(CommitId::new)
+    }
+
+    /// A peer: a ticket, a peer's name, or the unique beginning of its id; with where it may be.
+    pub(super) fn resolve_peer(&self, text: &str) -> Result<(NodeId, Vec<String>), ApiError> {
+        let peers = self.store().peers()?;
+        if text.trim_start().to_ascii_lowercase().starts_with("madake") && text.contains('-') {
+            let ticket: Ticket =
+                text.parse().map_err(|error| ApiError::usage(format!("`{text}` is no ticket: {error}")))?;
+            let (node, mut addresses) = ticket.into_parts();
+            let known = peers.into_iter().find(|peer| peer.node == node);
+            addresses.extend(known.into_iter().flat_map(|peer| peer.addresses));
+            addresses.dedup();
+            return Ok((node, addresses));
+        }
+        let named = peers.iter().find(|peer| peer.name == text);
+        let by_id = || {
+            let begins = text.len() >= MIN_DIGITS && text.bytes().all(|digit| digit.is_ascii_hexdigit());
+            let digits = text.to_ascii_lowercase();
+            let mut found = peers.iter().filter(|peer| begins && peer.node.to_string().starts_with(&digits));
+            found.next().filter(|_| found.next().is_none())
+        };
+        let unknown = || {
+            ApiError::not_found(format!("no peer is called `{text}`"))
+                .hint("`madake peer list` shows them; `madake peer add TICKET` adds one")
+        };
+        let peer = named.or_else(by_id).ok_or_else(unknown)?;
+        Ok((peer.node, peer.addresses.clone()))
+    }
+
+    /// Whose version of `name` is meant: `author`'s, else one's own, else the one followed author's.
+    pub(super) fn resolve_head(&self, name: &str, author: Option<&str>) -> Result<Head, ApiError> {
+        let (name, author) = split_owner(name, author);
+        let parsed: FileName =
+            name.parse().map_err(|error| ApiError::usage(format!("`{name}` is no name: {error}")))?;
+        let authors = match author {
+            Some(author) => vec![self.resolve_author(author)?],
+            None => self.candidates()?,
+        };
+        let mut found = Vec::new();
+        for candidate in authors {
+            found.extend(self.store().head(candidate, &parsed)?);
+            if found.first().is_some_and(|head| head.author == self.author.id()) {
+                break;
+            }
+        }
+        match found.len() {
+            0 => Err(ApiError::not_found(format!("nothing is called `{name}` here")).hint(
+                "`madake head list` shows what is; a payload that is wanted and missing hides its name",
+            )),
+            1 => Ok(found.remove(0)),
+            _ => {
+                let authors: Vec<AuthorId> = found.iter().map(|head| head.author).collect();
+                Err(ApiError::ambiguous(&format!("`{name}`"), &authors))
+            }
+        }
+    }
+
+    /// The heads below `prefix` (whole parts), of one author, chosen as for a single name.
+    pub(super) fn resolve_tree(&self, prefix: &str, author: Option<&str>) -> Result<Vec<Head>, ApiError> {
+        let (prefix, author) = split_owner(prefix.trim_end_matches('/'), author);
+        let authors = match author {
+            Some(author) => vec![self.resolve_author(author)?],
+            None => self.candidates()?,
+        };
+        let mut found: Vec<Vec<Head>> = Vec::new();
+        for candidate in authors {
+            let search = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+            let heads = self.store().heads(candidate, &search)?;
+            if !heads.is_empty() {
+                found.push(heads);
+            }
+            if found.len() == 1 && candidate == self.author.id() {
+                break;
+            }
+        }
+        match found.len() {
+            0 => Err(ApiError::not_found(format!("nothing is below `{prefix}` here"))
+                .hint("`madake head list` shows what is")),
+            1 => Ok(found.remove(0)),
+            _ => {
+                let authors: Vec<AuthorId> = found.iter().map(|heads| heads[0].author).collect();
+                Err(ApiError::ambiguous(&format!("names below `{prefix}`"), &authors))
+            }
+        }
+    }
+
+    /// Oneself first, then the followed authors.
+    fn candidates(&self) -> Result<Vec<AuthorId>, ApiError> {
+        let mut authors = vec![self.author.id()];
+        let policies = self.store().policies()?;
+        let followed = policies.into_iter().filter(|(_, policy)| *policy == Policy::Follow);
+        authors.extend(followed.map(|(author, _)| author).filter(|author| *author != self.author.id()));
+        Ok(authors)
+    }
+
+    fn resolve_prefix(
+        &self,
+        what: &str,
+        text: &str,
+        tables: &[Table],
+        more: &[[u8; 32]],
+    ) -> Result<[u8; 32], ApiError> {
+        if text.len() < MIN_DIGITS || text.len() > 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit())
+        {
+            return Err(ApiError::usage(format!(
+                "`{text}` is no {what}: give its 64 hex digits, or the first {MIN_DIGITS} or more"
+            )));
+        }
+        let mut ids: Vec<[u8; 32]> = Vec::new();
+        for table in tables {
+            ids.extend(self.store().ids_with_prefix(*table, &text.to_ascii_lowercase(), LOOKED_AT)?);
+        }
+        let digits = text.to_ascii_lowercase();
+        ids.extend(more.iter().filter(|id| AuthorId::from_bytes(**id).to_string().starts_with(&digits)));
+        ids.sort_unstable();
+        ids.dedup();
+        match ids.as_slice() {
+            [] => Err(ApiError::not_found(format!("no {what} begins with {text} here"))),
+            [id] => Ok(*id),
+            _ => Err(ApiError::usage(format!("more than one {what} begins with {text}: give more digits"))),
+        }
+    }
+}
+
+/// `~AUTHOR/NAME` is always that author's own.
+fn split_owner<'a>(name: &'a str, author: Option<&'a str>) -> (&'a str, Option<&'a str>) {
+    match name.strip_prefix('~').and_then(|rest| rest.split_once('/')) {
+        Some((owner, name)) => (name, Some(owner)),
+        None => (name, author),
+    }
+}

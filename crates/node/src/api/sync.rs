@@ -1,0 +1,146 @@
+//! Replication with a peer, asked for by a person.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hyper::{Response, StatusCode};
+use madake_log::Schema;
+use madake_sync::wire::{Counts, MAX_SCHEMAS};
+use madake_sync::{EndReason, Plan, Report};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::{ApiError, Body, Query, respond, streamed};
+use crate::net::{DIAL_TIMEOUT, DialError, NodeId};
+use crate::shell::Shell;
+
+/// `POST /v1/sync?peer=P&mode=pull|push|sync[&schema=S…]` → lines `{"progress":…}`, then one line: the result
+///
+/// `{sent, received, refused, missing, rounds, summary_bytes, seconds, peer}`
+pub(super) async fn run(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
+    let (node, addresses) = shell.resolve_peer(query.need("peer")?)?;
+    let (receives, gives) = match query.need("mode")? {
+        "pull" => (true, false),
+        "push" => (false, true),
+        "sync" => (true, true),
+        other => return Err(ApiError::usage(format!("`{other}` is none of pull, push and sync"))),
+    };
+    let mut schemas = BTreeSet::new();
+    for text in query.all("schema") {
+        let schema: Schema =
+            text.parse().map_err(|error| ApiError::usage(format!("`{text}` is no schema: {error}")))?;
+        schemas.insert(schema);
+    }
+    if schemas.len() > MAX_SCHEMAS {
+        return Err(ApiError::usage(format!("at most {MAX_SCHEMAS} schemas can be asked for at a time")));
+    }
+    let plan = Plan { receives, gives, schemas: (!schemas.is_empty()).then_some(schemas) };
+
+    let began = Instant::now();
+    let network =
+        shell.network().await.map_err(|error| ApiError::new(500, "network", error.to_string()))?.clone();
+    let connection =
+        network.endpoint.dial(node, &addresses, DIAL_TIMEOUT).await.map_err(|error| dial_error(&error))?;
+    let (progress, mut seen) = watch::channel(None);
+    let rtt = connection.rtt();
+    let session =
+        tokio::spawn(async move { network.driver.session(connection, true, plan, Some(progress)).await });
+    let (sender, body) = streamed();
+    tokio::spawn(async move {
+        while seen.changed().await.is_ok() {
+            let line = seen.borrow_and_update().as_ref().map(progress_json);
+            if let Some(line) = line {
+                // A client that went away does not end the session: what has begun is of use.
+                let _ = sender.send(format!("{line}\n").into()).await;
+            }
+        }
+        let result = match session.await {
+            Ok((reason, report)) => {
+                shell.note_session(rtt.as_secs_f64() * 1000.0, &reason, &report);
+                result_json(&shell, &reason, &report, began.elapsed().as_secs_f64())
+            }
+            Err(error) => Err(ApiError::new(500, "bug", format!("the session ended early: {error}"))),
+        };
+        let line = result.unwrap_or_else(|error| error.to_json());
+        let _ = sender.send(format!("{line}\n").into()).await;
+    });
+    Ok(respond(StatusCode::OK, body))
+}
+
+fn result_json(shell: &Shell, reason: &EndReason, report: &Report, seconds: f64) -> Result<Value, ApiError> {
+    match reason {
+        EndReason::Finished => {}
+        EndReason::NotKnown => {
+            return Err(ApiError::new(403, "not-known", "the peer does not know this node")
+                .hint(format!("its owner has to type: madake peer add {}", shell.ticket())));
+        }
+        EndReason::StoreFailed(_) => {
+            return Err(ApiError::new(500, "store", reason.to_string())
+                .hint("what was acknowledged is kept; free some space or mend the disk, and try again"));
+        }
+        other => {
+            let kept = report.received.entries + report.received.objects + report.received.payloads;
+            let message = if kept > 0 {
+                format!(
+                    "{other}; {} entries and {} objects that came before it are kept",
+                    report.received.entries, report.received.objects
+                )
+            } else {
+                other.to_string()
+            };
+            return Err(ApiError::new(502, "interrupted", message)
+                .hint("type the command again: it goes on where this one ended"));
+        }
+    }
+    let (peer, me) = (report.peer, shell.node());
+    let refusal = |refusal: &madake_sync::wire::Refusal, from: NodeId| json!({"what": refusal.what.as_str(), "id": refusal.id, "from": from.to_string(), "reason": refusal.reason});
+    let refused: Vec<Value> = (report.refusals.iter().map(|r| refusal(r, peer)))
+        .chain(report.refusals_by_peer.iter().map(|r| refusal(r, me)))
+        .collect();
+    let missing: Vec<Value> = (report.missing.iter())
+        .map(|m| json!({"what": m.what.as_str(), "id": m.id, "from": peer.to_string(), "reason": m.reason}))
+        .collect();
+    Ok(json!({
+        "peer": peer.to_string(),
+        "sent": counts_json(&report.sent),
+        "received": counts_json(&report.received),
+        "refused": refused,
+        "refused_count": report.refused + report.refused_by_peer,
+        "missing": missing,
+        "rounds": report.rounds,
+        "summary_bytes": report.summary_bytes,
+        "seconds": seconds,
+        "clock_difference_ms": report.clock_difference,
+    }))
+}
+
+fn progress_json(report: &Report) -> Value {
+    json!({"progress": {
+        "sent": counts_json(&report.sent),
+        "received": counts_json(&report.received),
+        "offered": {"authors": report.offered.authors, "entries": report.offered.entries},
+    }})
+}
+
+pub(crate) fn counts_json(counts: &Counts) -> Value {
+    json!({
+        "entries": counts.entries,
+        "payloads": counts.payloads,
+        "objects": counts.objects,
+        "bytes": counts.bytes,
+    })
+}
+
+fn dial_error(error: &DialError) -> ApiError {
+    match error {
+        DialError::NoAddresses { .. } => ApiError::unreachable(error.to_string()).hint(
+            "`madake id`, while the other node runs, prints a ticket with addresses: madake peer add TICKET",
+        ),
+        DialError::Ourselves => ApiError::usage(error.to_string()),
+        DialError::Impostor { .. } => ApiError::new(502, "impostor", error.to_string())
+            .hint("another node has its address now: ask its owner for a new ticket"),
+        _ => ApiError::unreachable(error.to_string())
+            .hint("is it running? `madake id` there shows where; `madake peer add TICKET` tells us"),
+    }
+}

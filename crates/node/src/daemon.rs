@@ -1,0 +1,200 @@
+//! A node that runs until it is told to stop: peers over QUIC, the owner over the control socket.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use http_body_util::BodyExt as _;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use madake_sync::{EndReason, Plan};
+use serde_json::{Value, json};
+use tokio::net::UnixListener;
+use tokio::sync::{Semaphore, broadcast};
+
+use crate::api;
+use crate::client::socket_path;
+use crate::home::{Home, SOCKET};
+use crate::link::close;
+use crate::net::{Connection, NodeId};
+use crate::shell::{GOODBYE, NetworkError, Shell};
+
+/// A peer that broke the protocol is not talked to for so long.
+const HOLD_OFF: Duration = Duration::from_secs(30);
+/// Sessions with peers at a time.
+const MAX_SESSIONS: usize = 256;
+/// Events that a slow reader may be behind.
+const EVENTS: usize = 256;
+/// Requests of the owner at a time.
+const MAX_REQUESTS: usize = 64;
+
+/// A running daemon.
+pub struct Daemon {
+    shell: Arc<Shell>,
+    control: UnixListener,
+    socket: PathBuf,
+    owner: u32,
+    held_off: Mutex<BTreeMap<NodeId, Instant>>,
+    events: broadcast::Sender<Value>,
+}
+
+/// Why a daemon does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DaemonError {
+    /// No socket for peers.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// No socket for the owner.
+    #[error("can't make the control socket {}: {source}", .path.display())]
+    Control {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+}
+
+impl Daemon {
+    /// Binds both sockets. Peers can connect from now on, and are talked to once [`run`](Self::run) runs.
+    pub fn start(home: Home, listen: SocketAddr, open: bool) -> Result<Self, DaemonError> {
+        let socket = home.path.join(SOCKET);
+        let failed = |source| DaemonError::Control { path: socket.clone(), source };
+        let owner = std::fs::metadata(&home.path).map_err(failed)?.uid();
+        let shell = Arc::new(Shell::listen(home, listen, open)?);
+        // We have the lock, so a socket that is there belongs to nobody any more.
+        match std::fs::remove_file(&socket) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => {}
+        }
+        let (path, _folder) = socket_path(&shell.home.path).map_err(failed)?;
+        let control = UnixListener::bind(path).map_err(failed)?;
+        std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        let (events, _) = broadcast::channel(EVENTS);
+        Ok(Self { shell, control, socket, owner, held_off: Mutex::default(), events })
+    }
+
+    /// What happens from now on, as JSON objects with an `event`. Who reads too slowly misses some.
+    pub fn events(&self) -> broadcast::Receiver<Value> {
+        self.events.subscribe()
+    }
+
+    /// What the daemon has open.
+    pub fn shell(&self) -> &Arc<Shell> {
+        &self.shell
+    }
+
+    /// Serves peers and the owner until `stop` is done, then says goodbye to both.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let daemon = Arc::new(self);
+        let peers = tokio::spawn(daemon.clone().serve_peers());
+        let owner = tokio::spawn(daemon.clone().serve_owner());
+        stop.await;
+        owner.abort();
+        peers.abort();
+        let _ = std::fs::remove_file(&daemon.socket);
+        if let Ok(network) = daemon.shell.network().await {
+            network.endpoint.close(close::STOPPING, "stopping");
+            network.endpoint.wait_idle(GOODBYE).await;
+        }
+    }
+
+    async fn serve_peers(self: Arc<Self>) {
+        let Ok(network) = self.shell.network().await else { return };
+        let slots = Arc::new(Semaphore::new(MAX_SESSIONS));
+        while let Some(incoming) = network.endpoint.accept().await {
+            let (daemon, slots) = (self.clone(), slots.clone());
+            tokio::spawn(async move {
+                let address = incoming.remote_address();
+                match incoming.handshake().await {
+                    Ok(connection) => match slots.try_acquire_owned() {
+                        Ok(slot) => {
+                            daemon.serve_peer(connection).await;
+                            drop(slot);
+                        }
+                        Err(_) => connection.close(close::HELD_OFF, "too many sessions"),
+                    },
+                    Err(error) => tracing::debug!(%address, %error, "a handshake failed"),
+                }
+            });
+        }
+    }
+
+    async fn serve_peer(&self, connection: Connection) {
+        let peer = connection.peer();
+        let known = self.shell.open || matches!(self.shell.store().peer(peer), Ok(Some(_)));
+        if !known {
+            let address = connection.remote_address().to_string();
+            let event = json!({"event": "turned-away", "peer": peer.to_string(), "address": address});
+            let _ = self.events.send(event);
+            connection.close(close::NOT_KNOWN, "not known");
+            return;
+        }
+        if self.is_held_off(peer) {
+            connection.close(close::HELD_OFF, "held off");
+            return;
+        }
+        let Ok(network) = self.shell.network().await else { return };
+        let plan = Plan { receives: true, gives: true, schemas: None };
+        let rtt = connection.rtt().as_secs_f64() * 1000.0;
+        let (reason, report) = network.driver.session(connection, false, plan, None).await;
+        if let EndReason::PeerMisbehaved(what) = &reason {
+            tracing::warn!(%peer, what, "a peer broke the protocol and is held off");
+            let mut held_off = self.held_off.lock().unwrap_or_else(PoisonError::into_inner);
+            held_off.retain(|_, until| *until > Instant::now());
+            held_off.insert(peer, Instant::now() + HOLD_OFF);
+        }
+        self.shell.note_session(rtt, &reason, &report);
+        let _ = self.events.send(json!({
+            "event": "session",
+            "peer": peer.to_string(),
+            "reason": reason.to_string(),
+            "sent": api::counts_json(&report.sent),
+            "received": api::counts_json(&report.received),
+            "refused": report.refused + report.refused_by_peer,
+            "missing": report.missing.len(),
+        }));
+    }
+
+    fn is_held_off(&self, peer: NodeId) -> bool {
+        let held_off = self.held_off.lock().unwrap_or_else(PoisonError::into_inner);
+        held_off.get(&peer).is_some_and(|until| *until > Instant::now())
+    }
+
+    async fn serve_owner(self: Arc<Self>) {
+        let slots = Arc::new(Semaphore::new(MAX_REQUESTS));
+        loop {
+            let Ok(slot) = slots.clone().acquire_owned().await else { return };
+            let socket = match self.control.accept().await {
+                Ok((socket, _)) => socket,
+                Err(error) => {
+                    tracing::error!(%error, "the control socket does not accept");
+                    return;
+                }
+            };
+            if !socket.peer_cred().is_ok_and(|peer| peer.uid() == self.owner) {
+                tracing::warn!("somebody who is not the owner came to the control socket");
+                continue;
+            }
+            let shell = self.shell.clone();
+            tokio::spawn(async move {
+                let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
+                    let request = request.map(|body| body.map_err(Into::into).boxed());
+                    let answer = api::handle(shell.clone(), request);
+                    async { Ok::<_, std::convert::Infallible>(answer.await) }
+                });
+                let served = hyper::server::conn::http1::Builder::new()
+                    .half_close(true)
+                    .serve_connection(TokioIo::new(socket), service)
+                    .await;
+                if let Err(error) = served {
+                    tracing::debug!(%error, "a control connection ended early");
+                }
+                drop(slot);
+            });
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! The one loop that drives the protocol: inputs in, outputs carried out.
+//!
+//! It has a thread of its own, since the node reads the store while it decides. Writes go to another
+//! thread, which makes one durable round of all that wait; their outcomes come back as inputs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use madake_store::{Change, Outcome, Store, StoreError};
+use madake_sync::wire::Class;
+use madake_sync::{Config, EndReason, Input, Node, Now, Output, Plan, Report, SessionId, Token};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use crate::link::{CREDIT, Checkers, Link, QUEUE, close};
+use crate::net::Connection;
+
+/// Inputs that may wait for the loop.
+const EVENTS: usize = 256;
+/// How long a dialled peer may take to open the control stream.
+const OPENING: Duration = Duration::from_secs(10);
+/// How long the last frames of a session may take to be acknowledged before its connection is closed.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// The loop's other end: starts sessions. Clones drive the same loop.
+#[derive(Clone)]
+pub struct Driver {
+    events: mpsc::Sender<Event>,
+    next_session: Arc<AtomicU64>,
+    store: Arc<Store>,
+    checkers: Arc<Checkers>,
+}
+
+/// What comes to the loop.
+pub(crate) enum Event {
+    /// Something for the node.
+    Input(Input),
+    /// A session begins.
+    Open(Box<Opening>),
+}
+
+/// A session about to begin: its streams, and where its end is told.
+pub(crate) struct Opening {
+    link: Link,
+    initiator: bool,
+    plan: Plan,
+    control: (quinn::SendStream, quinn::RecvStream),
+    progress: Option<watch::Sender<Option<Report>>>,
+    ended: oneshot::Sender<(EndReason, Report)>,
+}
+
+/// A session that is under way, as the loop knows it.
+struct Open {
+    link: Link,
+    queues: [mpsc::Sender<Vec<u8>>; 4],
+    writers: Vec<tokio::task::JoinHandle<()>>,
+    progress: Option<watch::Sender<Option<Report>>>,
+    ended: oneshot::Sender<(EndReason, Report)>,
+}
+
+type Applied = (Token, Result<Vec<Outcome>, StoreError>);
+
+impl Driver {
+    /// Starts the loop and its writer, on threads of their own; they end when the last clone is gone.
+    pub fn start(config: Config, store: Arc<Store>) -> Self {
+        let (events, inbox) = mpsc::channel(EVENTS);
+        let checkers = Arc::new(Checkers::default());
+        let driver = Self { events, next_session: Arc::default(), store: store.clone(), checkers };
+        let runtime = tokio::runtime::Handle::current();
+        std::thread::spawn(move || runtime.block_on(drive(Node::new(config), store, inbox)));
+        driver
+    }
+
+    /// Runs a session over this connection to its end.
+    ///
+    /// `progress` is told how far it is. Dropping the future does not end the session.
+    pub async fn session(
+        &self,
+        connection: Connection,
+        initiator: bool,
+        plan: Plan,
+        progress: Option<watch::Sender<Option<Report>>>,
+    ) -> (EndReason, Report) {
+        let peer = connection.peer();
+        let lost = |reason: EndReason| (reason, Report::empty(peer));
+        let session = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
+        let link = Link {
+            session,
+            connection: connection.clone(),
+            events: self.events.clone(),
+            credit: Arc::new(Semaphore::new(CREDIT)),
+            store: self.store.clone(),
+            checkers: self.checkers.clone(),
+        };
+        let streams = async {
+            if initiator { connection.quinn().open_bi().await } else { connection.quinn().accept_bi().await }
+        };
+        let control = match tokio::time::timeout(OPENING, streams).await {
+            Ok(Ok(control)) => control,
+            Ok(Err(error)) => return lost(EndReason::ConnectionLost(error.to_string())),
+            Err(_) => {
+                connection.close(close::SILENT, "no control stream");
+                return lost(EndReason::PeerStalled(OPENING.as_secs()));
+            }
+        };
+        let (ended, end) = oneshot::channel();
+        let opening = Opening { link, initiator, plan, control, progress, ended };
+        if self.events.send(Event::Open(Box::new(opening))).await.is_err() {
+            return lost(EndReason::ConnectionLost("this node is stopping".into()));
+        }
+        end.await.unwrap_or_else(|_| lost(EndReason::ConnectionLost("this node is stopping".into())))
+    }
+}
+
+async fn drive(mut node: Node, store: Arc<Store>, mut inbox: mpsc::Receiver<Event>) {
+    let began = Instant::now();
+    // Both are bounded by the credit of the open sessions: a frame is written once, and only after its
+    // bytes were taken out of the credit.
+    let (writes, to_write) = mpsc::unbounded_channel();
+    let (written, mut applied) = mpsc::unbounded_channel();
+    let writer_store = store.clone();
+    std::thread::spawn(move || write(&writer_store, to_write, &written));
+
+    let mut open: BTreeMap<SessionId, Open> = BTreeMap::new();
+    loop {
+        let timeout = node.poll_timeout().map(|at| tokio::time::Instant::from_std(began + at));
+        let tick = async {
+            match timeout {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let input = tokio::select! {
+            biased;
+            Some((token, outcomes)) = applied.recv() => Input::Applied { token, outcomes },
+            event = inbox.recv() => match event {
+                Some(Event::Input(input)) => input,
+                Some(Event::Open(opening)) => begin(*opening, &mut open),
+                None => break,
+            },
+            () = tick => Input::Tick,
+        };
+        node.handle(now(began), input, &*store);
+        while let Some(output) = node.poll_output() {
+            if let Some(lost) = carry_out(output, &mut open, &writes) {
+                node.handle(now(began), lost, &*store);
+            }
+        }
+    }
+}
+
+/// Starts a session's tasks.
+fn begin(opening: Opening, open: &mut BTreeMap<SessionId, Open>) -> Input {
+    let Opening { link, initiator, plan, control: (send, recv), progress, ended } = opening;
+    let (session, peer) = (link.session, link.connection.peer());
+    let (control, control_queue) = mpsc::channel(QUEUE);
+    let (system, system_queue) = mpsc::channel(QUEUE);
+    let (user, user_queue) = mpsc::channel(QUEUE);
+    let (content, content_queue) = mpsc::channel(QUEUE);
+    let writers = vec![
+        tokio::spawn(link.clone().write_control(send, control_queue)),
+        tokio::spawn(link.clone().write_class(Class::System, system_queue)),
+        tokio::spawn(link.clone().write_class(Class::User, user_queue)),
+        tokio::spawn(link.clone().write_class(Class::Content, content_queue)),
+    ];
+    tokio::spawn(link.clone().read_control(recv));
+    tokio::spawn(link.clone().accept_classes());
+    tokio::spawn(link.clone().accept_gets());
+    let queues = [control, system, user, content];
+    open.insert(session, Open { link, queues, writers, progress, ended });
+    Input::Opened { session, peer, initiator, plan }
+}
+
+/// Does what the node says. What comes back is an input that follows from it at once.
+fn carry_out(
+    output: Output,
+    open: &mut BTreeMap<SessionId, Open>,
+    writes: &mpsc::UnboundedSender<(Token, Vec<Change>)>,
+) -> Option<Input> {
+    match output {
+        Output::Send { session, class, frame } => {
+            let queue = &open.get(&session)?.queues[class as usize];
+            queue.try_send(frame).err()?;
+            let reason = EndReason::ConnectionLost("the peer does not read what we send".into());
+            Some(Input::Closed { session, reason })
+        }
+        Output::Apply { token, changes } => {
+            // The writer goes only after the loop.
+            let _ = writes.send((token, changes));
+            None
+        }
+        Output::Fetch { session, id, size } => {
+            tokio::spawn(open.get(&session)?.link.clone().fetch(id, size));
+            None
+        }
+        Output::Consumed { session, bytes } => {
+            open.get(&session)?.link.credit.add_permits(bytes as usize);
+            None
+        }
+        Output::Progress { session, report } => {
+            if let Some(progress) = &open.get(&session)?.progress {
+                progress.send_replace(Some(report));
+            }
+            None
+        }
+        Output::Ended { session, reason, report } => {
+            let Open { link, queues, writers, progress, ended } = open.remove(&session)?;
+            drop((queues, progress)); // the writers finish their streams
+            link.credit.close(); // and the readers stop
+            tracing::debug!(peer = %report.peer, %reason, "a session ended");
+            tokio::spawn(async move {
+                let (code, words) = last_words(&reason);
+                if code != close::STORE_FAILED {
+                    let all = async {
+                        for writer in writers {
+                            let _ = writer.await;
+                        }
+                    };
+                    let _ = tokio::time::timeout(LAST_WORDS, all).await;
+                }
+                link.connection.close(code, &words);
+                let _ = ended.send((reason, report));
+            });
+            None
+        }
+    }
+}
+
+/// Makes writes durable, all that wait in one round, in their order.
+fn write(
+    store: &Store,
+    mut to_write: mpsc::UnboundedReceiver<(Token, Vec<Change>)>,
+    written: &mpsc::UnboundedSender<Applied>,
+) {
+    while let Some(first) = to_write.blocking_recv() {
+        let (mut tokens, mut groups) = (vec![first.0], vec![first.1]);
+        while let Ok((token, changes)) = to_write.try_recv() {
+            tokens.push(token);
+            groups.push(changes);
+        }
+        for applied in tokens.into_iter().zip(store.apply_all(groups)) {
+            if written.send(applied).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// What a peer is told when its connection is closed.
+fn last_words(reason: &EndReason) -> (u32, String) {
+    match reason {
+        EndReason::Finished => (close::DONE, String::new()),
+        EndReason::PeerMisbehaved(what) => (close::MISBEHAVED, format!("you broke the protocol: {what}")),
+        EndReason::PeerStalled(_) => (close::SILENT, "you were silent for too long".into()),
+        EndReason::StoreFailed(_) => (close::STORE_FAILED, "our store failed".into()),
+        _ => (close::DONE, String::new()),
+    }
+}
+
+fn now(began: Instant) -> Now {
+    Now { monotonic: began.elapsed(), wall: wall_clock() }
+}
+
+/// Milliseconds since 1970 UTC.
+pub fn wall_clock() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,464 @@
+//! The home folder: keys, store, configuration, and the lock that keeps a second process out.
+//!
+//! `config.toml` is written last when a home is made, so a folder that has one is whole.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use data_encoding::HEXLOWER;
+use madake_log::AuthorKey;
+use madake_store::engine::{EngineError, JournalEngine, JournalOptions};
+use madake_store::{Change, META_EPOCH, Store, StoreError, StoreRows};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+/// The configuration's file in a home.
+pub const CONFIG: &str = "config.toml";
+/// The key that is the node's identity towards other nodes.
+pub const NODE_KEY: &str = "node.key";
+/// The key with which the first author's entries are signed.
+pub const AUTHOR_KEY: &str = "author.key";
+/// What the home looked like when its store epoch was made.
+pub const MARKER: &str = "home.marker";
+/// Held by the process that has the store open.
+pub const LOCK: &str = "lock";
+/// Where the control API listens while a daemon runs.
+pub const SOCKET: &str = "control.sock";
+/// The port that a node listens on unless told otherwise: MADA on a telephone.
+pub const DEFAULT_LISTEN: &str = "[::]:6232";
+
+/// What is written in front of a key's hex digits, so that a key file is known by its look.
+const KEY_PREFIX: &str = "madake-key-1 ";
+
+/// An open home: this process has its lock.
+#[derive(Debug)]
+pub struct Home {
+    /// The folder.
+    pub path: PathBuf,
+    /// What `config.toml` says.
+    pub config: Config,
+    /// The node's key.
+    pub node_key: Arc<AuthorKey>,
+    /// The author's key.
+    pub author_key: Arc<AuthorKey>,
+    /// Everything that is kept.
+    pub store: Arc<Store>,
+    /// Whether the folder turned out to be a copy or a restored backup, and got a new store epoch.
+    pub copied: bool,
+    _lock: HomeLock,
+}
+
+/// `config.toml`.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// What the owner calls this node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nick: Option<String>,
+    /// `host:port` to listen on, [`DEFAULT_LISTEN`] if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
+    /// `host:port` under which others reach this node, put into its ticket instead of the bound address.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub advertise: Vec<String>,
+    /// Whose logs are kept.
+    pub keep: Keep,
+}
+
+/// Whose logs a node keeps.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Keep {
+    /// Its own and those of followed authors.
+    #[default]
+    Followed,
+    /// Everybody's: a relay.
+    All,
+}
+
+/// Why a home could not be made or opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HomeError {
+    /// There is a home already.
+    #[error("there is a home in {} already", .0.display())]
+    Exists(PathBuf),
+    /// Making a home was begun there and not finished.
+    #[error("{} holds a part of a home: an `init` that did not finish, or a `config.toml` that was lost", .0.display())]
+    Partial(PathBuf),
+    /// There is no home.
+    #[error("there is no home in {}", .0.display())]
+    Missing(PathBuf),
+    /// The folder is there and holds something else.
+    #[error("{} is not empty, and not a home", .0.display())]
+    Occupied(PathBuf),
+    /// Another process has the home open.
+    #[error("{} is in use by process {}", .path.display(), .process.as_deref().unwrap_or("(unknown)"))]
+    InUse {
+        /// The home.
+        path: PathBuf,
+        /// The process's number, if it wrote it down.
+        process: Option<String>,
+    },
+    /// The system refused something.
+    #[error("can't {doing} {}: {source}", .path.display())]
+    Io {
+        /// What was tried.
+        doing: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// `config.toml` has a mistake.
+    #[error("a mistake in {}: {message}", .path.display())]
+    Config {
+        /// The file.
+        path: PathBuf,
+        /// Which, with its line.
+        message: String,
+    },
+    /// A key file does not hold a key.
+    #[error("{} does not hold a key", .0.display())]
+    BadKey(PathBuf),
+    /// A key file can be read by others.
+    #[error("{} can be read by others (mode {mode:03o})", .path.display())]
+    OpenKey {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The store could not be opened.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system has no randomness to give.
+    #[error("the system gives no random bytes: {0}")]
+    Random(getrandom::Error),
+}
+
+impl HomeError {
+    /// What to type next, if something helps.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            HomeError::Exists(_) => {
+                "`madake id` shows who it is; another folder can be named with --home".into()
+            }
+            HomeError::Partial(path) => {
+                format!("if nothing in it matters, remove {} and run `madake init` again", path.display())
+            }
+            HomeError::Missing(_) => "`madake init` makes one, `madake serve` too".into(),
+            HomeError::Occupied(_) => "name an empty or new folder with --home".into(),
+            HomeError::InUse { .. } => "wait for the other command, or stop that process".into(),
+            HomeError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                "check who owns the folder, or name another one with --home".into()
+            }
+            HomeError::Config { .. } => "known settings: nick, listen, advertise, keep".into(),
+            HomeError::OpenKey { path, .. } => format!("chmod 600 {}", path.display()),
+            HomeError::Engine(EngineError::DiskFull { .. }) => "free some space and try again".into(),
+            HomeError::Engine(EngineError::Corrupt { .. }) => {
+                "keep a copy of the folder before anything else; what other nodes hold can be pulled again"
+                    .into()
+            }
+            _ => return None,
+        })
+    }
+}
+
+impl Home {
+    /// Whether there is a home in this folder.
+    pub fn exists(path: &Path) -> bool {
+        path.join(CONFIG).exists()
+    }
+
+    /// Makes a home: the folder, two keys, an empty store, a configuration. Refuses to touch one that is there.
+    pub fn init(path: &Path, config: Config) -> Result<Home, HomeError> {
+        if Self::exists(path) {
+            return Err(HomeError::Exists(path.into()));
+        }
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io("make", path))?;
+        let mut names = Vec::new();
+        for item in std::fs::read_dir(path).map_err(io("read", path))? {
+            names.push(item.map_err(io("read", path))?.file_name());
+        }
+        if names.iter().any(|name| [NODE_KEY, AUTHOR_KEY, LOCK].iter().any(|ours| name == ours)) {
+            return Err(HomeError::Partial(path.into()));
+        }
+        if !names.is_empty() {
+            return Err(HomeError::Occupied(path.into()));
+        }
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
+            .map_err(io("set the mode of", path))?;
+        let lock =
+            HomeLock::take(path)?.ok_or_else(|| HomeError::InUse { path: path.into(), process: None })?;
+        let node_key = make_key(&path.join(NODE_KEY))?;
+        let author_key = make_key(&path.join(AUTHOR_KEY))?;
+        let options = JournalOptions::create(random()?, random()?);
+        let store = open_store(path, &options)?;
+        write_new(&path.join(MARKER), marker(path)?.as_bytes(), 0o600)?;
+        let text = toml::to_string(&config)
+            .map_err(|error| HomeError::Config { path: path.join(CONFIG), message: error.to_string() })?;
+        write_new(&path.join(CONFIG), text.as_bytes(), 0o644)?;
+        sync_folder(path)?;
+        Ok(Home { path: path.into(), config, node_key, author_key, store, copied: false, _lock: lock })
+    }
+
+    /// Opens a home whose lock was taken.
+    ///
+    /// A folder that is not where its marker says (a copy, a restored backup) gets a new store epoch
+    /// first, so that peers do not take what it says for the state that they know.
+    pub fn open(path: &Path, lock: HomeLock) -> Result<Home, HomeError> {
+        if !Self::exists(path) {
+            return Err(HomeError::Missing(path.into()));
+        }
+        let config_path = path.join(CONFIG);
+        let text = std::fs::read_to_string(&config_path).map_err(io("read", &config_path))?;
+        let config: Config = toml::from_str(&text).map_err(|error| HomeError::Config {
+            path: config_path,
+            message: error.to_string().trim_end().to_owned(),
+        })?;
+        let node_key = read_key(&path.join(NODE_KEY))?;
+        let author_key = read_key(&path.join(AUTHOR_KEY))?;
+        let store = open_store(path, &JournalOptions::existing())?;
+        let marker_path = path.join(MARKER);
+        let found = match std::fs::read_to_string(&marker_path) {
+            Ok(found) => Some(found),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => return Err(io("read", &marker_path)(error)),
+        };
+        let copied = !found.is_some_and(|found| marker_fits(path, &found));
+        if copied {
+            let epoch: [u8; 16] = random()?;
+            store.apply(vec![Change::Meta(META_EPOCH, epoch.to_vec())])?;
+            replace(&marker_path, marker(path)?.as_bytes(), 0o600)?;
+        }
+        Ok(Home { path: path.into(), config, node_key, author_key, store, copied, _lock: lock })
+    }
+}
+
+/// The lock of a home; given up when dropped, or when the process ends, however it ends.
+#[derive(Debug)]
+pub struct HomeLock(#[expect(dead_code, reason = "held, not used")] File);
+
+impl HomeLock {
+    /// Takes the lock if nobody has it. The home's folder must be there.
+    pub fn take(home: &Path) -> Result<Option<HomeLock>, HomeError> {
+        let path = home.join(LOCK);
+        let open =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let mut file = open.map_err(io("open", &path))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
+            Err(std::fs::TryLockError::Error(error)) => return Err(io("lock", &path)(error)),
+        }
+        file.set_len(0).map_err(io("write", &path))?;
+        file.rewind().map_err(io("write", &path))?;
+        write!(file, "{}", std::process::id()).map_err(io("write", &path))?;
+        Ok(Some(HomeLock(file)))
+    }
+
+    /// The number of the process that has the lock, as it wrote it down.
+    pub fn holder(home: &Path) -> Option<String> {
+        let mut text = String::new();
+        File::open(home.join(LOCK)).ok()?.take(20).read_to_string(&mut text).ok()?;
+        (!text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit())).then_some(text)
+    }
+}
+
+/// Random bytes of the system.
+pub fn random<const N: usize>() -> Result<[u8; N], HomeError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(HomeError::Random)?;
+    Ok(bytes)
+}
+
+fn open_store(path: &Path, options: &JournalOptions) -> Result<Arc<Store>, HomeError> {
+    let engine = JournalEngine::open(path, options, Arc::new(StoreRows))?;
+    let recovery = engine.recovery();
+    if let Some(cut) = &recovery.cut {
+        tracing::warn!(
+            segment = cut.segment,
+            offset = cut.offset,
+            bytes = cut.bytes,
+            "an earlier process ended while it wrote: its unacknowledged last batch was dropped"
+        );
+    }
+    Ok(Arc::new(Store::new(Arc::new(engine))))
+}
+
+fn make_key(path: &Path) -> Result<Arc<AuthorKey>, HomeError> {
+    let seed = Zeroizing::new(random::<32>()?);
+    let text = Zeroizing::new(format!("{KEY_PREFIX}{}\n", HEXLOWER.encode(&*seed)));
+    write_new(path, text.as_bytes(), 0o600)?;
+    Ok(Arc::new(AuthorKey::from_seed(*seed)))
+}
+
+fn read_key(path: &Path) -> Result<Arc<AuthorKey>, HomeError> {
+    let mut file = File::open(path).map_err(io("open", path))?;
+    let mode = file.metadata().map_err(io("look at", path))?.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(HomeError::OpenKey { path: path.into(), mode });
+    }
+    let mut text = Zeroizing::new(String::new());
+    file.read_to_string(&mut text).map_err(io("read", path))?;
+    let bad = || HomeError::BadKey(path.into());
+    let digits = text.trim_end().strip_prefix(KEY_PREFIX).ok_or_else(bad)?;
+    let bytes = Zeroizing::new(HEXLOWER.decode(digits.as_bytes()).map_err(|_| bad())?);
+    let seed = Zeroizing::new(<[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| bad())?);
+    Ok(Arc::new(AuthorKey::from_seed(*seed)))
+}
+
+/// What `home.marker` holds.
+#[derive(Serialize, Deserialize, Eq, PartialEq)]
+struct Marker {
+    device: u64,
+    inode: u64,
+    /// Nanoseconds since 1970 at which the folder was made, where the file system knows.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    born: Option<u64>,
+    machine: String,
+    nonce: String,
+}
+
+fn marker(path: &Path) -> Result<String, HomeError> {
+    let mut marker = marker_of(path)?;
+    marker.nonce = HEXLOWER.encode(&random::<16>()?);
+    toml::to_string(&marker)
+        .map_err(|error| HomeError::Config { path: path.join(MARKER), message: error.to_string() })
+}
+
+fn marker_fits(path: &Path, found: &str) -> bool {
+    let Ok(found) = toml::from_str::<Marker>(found) else { return false };
+    marker_of(path).is_ok_and(|now| Marker { nonce: found.nonce.clone(), ..now } == found)
+}
+
+fn marker_of(path: &Path) -> Result<Marker, HomeError> {
+    let folder = std::fs::metadata(path).map_err(io("look at", path))?;
+    let born = folder.created().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    Ok(Marker {
+        device: folder.dev(),
+        inode: folder.ino(),
+        born: born.and_then(|born| u64::try_from(born.as_nanos()).ok()),
+        machine: std::fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned(),
+        nonce: String::new(),
+    })
+}
+
+/// Writes a file that must not be there, and syncs it.
+fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), HomeError> {
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(io("make", path))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io("write", path))
+}
+
+/// Writes a file aside, syncs it, and puts it in the place of the old one.
+fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), HomeError> {
+    let aside = path.with_extension("new");
+    match std::fs::remove_file(&aside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io("remove", &aside)(error)),
+        _ => {}
+    }
+    write_new(&aside, bytes, mode)?;
+    std::fs::rename(&aside, path).map_err(io("rename", &aside))?;
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
+fn sync_folder(path: &Path) -> Result<(), HomeError> {
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(io("sync", path))
+}
+
+fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HomeError {
+    let path = path.to_path_buf();
+    move |source| HomeError::Io { doing, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use madake_store::Read as _;
+
+    use super::*;
+
+    fn lock(path: &Path) -> HomeLock {
+        HomeLock::take(path).unwrap().unwrap()
+    }
+
+    #[test]
+    fn a_home_is_made_once_and_opens_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("home");
+        let made = Home::init(&path, Config { nick: Some("bo".into()), ..Config::default() }).unwrap();
+        let (node, author) = (made.node_key.author(), made.author_key.author());
+        let epoch = made.store.epoch().unwrap();
+        assert!(HomeLock::take(&path).unwrap().is_none(), "its lock is held");
+        drop(made);
+        assert!(matches!(Home::init(&path, Config::default()), Err(HomeError::Exists(_))));
+        let again = Home::open(&path, lock(&path)).unwrap();
+        assert_eq!((again.node_key.author(), again.author_key.author()), (node, author));
+        assert_eq!(again.store.epoch().unwrap(), epoch);
+        assert_eq!(again.config.nick.as_deref(), Some("bo"));
+        assert!(!again.copied);
+        assert_ne!(node, author);
+        for (name, mode) in [("", 0o700), (NODE_KEY, 0o600), (AUTHOR_KEY, 0o600), (LOCK, 0o600)] {
+            let found = std::fs::metadata(path.join(name)).unwrap().mode() & 0o777;
+            assert_eq!(found, mode, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_copy_gets_a_new_epoch_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, copy) = (folder.path().join("home"), folder.path().join("copy"));
+        let epoch = Home::init(&path, Config::default()).unwrap().store.epoch().unwrap();
+        let copied = std::process::Command::new("cp").arg("-a").arg(&path).arg(&copy).status().unwrap();
+        assert!(copied.success());
+        let opened = Home::open(&copy, lock(&copy)).unwrap();
+        assert!(opened.copied);
+        let new_epoch = opened.store.epoch().unwrap();
+        assert_ne!(new_epoch, epoch);
+        drop(opened);
+        let again = Home::open(&copy, lock(&copy)).unwrap();
+        assert!(!again.copied);
+        assert_eq!(again.store.epoch().unwrap(), new_epoch);
+    }
+
+    #[test]
+    fn what_is_not_a_home_is_not_touched() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(matches!(Home::open(folder.path(), lock(folder.path())), Err(HomeError::Missing(_))));
+        assert!(matches!(Home::init(folder.path(), Config::default()), Err(HomeError::Partial(_))));
+        let other = tempfile::tempdir().unwrap();
+        std::fs::write(other.path().join("thesis.txt"), "x").unwrap();
+        assert!(matches!(Home::init(other.path(), Config::default()), Err(HomeError::Occupied(_))));
+    }
+
+    #[test]
+    fn mistakes_in_the_configuration_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("home");
+        drop(Home::init(&path, Config::default()).unwrap());
+        std::fs::write(path.join(CONFIG), "keep = \"followed\"\nlissten = \"x\"\n").unwrap();
+        let error = Home::open(&path, lock(&path)).unwrap_err().to_string();
+        assert!(error.contains("line 2") && error.contains("lissten"), "{error}");
+    }
+
+    #[test]
+    fn keys_that_others_can_read_or_that_are_none_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("home");
+        drop(Home::init(&path, Config::default()).unwrap());
+        let key = path.join(AUTHOR_KEY);
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let error = Home::open(&path, lock(&path)).unwrap_err();
+        assert!(matches!(error, HomeError::OpenKey { mode: 0o644, .. }), "{error}");
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+        std::fs::write(&key, "madake-key-1 beef\n").unwrap();
+        assert!(matches!(Home::open(&path, lock(&path)), Err(HomeError::BadKey(_))));
+    }
+}

@@ -1,0 +1,473 @@
+//! The tasks that carry one session's bytes: frames in and out, checks off the loop, big objects.
+//!
+//! The dialler opens the control stream, both ways. Each side opens a one-way stream for each class of
+//! data that it sends; the stream's first byte is the class. A two-way stream that comes later asks for
+//! one big object (`docs/protocol.md`, "Streams").
+
+use std::io::Read as _;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use madake_log::{BatchVerifier, Entry};
+use madake_object::{Object, ObjectId};
+use madake_store::{NamedBy, Position, Read as _, Store};
+use madake_sync::wire::{self, Class, Message, WireError};
+use madake_sync::{EndReason, Input, Received, RefusedEntry, SessionId};
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::driver::Event;
+use crate::net::{CloseReason, Connection};
+
+/// Bytes of data frames that were read from a peer and are not dealt with yet.
+pub(crate) const CREDIT: usize = 16 * 1024 * 1024;
+/// Frames that may wait for a stream. The node's windows keep it far below; a peer that does not read
+/// its control stream ends here.
+pub(crate) const QUEUE: usize = 1_024;
+/// Data frames whose signatures or hashes are being checked, per stream.
+const CHECKING: usize = 4;
+/// Big objects that a peer may fetch at a time.
+const SERVING: usize = 4;
+/// A peer that gives no byte of a big object for so long does not have it for us.
+const FETCH_PATIENCE: Duration = Duration::from_secs(30);
+/// Bytes of a big object that are read and written at a time.
+const CHUNK: usize = 256 * 1024;
+/// A request for a big object: version, id, offset.
+const GET_LEN: usize = 1 + 32 + 8;
+/// The version of the request for a big object.
+const GET_VERSION: u8 = 1;
+
+/// Codes with which connections are closed (`docs/protocol.md`, "Closing").
+pub(crate) mod close {
+    pub(crate) const DONE: u32 = 0;
+    pub(crate) const NOT_KNOWN: u32 = 1;
+    pub(crate) const MISBEHAVED: u32 = 2;
+    pub(crate) const STORE_FAILED: u32 = 3;
+    pub(crate) const STOPPING: u32 = 4;
+    pub(crate) const HELD_OFF: u32 = 5;
+    pub(crate) const SILENT: u32 = 6;
+}
+
+/// What all tasks of one session share.
+#[derive(Clone)]
+pub(crate) struct Link {
+    pub(crate) session: SessionId,
+    pub(crate) connection: Connection,
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) credit: Arc<Semaphore>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) checkers: Arc<Checkers>,
+}
+
+/// Verifiers with what they remember of authors' keys; as many as there are frames checked at a time.
+#[derive(Default)]
+pub(crate) struct Checkers(Mutex<Vec<BatchVerifier>>);
+
+/// Why a stream can't be read on.
+enum Broken {
+    /// The bytes are no message.
+    Wire(WireError),
+    /// The peer ended the stream inside a frame.
+    Cut,
+    /// The connection or the stream is gone.
+    Lost,
+}
+
+impl Link {
+    /// Takes frames from the queue and writes them, until the queue is closed; then waits until the
+    /// peer has acknowledged all of them.
+    pub(crate) async fn write_control(
+        self,
+        mut stream: quinn::SendStream,
+        mut queue: mpsc::Receiver<Vec<u8>>,
+    ) {
+        let _ = stream.set_priority(3);
+        self.write_frames(Class::Control, &mut stream, &mut queue).await;
+    }
+
+    /// Like [`write_control`](Self::write_control) for a class of data; its stream is opened with the
+    /// first frame.
+    pub(crate) async fn write_class(self, class: Class, mut queue: mpsc::Receiver<Vec<u8>>) {
+        let Some(first) = queue.recv().await else { return };
+        let Ok(mut stream) = self.connection.quinn().open_uni().await else { return };
+        let _ = stream.set_priority(3 - class as i32);
+        if stream.write_all(&[class as u8]).await.is_err() || !self.write(class, &mut stream, first).await {
+            return;
+        }
+        self.write_frames(class, &mut stream, &mut queue).await;
+    }
+
+    async fn write_frames(
+        &self,
+        class: Class,
+        stream: &mut quinn::SendStream,
+        queue: &mut mpsc::Receiver<Vec<u8>>,
+    ) {
+        while let Some(frame) = queue.recv().await {
+            if !self.write(class, stream, frame).await {
+                return;
+            }
+        }
+        let _ = stream.finish();
+        let _ = stream.stopped().await;
+    }
+
+    async fn write(&self, class: Class, stream: &mut quinn::SendStream, frame: Vec<u8>) -> bool {
+        let bytes = frame.len() as u64;
+        stream.write_all(&frame).await.is_ok()
+            && self.input(Input::Sent { session: self.session, class, bytes }).await
+    }
+
+    /// Reads the control stream to its end, and says why it ended.
+    pub(crate) async fn read_control(self, mut stream: quinn::RecvStream) {
+        let reason = loop {
+            match read_frame(&mut stream).await {
+                Ok(Some(frame)) => match Message::decode(&frame) {
+                    Ok(message) if class_of(&message) == Some(Class::Control) => {
+                        let input = Input::Message { session: self.session, message, bytes: frame.len() + 4 };
+                        if !self.input(input).await {
+                            return;
+                        }
+                    }
+                    Ok(message) => break misbehaved(WireError::WrongStream(message.kind())),
+                    Err(error) => break misbehaved(error),
+                },
+                Ok(None) | Err(Broken::Lost) => break self.lost().await,
+                Err(Broken::Cut) => break cut(),
+                Err(Broken::Wire(error)) => break misbehaved(error),
+            }
+        };
+        self.input(Input::Closed { session: self.session, reason }).await;
+    }
+
+    /// Takes the peer's data streams, one for each class.
+    pub(crate) async fn accept_classes(self) {
+        let mut seen = [false; 4];
+        while let Ok(mut stream) = self.connection.quinn().accept_uni().await {
+            let mut class = [0];
+            if stream.read_exact(&mut class).await.is_err() {
+                continue;
+            }
+            let fresh = (1..4).contains(&class[0]) && !std::mem::replace(&mut seen[class[0] as usize], true);
+            if !fresh {
+                let reason =
+                    EndReason::PeerMisbehaved(format!("a data stream of class {} too many", class[0]));
+                self.input(Input::Closed { session: self.session, reason }).await;
+                return;
+            }
+            tokio::spawn(self.clone().read_class(stream));
+        }
+    }
+
+    /// Reads a data stream. Frames are checked on other threads, several at a time, and handed on in
+    /// their order.
+    async fn read_class(self, mut stream: quinn::RecvStream) {
+        let (checking, mut checked) = mpsc::channel(CHECKING);
+        let link = self.clone();
+        let hand_on = tokio::spawn(async move {
+            while let Some(task) = checked.recv().await {
+                let task: tokio::task::JoinHandle<Result<Input, WireError>> = task;
+                let input = match task.await {
+                    Ok(Ok(input)) => input,
+                    Ok(Err(error)) => Input::Closed { session: link.session, reason: misbehaved(error) },
+                    Err(_) => return, // the runtime is going down
+                };
+                if !link.input(input).await {
+                    return;
+                }
+            }
+        });
+        loop {
+            let frame = match read_frame(&mut stream).await {
+                Ok(Some(frame)) => frame,
+                Ok(None) | Err(Broken::Lost) => break,
+                Err(broken) => {
+                    let reason = match broken {
+                        Broken::Wire(error) => misbehaved(error),
+                        _ => cut(),
+                    };
+                    self.input(Input::Closed { session: self.session, reason }).await;
+                    break;
+                }
+            };
+            let Ok(permit) = self.credit.acquire_many(frame.len() as u32).await else { break };
+            permit.forget(); // given back by the driver when the node has dealt with the frame
+            let (session, checkers) = (self.session, self.checkers.clone());
+            let task = tokio::task::spawn_blocking(move || check(session, &frame, &checkers));
+            if checking.send(task).await.is_err() {
+                break;
+            }
+        }
+        drop(checking);
+        let _ = hand_on.await;
+    }
+
+    /// Answers requests for big objects.
+    pub(crate) async fn accept_gets(self) {
+        let slots = Arc::new(Semaphore::new(SERVING));
+        while let Ok((send, recv)) = self.connection.quinn().accept_bi().await {
+            let Ok(slot) = slots.clone().acquire_owned().await else { return };
+            let link = self.clone();
+            tokio::spawn(async move {
+                link.serve_blob(send, recv).await;
+                drop(slot);
+            });
+        }
+    }
+
+    async fn serve_blob(&self, mut send: quinn::SendStream, mut recv: quinn::RecvStream) {
+        let mut request = [0; GET_LEN];
+        let read = tokio::time::timeout(FETCH_PATIENCE, recv.read_exact(&mut request)).await;
+        if !matches!(read, Ok(Ok(()))) || request[0] != GET_VERSION {
+            let _ = send.reset(close::MISBEHAVED.into());
+            return;
+        }
+        let (id, offset) = request[1..].split_at(32);
+        let (Ok(id), Ok(offset)) = (<[u8; 32]>::try_from(id), <[u8; 8]>::try_from(offset)) else { return };
+        let (id, offset) = (ObjectId::new(id), u64::from_le_bytes(offset));
+        let opened = tokio::task::block_in_place(|| open_for_peer(&self.store, id, offset));
+        let Ok(Some((mut reader, size, payload))) = opened else {
+            let _ = send.write_all(&[1]).await;
+            let _ = send.finish();
+            return;
+        };
+        let mut header = vec![0];
+        header.extend(size.to_le_bytes());
+        if send.write_all(&header).await.is_err() {
+            return;
+        }
+        let (mut chunk, mut sent) = (vec![0; CHUNK], 0);
+        loop {
+            let read = tokio::task::block_in_place(|| reader.read(&mut chunk));
+            match read {
+                Ok(0) => break,
+                Ok(length) => {
+                    if send.write_all(&chunk[..length]).await.is_err() {
+                        return;
+                    }
+                    sent += length as u64;
+                }
+                Err(error) => {
+                    tracing::error!(%id, %error, "a stored object can't be read");
+                    let _ = send.reset(close::STORE_FAILED.into());
+                    return;
+                }
+            }
+        }
+        let _ = send.finish();
+        self.input(Input::BlobServed { session: self.session, bytes: sent, payload }).await;
+    }
+
+    /// Fetches a big object and tells the node.
+    pub(crate) async fn fetch(self, id: ObjectId, size: u64) {
+        let result = self.fetch_blob(id, size).await;
+        self.input(Input::Fetched { session: self.session, id, result }).await;
+    }
+
+    async fn fetch_blob(&self, id: ObjectId, size: u64) -> Result<u64, String> {
+        let blobs = || self.store.engine().blobs();
+        let ours = |error: madake_store::engine::EngineError| format!("our-store: {error}");
+        let lost = |_| "connection: it was lost on the way".to_owned();
+        let resume = || -> Result<_, madake_store::engine::EngineError> {
+            let (writer, have) = blobs().resume(id.as_bytes())?;
+            if have <= size {
+                return Ok((writer, have));
+            }
+            writer.discard()?; // longer than it may be: whatever it was, start again
+            blobs().resume(id.as_bytes())
+        };
+        let (mut writer, have) = tokio::task::block_in_place(resume).map_err(ours)?;
+        let (mut send, mut recv) = self.connection.quinn().open_bi().await.map_err(lost)?;
+        let mut request = vec![GET_VERSION];
+        request.extend(id.as_bytes());
+        request.extend(have.to_le_bytes());
+        send.write_all(&request).await.map_err(|_| lost(quinn::ConnectionError::Reset))?;
+        let _ = send.finish();
+
+        let mut status = [0];
+        let mut stated = [0; 8];
+        patiently(recv.read_exact(&mut status)).await?;
+        if status[0] != 0 {
+            return Err("not-there: the peer does not have it".into());
+        }
+        patiently(recv.read_exact(&mut stated)).await?;
+        if u64::from_le_bytes(stated) != size {
+            return Err(format!(
+                "size: the peer has {} bytes, {size} were stated",
+                u64::from_le_bytes(stated)
+            ));
+        }
+        while let Some(chunk) = patiently(recv.read_chunk(CHUNK, true)).await? {
+            if writer.written() + chunk.bytes.len() as u64 > size {
+                return Err("size: the peer sends more than it said".into());
+            }
+            tokio::task::block_in_place(|| writer.write(&chunk.bytes)).map_err(ours)?;
+        }
+        if writer.written() != size {
+            return Err("connection: the peer stopped before the end".into());
+        }
+        match tokio::task::block_in_place(|| writer.finish()) {
+            Ok((_, size)) => Ok(size),
+            Err(madake_store::engine::EngineError::WrongHash { .. }) => {
+                Err("hash: what came are not the object's bytes".into())
+            }
+            Err(error) => Err(ours(error)),
+        }
+    }
+
+    /// Why the connection is gone.
+    async fn lost(&self) -> EndReason {
+        match self.connection.closed().await {
+            CloseReason::ByPeer { code, reason } => match u32::try_from(code).unwrap_or(u32::MAX) {
+                close::DONE => EndReason::ConnectionLost("the peer closed it early".into()),
+                close::NOT_KNOWN => EndReason::NotKnown,
+                close::HELD_OFF => EndReason::EndedByPeer("it holds us off for a while".into()),
+                close::STOPPING => EndReason::EndedByPeer("it is stopping".into()),
+                _ => EndReason::EndedByPeer(printable(&reason)),
+            },
+            other => EndReason::ConnectionLost(other.to_string()),
+        }
+    }
+
+    async fn input(&self, input: Input) -> bool {
+        self.events.send(Event::Input(input)).await.is_ok()
+    }
+}
+
+impl Checkers {
+    fn with<T>(&self, check: impl FnOnce(&mut BatchVerifier) -> T) -> T {
+        let pool = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let verifier = pool().pop();
+        let mut verifier = verifier.unwrap_or_else(|| BatchVerifier::new(NonZeroUsize::MIN));
+        let result = check(&mut verifier);
+        pool().push(verifier);
+        result
+    }
+}
+
+/// Decodes a data frame and checks what is in it: signatures of entries, hashes of objects.
+fn check(session: SessionId, frame: &[u8], checkers: &Checkers) -> Result<Input, WireError> {
+    let bytes = frame.len() as u64;
+    match Message::decode(frame)? {
+        Message::Entries(entries) => {
+            let items = checkers.with(|verifier| check_entries(entries.items.into_vec(), verifier));
+            Ok(Input::Entries { session, want: entries.want, items, bytes })
+        }
+        Message::Content(content) => {
+            let objects = content.items.into_iter().map(|bytes| Object::new(bytes.into_vec())).collect();
+            Ok(Input::Objects { session, want: content.want, objects, bytes })
+        }
+        message @ Message::Served(_) => Ok(Input::Message { session, message, bytes: frame.len() + 4 }),
+        message => Err(WireError::WrongStream(message.kind())),
+    }
+}
+
+fn check_entries(
+    items: Vec<wire::WireEntry>,
+    verifier: &mut BatchVerifier,
+) -> Vec<Result<Received, RefusedEntry>> {
+    let mut payloads = Vec::with_capacity(items.len());
+    let mut entries = Vec::with_capacity(items.len());
+    let mut malformed = Vec::new();
+    for (i, item) in items.into_iter().enumerate() {
+        match Entry::decode(&item.entry) {
+            Ok(entry) => {
+                entries.push(entry);
+                payloads.push(item.payload);
+            }
+            Err(error) => {
+                let id = blake3::hash(&item.entry).to_string();
+                malformed.push((
+                    i,
+                    RefusedEntry { log: None, id, reason: format!("{}: {error}", error.reason()) },
+                ));
+            }
+        }
+    }
+    let checked =
+        verifier.verify(entries).into_iter().zip(payloads).map(|(checked, payload)| match checked {
+            Ok(entry) => Ok(Received { entry, payload: payload.map(|bytes| Object::new(bytes.into_vec())) }),
+            Err((entry, error)) => {
+                let at = Position { author: entry.author(), log: entry.log(), seq: entry.seq() };
+                let reason = format!("{}: {error}", error.reason());
+                Err(RefusedEntry { log: Some((at.author, at.log)), id: at.to_string(), reason })
+            }
+        });
+    let mut results: Vec<_> = checked.collect();
+    for (i, refused) in malformed {
+        results.insert(i, Err(refused)); // ascending, so each lands where it came
+    }
+    results
+}
+
+/// A big object for a peer, from `offset` on, with its whole size and whether an entry names it; `None`
+/// if it is not here or nothing that the peer may read names it.
+#[expect(clippy::type_complexity, reason = "used once")]
+fn open_for_peer(
+    store: &Store,
+    id: ObjectId,
+    offset: u64,
+) -> Result<Option<(Box<dyn std::io::Read + Send>, u64, bool)>, madake_store::StoreError> {
+    use std::io::{Cursor, Seek, SeekFrom};
+    let Some(named) = store.named_by(id)? else { return Ok(None) };
+    let payload = named == NamedBy::Entry;
+    if let Some(bytes) = store.content(id)? {
+        let size = bytes.len() as u64;
+        let mut reader = Cursor::new(bytes);
+        reader.set_position(offset.min(size));
+        return Ok(Some((Box::new(reader), size, payload)));
+    }
+    let Some(mut reader) = store.engine().blobs().open(id.as_bytes())? else { return Ok(None) };
+    let size = reader.len();
+    match reader.seek(SeekFrom::Start(offset.min(size))) {
+        Ok(_) => Ok(Some((Box::new(reader), size, payload))),
+        Err(_) => Ok(None),
+    }
+}
+
+async fn read_frame(stream: &mut quinn::RecvStream) -> Result<Option<Vec<u8>>, Broken> {
+    use quinn::ReadExactError::{FinishedEarly, ReadError};
+    let mut length = [0; 4];
+    match stream.read_exact(&mut length).await {
+        Ok(()) => {}
+        Err(FinishedEarly(0)) => return Ok(None),
+        Err(FinishedEarly(_)) => return Err(Broken::Cut),
+        Err(ReadError(_)) => return Err(Broken::Lost),
+    }
+    let length = wire::frame_length(length).map_err(Broken::Wire)?;
+    let mut frame = vec![0; length];
+    match stream.read_exact(&mut frame).await {
+        Ok(()) => Ok(Some(frame)),
+        Err(FinishedEarly(_)) => Err(Broken::Cut),
+        Err(ReadError(_)) => Err(Broken::Lost),
+    }
+}
+
+/// The stream on which a message belongs; `None` for those of several data streams.
+fn class_of(message: &Message) -> Option<Class> {
+    match message {
+        Message::Entries(_) | Message::Content(_) | Message::Served(_) => None,
+        _ => Some(Class::Control),
+    }
+}
+
+async fn patiently<T, E>(read: impl Future<Output = Result<T, E>>) -> Result<T, String> {
+    match tokio::time::timeout(FETCH_PATIENCE, read).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(_)) => Err("connection: it was lost on the way".into()),
+        Err(_) => Err(format!("silence: no byte for {} seconds", FETCH_PATIENCE.as_secs())),
+    }
+}
+
+fn misbehaved(error: WireError) -> EndReason {
+    EndReason::PeerMisbehaved(error.to_string())
+}
+
+fn cut() -> EndReason {
+    EndReason::PeerMisbehaved("it ended a stream in the middle of a frame".into())
+}
+
+/// A peer's text, without what would move a terminal's cursor.
+fn printable(text: &str) -> String {
+    text.chars().take(300).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}

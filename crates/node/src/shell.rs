@@ -1,0 +1,163 @@
+//! What an open home can do: its store, its author, and sessions with peers when they are asked for.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use madake_log::AuthorId;
+use madake_store::{Author, Change, META_STARTS, Store};
+use madake_sync::{Config as NodeConfig, EndReason, Report};
+use tokio::sync::OnceCell;
+
+use crate::driver::{Driver, wall_clock};
+use crate::home::{Home, HomeError, Keep, random};
+use crate::link::close;
+use crate::net::{BindError, Endpoint, NodeId, Ticket, reachable_addresses};
+
+/// How long connections may take to say goodbye when a process ends.
+pub(crate) const GOODBYE: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// An open home, in a daemon or in a command that runs by itself.
+pub struct Shell {
+    /// The home.
+    pub home: Home,
+    /// The home's author, who signs what is written here.
+    pub author: Author,
+    /// Where the daemon listens; nowhere in a command that runs by itself.
+    listening: Option<SocketAddr>,
+    /// Whether nodes that are not known may talk to us.
+    pub open: bool,
+    network: OnceCell<Network>,
+    last_sessions: Mutex<BTreeMap<NodeId, LastSession>>,
+}
+
+/// What is needed to talk to peers.
+#[derive(Clone)]
+pub struct Network {
+    /// The socket.
+    pub endpoint: Endpoint,
+    /// The protocol's loop.
+    pub driver: Driver,
+}
+
+/// How the last session with a peer went, since this process began.
+#[derive(Clone, Debug)]
+pub struct LastSession {
+    /// When it ended: milliseconds since 1970 UTC.
+    pub ended: i64,
+    /// Round-trip time in milliseconds.
+    pub rtt: f64,
+    /// Why it ended; `None` for a session that finished.
+    pub failure: Option<String>,
+    /// Objects that were named and that the peer did not have.
+    pub missing: usize,
+    /// The peer's clock less ours, in milliseconds.
+    pub clock_difference: Option<i64>,
+}
+
+/// Why the network can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetworkError {
+    /// No socket.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The start could not be written down.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+}
+
+impl Shell {
+    /// For a command that runs by itself: no socket until a peer is dialled.
+    pub fn new(home: Home) -> Self {
+        let author = Author::new(home.author_key.clone(), home.store.clone());
+        let (network, last_sessions) = (OnceCell::new(), Mutex::default());
+        Self { home, author, listening: None, open: false, network, last_sessions }
+    }
+
+    /// For a daemon: binds its socket at once.
+    pub fn listen(home: Home, address: SocketAddr, open: bool) -> Result<Self, NetworkError> {
+        let endpoint = Endpoint::bind(home.node_key.clone(), address)?;
+        let mut shell = Self::new(home);
+        shell.listening = Some(endpoint.local_addr());
+        shell.open = open;
+        let driver = shell.start_driver()?;
+        shell.network = OnceCell::new_with(Some(Network { endpoint, driver }));
+        Ok(shell)
+    }
+
+    /// Everything that is kept.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.home.store
+    }
+
+    /// The node's key.
+    pub fn node(&self) -> NodeId {
+        self.home.node_key.author()
+    }
+
+    /// Where the daemon listens.
+    pub fn listening(&self) -> Option<SocketAddr> {
+        self.listening
+    }
+
+    /// The line that others need to reach this node: its id, and addresses if it listens.
+    pub fn ticket(&self) -> Ticket {
+        let advertised = &self.home.config.advertise;
+        let addresses = match self.listening {
+            _ if !advertised.is_empty() => advertised.clone(),
+            Some(bound) => reachable_addresses(bound),
+            None => Vec::new(),
+        };
+        Ticket::new(self.node(), addresses).unwrap_or_else(|_| {
+            Ticket::new(self.node(), [""; 0]).expect("a ticket without addresses is valid")
+        })
+    }
+
+    /// Socket and loop, made when they are first needed.
+    pub async fn network(&self) -> Result<&Network, NetworkError> {
+        let make = async || {
+            let endpoint = Endpoint::client_only(self.home.node_key.clone())?;
+            Ok(Network { endpoint, driver: self.start_driver()? })
+        };
+        self.network.get_or_try_init(make).await
+    }
+
+    /// Says goodbye to whoever is connected; for a command that ends.
+    pub async fn close(&self) {
+        if let Some(network) = self.network.get() {
+            network.endpoint.close(close::DONE, "");
+            network.endpoint.wait_idle(GOODBYE).await;
+        }
+    }
+
+    /// Remembers how a session went.
+    pub fn note_session(&self, rtt: f64, reason: &EndReason, report: &Report) {
+        let last = LastSession {
+            ended: wall_clock(),
+            rtt,
+            failure: (*reason != EndReason::Finished).then(|| reason.to_string()),
+            missing: report.missing.len(),
+            clock_difference: report.clock_difference,
+        };
+        self.last_sessions.lock().unwrap_or_else(PoisonError::into_inner).insert(report.peer, last);
+    }
+
+    /// How the last session with a peer went, since this process began.
+    pub fn last_session(&self, peer: NodeId) -> Option<LastSession> {
+        self.last_sessions.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).cloned()
+    }
+
+    fn start_driver(&self) -> Result<Driver, HomeError> {
+        let starts = match self.store().meta(META_STARTS)? {
+            Some(value) => value.try_into().map(u64::from_be_bytes).unwrap_or_default(),
+            None => 0,
+        };
+        let starts = starts.saturating_add(1);
+        self.store().apply(vec![Change::Meta(META_STARTS, starts.to_be_bytes().to_vec())])?;
+        let own: Vec<AuthorId> = vec![self.author.id(), self.node()];
+        let keep_all = self.home.config.keep == Keep::All;
+        let config = NodeConfig { node: self.node(), own, keep_all, incarnation: (starts, random()?) };
+        Ok(Driver::start(config, self.store().clone()))
+    }
+}
