@@ -62,11 +62,16 @@ impl Api {
         line.ok_or_else(|| ApiError::new(502, "daemon", "the answer was empty"))
     }
 
-    /// Asks for an object's bytes.
-    pub(crate) async fn object(&self, id: &str) -> Result<Body, ApiError> {
+    /// Asks for an object's bytes, and its whole id.
+    pub(crate) async fn object(&self, id: &str) -> Result<(Body, String), ApiError> {
+        if id.is_empty() || !id.bytes().all(|digit| digit.is_ascii_alphanumeric()) {
+            return Err(ApiError::usage(format!("`{id}` is no object: give its hex digits")));
+        }
         let response = self.send(Method::GET, &format!("/v1/objects/{id}"), &[], full("")).await?;
         if response.status().is_success() {
-            return Ok(response.into_body());
+            let whole = response.headers().get(hyper::header::ETAG).and_then(|tag| tag.to_str().ok());
+            let whole = whole.map_or_else(|| id.to_owned(), |tag| tag.trim_matches('"').to_owned());
+            return Ok((response.into_body(), whole));
         }
         match Answer::of(response).await {
             Err(error) => Err(error),
@@ -76,7 +81,8 @@ impl Api {
 
     /// Uploads what `source` writes, and hands each line of the answer to `line` as it comes.
     ///
-    /// If the source fails, that is the error, and what it had not finished is not stored.
+    /// If the source fails, that is the error, and what it had not finished is not stored. What the
+    /// lines print is flushed whenever the answer pauses, so that an acknowledgement is seen at once.
     pub(crate) async fn upload(
         &self,
         path: &str,
@@ -101,6 +107,9 @@ impl Api {
             let mut answer = Answer::of(response).await?;
             while let Some(value) = answer.next().await? {
                 line(value);
+                if !answer.has_line() {
+                    crate::out::flush();
+                }
             }
             Ok(())
         }
@@ -151,6 +160,11 @@ impl Answer {
         // `next` finds the error in it.
         answer.next().await?;
         Err(ApiError::new(502, "daemon", "an answer that makes no sense"))
+    }
+
+    /// Whether another line is here already.
+    fn has_line(&self) -> bool {
+        self.buffer.contains(&b'\n')
     }
 
     /// The next line; an error that the answer ends with is one.

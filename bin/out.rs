@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 
 use madake_node::api::ApiError;
 use serde_json::Value;
@@ -47,6 +48,7 @@ impl Out {
 
     /// Shows an error and gives the exit code that belongs to it.
     pub(crate) fn fail(&self, error: &ApiError) -> ExitCode {
+        flush();
         if self.json {
             eprintln!("{}", error.to_json());
         } else {
@@ -86,19 +88,34 @@ impl Table {
     }
 }
 
-/// Writes a line to stdout. Whoever reads it may go away (`| head`): that ends the command in peace.
+/// Results on their way to stdout: written in large pieces, flushed whenever the answer pauses.
+static RESULTS: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+/// Results are written when there are so many bytes of them.
+const PIECE: usize = 32 * 1024;
+
+/// Writes a line to stdout, at the next [`flush`] or before. Whoever reads it may go away (`| head`):
+/// that ends the command in peace.
 pub(crate) fn print_line(line: &str) {
-    let mut stdout = io::stdout().lock();
-    if let Err(error) = stdout.write_all(line.as_bytes()).and_then(|()| stdout.write_all(b"\n")) {
-        leave(&error);
+    let mut results = RESULTS.lock().unwrap_or_else(PoisonError::into_inner);
+    results.extend(line.as_bytes());
+    results.push(b'\n');
+    if results.len() >= PIECE {
+        write_out(&mut results);
     }
 }
 
-/// Lets what was written be seen.
+/// Lets what was printed be seen.
 pub(crate) fn flush() {
-    if let Err(error) = io::stdout().flush() {
+    write_out(&mut RESULTS.lock().unwrap_or_else(PoisonError::into_inner));
+}
+
+fn write_out(results: &mut Vec<u8>) {
+    let mut stdout = io::stdout().lock();
+    if let Err(error) = stdout.write_all(results).and_then(|()| stdout.flush()) {
         leave(&error);
     }
+    results.clear();
 }
 
 fn leave(error: &io::Error) -> ! {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use http_body_util::BodyExt as _;
 use hyper::Method;
 use madake_node::api::{ApiError, Body, RecordHeader};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::text;
 use crate::call::{Api, Feed, open};
@@ -27,12 +27,15 @@ pub(super) async fn put(api: &Api, files: Vec<PathBuf>, out: &Out) -> Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) async fn get(api: &Api, id: &str, output: Option<&Path>) -> Result<ExitCode, ApiError> {
-    let body = api.object(id).await?;
-    match output {
-        None => copy(body, &mut std::io::stdout().lock(), "stdout").await?,
-        Some(path) => write_file(body, path, false).await?,
-    }
+pub(super) async fn get(api: &Api, id: &str, output: Option<&Path>, out: &Out) -> Result<ExitCode, ApiError> {
+    let (body, id) = api.object(id).await?;
+    let Some(path) = output else {
+        copy(body, &mut std::io::stdout().lock(), "stdout").await?;
+        return Ok(ExitCode::SUCCESS);
+    };
+    let size = write_file(body, path, false).await?;
+    let value = json!({"object": id, "size": size, "file": path.to_string_lossy()});
+    out.result(&value, || format!("{id}  {}", path.display()));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -110,8 +113,8 @@ pub(super) async fn show(api: &Api, commit: &str, out: &Out) -> Result<ExitCode,
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes a body to a file: aside first, so that a failure leaves what was there.
-pub(super) async fn write_file(body: Body, path: &Path, executable: bool) -> Result<(), ApiError> {
+/// Writes a body to a file and says how long it is: aside first, so that a failure leaves what was there.
+pub(super) async fn write_file(body: Body, path: &Path, executable: bool) -> Result<u64, ApiError> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let failed = |error: std::io::Error| {
         ApiError::new(500, "file", format!("can't write {}: {error}", path.display()))
@@ -130,28 +133,30 @@ pub(super) async fn write_file(body: Body, path: &Path, executable: bool) -> Res
     let mut file =
         std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside).map_err(failed)?;
     let copied = copy(body, &mut file, &path.display().to_string()).await;
-    let renamed = copied.and_then(|()| std::fs::rename(&aside, path).map_err(failed));
+    let renamed = copied.and_then(|size| std::fs::rename(&aside, path).map(|()| size).map_err(failed));
     if renamed.is_err() {
         let _ = std::fs::remove_file(&aside);
     }
     renamed
 }
 
-/// Writes a body to `to`.
-pub(super) async fn copy(mut body: Body, to: &mut impl std::io::Write, shown: &str) -> Result<(), ApiError> {
+/// Writes a body to `to`, and says how many bytes it had.
+pub(super) async fn copy(mut body: Body, to: &mut impl std::io::Write, shown: &str) -> Result<u64, ApiError> {
+    let mut size = 0;
     while let Some(frame) = body.frame().await {
         let frame =
             frame.map_err(|error| ApiError::new(502, "cut", format!("the object was cut off: {error}")))?;
-        if let Ok(data) = frame.into_data()
-            && let Err(error) = to.write_all(&data)
-        {
+        let Ok(data) = frame.into_data() else { continue };
+        if let Err(error) = to.write_all(&data) {
             if error.kind() == std::io::ErrorKind::BrokenPipe {
-                return Ok(()); // nobody wants the rest
+                return Ok(size); // nobody wants the rest
             }
             return Err(ApiError::new(500, "file", format!("can't write {shown}: {error}")));
         }
+        size += data.len() as u64;
     }
-    to.flush().map_err(|error| ApiError::new(500, "file", format!("can't write {shown}: {error}")))
+    to.flush().map_err(|error| ApiError::new(500, "file", format!("can't write {shown}: {error}")))?;
+    Ok(size)
 }
 
 /// A JSON value as a person would write it.

@@ -63,7 +63,6 @@ async fn append(
                 text(&entry, "entry")
             )
         });
-        flush();
     })
     .await?;
     Ok(ExitCode::SUCCESS)

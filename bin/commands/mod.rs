@@ -29,7 +29,7 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
         Command::Status => node::status(&api, out).await,
         Command::Log(command) => logs::run(&api, command, out).await,
         Command::Put { files } => files::put(&api, files, out).await,
-        Command::Get { id, output } => files::get(&api, &id, output.as_deref()).await,
+        Command::Get { id, output } => files::get(&api, &id, output.as_deref(), out).await,
         Command::Commit(args) => tree::commit(&api, args, out).await,
         Command::Head(HeadCommand::List { prefix, author }) => files::heads(&api, prefix, author, out).await,
         Command::Head(HeadCommand::Show { name, author }) => files::head(&api, &name, author, out).await,
@@ -42,8 +42,8 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
         Command::Push(args) => peers::sync(&api, "push", args, out).await,
         Command::Sync(args) => peers::sync(&api, "sync", args, out).await,
     };
-    api.close().await;
     crate::out::flush();
+    api.close().await;
     done
 }
 

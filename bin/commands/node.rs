@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use hyper::Method;
 use madake_node::api::ApiError;
 use madake_node::daemon::{Daemon, DaemonError};
-use madake_node::home::{Config, DEFAULT_LISTEN, Home, HomeError, HomeLock};
+use madake_node::home::{Config, DEFAULT_LISTEN, DEFAULT_LISTEN_V4, Home, HomeError, HomeLock};
 use madake_node::net::BindError;
 use madake_node::shell::NetworkError;
 use serde_json::{Value, json};
@@ -89,9 +89,11 @@ pub(super) async fn serve(
     if home.copied {
         out.note("this home is a copy, or was restored from a backup: it has a new store epoch");
     }
-    let address = listen.or_else(|| home.config.listen.clone()).unwrap_or_else(|| DEFAULT_LISTEN.into());
-    let address = resolve(&address)?;
-    let daemon = Daemon::start(home, address, open).map_err(|error| start_error(&error))?;
+    let addresses = match listen.or_else(|| home.config.listen.clone()) {
+        Some(address) => vec![resolve(&address)?],
+        None => vec![resolve(DEFAULT_LISTEN)?, resolve(DEFAULT_LISTEN_V4)?],
+    };
+    let daemon = Daemon::start(home, &addresses, open).map_err(|error| start_error(&error))?;
 
     // From here on a signal ends the daemon in good order, also while the first line is written.
     let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())

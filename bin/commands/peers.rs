@@ -74,6 +74,9 @@ pub(super) async fn sync(api: &Api, mode: &str, args: SyncArgs, out: &Out) -> Re
     outcome?;
     let result = result.ok_or_else(|| ApiError::new(502, "daemon", "the session ended without a result"))?;
     out.result(&result, || result_text(&result));
+    if let Some(hint) = result["hint"].as_str() {
+        out.note(&format!("hint: {hint}"));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

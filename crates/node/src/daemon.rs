@@ -59,8 +59,9 @@ pub enum DaemonError {
 }
 
 impl Daemon {
-    /// Binds both sockets. Peers can connect from now on, and are talked to once [`run`](Self::run) runs.
-    pub fn start(home: Home, listen: SocketAddr, open: bool) -> Result<Self, DaemonError> {
+    /// Binds both sockets, the one for peers to the first address that this machine has. Peers can
+    /// connect from now on, and are talked to once [`run`](Self::run) runs.
+    pub fn start(home: Home, listen: &[SocketAddr], open: bool) -> Result<Self, DaemonError> {
         let socket = home.path.join(SOCKET);
         let failed = |source| DaemonError::Control { path: socket.clone(), source };
         let owner = std::fs::metadata(&home.path).map_err(failed)?.uid();

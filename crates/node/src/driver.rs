@@ -98,7 +98,7 @@ impl Driver {
         };
         let control = match tokio::time::timeout(OPENING, streams).await {
             Ok(Ok(control)) => control,
-            Ok(Err(error)) => return lost(EndReason::ConnectionLost(error.to_string())),
+            Ok(Err(_)) => return lost(link.lost().await),
             Err(_) => {
                 connection.close(close::SILENT, "no control stream");
                 return lost(EndReason::PeerStalled(OPENING.as_secs()));

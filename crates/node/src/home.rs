@@ -29,6 +29,8 @@ pub const LOCK: &str = "lock";
 pub const SOCKET: &str = "control.sock";
 /// The port that a node listens on unless told otherwise: MADA on a telephone.
 pub const DEFAULT_LISTEN: &str = "[::]:6232";
+/// The same on a machine without IPv6.
+pub const DEFAULT_LISTEN_V4: &str = "0.0.0.0:6232";
 
 /// What is written in front of a key's hex digits, so that a key file is known by its look.
 const KEY_PREFIX: &str = "madake-key-1 ";

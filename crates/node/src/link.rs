@@ -316,7 +316,7 @@ impl Link {
     }
 
     /// Why the connection is gone.
-    async fn lost(&self) -> EndReason {
+    pub(crate) async fn lost(&self) -> EndReason {
         match self.connection.closed().await {
             CloseReason::ByPeer { code, reason } => match u32::try_from(code).unwrap_or(u32::MAX) {
                 close::DONE => EndReason::ConnectionLost("the peer closed it early".into()),

@@ -59,6 +59,9 @@ pub struct LastSession {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NetworkError {
+    /// No address to listen on was given.
+    #[error("there is no address to listen on")]
+    NoAddress,
     /// No socket.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -75,9 +78,20 @@ impl Shell {
         Self { home, author, listening: None, open: false, network, last_sessions }
     }
 
-    /// For a daemon: binds its socket at once.
-    pub fn listen(home: Home, address: SocketAddr, open: bool) -> Result<Self, NetworkError> {
-        let endpoint = Endpoint::bind(home.node_key.clone(), address)?;
+    /// For a daemon: binds its socket at once, to the first of the addresses that this machine has.
+    pub fn listen(home: Home, addresses: &[SocketAddr], open: bool) -> Result<Self, NetworkError> {
+        let mut bound = Err(NetworkError::NoAddress);
+        for address in addresses {
+            bound = Endpoint::bind(home.node_key.clone(), *address).map_err(NetworkError::from);
+            let elsewhere = matches!(
+                bound,
+                Err(NetworkError::Bind(BindError::NotAvailable { .. } | BindError::Other { .. }))
+            );
+            if !elsewhere {
+                break;
+            }
+        }
+        let endpoint = bound?;
         let mut shell = Self::new(home);
         shell.listening = Some(endpoint.local_addr());
         shell.open = open;

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Schema, SeqNum};
 use madake_object::{Commit, CommitId, FileName, ObjectId};
 
-use crate::engine::{Direction, Engine, Table};
+use crate::engine::{Direction, Engine, KeyValue, Table};
 use crate::outcome::{Flaw, META_EPOCH, NodeId, Peer, Policy};
 use crate::store::{Store, StoreError};
 use crate::tables::{self, Position};
@@ -394,7 +394,7 @@ fn scan_prefix(
     prefix: &[u8],
     direction: Direction,
     limit: usize,
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+) -> Result<Vec<KeyValue>, StoreError> {
     let end = tables::after_prefix(prefix);
     let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
     Ok(engine.scan(table, Bound::Included(prefix), to, direction, limit)?)

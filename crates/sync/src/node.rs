@@ -15,7 +15,7 @@ use crate::serve;
 use crate::session::{PATIENCE, Session, Theirs};
 use crate::summary::{clock_frames, compare, offer_frames};
 use crate::wire::{
-    Class, Done, Hello, MAX_SCOPE, MAX_SCOPE_FRAME, Message, PROTOCOL, Scope, ScopeKind, What,
+    Class, Done, Hello, MAX_SCOPE, MAX_SCOPE_FRAME, Message, PROTOCOL, Refusal, Scope, ScopeKind, What,
 };
 
 /// The way to compare summaries that this version knows: all heights, with tags.
@@ -261,9 +261,9 @@ impl Node {
     pub fn handle(&mut self, now: Now, input: Input, read: &dyn Read) {
         match input {
             Input::Opened { session, peer, initiator, plan } => {
-                match self.open(now, session, peer, initiator, plan, read) {
-                    Ok(()) => {}
-                    Err(error) => self.end(session, EndReason::StoreFailed(error.to_string())),
+                if let Err(error) = self.open(now, session, peer, initiator, plan, read) {
+                    let (reason, report) = (EndReason::StoreFailed(error.to_string()), Report::empty(peer));
+                    self.outbox.outputs.push_back(Output::Ended { session, reason, report });
                 }
             }
             Input::Applied { token, outcomes } => self.applied(now, token, outcomes, read),
@@ -336,7 +336,8 @@ impl Node {
         read: &dyn Read,
     ) -> Result<(), StoreError> {
         let interest = Interest { authors: self.authors(read)?, schemas: plan.schemas.clone() };
-        let session = Session::new(peer, initiator, plan, interest, now.monotonic);
+        let own = self.config.own.clone();
+        let session = Session::new(peer, initiator, plan, interest, own, now.monotonic);
         let authors: Vec<AuthorId> = session.interest.authors.iter().flatten().copied().collect();
         let scope = match session.interest.authors {
             None => ScopeKind::All,
@@ -467,8 +468,8 @@ impl Session {
             Message::Done(done) if ready && !self.done_received => {
                 let Done { refused, refusals, .. } = done;
                 self.done_received = true;
-                self.report.refused_by_peer = refused;
-                self.report.refusals_by_peer = refusals.into_vec();
+                self.report.refused_by_peer += refused;
+                self.report.refusals_by_peer.extend(refusals.into_vec());
                 Ok(())
             }
             other => Err(Failure::Peer(format!("a message of kind {} out of turn", other.kind()))),
@@ -543,6 +544,24 @@ impl Session {
         self.report.rounds += 1;
         if !we_receive {
             self.skip_receiving(context);
+        }
+        if we_give && !self.plan.receives {
+            self.tell_unwanted(context)?;
+        }
+        Ok(())
+    }
+
+    /// Who pushes expects to give what is his own: say so if the peer keeps none of it.
+    fn tell_unwanted(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
+        let Some(theirs) = &self.theirs else { return Ok(()) };
+        for author in &self.own {
+            if theirs.interest.wants_author(author) || context.read.logs_of(*author)?.is_empty() {
+                continue;
+            }
+            let reason = "not-followed: the peer does not keep the logs of this author".into();
+            let refusal = Refusal { what: What::Author, id: author.to_string(), reason };
+            self.report.refused_by_peer += 1;
+            self.report.refusals_by_peer.push(refusal);
         }
         Ok(())
     }

@@ -28,6 +28,8 @@ pub(crate) struct Session {
     pub(crate) plan: Plan,
     /// What we want, as we said it in our Hello.
     pub(crate) interest: Interest,
+    /// Authors whose keys are here.
+    pub(crate) own: Vec<AuthorId>,
     /// What the peer said, once it has.
     pub(crate) theirs: Option<Theirs>,
     /// The authors of the peer's scope that have come so far, until all have.
@@ -57,12 +59,20 @@ pub(crate) struct Theirs {
 }
 
 impl Session {
-    pub(crate) fn new(peer: NodeId, initiator: bool, plan: Plan, interest: Interest, now: Duration) -> Self {
+    pub(crate) fn new(
+        peer: NodeId,
+        initiator: bool,
+        plan: Plan,
+        interest: Interest,
+        own: Vec<AuthorId>,
+        now: Duration,
+    ) -> Self {
         Self {
             peer,
             initiator,
             plan,
             interest,
+            own,
             theirs: None,
             scope_so_far: BTreeSet::new(),
             hello: None,

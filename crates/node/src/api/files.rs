@@ -48,7 +48,7 @@ pub(super) fn put(shell: Arc<Shell>, body: Body) -> Response<Body> {
     })
 }
 
-/// `GET /v1/objects/ID` → the object's bytes
+/// `GET /v1/objects/ID` → the object's bytes; its whole id as ETag
 pub(super) fn get(shell: &Shell, id: &str) -> Result<Response<Body>, ApiError> {
     let id = shell.resolve_object(id)?;
     let store = shell.store();
@@ -67,6 +67,9 @@ pub(super) fn get(shell: &Shell, id: &str) -> Result<Response<Body>, ApiError> {
         hyper::header::HeaderValue::from_static("application/octet-stream"),
     );
     headers.insert(hyper::header::CONTENT_LENGTH, hyper::header::HeaderValue::from(size));
+    if let Ok(tag) = hyper::header::HeaderValue::from_str(&format!("\"{id}\"")) {
+        headers.insert(hyper::header::ETAG, tag);
+    }
     Ok(response)
 }
 
@@ -135,7 +138,7 @@ pub(super) fn head(shell: &Shell, query: &Query) -> Result<Response<Body>, ApiEr
     value["as_of"] = json!(rfc3339(wall_clock()));
     if let Some(commit) = shell.store().find_commit(head.commit)? {
         let details = commit_json(head.commit, &commit);
-        for field in ["object", "size", "mode", "previous", "time", "message"] {
+        for field in ["object", "size", "mode", "previous", "merges", "time", "message", "tags"] {
             value[field] = details[field].clone();
         }
         value["held"] = json!(shell.store().content_size(commit.object)?.is_some());

@@ -6,12 +6,14 @@ use std::time::Instant;
 
 use hyper::{Response, StatusCode};
 use madake_log::Schema;
+use madake_store::Read as _;
 use madake_sync::wire::{Counts, MAX_SCHEMAS};
 use madake_sync::{EndReason, Plan, Report};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{ApiError, Body, Query, respond, streamed};
+use crate::home::Keep;
 use crate::net::{DIAL_TIMEOUT, DialError, NodeId};
 use crate::shell::Shell;
 
@@ -112,7 +114,16 @@ fn result_json(shell: &Shell, reason: &EndReason, report: &Report, seconds: f64)
         "summary_bytes": report.summary_bytes,
         "seconds": seconds,
         "clock_difference_ms": report.clock_difference,
+        "hint": nothing_asked(shell, report)?,
     }))
+}
+
+/// A pull that asked for nobody's logs but one's own brings nothing: say what would.
+fn nothing_asked(shell: &Shell, report: &Report) -> Result<Option<String>, ApiError> {
+    let follows_nobody = shell.home.config.keep == Keep::Followed && shell.store().followed()?.is_empty();
+    let nothing = report.received == Counts::default() && report.sent == Counts::default();
+    let hint = "this node follows nobody yet: `madake follow AUTHOR` (`madake id` at the other node shows its author)";
+    Ok((follows_nobody && nothing).then(|| hint.into()))
 }
 
 fn progress_json(report: &Report) -> Value {

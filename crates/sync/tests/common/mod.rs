@@ -105,7 +105,8 @@ pub fn run_tampered(a: &mut Peer, b: &mut Peer, plan: Plan, tamper: &mut Tamper<
     a.node.handle(NOW, Input::Opened { session, peer: b_id, initiator: true, plan }, &*a.store);
     b.node.handle(NOW, Input::Opened { session, peer: a_id, initiator: false, plan: sync() }, &*b.store);
     let (mut ends, mut said) = ([None, None], Vec::new());
-    let mut inbox: [VecDeque<Message>; 2] = Default::default();
+    // `None` is the end of the connection: it comes after all that was said before.
+    let mut inbox: [VecDeque<Option<Message>>; 2] = Default::default();
     loop {
         let mut quiet = true;
         for side in 0..2 {
@@ -113,7 +114,9 @@ pub fn run_tampered(a: &mut Peer, b: &mut Peer, plan: Plan, tamper: &mut Tamper<
             let (me, other) = if side == 0 { (&mut *a, &mut *b) } else { (&mut *b, &mut *a) };
             if let Some(message) = inbox[side].pop_front() {
                 quiet = false;
-                me.node.handle(NOW, arrived(session, message), &*me.store);
+                let lost = EndReason::ConnectionLost("closed by the other side".into());
+                let input = message.map_or(Input::Closed { session, reason: lost }, |m| arrived(session, m));
+                me.node.handle(NOW, input, &*me.store);
             }
             while let Some(output) = me.node.poll_output() {
                 quiet = false;
@@ -122,7 +125,7 @@ pub fn run_tampered(a: &mut Peer, b: &mut Peer, plan: Plan, tamper: &mut Tamper<
                         let message = Message::decode(&frame[4..]).unwrap();
                         assert!(class_fits(class, &message), "{message:?} on {class:?}");
                         said.push((name, message.clone()));
-                        inbox[1 - side].extend(tamper(name, message));
+                        inbox[1 - side].extend(tamper(name, message).into_iter().map(Some));
                         let bytes = frame.len() as u64;
                         me.node.handle(NOW, Input::Sent { session, class, bytes }, &*me.store);
                     }
@@ -136,8 +139,7 @@ pub fn run_tampered(a: &mut Peer, b: &mut Peer, plan: Plan, tamper: &mut Tamper<
                     }
                     Output::Consumed { .. } | Output::Progress { .. } => {}
                     Output::Ended { reason, report, .. } => {
-                        let lost = EndReason::ConnectionLost("closed by the other side".into());
-                        other.node.handle(NOW, Input::Closed { session, reason: lost }, &*other.store);
+                        inbox[1 - side].push_back(None);
                         ends[side] = Some((reason, report));
                     }
                 }
@@ -197,9 +199,15 @@ fn class_fits(class: Class, message: &Message) -> bool {
 
 fn copy_blob(from: &Store, to: &Store, id: madake_object::ObjectId) -> Result<u64, String> {
     use std::io::Read as _;
-    let mut reader = from.engine().blobs().open(id.as_bytes()).unwrap().ok_or("not there")?;
-    let mut bytes = Vec::new();
-    reader.read_to_end(&mut bytes).unwrap();
+    let bytes = match madake_store::Read::content(from, id).unwrap() {
+        Some(bytes) => bytes,
+        None => {
+            let mut reader = from.engine().blobs().open(id.as_bytes()).unwrap().ok_or("not there")?;
+            let mut bytes = Vec::new();
+            reader.read_to_end(&mut bytes).unwrap();
+            bytes
+        }
+    };
     let mut writer = to.engine().blobs().begin().unwrap();
     writer.write(&bytes).unwrap();
     Ok(writer.finish().unwrap().1)

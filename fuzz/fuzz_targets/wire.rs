@@ -1,0 +1,12 @@
+//! Any bytes are a message that is exactly its own encoding, or an error; never a panic.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use madake_sync::wire::Message;
+
+fuzz_target!(|frame: &[u8]| {
+    if let Ok(message) = Message::decode(frame) {
+        let again = message.encode().expect("what was decoded fits into a frame");
+        assert_eq!(&again[4..], frame);
+    }
+});
