@@ -230,7 +230,8 @@ mod tests {
     #[test]
     fn fields_outside_their_limits_are_refused() {
         let previous = sample().previous.unwrap();
-        let spoil: [(&str, fn(&mut Commit, CommitId)); 8] = [
+        type Spoil = fn(&mut Commit, CommitId);
+        let spoil: [(&str, Spoil); 8] = [
             ("merge order", |c, _| c.merges.reverse()),
             ("merge repeated", |c, _| c.merges[1] = c.merges[0]),
             ("previous merged", |c, p| c.merges = vec![p]),

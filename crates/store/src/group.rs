@@ -122,6 +122,7 @@ mod tests {
         let (started, wait_started) = mpsc::channel();
         let (release, wait_release) = mpsc::channel::<()>();
         let wait_release = Mutex::new(wait_release);
+        let sizes = Mutex::new(Vec::new());
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 group.run(0, |jobs| {
@@ -131,7 +132,6 @@ mod tests {
                 })
             });
             wait_started.recv().unwrap();
-            let sizes = Mutex::new(Vec::new());
             let callers: Vec<_> = (1..5)
                 .map(|job| {
                     let (group, sizes) = (&group, &sizes);

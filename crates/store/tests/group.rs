@@ -76,7 +76,7 @@ fn readers_go_on_while_a_batch_is_synced_and_do_not_see_it() {
     });
     thread::scope(|scope| {
         let writer = scope.spawn(|| engine.apply(&[put(2)]).unwrap());
-        wait_for_entry.recv().unwrap();
+        wait_for_entry.recv_timeout(Duration::from_secs(5)).unwrap();
         // The sync hangs. Nothing here may.
         assert!(engine.contains(Table(1), &1u64.to_be_bytes()).unwrap());
         assert_eq!(engine.get(Table(1), &1u64.to_be_bytes()).unwrap(), Some(vec![1; 100]));
