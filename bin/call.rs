@@ -10,6 +10,7 @@ use madake_node::api::{
     ApiError, Body, RecordHeader, encode_chunk, encode_end, encode_header, full, streamed,
 };
 use madake_node::client::Client;
+use madake_node::home::KEY_PREFIX;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -226,7 +227,7 @@ impl Feed {
             .map_err(|_| ApiError::new(502, "daemon", "nobody takes what we send"))
     }
 
-    /// A whole record from a reader.
+    /// A whole record from a reader. The file of a key is refused: what is stored is given to peers.
     pub(crate) fn record(
         &mut self,
         header: &RecordHeader,
@@ -235,10 +236,18 @@ impl Feed {
     ) -> Result<(), ApiError> {
         self.begin(header);
         let mut buffer = vec![0; PIECE];
+        let mut first = true;
         loop {
             match reader.read(&mut buffer) {
                 Ok(0) => return self.end(),
-                Ok(length) => self.chunk(&buffer[..length])?,
+                Ok(length) => {
+                    if std::mem::take(&mut first) && buffer[..length].starts_with(KEY_PREFIX.as_bytes()) {
+                        let message = format!("{} is a secret key of a madake home", path.display());
+                        return Err(ApiError::new(403, "secret-key", message)
+                            .hint("what is stored here is given to peers: leave it out"));
+                    }
+                    self.chunk(&buffer[..length])?;
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(cant_read(path, &error)),
             }

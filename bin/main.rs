@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         }
     };
     let result = runtime.block_on(commands::run(args, &out));
+    out::flush();
     // A name look-up may still hang in a thread of its own: the command is done all the same.
     runtime.shutdown_background();
     match result {

@@ -30,7 +30,7 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
         Command::Log(command) => logs::run(&api, command, out).await,
         Command::Put { files } => files::put(&api, files, out).await,
         Command::Get { id, output } => files::get(&api, &id, output.as_deref(), out).await,
-        Command::Commit(args) => tree::commit(&api, args, out).await,
+        Command::Commit(args) => tree::commit(&api, &home, args, out).await,
         Command::Head(HeadCommand::List { prefix, author }) => files::heads(&api, prefix, author, out).await,
         Command::Head(HeadCommand::Show { name, author }) => files::head(&api, &name, author, out).await,
         Command::History { name, author } => files::history(&api, &name, author, out).await,

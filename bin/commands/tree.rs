@@ -1,7 +1,7 @@
 //! `commit` and `checkout`, of one file and of folders.
 
 use std::fs::File;
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -16,7 +16,12 @@ use crate::call::{Api, Feed, cant_read, open};
 use crate::checkout::Target;
 use crate::out::{Out, clean, short};
 
-pub(super) async fn commit(api: &Api, args: CommitArgs, out: &Out) -> Result<ExitCode, ApiError> {
+pub(super) async fn commit(
+    api: &Api,
+    home: &Path,
+    args: CommitArgs,
+    out: &Out,
+) -> Result<ExitCode, ApiError> {
     let message = args.message;
     let mut made = 0;
     let mut show = |commit: serde_json::Value| {
@@ -43,7 +48,9 @@ pub(super) async fn commit(api: &Api, args: CommitArgs, out: &Out) -> Result<Exi
     // The whole folder is looked through before anything is committed, so that a name that can't be
     // used is known in time.
     let mut found = Vec::new();
-    walk(&root, "", prefix, &mut found, out)?;
+    let home = std::fs::metadata(home).map_err(|error| cant_read(home, &error))?;
+    let walk = Walk { prefix, home: (home.dev(), home.ino()), out };
+    walk.folder(&root, "", &mut found)?;
     let count = found.len();
     let source = move |feed: &mut Feed| {
         for (name, path) in found {
@@ -128,44 +135,59 @@ pub(super) async fn checkout(api: &Api, args: CheckoutArgs, out: &Out) -> Result
     Ok(ExitCode::SUCCESS)
 }
 
-/// All regular files below `root`, in the order of their names; what is left out is told.
-fn walk(
-    folder: &Path,
-    relative: &str,
-    prefix: &str,
-    found: &mut Vec<(String, PathBuf)>,
-    out: &Out,
-) -> Result<(), ApiError> {
-    let failed = |error: std::io::Error| cant_read(folder, &error);
-    let mut items =
-        std::fs::read_dir(folder).map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)?;
-    items.sort_by_key(std::fs::DirEntry::file_name);
-    if items.is_empty() {
-        out.skipped(if relative.is_empty() { "." } else { relative }, "an empty folder");
-    }
-    for item in items {
-        let path = item.path();
-        let Some(name) = item.file_name().to_str().map(str::to_owned) else {
-            return Err(ApiError::usage(format!("the name of {} is not UTF-8", path.display()))
-                .hint("rename the file: names in commits are text. Nothing was committed"));
-        };
-        let relative = if relative.is_empty() { name.clone() } else { format!("{relative}/{name}") };
-        let kind = item.file_type().map_err(|error| cant_read(&path, &error))?;
-        if name == ".git" {
-            out.skipped(&relative, "a `.git` is never committed");
-        } else if kind.is_dir() {
-            walk(&path, &relative, prefix, found, out)?;
-        } else if kind.is_symlink() {
-            out.skipped(&relative, "a symbolic link");
-        } else if kind.is_file() {
-            let full = if prefix.is_empty() { relative } else { format!("{prefix}/{relative}") };
-            check_name(&full)?;
-            found.push((full, path));
-        } else {
-            out.skipped(&relative, "not a regular file");
+/// How a folder is looked through.
+struct Walk<'a> {
+    prefix: &'a str,
+    /// Device and inode of the home folder: its keys are nobody else's.
+    home: (u64, u64),
+    out: &'a Out,
+}
+
+impl Walk<'_> {
+    /// All regular files below a folder, in the order of their names; what is left out is told.
+    fn folder(
+        &self,
+        folder: &Path,
+        relative: &str,
+        found: &mut Vec<(String, PathBuf)>,
+    ) -> Result<(), ApiError> {
+        let Self { prefix, out, .. } = self;
+        let here = std::fs::metadata(folder).map_err(|error| cant_read(folder, &error))?;
+        if (here.dev(), here.ino()) == self.home {
+            out.skipped(if relative.is_empty() { "." } else { relative }, "the home folder, with its keys");
+            return Ok(());
         }
+        let failed = |error: std::io::Error| cant_read(folder, &error);
+        let mut items =
+            std::fs::read_dir(folder).map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        items.sort_by_key(std::fs::DirEntry::file_name);
+        if items.is_empty() {
+            out.skipped(if relative.is_empty() { "." } else { relative }, "an empty folder");
+        }
+        for item in items {
+            let path = item.path();
+            let Some(name) = item.file_name().to_str().map(str::to_owned) else {
+                return Err(ApiError::usage(format!("the name of {} is not UTF-8", path.display()))
+                    .hint("rename the file: names in commits are text. Nothing was committed"));
+            };
+            let relative = if relative.is_empty() { name.clone() } else { format!("{relative}/{name}") };
+            let kind = item.file_type().map_err(|error| cant_read(&path, &error))?;
+            if name == ".git" {
+                out.skipped(&relative, "a `.git` is never committed");
+            } else if kind.is_dir() {
+                self.folder(&path, &relative, found)?;
+            } else if kind.is_symlink() {
+                out.skipped(&relative, "a symbolic link");
+            } else if kind.is_file() {
+                let full = if prefix.is_empty() { relative } else { format!("{prefix}/{relative}") };
+                check_name(&full)?;
+                found.push((full, path));
+            } else {
+                out.skipped(&relative, "not a regular file");
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn check_name(name: &str) -> Result<(), ApiError> {

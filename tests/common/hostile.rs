@@ -290,6 +290,7 @@ pub fn hello(node: NodeId) -> Hello {
         scope: ScopeKind::Listed(0),
         schemas: None,
         methods: Bounded::truncated(vec![0]),
+        capabilities: 0,
     }
 }
 

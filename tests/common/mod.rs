@@ -306,10 +306,9 @@ impl Talk {
         }
     }
 
-    /// What it has said that was not heard yet, without waiting.
-    pub fn overhear(&self) -> Vec<Value> {
-        // A line that was cut by a kill is none.
-        self.lines.try_iter().filter_map(|line| serde_json::from_str(&line).ok()).collect()
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// Ends its input.

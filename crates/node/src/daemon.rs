@@ -28,6 +28,8 @@ const HOLD_OFF: Duration = Duration::from_secs(30);
 const MAX_SESSIONS: usize = 256;
 /// Events that a slow reader may be behind.
 const EVENTS: usize = 256;
+/// How long the control socket rests after it could not accept.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// Requests of the owner at a time.
 const MAX_REQUESTS: usize = 64;
 
@@ -172,8 +174,10 @@ impl Daemon {
             let socket = match self.control.accept().await {
                 Ok((socket, _)) => socket,
                 Err(error) => {
+                    // Too many open files, most likely: it passes when some are closed.
                     tracing::error!(%error, "the control socket does not accept");
-                    return;
+                    tokio::time::sleep(ACCEPT_AGAIN).await;
+                    continue;
                 }
             };
             if !socket.peer_cred().is_ok_and(|peer| peer.uid() == self.owner) {

@@ -4,8 +4,8 @@
 //! thread, which makes one durable round of all that wait; their outcomes come back as inputs.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use madake_store::{Change, Outcome, Store, StoreError};
@@ -18,6 +18,8 @@ use crate::net::Connection;
 
 /// Inputs that may wait for the loop.
 const EVENTS: usize = 256;
+/// Data that is made durable in one round, more or less.
+const ROUND_BYTES: u64 = 32 * 1024 * 1024;
 /// How long a dialled peer may take to open the control stream.
 const OPENING: Duration = Duration::from_secs(10);
 /// How long the last frames of a session may take to be acknowledged before its connection is closed.
@@ -59,6 +61,8 @@ struct Open {
     ended: oneshot::Sender<(EndReason, Report)>,
 }
 
+/// A write: its number, what its data weighs, and what is to be written.
+type Write = (Token, u64, Vec<Change>);
 type Applied = (Token, Result<Vec<Outcome>, StoreError>);
 
 impl Driver {
@@ -92,6 +96,7 @@ impl Driver {
             credit: Arc::new(Semaphore::new(CREDIT)),
             store: self.store.clone(),
             checkers: self.checkers.clone(),
+            told_alive: Arc::new(Mutex::new(Instant::now())),
         };
         let streams = async {
             if initiator { connection.quinn().open_bi().await } else { connection.quinn().accept_bi().await }
@@ -176,7 +181,7 @@ fn begin(opening: Opening, open: &mut BTreeMap<SessionId, Open>) -> Input {
 fn carry_out(
     output: Output,
     open: &mut BTreeMap<SessionId, Open>,
-    writes: &mpsc::UnboundedSender<(Token, Vec<Change>)>,
+    writes: &mpsc::UnboundedSender<Write>,
 ) -> Option<Input> {
     match output {
         Output::Send { session, class, frame } => {
@@ -185,9 +190,9 @@ fn carry_out(
             let reason = EndReason::ConnectionLost("the peer does not read what we send".into());
             Some(Input::Closed { session, reason })
         }
-        Output::Apply { token, changes } => {
+        Output::Apply { token, bytes, changes } => {
             // The writer goes only after the loop.
-            let _ = writes.send((token, changes));
+            let _ = writes.send((token, bytes, changes));
             None
         }
         Output::Fetch { session, id, size } => {
@@ -230,13 +235,16 @@ fn carry_out(
 /// Makes writes durable, all that wait in one round, in their order.
 fn write(
     store: &Store,
-    mut to_write: mpsc::UnboundedReceiver<(Token, Vec<Change>)>,
+    mut to_write: mpsc::UnboundedReceiver<Write>,
     written: &mpsc::UnboundedSender<Applied>,
 ) {
     while let Some(first) = to_write.blocking_recv() {
-        let (mut tokens, mut groups) = (vec![first.0], vec![first.1]);
-        while let Ok((token, changes)) = to_write.try_recv() {
+        let (mut tokens, mut bytes, mut groups) = (vec![first.0], first.1, vec![first.2]);
+        while bytes < ROUND_BYTES
+            && let Ok((token, more, changes)) = to_write.try_recv()
+        {
             tokens.push(token);
+            bytes += more;
             groups.push(changes);
         }
         for applied in tokens.into_iter().zip(store.apply_all(groups)) {

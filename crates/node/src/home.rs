@@ -33,7 +33,7 @@ pub const DEFAULT_LISTEN: &str = "[::]:6232";
 pub const DEFAULT_LISTEN_V4: &str = "0.0.0.0:6232";
 
 /// What is written in front of a key's hex digits, so that a key file is known by its look.
-const KEY_PREFIX: &str = "madake-key-1 ";
+pub const KEY_PREFIX: &str = "madake-key-1 ";
 
 /// An open home: this process has its lock.
 #[derive(Debug)]

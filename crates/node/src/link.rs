@@ -7,7 +7,7 @@
 use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use madake_log::{BatchVerifier, Entry};
 use madake_object::{Object, ObjectId};
@@ -28,6 +28,8 @@ pub(crate) const QUEUE: usize = 1_024;
 const CHECKING: usize = 4;
 /// Big objects that a peer may fetch at a time.
 const SERVING: usize = 4;
+/// The node is told this often that bytes are moving.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 /// A peer that gives no byte of a big object for so long does not have it for us.
 const FETCH_PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of a big object that are read and written at a time.
@@ -57,6 +59,8 @@ pub(crate) struct Link {
     pub(crate) credit: Arc<Semaphore>,
     pub(crate) store: Arc<Store>,
     pub(crate) checkers: Arc<Checkers>,
+    /// When the node was last told that bytes are moving.
+    pub(crate) told_alive: Arc<Mutex<Instant>>,
 }
 
 /// Verifiers with what they remember of authors' keys; as many as there are frames checked at a time.
@@ -121,7 +125,7 @@ impl Link {
     /// Reads the control stream to its end, and says why it ended.
     pub(crate) async fn read_control(self, mut stream: quinn::RecvStream) {
         let reason = loop {
-            match read_frame(&mut stream).await {
+            match self.read_frame(&mut stream).await {
                 Ok(Some(frame)) => match Message::decode(&frame) {
                     Ok(message) if class_of(&message) == Some(Class::Control) => {
                         let input = Input::Message { session: self.session, message, bytes: frame.len() + 4 };
@@ -166,9 +170,14 @@ impl Link {
         let link = self.clone();
         let hand_on = tokio::spawn(async move {
             while let Some(task) = checked.recv().await {
-                let task: tokio::task::JoinHandle<Result<Input, WireError>> = task;
+                let (task, bytes): (tokio::task::JoinHandle<Result<Input, WireError>>, usize) = task;
                 let input = match task.await {
-                    Ok(Ok(input)) => input,
+                    Ok(Ok(input)) => {
+                        if matches!(input, Input::Message { .. }) {
+                            link.credit.add_permits(bytes); // the node gives back data only
+                        }
+                        input
+                    }
                     Ok(Err(error)) => Input::Closed { session: link.session, reason: misbehaved(error) },
                     Err(_) => return, // the runtime is going down
                 };
@@ -178,7 +187,7 @@ impl Link {
             }
         });
         loop {
-            let frame = match read_frame(&mut stream).await {
+            let frame = match self.read_frame(&mut stream).await {
                 Ok(Some(frame)) => frame,
                 Ok(None) | Err(Broken::Lost) => break,
                 Err(broken) => {
@@ -192,9 +201,9 @@ impl Link {
             };
             let Ok(permit) = self.credit.acquire_many(frame.len() as u32).await else { break };
             permit.forget(); // given back by the driver when the node has dealt with the frame
-            let (session, checkers) = (self.session, self.checkers.clone());
+            let (session, checkers, bytes) = (self.session, self.checkers.clone(), frame.len());
             let task = tokio::task::spawn_blocking(move || check(session, &frame, &checkers));
-            if checking.send(task).await.is_err() {
+            if checking.send((task, bytes)).await.is_err() {
                 break;
             }
         }
@@ -242,9 +251,13 @@ impl Link {
             match read {
                 Ok(0) => break,
                 Ok(length) => {
-                    if send.write_all(&chunk[..length]).await.is_err() {
+                    let written =
+                        tokio::time::timeout(FETCH_PATIENCE, send.write_all(&chunk[..length])).await;
+                    if !matches!(written, Ok(Ok(()))) {
+                        let _ = send.reset(close::SILENT.into());
                         return;
                     }
+                    self.alive().await;
                     sent += length as u64;
                 }
                 Err(error) => {
@@ -302,6 +315,7 @@ impl Link {
                 return Err("size: the peer sends more than it said".into());
             }
             tokio::task::block_in_place(|| writer.write(&chunk.bytes)).map_err(ours)?;
+            self.alive().await;
         }
         if writer.written() != size {
             return Err("connection: the peer stopped before the end".into());
@@ -326,6 +340,45 @@ impl Link {
                 _ => EndReason::EndedByPeer(printable(&reason)),
             },
             other => EndReason::ConnectionLost(other.to_string()),
+        }
+    }
+
+    /// The next frame's kind and body; `None` at the end of the stream.
+    async fn read_frame(&self, stream: &mut quinn::RecvStream) -> Result<Option<Vec<u8>>, Broken> {
+        use quinn::ReadExactError::{FinishedEarly, ReadError};
+        let mut length = [0; 4];
+        match stream.read_exact(&mut length).await {
+            Ok(()) => {}
+            Err(FinishedEarly(0)) => return Ok(None),
+            Err(FinishedEarly(_)) => return Err(Broken::Cut),
+            Err(ReadError(_)) => return Err(Broken::Lost),
+        }
+        let length = wire::frame_length(length).map_err(Broken::Wire)?;
+        let (mut frame, mut have) = (vec![0; length], 0);
+        while have < length {
+            match stream.read(&mut frame[have..]).await {
+                Ok(Some(read)) => have += read,
+                Ok(None) => return Err(Broken::Cut),
+                Err(_) => return Err(Broken::Lost),
+            }
+            self.alive().await;
+        }
+        Ok(Some(frame))
+    }
+
+    /// Tells the node, now and then, that bytes are moving: a slow link is not a silent one.
+    async fn alive(&self) {
+        let now = Instant::now();
+        let tell = {
+            let mut told = self.told_alive.lock().unwrap_or_else(PoisonError::into_inner);
+            let tell = now.duration_since(*told) >= SIGN_OF_LIFE;
+            if tell {
+                *told = now;
+            }
+            tell
+        };
+        if tell {
+            self.input(Input::Activity { session: self.session }).await;
         }
     }
 
@@ -422,24 +475,6 @@ fn open_for_peer(
     match reader.seek(SeekFrom::Start(offset.min(size))) {
         Ok(_) => Ok(Some((Box::new(reader), size, payload))),
         Err(_) => Ok(None),
-    }
-}
-
-async fn read_frame(stream: &mut quinn::RecvStream) -> Result<Option<Vec<u8>>, Broken> {
-    use quinn::ReadExactError::{FinishedEarly, ReadError};
-    let mut length = [0; 4];
-    match stream.read_exact(&mut length).await {
-        Ok(()) => {}
-        Err(FinishedEarly(0)) => return Ok(None),
-        Err(FinishedEarly(_)) => return Err(Broken::Cut),
-        Err(ReadError(_)) => return Err(Broken::Lost),
-    }
-    let length = wire::frame_length(length).map_err(Broken::Wire)?;
-    let mut frame = vec![0; length];
-    match stream.read_exact(&mut frame).await {
-        Ok(()) => Ok(Some(frame)),
-        Err(FinishedEarly(_)) => Err(Broken::Cut),
-        Err(ReadError(_)) => Err(Broken::Lost),
     }
 }
 

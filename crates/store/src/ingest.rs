@@ -157,6 +157,16 @@ impl<'a> Round<'a> {
             return Ok((PayloadFate::WrongHash { got: object.id() }, None));
         }
         let real = object.bytes().len() as u64;
+        if self.is_wanted(id)? {
+            // Other entries wait for the same bytes: this is content that comes for all of them.
+            self.pending.payload_refs.entry(id).or_default().push(entry.clone());
+            let Outcome::Content { fate, flaws, .. } = self.content(id, real, Some(object))? else {
+                return Err(StoreError::broken("content has the outcome of something else"));
+            };
+            let stored = matches!(fate, ContentFate::Stored);
+            let flaw = flaws.into_iter().find(|(at, _)| *at == position(entry)).map(|(_, flaw)| flaw);
+            return Ok((if stored { PayloadFate::Stored } else { PayloadFate::NotGiven }, flaw));
+        }
         if real != entry.payload_size() {
             let flaw = self.flaw(entry, Flaw::PayloadSize { stated: entry.payload_size(), real })?;
             return Ok((PayloadFate::NotGiven, Some(flaw)));
@@ -291,6 +301,11 @@ impl<'a> Round<'a> {
     fn want(&mut self, id: ObjectId, size: u64, author: AuthorId) {
         self.batch.put(tables::WANTED, tables::wanted_key(id, size), author.as_bytes().to_vec());
         self.pending.wanted.entry(id).or_default().insert(size);
+    }
+
+    fn is_wanted(&self, id: ObjectId) -> Result<bool, StoreError> {
+        Ok(self.pending.wanted.contains_key(&id)
+            || read::has_prefix(self.engine, tables::WANTED, id.as_bytes())?)
     }
 
     fn unwant(&mut self, id: ObjectId) -> Result<(), StoreError> {

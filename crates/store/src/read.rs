@@ -160,7 +160,7 @@ impl Read for Store {
 
     fn named_by(&self, id: ObjectId) -> Result<Option<NamedBy>, StoreError> {
         for (table, by) in [(tables::PAYLOAD_REF, NamedBy::Entry), (tables::LINKED, NamedBy::Commit)] {
-            if !scan_prefix(self.engine(), table, id.as_bytes(), Direction::Forward, 1)?.is_empty() {
+            if has_prefix(self.engine(), table, id.as_bytes())? {
                 return Ok(Some(by));
             }
         }
@@ -300,7 +300,7 @@ impl Store {
     /// A commit that counts, with its author's entry; `None` if its bytes are not here or no log of
     /// its author carries it.
     pub fn find_commit(&self, id: CommitId) -> Result<Option<Commit>, StoreError> {
-        if scan_prefix(self.engine(), tables::COMMIT, id.as_bytes(), Direction::Forward, 1)?.is_empty() {
+        if !has_prefix(self.engine(), tables::COMMIT, id.as_bytes())? {
             return Ok(None);
         }
         let bytes = self.content(id.as_object())?;
@@ -385,6 +385,13 @@ pub(crate) fn for_each_prefix(
         }
         last = rows.into_iter().next_back().map(|(key, _)| key);
     }
+}
+
+/// Whether any key begins with `prefix`.
+pub(crate) fn has_prefix(engine: &dyn Engine, table: Table, prefix: &[u8]) -> Result<bool, StoreError> {
+    let end = tables::after_prefix(prefix);
+    let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
+    Ok(!engine.scan_keys(table, Bound::Included(prefix), to, Direction::Forward, 1)?.is_empty())
 }
 
 /// The first or last `limit` rows whose key begins with `prefix`.

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, MAX_APPLY_BYTES};
 use crate::group::GroupCommit;
 use crate::ingest::Round;
 use crate::outcome::{Change, Outcome};
+
+/// Bytes that are handed to the engine at a time, more or less: a quarter of what it takes.
+const ROUND_BYTES: u64 = MAX_APPLY_BYTES / 4;
 
 /// Tables over an engine. Cheap to share: clone the `Arc` around it.
 ///
@@ -67,22 +70,32 @@ impl Store {
     }
 
     fn apply_round(&self, groups: Vec<Vec<Change>>) -> Vec<Result<Vec<Outcome>, StoreError>> {
-        let callers = groups.len();
-        let derived = || -> Result<_, StoreError> {
+        let mut results = Vec::with_capacity(groups.len());
+        let mut groups = groups.into_iter();
+        while let Some(first) = groups.next() {
+            // What is too large for one call of the engine is cut into several.
             let mut round = Round::new(self.engine());
-            let derived = groups.into_iter().map(|changes| round.derive(changes));
-            let (batches, outcomes): (Vec<_>, Vec<_>) =
-                derived.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
-            let batches: Vec<_> = batches.into_iter().filter(|batch| !batch.is_empty()).collect();
-            if !batches.is_empty() {
-                self.engine.apply(&batches)?;
+            let (mut batches, mut derived, mut bytes) = (Vec::new(), Vec::new(), 0);
+            let mut next = Some(first);
+            while let Some(changes) = next.take() {
+                match round.derive(changes) {
+                    Ok((batch, outcomes)) => {
+                        bytes += batch.size_hint();
+                        batches.extend((!batch.is_empty()).then_some(batch));
+                        derived.push(Ok(outcomes));
+                        next = if bytes < ROUND_BYTES { groups.next() } else { None };
+                    }
+                    // What these changes had begun must not be seen by later ones: this call ends here.
+                    Err(error) => derived.push(Err(error)),
+                }
             }
-            Ok(outcomes)
-        };
-        match derived() {
-            Ok(outcomes) => outcomes.into_iter().map(Ok).collect(),
-            Err(error) => (0..callers).map(|_| Err(error.clone())).collect(),
+            let applied = if batches.is_empty() { Ok(0) } else { self.engine.apply(&batches) };
+            match applied.map_err(StoreError::from) {
+                Ok(_) => results.extend(derived),
+                Err(error) => results.extend(derived.iter().map(|_| Err(error.clone()))),
+            }
         }
+        results
     }
 }
 

@@ -95,6 +95,10 @@ fn compare(journal: &dyn Engine, model: &MemoryEngine, step: &Step) -> Result<()
                 model.get(*table, key).expect("memory")
             );
             prop_assert_eq!(
+                journal.size(*table, key).expect("reads"),
+                model.size(*table, key).expect("memory")
+            );
+            prop_assert_eq!(
                 journal.contains(*table, key).expect("reads"),
                 model.contains(*table, key).expect("memory")
             );

@@ -160,6 +160,11 @@ pub enum Input {
         /// Why.
         reason: EndReason,
     },
+    /// Bytes are moving, though nothing whole has come yet.
+    Activity {
+        /// Whose session.
+        session: SessionId,
+    },
     /// Time passed.
     Tick,
 }
@@ -180,6 +185,8 @@ pub enum Output {
     Apply {
         /// Which write.
         token: Token,
+        /// What the data in it weighed when it came.
+        bytes: u64,
         /// What.
         changes: Vec<Change>,
     },
@@ -278,6 +285,15 @@ impl Node {
                 for session in late {
                     self.end(session, EndReason::PeerStalled(PATIENCE.as_secs()));
                 }
+                for (id, session) in &mut self.sessions {
+                    let mut context = Context { session: *id, now, read, outbox: &mut self.outbox };
+                    session.say_working(&mut context);
+                }
+            }
+            Input::Activity { session } => {
+                if let Some(session) = self.sessions.get_mut(&session) {
+                    session.last_activity = now.monotonic;
+                }
             }
             Input::Message { session, message, bytes } => {
                 self.with(session, now, read, |s, context| s.on_message(context, message, bytes));
@@ -318,7 +334,8 @@ impl Node {
 
     /// When to send [`Input::Tick`] if nothing else happens before.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        self.sessions.values().filter_map(Session::deadline).min()
+        let working = self.sessions.values().filter_map(Session::working_at);
+        self.sessions.values().filter_map(Session::deadline).chain(working).min()
     }
 
     /// How many sessions are open.
@@ -359,6 +376,7 @@ impl Node {
                 .as_ref()
                 .map(|schemas| Bounded::truncated(schemas.iter().cloned().collect())),
             methods: Bounded::truncated(vec![FULL_CLOCK]),
+            capabilities: 0,
         };
         self.sessions.insert(id, session);
         let mut context = Context { session: id, now, read, outbox: &mut self.outbox };
@@ -472,6 +490,8 @@ impl Session {
                 self.report.refusals_by_peer.extend(refusals.into_vec());
                 Ok(())
             }
+            Message::Working(_) if ready => Ok(()),
+            Message::Unknown(_) => Ok(()),
             other => Err(Failure::Peer(format!("a message of kind {} out of turn", other.kind()))),
         }
     }
@@ -533,10 +553,11 @@ impl Session {
         let theirs = self.theirs.as_ref().map(|theirs| &theirs.interest).filter(|_| we_give);
         let ours = Some(&self.interest).filter(|_| we_receive);
         let interests: Vec<&Interest> = ours.into_iter().chain(theirs).collect();
+        // What this session is about is what the plan names, whoever would want more.
         let frames = if interests.is_empty() {
             vec![crate::wire::Clock { authors: Bounded::default(), last: true }]
         } else {
-            clock_frames(context.read, &interests)?
+            clock_frames(context.read, &interests, &self.interest.schemas)?
         };
         for frame in frames {
             self.report.summary_bytes += context.send(Class::Control, &Message::Clock(frame)) as u64;
@@ -602,7 +623,7 @@ impl Context<'_> {
         let token = Token(self.outbox.next_token);
         self.outbox.next_token += 1;
         self.outbox.writes.push((token, self.session, applying, bytes));
-        self.outbox.outputs.push_back(Output::Apply { token, changes });
+        self.outbox.outputs.push_back(Output::Apply { token, bytes, changes });
     }
 
     pub(crate) fn output(&mut self, output: impl FnOnce(SessionId) -> Output) {

@@ -87,9 +87,10 @@ pub(crate) enum Applying {
 }
 
 impl Receiving {
-    /// Big objects that the shell is fetching.
-    pub(crate) fn fetching(&self) -> &BTreeMap<ObjectId, u64> {
-        &self.fetching
+    /// Whether batches are being made durable, or the shell is fetching big objects: the shell always
+    /// says when either is done.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.applying > 0 || !self.fetching.is_empty()
     }
 
     pub(crate) fn is_waiting_for_summary(&self) -> bool {

@@ -7,16 +7,19 @@ use madake_log::AuthorId;
 use madake_store::NodeId;
 
 use crate::interest::Interest;
-use crate::node::Plan;
+use crate::node::{Context, Plan};
 use crate::receive::Receiving;
 use crate::report::Report;
 use crate::serve::Serving;
 use crate::summary::PeerClock;
-use crate::wire::Hello;
+use crate::wire::{Class, Hello, Message, Working};
 
 /// A silent peer is given up after so long (`replication.md`: 15 s of QUIC silence end a connection;
 /// twice that for one that answers on that level and not on ours).
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A side that works on what came says so this often.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
 /// The state of one session.
 pub(crate) struct Session {
@@ -47,6 +50,8 @@ pub(crate) struct Session {
     pub(crate) done_received: bool,
     /// When the peer last did anything that helps.
     pub(crate) last_activity: Duration,
+    /// When we last said that we are at work.
+    pub(crate) last_working: Duration,
     /// What happened.
     pub(crate) report: Report,
 }
@@ -82,6 +87,7 @@ impl Session {
             done_sent: false,
             done_received: false,
             last_activity: now,
+            last_working: now,
             report: Report::empty(peer),
         }
     }
@@ -96,9 +102,23 @@ impl Session {
         self.plan.gives && self.theirs.as_ref().is_some_and(|theirs| theirs.receives)
     }
 
-    /// When the peer will be given up, unless it does something; never while the shell moves bytes.
+    /// When the peer will be given up, unless it does something; never while it waits for us.
     pub(crate) fn deadline(&self) -> Option<Duration> {
-        self.receiving.fetching().is_empty().then(|| self.last_activity + PATIENCE)
+        (!self.receiving.is_at_work()).then(|| self.last_activity + PATIENCE)
+    }
+
+    /// When to tell the peer that we are at work on what it sent, if we are.
+    pub(crate) fn working_at(&self) -> Option<Duration> {
+        let since = self.last_activity.max(self.last_working);
+        (self.theirs.is_some() && self.receiving.is_at_work()).then(|| since + SIGN_OF_LIFE)
+    }
+
+    /// Tells the peer that we are at work, if it is time to.
+    pub(crate) fn say_working(&mut self, context: &mut Context<'_>) {
+        if self.working_at().is_some_and(|at| at <= context.now.monotonic) {
+            self.last_working = context.now.monotonic;
+            context.send(Class::Control, &Message::Working(Working {}));
+        }
     }
 
     /// Whether there is nothing left to say in either direction.

@@ -1,8 +1,8 @@
 //! What differs between two nodes: heights and tags of logs, compared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use madake_log::{AuthorId, EntryId, LogId, SeqNum};
+use madake_log::{AuthorId, EntryId, LogId, Schema, SeqNum};
 use madake_store::{HeldLog, Position, Read, SEQ_LIMIT, StoreError};
 
 use crate::interest::Interest;
@@ -132,8 +132,14 @@ pub fn compare(theirs: &PeerClock, interest: &Interest, read: &dyn Read) -> Resu
     Ok(found)
 }
 
-/// What is held here of the logs that either side is interested in: the frames of our clock (B3).
-pub(crate) fn clock_frames(read: &dyn Read, interests: &[&Interest]) -> Result<Vec<Clock>, StoreError> {
+/// What is held here of the logs that either side is interested in, and whose schema is among `schemas`
+/// if there are any: the frames of our clock (B3).
+pub(crate) fn clock_frames(
+    read: &dyn Read,
+    interests: &[&Interest],
+    schemas: &Option<BTreeSet<Schema>>,
+) -> Result<Vec<Clock>, StoreError> {
+    let limit = Interest { authors: None, schemas: schemas.clone() };
     let mut authors = Vec::new();
     let union = union_of_authors(interests);
     for_each_author(read, &Interest { authors: union, schemas: None }, |author, held| {
@@ -141,7 +147,7 @@ pub(crate) fn clock_frames(read: &dyn Read, interests: &[&Interest]) -> Result<V
         for held in held {
             let schema = read.schema(author, held.log)?;
             let wanted = |i: &&Interest| i.wants_author(&author) && i.wants_log(held.log, schema.as_ref());
-            if interests.iter().any(wanted) {
+            if limit.wants_log(held.log, schema.as_ref()) && interests.iter().any(wanted) {
                 logs.push(log_clock(held));
             }
         }
@@ -212,8 +218,8 @@ fn log_clock(held: &HeldLog) -> LogClock {
     LogClock { log: held.log, seq: held.head.seq, tag: tag(&held.head.entry) }
 }
 
-fn union_of_authors(interests: &[&Interest]) -> Option<std::collections::BTreeSet<AuthorId>> {
-    let mut union = std::collections::BTreeSet::new();
+fn union_of_authors(interests: &[&Interest]) -> Option<BTreeSet<AuthorId>> {
+    let mut union = BTreeSet::new();
     for interest in interests {
         union.extend(interest.authors.as_ref()?.iter().copied());
     }

@@ -36,6 +36,8 @@ pub const MAX_ITEMS_FRAME: usize = 8_192;
 pub const INLINE_PAYLOAD: usize = 64 * 1024;
 /// An object up to this size travels in a [`Content`] frame; a longer one on a stream of its own.
 pub const FRAMED_CONTENT: u64 = 256 * 1024;
+/// Kinds from here up may be ignored by those who don't know them; unknown kinds below are an error.
+pub const FIRST_OPTIONAL_KIND: u8 = 128;
 /// Refusals that are told in a [`Done`]; further ones are only counted.
 pub const MAX_REFUSALS: usize = 1_024;
 
@@ -63,6 +65,10 @@ pub enum Message {
     Content(Content),
     /// Kind 11: I have received all that I will; this is what became of it.
     Done(Done),
+    /// Kind 12: I am busy with what you sent; do not give me up.
+    Working(Working),
+    /// A kind of [`FIRST_OPTIONAL_KIND`] or more that this version does not know: let it pass.
+    Unknown(u8),
 }
 
 /// Which stream a message travels on, most urgent first.
@@ -102,8 +108,11 @@ pub struct Hello {
     pub scope: ScopeKind,
     /// Which schemas it wants, `commit` among them; `None` for all. System logs are always wanted.
     pub schemas: Option<Bounded<Schema, MAX_SCHEMAS>>,
-    /// Ways to compare summaries that it knows, the best first: 0 is the full clock.
+    /// Ways to compare summaries that it knows, the best first: 0 is the full clock. The first of the
+    /// dialler's that the other side names too is used.
     pub methods: Bounded<u8, 16>,
+    /// What else the sender understands, one bit each; bits that are not known are ignored. None yet.
+    pub capabilities: u64,
 }
 
 /// How the authors of a scope are given.
@@ -251,6 +260,10 @@ pub struct Done {
     pub missing: u64,
 }
 
+/// A sign of life from a side that has work to do before it can say more.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Working {}
+
 /// How much travelled and was new.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Counts {
@@ -366,6 +379,8 @@ impl Message {
             Message::WantContent(body) => postcard::to_extend(body, frame),
             Message::Content(body) => postcard::to_extend(body, frame),
             Message::Done(body) => postcard::to_extend(body, frame),
+            Message::Working(body) => postcard::to_extend(body, frame),
+            Message::Unknown(kind) => return Err(WireError::Kind(*kind)),
         }
         .map_err(fields)?;
         let length = frame.len() - 4;
@@ -393,6 +408,8 @@ impl Message {
             9 => decode_body(kind, body).map(Message::WantContent),
             10 => decode_body(kind, body).map(Message::Content),
             11 => decode_body(kind, body).map(Message::Done),
+            12 => decode_body(kind, body).map(Message::Working),
+            FIRST_OPTIONAL_KIND.. => Ok(Message::Unknown(kind)),
             other => Err(WireError::Kind(other)),
         }
     }
@@ -410,6 +427,8 @@ impl Message {
             Message::WantContent(_) => 9,
             Message::Content(_) => 10,
             Message::Done(_) => 11,
+            Message::Working(_) => 12,
+            Message::Unknown(kind) => *kind,
         }
     }
 }
@@ -480,6 +499,7 @@ mod tests {
             scope: ScopeKind::Listed(7),
             schemas: Some(vec!["post".parse().unwrap()].try_into().unwrap()),
             methods: vec![0].try_into().unwrap(),
+            capabilities: 0,
         }
     }
 
@@ -519,6 +539,7 @@ mod tests {
             want: 2,
             items: vec![ByteBuf::from(b"x".to_vec())].try_into().unwrap(),
         }));
+        there_and_back(Message::Working(Working {}));
         there_and_back(Message::Done(Done {
             received: Counts { entries: 1, payloads: 2, objects: 3, bytes: 4 },
             refused: 1,
@@ -537,7 +558,7 @@ mod tests {
         expected.extend([3; 16]);
         expected.extend([1, 1, 0, 1, 7, 1, 1, 4]);
         expected.extend(b"post");
-        expected.extend([1, 0]);
+        expected.extend([1, 0, 0]);
         assert_eq!(Message::Hello(hello()).encode().unwrap()[4..], expected);
     }
 
@@ -551,7 +572,8 @@ mod tests {
     #[test]
     fn unknown_kinds_versions_and_long_integers_are_refused() {
         assert_eq!(Message::decode(&[]), Err(WireError::Empty));
-        assert_eq!(Message::decode(&[200, 1]), Err(WireError::Kind(200)));
+        assert_eq!(Message::decode(&[100, 1]), Err(WireError::Kind(100)));
+        assert_eq!(Message::decode(&[200, 9, 9]), Ok(Message::Unknown(200)), "later versions may say more");
         assert_eq!(Message::decode(&[8, 2, 0, 0]), Err(WireError::Version(8)));
         assert!(Message::decode(&[8, 1, 5, 0]).is_ok());
         assert_eq!(Message::decode(&[8, 1, 0x85, 0x00, 0]), Err(WireError::NotCanonical(8)));

@@ -1,15 +1,16 @@
 //! Logs: append, list, show, verify.
 
+use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use data_encoding::BASE64;
 use hyper::{Response, StatusCode};
 use madake_log::{AuthenticEntry, BatchVerifier, Entry, LogHead, LogId, Schema, SeqNum};
-use madake_object::Object;
+use madake_object::{Object, ObjectId};
 use madake_store::{HeldLog, NewContent, Position, Read as _, payload_object};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::upload::{Record, RecordHeader, Records};
 use super::{ApiError, Body, Lines, Query, lines, respond};
@@ -18,7 +19,11 @@ use crate::shell::Shell;
 /// Entries that are signed and made durable at a time, at most.
 const BATCH: usize = 1_000;
 /// Bytes of contents that are signed and made durable at a time, more or less.
-const BATCH_BYTES: u64 = 4 * 1024 * 1024;
+const BATCH_BYTES: u32 = 4 * 1024 * 1024;
+/// Bytes of contents that were read from a request and are not being made durable yet.
+const READ_AHEAD: usize = 8 * 1024 * 1024;
+/// A payload up to this size is shown in a line of an answer; a longer one is had by its id (`get`).
+const MAX_DATA: u64 = 64 * 1024 * 1024;
 /// Entries read at a time.
 const PAGE: usize = 1_000;
 
@@ -160,7 +165,8 @@ pub(super) fn batched(
     mark_last: bool,
     mut store: impl FnMut(Vec<Record>, &mut Lines) -> Result<(), ApiError> + Send + 'static,
 ) -> Response<Body> {
-    let (sender, mut receiver) = mpsc::channel::<Result<Record, ApiError>>(BATCH);
+    let (sender, mut receiver) = mpsc::channel::<Result<(Record, OwnedSemaphorePermit), ApiError>>(BATCH);
+    let room = Arc::new(Semaphore::new(READ_AHEAD));
     tokio::spawn(async move {
         let mut held_back = None;
         loop {
@@ -173,10 +179,19 @@ pub(super) fn batched(
                 Ok(None) if mark_last => {
                     let empty = || Record::of(RecordHeader::default(), Object::new(Vec::new()));
                     let record = held_back.take().unwrap_or_else(empty);
-                    let _ = sender.send(Ok(Record { last: true, ..record })).await;
+                    if let Ok(room) = room.acquire_many_owned(record.weight()).await {
+                        let _ = sender.send(Ok((Record { last: true, ..record }, room))).await;
+                    }
                     return;
                 }
                 Ok(None) => return,
+                Err(error) => Err(error),
+            };
+            let next = match next {
+                Ok(record) => match room.clone().acquire_many_owned(record.weight()).await {
+                    Ok(room) => Ok((record, room)),
+                    Err(_) => return,
+                },
                 Err(error) => Err(error),
             };
             let failed = next.is_err();
@@ -187,14 +202,16 @@ pub(super) fn batched(
     });
     let body = lines(move |lines| {
         while let Some(first) = receiver.blocking_recv() {
-            let first = first?;
-            let (mut bytes, mut failed) = (first.content.size(), None);
+            let (first, room) = first?;
+            let (mut rooms, mut failed) = (vec![room], None);
+            let mut bytes = first.weight();
             let mut batch = vec![first];
             while batch.len() < BATCH && bytes < BATCH_BYTES {
                 match receiver.try_recv() {
-                    Ok(Ok(record)) => {
-                        bytes += record.content.size();
+                    Ok(Ok((record, room))) => {
+                        bytes += record.weight();
                         batch.push(record);
+                        rooms.push(room);
                     }
                     Ok(Err(error)) => {
                         failed = Some(error);
@@ -204,6 +221,7 @@ pub(super) fn batched(
                 }
             }
             store(batch, lines)?;
+            drop(rooms);
             if let Some(error) = failed {
                 return Err(error);
             }
@@ -232,12 +250,25 @@ fn entry_json(shell: &Shell, entry: &AuthenticEntry, with_payload: bool) -> Resu
         value["flaw"] = json!({"code": flaw.code(), "message": flaw.to_string()});
     }
     if with_payload {
-        value["data"] = match shell.store().content(payload)? {
-            Some(bytes) => json!(BASE64.encode(&bytes)),
-            None => Value::Null,
-        };
+        value["data"] =
+            payload_bytes(shell, payload)?.map_or(Value::Null, |bytes| json!(BASE64.encode(&bytes)));
     }
     Ok(value)
+}
+
+/// A payload for an answer; `None` if it is not here, or too long to be written into a line.
+fn payload_bytes(shell: &Shell, payload: ObjectId) -> Result<Option<Vec<u8>>, ApiError> {
+    if let Some(bytes) = shell.store().content(payload)? {
+        return Ok(Some(bytes));
+    }
+    let reader = shell.store().engine().blobs().open(payload.as_bytes())?;
+    let Some(mut reader) = reader.filter(|reader| reader.len() <= MAX_DATA) else { return Ok(None) };
+    let mut bytes = Vec::new();
+    let read = reader.read_to_end(&mut bytes);
+    read.map_err(|error| {
+        ApiError::new(500, "store", format!("the file of {payload} can't be read: {error}"))
+    })?;
+    Ok(Some(bytes))
 }
 
 /// Reads a whole log again, as if nothing of it were known: encodings, signatures, links, payloads.

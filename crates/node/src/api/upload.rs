@@ -72,6 +72,15 @@ impl Record {
     pub(super) fn of(header: RecordHeader, object: Object) -> Self {
         Self { header, content: NewContent::Bytes(object), last: false }
     }
+
+    /// What the record takes in memory, more or less.
+    pub(super) fn weight(&self) -> u32 {
+        let content = match &self.content {
+            NewContent::Bytes(object) => object.bytes().len(),
+            NewContent::Blob { .. } => 0,
+        };
+        (content + self.header.message.len() + 256) as u32
+    }
 }
 
 /// Reads records from a body; contents over 1 MiB go to a blob as they come.

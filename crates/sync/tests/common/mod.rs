@@ -129,7 +129,7 @@ pub fn run_tampered(a: &mut Peer, b: &mut Peer, plan: Plan, tamper: &mut Tamper<
                         let bytes = frame.len() as u64;
                         me.node.handle(NOW, Input::Sent { session, class, bytes }, &*me.store);
                     }
-                    Output::Apply { token, changes } => {
+                    Output::Apply { token, changes, .. } => {
                         let outcomes = me.store.apply(changes);
                         me.node.handle(NOW, Input::Applied { token, outcomes }, &*me.store);
                     }

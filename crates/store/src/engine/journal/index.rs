@@ -79,6 +79,14 @@ impl Index {
         slot.map(|slot| self.found(slot)).transpose()
     }
 
+    pub(super) fn size(&self, table: Table, key: &[u8]) -> Option<u64> {
+        let slot = self.tables.get(usize::from(table.0)).and_then(|rows| rows.get(key))?;
+        Some(match slot {
+            Slot::Inline(value) => value.len() as u64,
+            Slot::At { len, .. } => u64::from(*len),
+        })
+    }
+
     pub(super) fn contains(&self, table: Table, key: &[u8]) -> bool {
         self.tables.get(usize::from(table.0)).is_some_and(|rows| rows.contains_key(key))
     }

@@ -252,6 +252,10 @@ impl Engine for JournalEngine {
         found.map(index::Found::read).transpose()
     }
 
+    fn size(&self, table: Table, key: &[u8]) -> Result<Option<u64>, EngineError> {
+        Ok(self.index().size(table, key))
+    }
+
     fn contains(&self, table: Table, key: &[u8]) -> Result<bool, EngineError> {
         Ok(self.index().contains(table, key))
     }
