@@ -14,6 +14,8 @@ use madake_node::home::KEY_PREFIX;
 use serde_json::Value;
 use tokio::sync::mpsc;
 
+/// The code of an upload that the other side stopped reading: its answer says why.
+const UNHEARD: &str = "unheard";
 /// Pieces of an upload are sent when they are this long, and whenever the source pauses.
 const PIECE: usize = 256 * 1024;
 
@@ -115,11 +117,13 @@ impl Api {
             Ok(())
         }
         .await;
-        match failure.try_recv() {
-            Ok(error) => return Err(error),
+        match (failure.try_recv(), answered) {
+            // What the source could not read explains why the other side got no more.
+            (Ok(error), _) if error.code != UNHEARD => return Err(error),
             // On an error of the other side the source may wait for input that will not come: leave it.
-            Err(_) if answered.is_err() => return answered,
-            Err(_) => {}
+            (_, Err(error)) => return Err(error),
+            (Ok(error), Ok(())) => return Err(error),
+            (Err(_), Ok(())) => {}
         }
         let _ = feeding.await;
         failure.try_recv().map_or(Ok(()), Err)
@@ -222,9 +226,7 @@ impl Feed {
             return Ok(());
         }
         let piece = Bytes::from(std::mem::take(&mut self.piece));
-        self.sender
-            .blocking_send(piece)
-            .map_err(|_| ApiError::new(502, "daemon", "nobody takes what we send"))
+        self.sender.blocking_send(piece).map_err(|_| ApiError::new(502, UNHEARD, "nobody takes what we send"))
     }
 
     /// A whole record from a reader. The file of a key is refused: what is stored is given to peers.

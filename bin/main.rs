@@ -23,7 +23,8 @@ fn main() -> ExitCode {
         Err(error) => return usage(&error),
     };
     let out = Out::new(args.json, args.quiet);
-    log_to_stderr(args.verbose, args.quiet);
+    // With --json, stderr is for errors that programs read.
+    log_to_stderr(args.verbose, args.quiet || (args.json && args.verbose == 0));
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

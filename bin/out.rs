@@ -53,7 +53,8 @@ impl Out {
             eprintln!("{}", error.to_json());
         } else {
             let (bold, plain) = if io::stderr().is_terminal() { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
-            eprintln!("{bold}error:{plain} {}", clean(&error.message));
+            let lines: Vec<String> = error.message.lines().map(clean).collect();
+            eprintln!("{bold}error:{plain} {}", lines.join("\n"));
             if let Some(hint) = &error.hint {
                 eprintln!("hint: {}", clean(hint));
             }
@@ -132,7 +133,7 @@ pub(crate) fn clean(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
         let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-        if (c.is_control() && c != '\n') || turns {
+        if c.is_control() || turns {
             shown.extend(c.escape_unicode());
         } else {
             shown.push(c);
@@ -164,7 +165,7 @@ mod tests {
 
     #[test]
     fn what_moves_a_cursor_is_escaped() {
-        assert_eq!(clean("a\x1b[2Jb\u{202e}c\rd"), "a\\u{1b}[2Jb\\u{202e}c\\u{d}d");
+        assert_eq!(clean("a\x1b[2Jb\u{202e}c\rd\n"), "a\\u{1b}[2Jb\\u{202e}c\\u{d}d\\u{a}");
         assert_eq!(clean("é ok"), "é ok");
     }
 

@@ -104,12 +104,16 @@ fn a_pull_goes_on_after_kill_9_of_either_side() {
         });
         if round % 2 == 0 {
             a_runs.take().unwrap().kill();
-            pull.finish();
-            b_runs.stop();
+            // B notices by A's silence, after 15 s. Once is enough; else its owner loses patience.
+            if round == 0
+                && let Some(error) = pull.finish().and_then(|last| last.get("error").cloned())
+            {
+                assert_eq!(error["code"], "interrupted", "{error}");
+            }
+            assert_eq!(b_runs.stop(), 0);
             a_runs = Some(a.serve_with(&["--listen", &listen]));
         } else {
             b_runs.kill();
-            pull.finish();
         }
         // Whatever was said to be received is there.
         let now = number(&b.json(["status"]), "entries");
@@ -277,9 +281,9 @@ impl Pulling {
         }
     }
 
-    /// Reads to the end of the answer, however it ends.
-    fn finish(mut self) {
-        while self.next().is_some() {}
+    /// Reads to the end of the answer, however it ends, and gives its last line.
+    fn finish(mut self) -> Option<Value> {
+        std::iter::from_fn(|| self.next()).last()
     }
 
     /// The next progress, or the result; `None` at the end.

@@ -30,10 +30,10 @@ pub(super) async fn put(api: &Api, files: Vec<PathBuf>, out: &Out) -> Result<Exi
 pub(super) async fn get(api: &Api, id: &str, output: Option<&Path>, out: &Out) -> Result<ExitCode, ApiError> {
     let (body, id) = api.object(id).await?;
     let Some(path) = output else {
-        copy(body, &mut std::io::stdout().lock(), "stdout").await?;
+        copy(body, &id, &mut std::io::stdout().lock(), "stdout").await?;
         return Ok(ExitCode::SUCCESS);
     };
-    let size = write_file(body, path, false).await?;
+    let size = write_file(body, &id, path, false).await?;
     let value = json!({"object": id, "size": size, "file": path.to_string_lossy()});
     out.result(&value, || format!("{id}  {}", path.display()));
     Ok(ExitCode::SUCCESS)
@@ -114,7 +114,7 @@ pub(super) async fn show(api: &Api, commit: &str, out: &Out) -> Result<ExitCode,
 }
 
 /// Writes a body to a file and says how long it is: aside first, so that a failure leaves what was there.
-pub(super) async fn write_file(body: Body, path: &Path, executable: bool) -> Result<u64, ApiError> {
+pub(super) async fn write_file(body: Body, id: &str, path: &Path, executable: bool) -> Result<u64, ApiError> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let failed = |error: std::io::Error| {
         ApiError::new(500, "file", format!("can't write {}: {error}", path.display()))
@@ -123,7 +123,7 @@ pub(super) async fn write_file(body: Body, path: &Path, executable: bool) -> Res
     if std::fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
         // A device, a pipe or a link: written as it is.
         let mut file = std::fs::OpenOptions::new().write(true).truncate(true).open(path).map_err(failed)?;
-        return copy(body, &mut file, &path.display().to_string()).await;
+        return copy(body, id, &mut file, &path.display().to_string()).await;
     }
     let mut aside = std::ffi::OsString::from(".");
     aside.push(name);
@@ -132,7 +132,7 @@ pub(super) async fn write_file(body: Body, path: &Path, executable: bool) -> Res
     let mode = if executable { 0o777 } else { 0o666 };
     let mut file =
         std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside).map_err(failed)?;
-    let copied = copy(body, &mut file, &path.display().to_string()).await;
+    let copied = copy(body, id, &mut file, &path.display().to_string()).await;
     let renamed = copied.and_then(|size| std::fs::rename(&aside, path).map(|()| size).map_err(failed));
     if renamed.is_err() {
         let _ = std::fs::remove_file(&aside);
@@ -140,9 +140,15 @@ pub(super) async fn write_file(body: Body, path: &Path, executable: bool) -> Res
     renamed
 }
 
-/// Writes a body to `to`, and says how many bytes it had.
-pub(super) async fn copy(mut body: Body, to: &mut impl std::io::Write, shown: &str) -> Result<u64, ApiError> {
-    let mut size = 0;
+/// Writes an object's bytes to `to`, and says how many there were. They are hashed on the way: what is
+/// cut short or has changed on the disk does not pass for the object.
+pub(super) async fn copy(
+    mut body: Body,
+    id: &str,
+    to: &mut impl std::io::Write,
+    shown: &str,
+) -> Result<u64, ApiError> {
+    let (mut size, mut hasher) = (0, blake3::Hasher::new());
     while let Some(frame) = body.frame().await {
         let frame =
             frame.map_err(|error| ApiError::new(502, "cut", format!("the object was cut off: {error}")))?;
@@ -153,9 +159,14 @@ pub(super) async fn copy(mut body: Body, to: &mut impl std::io::Write, shown: &s
             }
             return Err(ApiError::new(500, "file", format!("can't write {shown}: {error}")));
         }
+        hasher.update(&data);
         size += data.len() as u64;
     }
     to.flush().map_err(|error| ApiError::new(500, "file", format!("can't write {shown}: {error}")))?;
+    if hasher.finalize().to_string() != id {
+        return Err(ApiError::new(500, "damaged", format!("what is stored of {id} is cut short or damaged"))
+            .hint("keep a copy of the home; a peer that has the object can give it to a new one"));
+    }
     Ok(size)
 }
 

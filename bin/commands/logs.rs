@@ -143,7 +143,9 @@ async fn show(api: &Api, log: &str, payload: bool, out: &Out) -> Result<ExitCode
             }
             if let Some(data) = entry["data"].as_str() {
                 let bytes = data_encoding::BASE64.decode(data.as_bytes()).unwrap_or_default();
-                line.push_str(&format!("\n  {}", crate::out::clean(&String::from_utf8_lossy(&bytes))));
+                for part in String::from_utf8_lossy(&bytes).lines() {
+                    line.push_str(&format!("\n  {}", crate::out::clean(part)));
+                }
             }
             line
         });

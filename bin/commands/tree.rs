@@ -89,8 +89,8 @@ pub(super) async fn checkout(api: &Api, args: CheckoutArgs, out: &Out) -> Result
             return Err(ApiError::usage(format!("{} is a folder", args.output.display()))
                 .hint("name the file to write, or check out a --tree"));
         }
-        let (body, _) = api.object(text(&head, "object")).await?;
-        write_file(body, &args.output, head["mode"] == "executable").await?;
+        let (body, id) = api.object(text(&head, "object")).await?;
+        write_file(body, &id, &args.output, head["mode"] == "executable").await?;
         out.result(&head, || format!("{}  {}", short(text(&head, "commit")), args.output.display()));
         return Ok(ExitCode::SUCCESS);
     }
@@ -126,9 +126,9 @@ pub(super) async fn checkout(api: &Api, args: CheckoutArgs, out: &Out) -> Result
         let path = text(file, "path");
         // Names are checked where they are signed and where they come in; a third time where they are used.
         check_name(path)?;
-        let (body, _) = api.object(text(file, "object")).await?;
+        let (body, id) = api.object(text(file, "object")).await?;
         let mut to = target.create(path, file["mode"] == "executable")?;
-        copy(body, &mut to, path).await?;
+        copy(body, &id, &mut to, path).await?;
         out.result(file, || format!("{}  {}", short(text(file, "commit")), clean(path)));
     }
     out.note(&format!("{} files in {}", files.len(), args.output.display()));

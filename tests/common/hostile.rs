@@ -29,9 +29,9 @@ pub struct Hostile {
 pub struct Wire {
     pub connection: Connection,
     own: NodeId,
-    control: Pin<Box<dyn AsyncWrite + Send>>,
-    from: Pin<Box<dyn AsyncRead + Send>>,
-    data: [Option<Pin<Box<dyn AsyncWrite + Send>>>; 4],
+    control: Pin<Box<dyn AsyncWrite + Send + Sync>>,
+    from: Pin<Box<dyn AsyncRead + Send + Sync>>,
+    data: [Option<Pin<Box<dyn AsyncWrite + Send + Sync>>>; 4],
 }
 
 /// What a hostile node offers, and what it really gives when it is asked.
@@ -105,16 +105,21 @@ impl Hostile {
 
 async fn accept(endpoint: &Endpoint) -> Wire {
     let connection = endpoint.accept().await.unwrap().handshake().await.unwrap();
-    let (send, recv) = connection.quinn().accept_bi().await.unwrap();
-    Wire::new(endpoint.id(), connection, send, recv)
+    Wire::accepted(endpoint.id(), connection).await
 }
 
 impl Wire {
+    /// Waits for the control stream of who dialled.
+    pub async fn accepted(own: NodeId, connection: Connection) -> Self {
+        let (send, recv) = connection.quinn().accept_bi().await.unwrap();
+        Self::new(own, connection, send, recv)
+    }
+
     fn new(
         own: NodeId,
         connection: Connection,
-        send: impl AsyncWrite + Send + 'static,
-        recv: impl AsyncRead + Send + 'static,
+        send: impl AsyncWrite + Send + Sync + 'static,
+        recv: impl AsyncRead + Send + Sync + 'static,
     ) -> Self {
         let (control, from) = (Box::pin(send), Box::pin(recv));
         Self { own, connection, control, from, data: [const { None }; 4] }
@@ -146,7 +151,7 @@ impl Wire {
         let stream = &mut self.data[class as usize];
         if stream.is_none() {
             let Ok(opened) = self.connection.quinn().open_uni().await else { return };
-            let mut opened: Pin<Box<dyn AsyncWrite + Send>> = Box::pin(opened);
+            let mut opened: Pin<Box<dyn AsyncWrite + Send + Sync>> = Box::pin(opened);
             let _ = opened.write_all(&[class as u8]).await;
             *stream = Some(opened);
         }
@@ -154,6 +159,13 @@ impl Wire {
             let _ = stream.write_all(bytes).await;
             let _ = stream.flush().await;
         }
+    }
+
+    /// Opens one more stream, writes this and ends it.
+    pub async fn new_stream(&mut self, bytes: &[u8]) {
+        let Ok(mut stream) = self.connection.quinn().open_uni().await else { return };
+        let _ = stream.write_all(bytes).await;
+        let _ = stream.finish();
     }
 
     /// Ends a data stream.

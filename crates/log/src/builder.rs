@@ -8,7 +8,7 @@ use crate::varu64::encode_varu64;
 use crate::verify::{AuthenticEntry, LogHead};
 
 impl Entry {
-    /// Encodes and signs the entry that follows `head` in `log` (`bamboo.md`, Encoding).
+    /// Encodes and signs the entry that follows `head` in `log` (`docs/spec.md`, Encoding).
     ///
     /// - `head`: the log's last entry, or `None` to begin the log.
     /// - `lipmaa`: the id of entry [`lipmaa(seq)`](crate::lipmaa()) of the new entry's sequence number; needed where

@@ -11,7 +11,7 @@ use std::sync::Arc;
 ///
 /// Well-formed says nothing about who wrote it; [`AuthenticEntry`](crate::AuthenticEntry) does.
 /// The bytes are kept as they came, and the id, the signature check and every store use these, never a re-encoding
-/// (`bamboo.md`, Verified means, 2). Cloning is cheap (the bytes are shared).
+/// (`docs/spec.md`, Verified means, 2). Cloning is cheap (the bytes are shared).
 ///
 /// ```text
 /// tag 1 │ author 32 │ log id 1–9 │ seq 1–9 │ lipmaa link 34 or 0 │ backlink 34 or 0 │ size 1–9 │ payload hash 34 │ signature 64
@@ -38,7 +38,7 @@ impl Entry {
     /// Reads an entry that takes up all of `bytes`.
     ///
     /// Strict: known tag, shortest integers, hashes of the form `00 20` and 32 bytes, links exactly where the
-    /// sequence number asks for them, nothing after the signature (`bamboo.md`, Verified means, 1).
+    /// sequence number asks for them, nothing after the signature (`docs/spec.md`, Verified means, 1).
     ///
     /// # Errors
     /// The first [`DecodeError`] from the left.

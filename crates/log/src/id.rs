@@ -54,7 +54,7 @@ macro_rules! id32 {
 }
 
 id32! {
-    /// Who writes a log: an ed25519 public key as it stands in the entry (`bamboo.md`, field 2).
+    /// Who writes a log: an ed25519 public key as it stands in the entry (`docs/spec.md`, field 2).
     ///
     /// Any 32 bytes make an `AuthorId`; [`check_key`](Self::check_key) says whether signatures by it can count.
     AuthorId
@@ -82,18 +82,18 @@ impl PayloadId {
     }
 }
 
-/// One of the 2^64 logs of an author (`bamboo.md`, field 3).
+/// One of the 2^64 logs of an author (`docs/spec.md`, field 3).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LogId(u64);
 
 impl LogId {
-    /// The control log of an author: registrations, vows, resolutions (`formats.md`).
+    /// The control log of an author: registrations, vows, resolutions (`docs/spec.md`).
     pub const CONTROL: LogId = LogId(0);
-    /// A node's own log: its acceptances and releases (`formats.md`).
+    /// A node's own log: its acceptances and releases (`docs/spec.md`).
     pub const NODE: LogId = LogId(1);
-    /// A node's receipts (`formats.md`).
+    /// A node's receipts (`docs/spec.md`).
     pub const RECEIPTS: LogId = LogId(2);
-    /// The log of commits; schema `commit`, never registered (`formats.md`).
+    /// The log of commits; schema `commit`, never registered (`docs/spec.md`).
     pub const COMMIT: LogId = LogId(1024);
 
     /// The log with this number; all of u64 is allowed.
@@ -106,7 +106,7 @@ impl LogId {
         self.0
     }
 
-    /// Whether this is one of the system logs, 0 to 1023 (`formats.md`).
+    /// Whether this is one of the system logs, 0 to 1023 (`docs/spec.md`).
     pub const fn is_system(self) -> bool {
         self.0 < 1024
     }
@@ -130,7 +130,7 @@ impl From<u64> for LogId {
     }
 }
 
-/// An entry's place in its log, counted from 1 (`bamboo.md`, field 4).
+/// An entry's place in its log, counted from 1 (`docs/spec.md`, field 4).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SeqNum(NonZeroU64);
 

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 ///
 /// It signs Bamboo entries (first byte 00 or 01; see [`Entry::sign`](crate::Entry::sign)) and TLS 1.3 handshakes
 /// (first byte 20), nothing else, ever: so no signature can be taken for one of the other kind
-/// (`formats.md`, Keys, homes, sockets). Randomness is the caller's. The secret is wiped on drop and never shown.
+/// (`docs/spec.md`, Keys, homes, sockets). Randomness is the caller's. The secret is wiped on drop and never shown.
 ///
 /// ```
 /// use madake_log::AuthorKey;

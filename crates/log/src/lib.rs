@@ -25,7 +25,7 @@
 //! ```
 //!
 //! Many entries at once: [`BatchVerifier`]; some entries of a log in any order: [`verify_set`]; against a log's
-//! head alone: [`check_position`]. Rules and their reasons are in `docs/` (`bamboo.md`, `formats.md`).
+//! head alone: [`check_position`]. Rules and their reasons are in `docs/` (`docs/spec.md`, `docs/spec.md`).
 //!
 //! With the feature `serde` the ids, [`Schema`] and [`LogHead`] can be parts of messages.
 

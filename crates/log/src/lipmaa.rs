@@ -1,7 +1,7 @@
 //! The second link of an entry: where it points, which entries carry one, and which entries prove a place in a log.
 //!
 //! With h(k) = (3^k − 1)/2 = 1, 4, 13, 40 … the link of n goes back by 3^(k−1) if n = h(k), else by h(g(n)),
-//! where g(n) strips the largest h(k) below n until an h(k) is left (`bamboo.md`, Encoding).
+//! where g(n) strips the largest h(k) below n until an h(k) is left (`docs/spec.md`, Encoding).
 
 use crate::id::SeqNum;
 
@@ -25,7 +25,7 @@ pub const fn has_lipmaa_link(seq: u64) -> bool {
 
 /// The certificate pool of `x`, ascending: the shortest path from `x` to 1, and from the least h(k) ≥ `x` to `x`.
 ///
-/// Any two pools of one log share a path, so two partial copies can always be compared (`bamboo.md`, Encoding).
+/// Any two pools of one log share a path, so two partial copies can always be compared (`docs/spec.md`, Encoding).
 /// It holds about 2·log₃(x) numbers per path. Numbers past 2^64 − 1, which no entry can have, are left out.
 ///
 /// ```
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The definition of `bamboo.md`, word for word.
+    /// The definition of `docs/spec.md`, word for word.
     fn by_definition(n: u128) -> u128 {
         fn g(n: u128) -> usize {
             match H.iter().position(|&h| h >= n) {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-/// What a log's payloads are: 1 to 64 bytes of `[a-z0-9._/-]` (`formats.md`, Logs and schemas).
+/// What a log's payloads are: 1 to 64 bytes of `[a-z0-9._/-]` (`docs/spec.md`, Logs and schemas).
 ///
 /// Cloning is cheap.
 ///
@@ -28,20 +28,32 @@ impl Schema {
         &self.0
     }
 
-    /// Whether the name is kept for madake itself: `commit`, whose log is never registered.
+    /// Whether the name is kept for madake itself: its log is never registered.
     pub fn is_reserved(&self) -> bool {
-        &*self.0 == COMMIT
+        self.reserved_log().is_some()
+    }
+
+    /// The log of a name that is kept for madake itself: `commit`, and the system logs `control`, `node`
+    /// and `receipts`.
+    pub fn reserved_log(&self) -> Option<LogId> {
+        match &*self.0 {
+            "control" => Some(LogId::CONTROL),
+            "node" => Some(LogId::NODE),
+            "receipts" => Some(LogId::RECEIPTS),
+            "commit" => Some(LogId::COMMIT),
+            _ => None,
+        }
     }
 
     /// The id of an author's log of this schema.
     ///
     /// 1025 + the first 4 bytes, big-endian, of BLAKE3 derive_key("madake log id 1", schema ‖ generation as u32 BE),
-    /// so that two devices of one author find the same id without talking (`formats.md`, Logs and schemas).
+    /// so that two devices of one author find the same id without talking (`docs/spec.md`, Logs and schemas).
     /// `generation` is 0 at first, and one more after an end of log or a collision.
-    /// The reserved schema `commit` has one log, [`LogId::COMMIT`], whatever the generation.
+    /// A reserved name has one log, whatever the generation ([`reserved_log`](Self::reserved_log)).
     pub fn log_id(&self, generation: u32) -> LogId {
-        if self.is_reserved() {
-            return LogId::COMMIT;
+        if let Some(log) = self.reserved_log() {
+            return log;
         }
         let mut hasher = blake3::Hasher::new_derive_key(LOG_ID_CONTEXT);
         hasher.update(self.0.as_bytes());
@@ -90,7 +102,6 @@ pub enum SchemaError {
     Byte(usize),
 }
 
-const COMMIT: &str = "commit";
 const LOG_ID_CONTEXT: &str = "madake log id 1";
 
 #[cfg(feature = "serde")]
@@ -149,6 +160,7 @@ mod tests {
         assert_eq!(id("commit", 0), 1024);
         assert_eq!(id("commit", 3), 1024);
         assert!("commit".parse::<Schema>().unwrap().is_reserved());
+        assert_eq!("control".parse::<Schema>().unwrap().reserved_log(), Some(LogId::CONTROL));
         assert!(!"commits".parse::<Schema>().unwrap().is_reserved());
     }
 

@@ -1,5 +1,5 @@
 //! VarU64, the integers of Bamboo: a first byte below 248 is the number, 248 to 255 announce 1 to 8 big-endian bytes.
-//! Only the shortest form is valid (`bamboo.md`, Encoding).
+//! Only the shortest form is valid (`docs/spec.md`, Encoding).
 
 /// The most bytes that one number takes.
 pub const MAX_VARU64_LEN: usize = 9;

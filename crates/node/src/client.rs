@@ -13,7 +13,7 @@ use crate::api::{self, ApiError, Body};
 use crate::home::{Home, HomeError, HomeLock, SOCKET};
 use crate::shell::Shell;
 
-/// How long a command waits for another one that has the home open (`formats.md`).
+/// How long a command waits for another one that has the home open (`docs/spec.md`).
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often it looks whether the lock or a daemon's socket is there: neither tells when it changes.
 const LOOK_AGAIN: Duration = Duration::from_millis(25);

@@ -26,12 +26,14 @@ use crate::shell::{GOODBYE, NetworkError, Shell};
 const HOLD_OFF: Duration = Duration::from_secs(30);
 /// Sessions with peers at a time.
 const MAX_SESSIONS: usize = 256;
+/// Sessions with one peer at a time.
+const MAX_PER_PEER: usize = 4;
 /// Events that a slow reader may be behind.
 const EVENTS: usize = 256;
 /// How long the control socket rests after it could not accept.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// Requests of the owner at a time.
-const MAX_REQUESTS: usize = 64;
+const MAX_REQUESTS: usize = 1_024;
 
 /// A running daemon.
 pub struct Daemon {
@@ -40,7 +42,35 @@ pub struct Daemon {
     socket: PathBuf,
     owner: u32,
     held_off: Mutex<BTreeMap<NodeId, Instant>>,
+    /// Sessions that each peer has open.
+    open: Mutex<BTreeMap<NodeId, usize>>,
     events: broadcast::Sender<Value>,
+}
+
+/// One of the sessions that a peer may have at a time; given back when dropped.
+struct Place<'a>(&'a Mutex<BTreeMap<NodeId, usize>>, NodeId);
+
+impl<'a> Place<'a> {
+    fn take(open: &'a Mutex<BTreeMap<NodeId, usize>>, peer: NodeId) -> Option<Self> {
+        let mut counts = open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(peer).or_default();
+        (*count < MAX_PER_PEER).then(|| {
+            *count += 1;
+            Self(open, peer)
+        })
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match counts.get_mut(&self.1) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                counts.remove(&self.1);
+            }
+        }
+    }
 }
 
 /// Why a daemon does not start.
@@ -77,7 +107,7 @@ impl Daemon {
         let control = UnixListener::bind(path).map_err(failed)?;
         std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
         let (events, _) = broadcast::channel(EVENTS);
-        Ok(Self { shell, control, socket, owner, held_off: Mutex::default(), events })
+        Ok(Self { shell, control, socket, owner, held_off: Mutex::default(), open: Mutex::default(), events })
     }
 
     /// What happens from now on, as JSON objects with an `event`. Who reads too slowly misses some.
@@ -140,6 +170,10 @@ impl Daemon {
             connection.close(close::HELD_OFF, "held off");
             return;
         }
+        let Some(_place) = Place::take(&self.open, peer) else {
+            connection.close(close::HELD_OFF, "too many sessions of yours");
+            return;
+        };
         let Ok(network) = self.shell.network().await else { return };
         let plan = Plan { receives: true, gives: true, schemas: None };
         let rtt = connection.rtt().as_secs_f64() * 1000.0;
@@ -149,6 +183,9 @@ impl Daemon {
             let mut held_off = self.held_off.lock().unwrap_or_else(PoisonError::into_inner);
             held_off.retain(|_, until| *until > Instant::now());
             held_off.insert(peer, Instant::now() + HOLD_OFF);
+        }
+        for damaged in &report.damaged {
+            tracing::error!(damaged, "what a peer asked for is held and can't be read");
         }
         self.shell.note_session(rtt, &reason, &report);
         let _ = self.events.send(json!({

@@ -23,7 +23,7 @@ const ROUND_BYTES: u64 = 32 * 1024 * 1024;
 /// How long a dialled peer may take to open the control stream.
 const OPENING: Duration = Duration::from_secs(10);
 /// How long the last frames of a session may take to be acknowledged before its connection is closed.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// The loop's other end: starts sessions. Clones drive the same loop.
 #[derive(Clone)]
@@ -91,6 +91,7 @@ impl Driver {
         let session = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
         let link = Link {
             session,
+            gives: plan.gives,
             connection: connection.clone(),
             events: self.events.clone(),
             credit: Arc::new(Semaphore::new(CREDIT)),
@@ -186,7 +187,11 @@ fn carry_out(
     match output {
         Output::Send { session, class, frame } => {
             let queue = &open.get(&session)?.queues[class as usize];
-            queue.try_send(frame).err()?;
+            match queue.try_send(frame) {
+                Err(mpsc::error::TrySendError::Full(_)) => {}
+                // A writer that is gone has lost the connection: the reader says why.
+                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return None,
+            }
             let reason = EndReason::ConnectionLost("the peer does not read what we send".into());
             Some(Input::Closed { session, reason })
         }

@@ -15,6 +15,8 @@ use madake_store::{Change, META_EPOCH, Store, StoreError, StoreRows};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::net::check_address;
+
 /// The configuration's file in a home.
 pub const CONFIG: &str = "config.toml";
 /// The key that is the node's identity towards other nodes.
@@ -184,6 +186,7 @@ impl Home {
         if Self::exists(path) {
             return Err(HomeError::Exists(path.into()));
         }
+        let there = path.ancestors().find(|folder| folder.exists()).map(Path::to_path_buf);
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io("make", path))?;
         let mut names = Vec::new();
         for item in std::fs::read_dir(path).map_err(io("read", path))? {
@@ -208,6 +211,13 @@ impl Home {
             .map_err(|error| HomeError::Config { path: path.join(CONFIG), message: error.to_string() })?;
         write_new(&path.join(CONFIG), text.as_bytes(), 0o644)?;
         sync_folder(path)?;
+        // Folders that were made for it are durable in theirs.
+        for folder in path.ancestors().skip(1) {
+            sync_folder(folder)?;
+            if there.as_deref() == Some(folder) {
+                break;
+            }
+        }
         Ok(Home { path: path.into(), config, node_key, author_key, store, copied: false, _lock: lock })
     }
 
@@ -225,6 +235,11 @@ impl Home {
             path: config_path,
             message: error.to_string().trim_end().to_owned(),
         })?;
+        for address in &config.advertise {
+            let message = |error| format!("advertise: `{address}`: {error}");
+            check_address(address)
+                .map_err(|error| HomeError::Config { path: path.join(CONFIG), message: message(error) })?;
+        }
         let node_key = read_key(&path.join(NODE_KEY))?;
         let author_key = read_key(&path.join(AUTHOR_KEY))?;
         let store = open_store(path, &JournalOptions::existing())?;

@@ -26,6 +26,8 @@ pub(crate) const CREDIT: usize = 16 * 1024 * 1024;
 pub(crate) const QUEUE: usize = 1_024;
 /// Data frames whose signatures or hashes are being checked, per stream.
 const CHECKING: usize = 4;
+/// Verifiers that are kept for later, with the authors' keys that they have checked (4 MiB each at most).
+const KEPT_CHECKERS: usize = 8;
 /// Big objects that a peer may fetch at a time.
 const SERVING: usize = 4;
 /// The node is told this often that bytes are moving.
@@ -34,6 +36,8 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 const FETCH_PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of a big object that are read and written at a time.
 const CHUNK: usize = 256 * 1024;
+/// Why a big object did not come, if its stream ended early.
+const BROKEN_OFF: &str = "broken-off: the peer ended the transfer";
 /// A request for a big object: version, id, offset.
 const GET_LEN: usize = 1 + 32 + 8;
 /// The version of the request for a big object.
@@ -54,6 +58,8 @@ pub(crate) mod close {
 #[derive(Clone)]
 pub(crate) struct Link {
     pub(crate) session: SessionId,
+    /// Whether the peer may have anything of ours in this session.
+    pub(crate) gives: bool,
     pub(crate) connection: Connection,
     pub(crate) events: mpsc::Sender<Event>,
     pub(crate) credit: Arc<Semaphore>,
@@ -234,7 +240,10 @@ impl Link {
         let (id, offset) = request[1..].split_at(32);
         let (Ok(id), Ok(offset)) = (<[u8; 32]>::try_from(id), <[u8; 8]>::try_from(offset)) else { return };
         let (id, offset) = (ObjectId::new(id), u64::from_le_bytes(offset));
-        let opened = tokio::task::block_in_place(|| open_for_peer(&self.store, id, offset));
+        let opened = match self.gives {
+            true => tokio::task::block_in_place(|| open_for_peer(&self.store, id, offset)),
+            false => Ok(None),
+        };
         let Ok(Some((mut reader, size, payload))) = opened else {
             let _ = send.write_all(&[1]).await;
             let _ = send.finish();
@@ -274,26 +283,28 @@ impl Link {
     /// Fetches a big object and tells the node.
     pub(crate) async fn fetch(self, id: ObjectId, size: u64) {
         let result = self.fetch_blob(id, size).await;
-        self.input(Input::Fetched { session: self.session, id, result }).await;
+        let input = if result.is_err() && self.connection.close_reason().is_some() {
+            // It is not the object that failed: the session ends here.
+            Input::Closed { session: self.session, reason: self.lost().await }
+        } else {
+            Input::Fetched { session: self.session, id, result }
+        };
+        self.input(input).await;
     }
 
     async fn fetch_blob(&self, id: ObjectId, size: u64) -> Result<u64, String> {
         let blobs = || self.store.engine().blobs();
         let ours = |error: madake_store::engine::EngineError| format!("our-store: {error}");
-        let lost = |_| "connection: it was lost on the way".to_owned();
-        let resume = || -> Result<_, madake_store::engine::EngineError> {
-            let (writer, have) = blobs().resume(id.as_bytes())?;
-            if have <= size {
-                return Ok((writer, have));
-            }
-            writer.discard()?; // longer than it may be: whatever it was, start again
-            blobs().resume(id.as_bytes())
-        };
+        let lost = |_| BROKEN_OFF.to_owned();
+        let resume = || blobs().resume(id.as_bytes());
         let (mut writer, have) = tokio::task::block_in_place(resume).map_err(ours)?;
+        // A part that is longer than this size was begun for another one: it is thrown away, but only
+        // when the peer says that this is the right size.
+        let offset = if have <= size { have } else { 0 };
         let (mut send, mut recv) = self.connection.quinn().open_bi().await.map_err(lost)?;
         let mut request = vec![GET_VERSION];
         request.extend(id.as_bytes());
-        request.extend(have.to_le_bytes());
+        request.extend(offset.to_le_bytes());
         send.write_all(&request).await.map_err(|_| lost(quinn::ConnectionError::Reset))?;
         let _ = send.finish();
 
@@ -310,6 +321,10 @@ impl Link {
                 u64::from_le_bytes(stated)
             ));
         }
+        if have > size {
+            let again = || writer.discard().and_then(|()| resume());
+            (writer, _) = tokio::task::block_in_place(again).map_err(ours)?;
+        }
         while let Some(chunk) = patiently(recv.read_chunk(CHUNK, true)).await? {
             if writer.written() + chunk.bytes.len() as u64 > size {
                 return Err("size: the peer sends more than it said".into());
@@ -318,7 +333,7 @@ impl Link {
             self.alive().await;
         }
         if writer.written() != size {
-            return Err("connection: the peer stopped before the end".into());
+            return Err(BROKEN_OFF.into());
         }
         match tokio::task::block_in_place(|| writer.finish()) {
             Ok((_, size)) => Ok(size),
@@ -393,7 +408,10 @@ impl Checkers {
         let verifier = pool().pop();
         let mut verifier = verifier.unwrap_or_else(|| BatchVerifier::new(NonZeroUsize::MIN));
         let result = check(&mut verifier);
-        pool().push(verifier);
+        let mut pool = pool();
+        if pool.len() < KEPT_CHECKERS {
+            pool.push(verifier);
+        }
         result
     }
 }
@@ -410,7 +428,9 @@ fn check(session: SessionId, frame: &[u8], checkers: &Checkers) -> Result<Input,
             let objects = content.items.into_iter().map(|bytes| Object::new(bytes.into_vec())).collect();
             Ok(Input::Objects { session, want: content.want, objects, bytes })
         }
-        message @ Message::Served(_) => Ok(Input::Message { session, message, bytes: frame.len() + 4 }),
+        message @ (Message::Served(_) | Message::Unknown(_)) => {
+            Ok(Input::Message { session, message, bytes: frame.len() + 4 })
+        }
         message => Err(WireError::WrongStream(message.kind())),
     }
 }
@@ -489,7 +509,7 @@ fn class_of(message: &Message) -> Option<Class> {
 async fn patiently<T, E>(read: impl Future<Output = Result<T, E>>) -> Result<T, String> {
     match tokio::time::timeout(FETCH_PATIENCE, read).await {
         Ok(Ok(value)) => Ok(value),
-        Ok(Err(_)) => Err("connection: it was lost on the way".into()),
+        Ok(Err(_)) => Err(BROKEN_OFF.into()),
         Err(_) => Err(format!("silence: no byte for {} seconds", FETCH_PATIENCE.as_secs())),
     }
 }

@@ -145,8 +145,11 @@ impl Shell {
         }
     }
 
-    /// Remembers how a session went.
+    /// Remembers how a session went, if it was with a known peer.
     pub fn note_session(&self, rtt: f64, reason: &EndReason, report: &Report) {
+        if !matches!(self.store().peer(report.peer), Ok(Some(_))) {
+            return;
+        }
         let last = LastSession {
             ended: wall_clock(),
             rtt,

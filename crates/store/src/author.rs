@@ -89,7 +89,7 @@ pub struct Committed {
 #[non_exhaustive]
 pub enum AppendError {
     /// The caller's: only commits go there.
-    #[error("`{0}` is reserved: commits are made with `commit`")]
+    #[error("`{0}` is reserved for what madake writes itself")]
     Reserved(Schema),
     /// The caller's: one of the commit's fields is outside its limits.
     #[error(transparent)]
@@ -180,7 +180,7 @@ impl Author {
                 }
                 let previous = match head {
                     Some((id, _)) => Some(id),
-                    None => self.store.head(self.id(), &version.name)?.map(|head| head.commit),
+                    None => self.store.newest(self.id(), &version.name)?.map(|(commit, _)| commit),
                 };
                 let commit = Commit {
                     name: version.name.clone(),
@@ -251,8 +251,8 @@ impl Author {
     }
 
     fn head_commit(&self, name: &FileName) -> Result<Option<(CommitId, Commit)>, StoreError> {
-        let Some(head) = self.store.head(self.id(), name)? else { return Ok(None) };
-        Ok(self.store.find_commit(head.commit)?.map(|commit| (head.commit, commit)))
+        let Some((id, _)) = self.store.newest(self.id(), name)? else { return Ok(None) };
+        Ok(self.store.find_commit(id)?.map(|commit| (id, commit)))
     }
 }
 

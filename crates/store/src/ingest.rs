@@ -4,7 +4,7 @@
 //! an earlier change of the round did is seen by the later ones through [`Pending`], since nothing of
 //! the round is in the engine before all of it is durable.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Position as Placement, SeqNum};
 use madake_object::{Commit, MAX_COMMIT, Object, ObjectId};
@@ -12,14 +12,17 @@ use madake_object::{Commit, MAX_COMMIT, Object, ObjectId};
 use crate::control::{Control, ControlPayload};
 use crate::engine::{Batch, Engine};
 use crate::outcome::{Change, ContentFate, Fate, Flaw, Outcome, PayloadFate};
-use crate::read::{self, NamedBy, for_each_prefix};
+use crate::read::{self, NamedBy, Wanted, for_each_prefix};
 use crate::rows::{RECORD_CONTENT, RECORD_ENTRY};
 use crate::store::StoreError;
 use crate::tables::{self, Position};
 
-/// Sequence numbers from here up are refused (`formats.md`: signed entries along lipmaa links could
+/// Sequence numbers from here up are refused (`docs/spec.md`: signed entries along lipmaa links could
 /// otherwise claim a head at 6·10^18).
 pub const SEQ_LIMIT: u64 = 1 << 48;
+/// Logs that are kept of one author: a log costs its author one small entry, and everybody else a line in
+/// each summary.
+pub const LOGS_LIMIT: usize = 4_096;
 /// An object up to this size lies in the journal; a longer one in a file of its own.
 pub const CONTENT_LIMIT: u64 = 1024 * 1024;
 
@@ -34,12 +37,13 @@ pub(crate) struct Round<'a> {
 #[derive(Default)]
 struct Pending {
     heads: HashMap<(AuthorId, LogId), LogHead>,
+    new_logs: HashMap<AuthorId, usize>,
     entries: HashMap<Position, EntryId>,
     content: HashMap<ObjectId, PendingContent>,
     pinned: HashSet<ObjectId>,
     payload_refs: HashMap<ObjectId, Vec<AuthenticEntry>>,
     linked: HashMap<ObjectId, Vec<u64>>,
-    wanted: HashMap<ObjectId, HashSet<u64>>,
+    wanted: HashMap<ObjectId, BTreeSet<Wanted>>,
 }
 
 /// Content of this round: its size and, if a statement could be as long, its bytes.
@@ -98,6 +102,9 @@ impl<'a> Round<'a> {
             return refused(Fate::SeqTooHigh);
         }
         let head = self.head(at.author, at.log)?;
+        if head.is_none() && at.seq == SeqNum::FIRST && self.logs_of(at.author)? >= LOGS_LIMIT {
+            return refused(Fate::TooManyLogs);
+        }
         let lipmaa = match entry.lipmaa() {
             Some(_) => self.entry_id(&Position { seq: lipmaa_of(at.seq), ..at })?,
             None => None,
@@ -119,6 +126,9 @@ impl<'a> Round<'a> {
         }
 
         self.batch.record(RECORD_ENTRY, entry.as_bytes().to_vec());
+        if head.is_none() {
+            *self.pending.new_logs.entry(at.author).or_default() += 1;
+        }
         self.pending.heads.insert((at.author, at.log), LogHead::of(&entry));
         self.pending.entries.insert(at, entry.id());
         let (payload, flaw) = self.payload(&entry, payload)?;
@@ -147,12 +157,12 @@ impl<'a> Round<'a> {
             return Ok((PayloadFate::AlreadyHave, flaw));
         }
         let Some(object) = payload else {
-            self.want(id, entry.payload_size(), entry.author());
+            self.want(id, entry.payload_size(), entry);
             self.pending.payload_refs.entry(id).or_default().push(entry.clone());
             return Ok((PayloadFate::NotGiven, None));
         };
         if object.id() != id {
-            self.want(id, entry.payload_size(), entry.author());
+            self.want(id, entry.payload_size(), entry);
             self.pending.payload_refs.entry(id).or_default().push(entry.clone());
             return Ok((PayloadFate::WrongHash { got: object.id() }, None));
         }
@@ -281,7 +291,7 @@ impl<'a> Round<'a> {
         batch.put(tables::LINKED, key, commit.size.to_be_bytes().to_vec());
         self.pending.linked.entry(commit.object).or_default().push(commit.size);
         if self.content_size(commit.object)?.is_none() {
-            self.want(commit.object, commit.size, author);
+            self.want(commit.object, commit.size, entry);
         }
         Ok(None)
     }
@@ -298,9 +308,10 @@ impl<'a> Round<'a> {
         self.unwant(id)
     }
 
-    fn want(&mut self, id: ObjectId, size: u64, author: AuthorId) {
-        self.batch.put(tables::WANTED, tables::wanted_key(id, size), author.as_bytes().to_vec());
-        self.pending.wanted.entry(id).or_default().insert(size);
+    fn want(&mut self, id: ObjectId, size: u64, by: &Entry) {
+        let wanted = Wanted { id, size, author: by.author(), log: by.log() };
+        self.batch.put(tables::WANTED, tables::wanted_key(&wanted), Vec::new());
+        self.pending.wanted.entry(id).or_default().insert(wanted);
     }
 
     fn is_wanted(&self, id: ObjectId) -> Result<bool, StoreError> {
@@ -309,13 +320,13 @@ impl<'a> Round<'a> {
     }
 
     fn unwant(&mut self, id: ObjectId) -> Result<(), StoreError> {
-        let mut sizes = self.pending.wanted.remove(&id).unwrap_or_default();
+        let mut all = self.pending.wanted.remove(&id).unwrap_or_default();
         for_each_prefix(self.engine, tables::WANTED, id.as_bytes(), |key, _| {
-            sizes.extend(tables::parse_wanted_key(key).map(|(_, size)| size));
+            all.extend(tables::parse_wanted_key(key));
             Ok(())
         })?;
-        for size in sizes {
-            self.batch.delete(tables::WANTED, tables::wanted_key(id, size));
+        for wanted in all {
+            self.batch.delete(tables::WANTED, tables::wanted_key(&wanted));
         }
         Ok(())
     }
@@ -330,6 +341,13 @@ impl<'a> Round<'a> {
             Some(head) => Ok(Some(*head)),
             None => read::log_head(self.engine, author, log),
         }
+    }
+
+    /// How many logs of an author are held, as far as [`LOGS_LIMIT`].
+    fn logs_of(&self, author: AuthorId) -> Result<usize, StoreError> {
+        let held = read::count_prefix(self.engine, tables::LOG_HEAD, author.as_bytes(), LOGS_LIMIT)?;
+        let new = self.pending.new_logs.get(&author).copied().unwrap_or(0);
+        Ok(held + new)
     }
 
     fn entry_id(&self, at: &Position) -> Result<Option<EntryId>, StoreError> {

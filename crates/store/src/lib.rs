@@ -22,7 +22,7 @@ pub mod tables;
 
 pub use author::{AppendError, Appended, Author, Committed, NewContent, NewVersion};
 pub use control::{Control, ControlError, ControlPayload};
-pub use ingest::{CONTENT_LIMIT, SEQ_LIMIT, payload_object};
+pub use ingest::{CONTENT_LIMIT, LOGS_LIMIT, SEQ_LIMIT, payload_object};
 pub use outcome::{
     Change, ContentFate, Fate, Flaw, META_EPOCH, META_STARTS, NodeId, Outcome, PayloadFate, Peer, Policy,
 };

@@ -92,6 +92,8 @@ pub enum Fate {
     },
     /// It does not link to what is held.
     BadLink(PositionError),
+    /// It would begin a log, and [`crate::LOGS_LIMIT`] logs of its author are held.
+    TooManyLogs,
     /// Its sequence number is 2^48 or more.
     SeqTooHigh,
 }

@@ -39,8 +39,9 @@ pub trait Read {
     fn named_by(&self, id: ObjectId) -> Result<Option<NamedBy>, StoreError>;
     /// The schema that an author registered on a log.
     fn schema(&self, author: AuthorId, log: LogId) -> Result<Option<Schema>, StoreError>;
-    /// Up to `limit` of the things that are named and not here, after `after`.
-    fn wanted(&self, after: Option<(ObjectId, u64)>, limit: usize) -> Result<Vec<Wanted>, StoreError>;
+    /// Up to `limit` of the things that are named and not here, after `after`, ordered by id. What
+    /// several logs name, or with several sizes, comes several times.
+    fn wanted(&self, after: Option<Wanted>, limit: usize) -> Result<Vec<Wanted>, StoreError>;
     /// Whether an author is followed or blocked.
     fn policy(&self, author: AuthorId) -> Result<Option<Policy>, StoreError>;
     /// All followed authors, ordered.
@@ -71,6 +72,8 @@ pub struct Wanted {
     pub size: u64,
     /// Whose log names it.
     pub author: AuthorId,
+    /// Which of the author's logs.
+    pub log: LogId,
 }
 
 /// What makes an object part of the logs.
@@ -173,15 +176,13 @@ impl Read for Store {
         rows.first().map(|(_, value)| schema(value)).transpose()
     }
 
-    fn wanted(&self, after: Option<(ObjectId, u64)>, limit: usize) -> Result<Vec<Wanted>, StoreError> {
-        let after = after.map(|(id, size)| tables::wanted_key(id, size));
+    fn wanted(&self, after: Option<Wanted>, limit: usize) -> Result<Vec<Wanted>, StoreError> {
+        let after = after.map(|wanted| tables::wanted_key(&wanted));
         let from = after.as_ref().map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_slice()));
-        let rows = self.engine().scan(tables::WANTED, from, Bound::Unbounded, Direction::Forward, limit)?;
-        let wanted = |(key, author): &(Vec<u8>, Vec<u8>)| {
-            let (id, size) = tables::parse_wanted_key(key)?;
-            Some(Wanted { id, size, author: AuthorId::from_bytes(author.as_slice().try_into().ok()?) })
-        };
-        rows.iter().map(|row| wanted(row).ok_or(StoreError::broken("a want"))).collect()
+        let keys =
+            self.engine().scan_keys(tables::WANTED, from, Bound::Unbounded, Direction::Forward, limit)?;
+        let wanted = |key: &Vec<u8>| tables::parse_wanted_key(key).ok_or(StoreError::broken("a want"));
+        keys.iter().map(wanted).collect()
     }
 
     fn policy(&self, author: AuthorId) -> Result<Option<Policy>, StoreError> {
@@ -263,12 +264,23 @@ impl Store {
         key.map(|key| Position::from_key(&key).ok_or(StoreError::broken("an entry's place"))).transpose()
     }
 
-    /// The newest version of `name` in the author's log; `None` if there is none.
-    pub fn head(&self, author: AuthorId, name: &FileName) -> Result<Option<Head>, StoreError> {
+    /// The newest commit of `name` in the author's log, and the entry by which it counts.
+    pub fn newest(
+        &self,
+        author: AuthorId,
+        name: &FileName,
+    ) -> Result<Option<(CommitId, EntryId)>, StoreError> {
         let prefix = tables::version_prefix(author, name);
         let newest = scan_prefix(self.engine(), tables::VERSION, &prefix, Direction::Backward, 1)?;
-        let Some((_, value)) = newest.first() else { return Ok(None) };
-        let (commit, entry) = tables::parse_version(value).ok_or(StoreError::broken("a version"))?;
+        let version = |value: &[u8]| tables::parse_version(value).ok_or(StoreError::broken("a version"));
+        newest.first().map(|(_, value)| version(value)).transpose()
+    }
+
+    /// The newest version of `name` in the author's log; `None` if there is none. Counts the versions:
+    /// [`newest`](Self::newest) does not.
+    pub fn head(&self, author: AuthorId, name: &FileName) -> Result<Option<Head>, StoreError> {
+        let Some((commit, entry)) = self.newest(author, name)? else { return Ok(None) };
+        let prefix = tables::version_prefix(author, name);
         let mut generation = 0;
         for_each_prefix(self.engine(), tables::VERSION, &prefix, |_, _| {
             generation += 1;
@@ -322,7 +334,13 @@ impl Store {
             Ok(())
         })?;
         counts.objects += self.count_keys(tables::CONTENT)? + self.count_keys(tables::BLOB)?;
-        counts.missing = self.count_keys(tables::WANTED)?;
+        let mut last = None;
+        for_each_prefix(self.engine(), tables::WANTED, &[], |key, _| {
+            let id = key.first_chunk::<32>().copied();
+            counts.missing += u64::from(last != id);
+            last = id;
+            Ok(())
+        })?;
         Ok(counts)
     }
 
@@ -387,11 +405,21 @@ pub(crate) fn for_each_prefix(
     }
 }
 
-/// Whether any key begins with `prefix`.
-pub(crate) fn has_prefix(engine: &dyn Engine, table: Table, prefix: &[u8]) -> Result<bool, StoreError> {
+/// How many keys begin with `prefix`, as far as `limit`.
+pub(crate) fn count_prefix(
+    engine: &dyn Engine,
+    table: Table,
+    prefix: &[u8],
+    limit: usize,
+) -> Result<usize, StoreError> {
     let end = tables::after_prefix(prefix);
     let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
-    Ok(!engine.scan_keys(table, Bound::Included(prefix), to, Direction::Forward, 1)?.is_empty())
+    Ok(engine.scan_keys(table, Bound::Included(prefix), to, Direction::Forward, limit)?.len())
+}
+
+/// Whether any key begins with `prefix`.
+pub(crate) fn has_prefix(engine: &dyn Engine, table: Table, prefix: &[u8]) -> Result<bool, StoreError> {
+    Ok(count_prefix(engine, table, prefix, 1)? > 0)
 }
 
 /// The first or last `limit` rows whose key begins with `prefix`.

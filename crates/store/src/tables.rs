@@ -8,6 +8,7 @@ use madake_log::{AuthorId, EntryId, LogHead, LogId, SeqNum};
 use madake_object::{CommitId, FileName, ObjectId};
 
 use crate::engine::Table;
+use crate::read::Wanted;
 
 /// `author ‖ log ‖ seq` → the entry's bytes.
 pub const ENTRY: Table = Table(1);
@@ -34,7 +35,8 @@ pub const VERSION: Table = Table(20);
 pub const COMMIT: Table = Table(21);
 /// `object id ‖ commit id` → size: which commits link an object, and the size that they state.
 pub const LINKED: Table = Table(22);
-/// `object id ‖ size` → `author`: content that a held entry or commit names and that is not here.
+/// `object id ‖ size ‖ author ‖ log` → nothing: content that an entry or commit of this log names, with
+/// this size, and that is not here.
 pub const WANTED: Table = Table(23);
 /// `object id` → nothing: kept because a person put it here.
 pub const PINNED: Table = Table(24);
@@ -168,14 +170,17 @@ pub fn linked_key(object: ObjectId, commit: CommitId) -> Vec<u8> {
 }
 
 /// The key of something missing in [`WANTED`].
-pub fn wanted_key(id: ObjectId, size: u64) -> Vec<u8> {
-    [id.as_bytes().as_slice(), &size.to_be_bytes()].concat()
+pub fn wanted_key(wanted: &Wanted) -> Vec<u8> {
+    let Wanted { id, size, author, log } = wanted;
+    [id.as_bytes().as_slice(), &size.to_be_bytes(), &log_key(*author, *log)].concat()
 }
 
-/// The id and size that a key of [`WANTED`] names.
-pub fn parse_wanted_key(key: &[u8]) -> Option<(ObjectId, u64)> {
-    let (id, size) = key.split_at_checked(32)?;
-    Some((ObjectId::new(id.try_into().ok()?), parse_u64(size)?))
+/// What a key of [`WANTED`] names.
+pub fn parse_wanted_key(key: &[u8]) -> Option<Wanted> {
+    let (id, rest) = key.split_at_checked(32)?;
+    let (size, log) = rest.split_at_checked(8)?;
+    let (author, log) = parse_log_key(log)?;
+    Some(Wanted { id: ObjectId::new(id.try_into().ok()?), size: parse_u64(size)?, author, log })
 }
 
 /// Exactly eight bytes, big-endian.
@@ -213,8 +218,8 @@ mod tests {
         let name: FileName = "a/b".parse().unwrap();
         let key = version_key(at.author, &name, at.seq);
         assert_eq!(parse_version_key(&key), Some((at.author, name, at.seq)));
-        let wanted = wanted_key(ObjectId::new([1; 32]), 5);
-        assert_eq!(parse_wanted_key(&wanted), Some((ObjectId::new([1; 32]), 5)));
+        let wanted = Wanted { id: ObjectId::new([1; 32]), size: 5, author: at.author, log: at.log };
+        assert_eq!(parse_wanted_key(&wanted_key(&wanted)), Some(wanted));
     }
 
     #[test]

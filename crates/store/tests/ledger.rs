@@ -8,8 +8,8 @@ use madake_log::{AuthenticEntry, AuthorKey, Entry, LogHead, LogId, PayloadId, Se
 use madake_object::{Commit, CommitAuthor, Mode, Object, ObjectId};
 use madake_store::engine::{Direction, JournalEngine, JournalOptions, MemoryEngine, Table};
 use madake_store::{
-    Author, Change, ContentFate, Fate, Flaw, NamedBy, NewContent, NewVersion, Outcome, PayloadFate, Position,
-    Read, Store, StoreRows,
+    Author, Change, ContentFate, Fate, Flaw, LOGS_LIMIT, NamedBy, NewContent, NewVersion, Outcome,
+    PayloadFate, Position, Read, Store, StoreRows,
 };
 use proptest::prelude::*;
 
@@ -377,4 +377,32 @@ fn two_callers_at_once_are_served_in_one_round_and_see_each_other() {
         .map(ObjectId::new)
         .collect();
     assert_eq!(held, [payload.id()]);
+}
+
+#[test]
+fn a_round_too_large_for_the_engine_is_cut() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = journal(folder.path());
+    let groups = (0..300u16).map(|i| {
+        let mut bytes = vec![0; 1024 * 1024];
+        bytes[..2].copy_from_slice(&i.to_be_bytes());
+        let object = Object::new(bytes);
+        vec![Change::Pin(object.id()), Change::Content(object)]
+    });
+    let outcomes = store.apply_all(groups.collect());
+    assert!(outcomes.iter().all(Result::is_ok), "300 MiB at once are no error");
+    assert_eq!(store.counts().unwrap().objects, 300);
+}
+
+#[test]
+fn so_many_logs_of_one_author_and_no_more() {
+    let (store, key) = (memory(), key(1));
+    let payload = object(b"x");
+    let first =
+        |log: usize| chain(&key, LogId::new(5_000 + log as u64), std::slice::from_ref(&payload)).remove(0);
+    let changes = (0..=LOGS_LIMIT).map(|log| put(&first(log), Some(&payload))).collect();
+    let outcomes = store.apply(changes).unwrap();
+    assert!(outcomes[..LOGS_LIMIT].iter().all(|outcome| *fate(outcome) == Fate::Appended));
+    assert_eq!(*fate(&outcomes[LOGS_LIMIT]), Fate::TooManyLogs);
+    assert_eq!(*fate(&store.apply(vec![put(&first(LOGS_LIMIT), None)]).unwrap()[0]), Fate::TooManyLogs);
 }

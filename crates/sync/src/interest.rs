@@ -26,7 +26,7 @@ impl Interest {
         let Some(wanted) = &self.schemas else { return true };
         match log {
             log if log.is_system() => true,
-            LogId::COMMIT => wanted.iter().any(Schema::is_reserved),
+            LogId::COMMIT => wanted.iter().any(|schema| schema.reserved_log() == Some(LogId::COMMIT)),
             _ => schema.is_some_and(|schema| wanted.contains(schema)),
         }
     }

@@ -415,6 +415,7 @@ impl Node {
                     refusals: Vec::new(),
                     refusals_by_peer: Vec::new(),
                     missing: Vec::new(),
+                    damaged: Vec::new(),
                     ..session.report
                 };
                 context.output(|session| Output::Progress { session, report });
@@ -436,7 +437,7 @@ impl Node {
         let mut context = Context { session: id, now, read, outbox: &mut self.outbox };
         let result = handle(session, &mut context).and_then(|()| {
             session.advance_receiving(&mut context)?;
-            serve::pump(session, &mut context)?;
+            serve::pump(session, &mut context);
             Ok(())
         });
         let over = session.is_finished() && session.initiator;
@@ -471,12 +472,18 @@ impl Session {
             Message::Scope(scope) if !ready && self.hello.is_some() => self.on_scope(context, scope),
             Message::Clock(clock) if ready && !self.initiator && self.receiving.is_waiting_for_summary() => {
                 self.report.summary_bytes += bytes as u64;
+                if clock.authors.is_empty() && !clock.last {
+                    return Err(Failure::Peer("an empty part of a summary".into()));
+                }
                 self.clock.extend(clock.authors)?;
                 if clock.last { self.on_clock(context) } else { Ok(()) }
             }
             Message::Offer(offer) if ready && self.initiator && self.receiving.is_waiting_for_summary() => {
                 self.report.summary_bytes += bytes as u64;
                 self.report.offered = offer.totals;
+                if offer.authors.is_empty() && !offer.last {
+                    return Err(Failure::Peer("an empty part of an offer".into()));
+                }
                 self.clock.extend(offer.authors)?;
                 if offer.last { Ok(self.start_receiving(context)?) } else { Ok(()) }
             }
@@ -503,6 +510,10 @@ impl Session {
         if hello.node != self.peer {
             return Err(Failure::Peer(format!("it says it is {}, and its key is {}", hello.node, self.peer)));
         }
+        let ascending = |schemas: &Bounded<Schema, _>| schemas.windows(2).all(|pair| pair[0] < pair[1]);
+        if !hello.schemas.as_ref().is_none_or(ascending) {
+            return Err(Failure::Peer("schemas that are not in order".into()));
+        }
         if !hello.methods.contains(&FULL_CLOCK) {
             return Err(Failure::Peer("it knows no way to compare summaries that we know".into()));
         }
@@ -522,6 +533,9 @@ impl Session {
         let Some(Hello { scope: ScopeKind::Listed(count), .. }) = self.hello else {
             return Err(Failure::Peer("a scope where none was announced".into()));
         };
+        if scope.authors.is_empty() {
+            return Err(Failure::Peer("an empty part of a scope".into()));
+        }
         for author in scope.authors {
             if self.scope_so_far.last().is_some_and(|last| *last >= author) {
                 return Err(Failure::Peer("a scope that is not in order".into()));
@@ -593,6 +607,9 @@ impl Session {
             let Some(theirs) = &self.theirs else { return Ok(()) };
             let found = compare(&self.clock, &theirs.interest, context.read)?;
             for (author, log) in found.diverged {
+                if !self.told_diverged.insert((author, log)) {
+                    continue;
+                }
                 let reason = "diverged: the peer has another entry at a height that we have too".into();
                 self.report.refuse(What::Log, format!("{author}/{log}"), reason);
             }

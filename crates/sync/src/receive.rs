@@ -5,15 +5,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use madake_log::{AuthenticEntry, AuthorId, LogId};
+use madake_log::{AuthenticEntry, AuthorId, LogId, SeqNum};
 use madake_object::{Object, ObjectId};
-use madake_store::{Change, ContentFate, Fate, Flaw, NamedBy, Outcome, PayloadFate, Position, StoreError};
+use madake_store::{
+    Change, ContentFate, Fate, Flaw, NamedBy, Outcome, PayloadFate, Position, Read, StoreError, Wanted,
+};
 
-use crate::Bounded;
 use crate::node::{Context, Output};
 use crate::report::{MAX_LISTED, Missing};
 use crate::session::Session;
 use crate::wire::{Class, Done, FRAMED_CONTENT, Message, Range, Served, Want, WantContent, What};
+use crate::{Bounded, Interest};
 
 /// Requests that are out at a time: enough to keep a long link busy.
 const MAX_OPEN: usize = 4;
@@ -21,6 +23,8 @@ const MAX_OPEN: usize = 4;
 const PER_REQUEST: usize = 1_024;
 /// Big objects that the shell fetches at a time.
 const MAX_FETCHES: usize = 2;
+/// Entries that nobody asked for and that a peer may send in a session.
+const MAX_UNASKED: u32 = 10_000;
 /// Objects that a peer turned out not to have and that we remember, so as not to ask again.
 const MAX_LACKING: usize = 1 << 18;
 
@@ -55,17 +59,23 @@ pub(crate) struct Receiving {
     /// Requests for entries that are out.
     open: BTreeSet<u32>,
     /// Requests for objects that are out, with what has not come yet.
-    open_content: BTreeMap<u32, BTreeSet<ObjectId>>,
+    open_content: BTreeMap<u32, BTreeSet<(ObjectId, u64)>>,
     next_request: u32,
+    /// Entries that came without being asked for.
+    unasked: u32,
     /// Batches that are not durable yet.
     applying: usize,
     /// Logs of which an entry was refused: what follows it can't be taken either.
     spoiled: BTreeSet<(AuthorId, LogId)>,
     /// How far this pass over the missing content has come.
-    cursor: Option<(ObjectId, u64)>,
+    cursor: Option<Wanted>,
     /// Whether this pass brought anything: a commit that came may name an object before the cursor.
     progress: bool,
-    lacking: BTreeSet<ObjectId>,
+    /// What the peer turned out not to have. By size too: a log may name somebody's object with a size
+    /// that it does not have, and must not keep it from those who name it rightly.
+    lacking: BTreeSet<(ObjectId, u64)>,
+    /// Why big objects did not come.
+    failed: BTreeMap<ObjectId, String>,
     fetching: BTreeMap<ObjectId, u64>,
 }
 
@@ -129,10 +139,14 @@ impl Session {
                 Ok(Received { entry, payload }) => {
                     let at = Position { author: entry.author(), log: entry.log(), seq: entry.seq() };
                     if !self.was_asked(&at) {
+                        self.receiving.unasked += 1;
+                        if self.receiving.unasked > MAX_UNASKED {
+                            return Err(format!("more than {MAX_UNASKED} entries that nobody asked for"));
+                        }
                         self.report.refuse(
                             What::Entry,
                             at.to_string(),
-                            "unasked: nobody asked for it".into(),
+                            "unasked: nobody asked for it, or not again".into(),
                         );
                         continue;
                     }
@@ -163,7 +177,11 @@ impl Session {
         };
         let (mut changes, mut meta) = (Vec::new(), Vec::new());
         for object in objects {
-            if open.remove(&object.id()) {
+            let sizes: Vec<_> = open.range((object.id(), 0)..=(object.id(), u64::MAX)).copied().collect();
+            if !sizes.is_empty() {
+                sizes.iter().for_each(|asked| {
+                    open.remove(asked);
+                });
                 meta.push((object.id(), object.bytes().len() as u64));
                 changes.push(Change::Content(object));
             } else {
@@ -182,19 +200,16 @@ impl Session {
         id: ObjectId,
         result: Result<u64, String>,
     ) {
-        if self.receiving.fetching.remove(&id).is_none() {
-            return;
-        }
+        let Some(asked) = self.receiving.fetching.remove(&id) else { return };
         match result {
             Ok(size) => {
                 let changes = vec![Change::Blob { id, size }];
                 self.apply(context, changes, Applying::Content(vec![(id, size)]), 0);
             }
             Err(reason) => {
-                self.receiving.lacking.insert(id);
-                let missing = Missing { what: What::Object, id: id.to_string(), reason };
-                if self.report.missing.len() < MAX_LISTED {
-                    self.report.missing.push(missing);
+                self.receiving.lacking.insert((id, asked));
+                if self.receiving.failed.len() < MAX_LISTED {
+                    self.receiving.failed.insert(id, reason);
                 }
             }
         }
@@ -203,7 +218,8 @@ impl Session {
     /// The peer has sent all that it has of a request.
     pub(crate) fn on_served(&mut self, served: Served) -> Result<(), String> {
         if self.receiving.open.remove(&served.want) {
-            return Ok(());
+            let fits = served.lacking.is_empty();
+            return fits.then_some(()).ok_or("objects that it lacks, where entries were asked for".into());
         }
         let Some(left) = self.receiving.open_content.remove(&served.want) else {
             return Err(format!("the end of request {}, which is not open", served.want));
@@ -250,12 +266,13 @@ impl Session {
             }
             match self.receiving.phase {
                 Phase::System => {
+                    self.list_cut_short(context)?;
                     self.receiving.phase = Phase::User;
                     self.plan_ranges(context, false)?;
                 }
                 Phase::User => {
+                    self.list_cut_short(context)?;
                     self.receiving.phase = Phase::Content;
-                    self.receiving.asked.clear();
                     self.receiving.cursor = None;
                 }
                 // A pass is over. Another one if it brought something that may name more.
@@ -279,6 +296,7 @@ impl Session {
 
     fn plan_ranges(&mut self, context: &mut Context<'_>, system: bool) -> Result<(), StoreError> {
         let (interest, report, read) = (&self.interest, &mut self.report, context.read);
+        let told_diverged = &mut self.told_diverged;
         let ranges = self.clock.newer_than(
             read,
             system,
@@ -287,8 +305,10 @@ impl Session {
                     && interest.wants_log(log, read.schema(author, log)?.as_ref()))
             },
             |author, log, seq| {
-                let reason = format!("diverged: entry {seq} here is another one than the peer's");
-                report.refuse(What::Log, format!("{author}/{log}"), reason);
+                if told_diverged.insert((author, log)) {
+                    let reason = format!("diverged: entry {seq} here is another one than the peer's");
+                    report.refuse(What::Log, format!("{author}/{log}"), reason);
+                }
             },
         )?;
         self.report.rounds += u32::from(!ranges.is_empty());
@@ -316,10 +336,14 @@ impl Session {
             }
             let mut ids = BTreeSet::new();
             for wanted in page {
+                let receiving = &self.receiving;
+                let fetched_now = receiving.fetching.get(&wanted.id);
+                if fetched_now.is_some_and(|size| *size != wanted.size) {
+                    break; // one stated size after the other
+                }
+                let known = receiving.lacking.contains(&(wanted.id, wanted.size)) || fetched_now.is_some();
+                let takes = !known && wants(&self.interest, context.read, &wanted)?;
                 let receiving = &mut self.receiving;
-                let known =
-                    receiving.lacking.contains(&wanted.id) || receiving.fetching.contains_key(&wanted.id);
-                let takes = !known && self.interest.wants_author(&wanted.author);
                 if takes && wanted.size > FRAMED_CONTENT {
                     if receiving.fetching.len() >= MAX_FETCHES {
                         break; // the cursor stays before it
@@ -328,18 +352,20 @@ impl Session {
                     self.report.rounds += 1;
                     context.output(|session| Output::Fetch { session, id: wanted.id, size: wanted.size });
                 } else if takes {
-                    ids.insert(wanted.id);
+                    ids.insert((wanted.id, wanted.size));
                 }
-                self.receiving.cursor = Some((wanted.id, wanted.size));
+                self.receiving.cursor = Some(wanted);
             }
             if ids.is_empty() {
-                if self.receiving.fetching.len() >= MAX_FETCHES {
-                    return Ok(());
+                if !self.receiving.fetching.is_empty() {
+                    return Ok(()); // goes on when one of them is done
                 }
                 continue;
             }
             let id = next(&mut self.receiving.next_request);
-            let want = WantContent { id, ids: Bounded::truncated(ids.iter().copied().collect()) };
+            let mut asked: Vec<ObjectId> = ids.iter().map(|(id, _)| *id).collect();
+            asked.dedup();
+            let want = WantContent { id, ids: Bounded::truncated(asked) };
             self.receiving.open_content.insert(id, ids);
             self.report.rounds += 1;
             context.send(Class::Control, &Message::WantContent(want));
@@ -347,9 +373,31 @@ impl Session {
         Ok(())
     }
 
-    fn was_asked(&self, at: &Position) -> bool {
-        let range = self.receiving.asked.get(&(at.author, at.log));
-        range.is_some_and(|range| (range.from..=range.to).contains(&at.seq))
+    /// Whether an entry was asked for and has not come yet. Entries come in order, so those before it
+    /// will not come any more.
+    fn was_asked(&mut self, at: &Position) -> bool {
+        let Some(range) = self.receiving.asked.get_mut(&(at.author, at.log)) else { return false };
+        if !(range.from..=range.to).contains(&at.seq) {
+            return false;
+        }
+        range.from = at.seq.next().unwrap_or(SeqNum::MAX);
+        true
+    }
+
+    /// Logs that did not come as far as the peer said that it has them, though nothing was refused.
+    fn list_cut_short(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
+        for ((author, log), range) in std::mem::take(&mut self.receiving.asked) {
+            if self.receiving.spoiled.contains(&(author, log)) || self.report.missing.len() >= MAX_LISTED {
+                continue;
+            }
+            let here = context.read.log_head(author, log)?.map_or(0, |head| head.seq.get());
+            if here < range.to.get() {
+                let reason = format!("cut-short: offered up to {}, came up to {here}", range.to);
+                let id = format!("{author}/{log}");
+                self.report.missing.push(Missing { what: What::Log, id, reason });
+            }
+        }
+        Ok(())
     }
 
     fn apply(&mut self, context: &mut Context<'_>, changes: Vec<Change>, applying: Applying, bytes: u64) {
@@ -373,6 +421,7 @@ impl Session {
             Fate::Gap { held } => Some(format!("gap: the log is held up to {held}")),
             Fate::Diverged { ours } => Some(format!("diverged: {ours} stands at its place here")),
             Fate::BadLink(error) => Some(format!("link: {error}")),
+            Fate::TooManyLogs => Some("too-many-logs: so many logs of one author are not kept".into()),
             Fate::SeqTooHigh => Some("seq-too-high: sequence numbers end below 2^48".into()),
         };
         if let Some(reason) = refusal {
@@ -428,7 +477,8 @@ impl Session {
 
     fn refuse_flaw(&mut self, at: Position, flaw: &Flaw) {
         let what = match flaw {
-            Flaw::Commit(_) | Flaw::CommitOfAnother { .. } => What::Commit,
+            Flaw::PayloadSize { .. } => What::Payload,
+            _ if at.log == LogId::COMMIT => What::Commit,
             _ => What::Payload,
         };
         self.report.refuse(what, at.to_string(), flaw.to_string());
@@ -436,21 +486,22 @@ impl Session {
 
     /// What is still not here of the authors of this session, with the reason.
     fn list_missing(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
-        let told: BTreeSet<String> = self.report.missing.iter().map(|missing| missing.id.clone()).collect();
-        let mut cursor = None;
+        let (mut cursor, mut told) = (None, None);
         while self.report.missing.len() < MAX_LISTED {
             let page = context.read.wanted(cursor, PER_REQUEST)?;
             let Some(last) = page.last() else { return Ok(()) };
-            cursor = Some((last.id, last.size));
+            cursor = Some(*last);
             for wanted in page {
-                if !self.interest.wants_author(&wanted.author) || told.contains(&wanted.id.to_string()) {
+                if told == Some(wanted.id) || !wants(&self.interest, context.read, &wanted)? {
                     continue;
                 }
+                told = Some(wanted.id);
                 let what = match context.read.named_by(wanted.id)? {
                     Some(NamedBy::Entry) => What::Payload,
                     _ => What::Object,
                 };
-                let reason = "not-there: the peer does not have it".into();
+                let reason = self.receiving.failed.get(&wanted.id).cloned();
+                let reason = reason.unwrap_or_else(|| "not-there: the peer does not have it".into());
                 self.report.missing.push(Missing { what, id: wanted.id.to_string(), reason });
             }
         }
@@ -461,6 +512,12 @@ impl Session {
         self.done_sent = true;
         context.send(Class::Control, &Message::Done(done));
     }
+}
+
+/// Whether something missing is of a log that this session is about.
+fn wants(interest: &Interest, read: &dyn Read, wanted: &Wanted) -> Result<bool, StoreError> {
+    let Wanted { author, log, .. } = *wanted;
+    Ok(interest.wants_author(&author) && interest.wants_log(log, read.schema(author, log)?.as_ref()))
 }
 
 fn next(counter: &mut u32) -> u32 {

@@ -7,6 +7,9 @@ use crate::wire::{Counts, Refusal, Totals, What};
 /// Refusals and missing things that are listed; further ones are only counted.
 pub(crate) const MAX_LISTED: usize = 65_536;
 
+/// Damaged things that are listed: one is enough to call for help.
+const MAX_DAMAGED: usize = 100;
+
 /// What a session did, from this side.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Report {
@@ -28,6 +31,8 @@ pub struct Report {
     pub refusals_by_peer: Vec<Refusal>,
     /// What is still missing here and was not to be had from this peer.
     pub missing: Vec<Missing>,
+    /// What is held and could not be read when the peer asked for it.
+    pub damaged: Vec<String>,
     /// How many times something was asked for and waited for.
     pub rounds: u32,
     /// Bytes of summaries, both ways.
@@ -87,9 +92,16 @@ impl Report {
             refused_by_peer: 0,
             refusals_by_peer: Vec::new(),
             missing: Vec::new(),
+            damaged: Vec::new(),
             rounds: 0,
             summary_bytes: 0,
             clock_difference: None,
+        }
+    }
+
+    pub(crate) fn damage(&mut self, what: String) {
+        if self.damaged.len() < MAX_DAMAGED {
+            self.damaged.push(what);
         }
     }
 

@@ -8,6 +8,7 @@ use serde_bytes::ByteBuf;
 
 use crate::Bounded;
 use crate::node::Context;
+use crate::report::Report;
 use crate::session::Session;
 use crate::wire::{
     Class, Content, Entries, FRAMED_CONTENT, INLINE_PAYLOAD, MAX_ITEMS_FRAME, Message, Range, Served, Want,
@@ -27,6 +28,7 @@ const PAGE: usize = 512;
 #[derive(Default)]
 pub(crate) struct Serving {
     jobs: VecDeque<Job>,
+    last_want: u32,
     in_flight: [u64; 4],
 }
 
@@ -61,6 +63,7 @@ impl Serving {
         if want.ranges.iter().any(|range| range.from > range.to) {
             return Err("a request for entries from a higher number to a lower".into());
         }
+        self.number(want.id)?;
         self.push(Job::Entries { want: want.id, class, ranges: want.ranges.into_vec().into() })
     }
 
@@ -69,7 +72,16 @@ impl Serving {
     /// # Errors
     /// In words, what the peer did wrong.
     pub(crate) fn want_content(&mut self, want: WantContent) -> Result<(), String> {
+        self.number(want.id)?;
         self.push(Job::Content { want: want.id, ids: want.ids.into_vec().into(), lacking: Vec::new() })
+    }
+
+    fn number(&mut self, id: u32) -> Result<(), String> {
+        if id <= self.last_want {
+            return Err(format!("request {id} after request {}: their numbers ascend", self.last_want));
+        }
+        self.last_want = id;
+        Ok(())
     }
 
     fn push(&mut self, job: Job) -> Result<(), String> {
@@ -82,29 +94,29 @@ impl Serving {
 }
 
 /// Sends as much as the windows allow.
-pub(crate) fn pump(session: &mut Session, context: &mut Context<'_>) -> Result<(), StoreError> {
+pub(crate) fn pump(session: &mut Session, context: &mut Context<'_>) {
     while let Some(job) = session.serving.jobs.front_mut() {
         let class = match job {
             Job::Entries { class, .. } => *class,
             Job::Content { .. } => Class::Content,
         };
         if session.serving.in_flight[class as usize] >= WINDOW {
-            return Ok(());
+            return;
         }
         let (data, end) = match job {
             Job::Entries { want, ranges, .. } => {
-                let items = next_entries(ranges, context.read, &mut session.report.sent)?;
+                let items = next_entries(ranges, context.read, &mut session.report);
                 let data = (!items.is_empty())
                     .then(|| Message::Entries(Entries { want: *want, items: Bounded::truncated(items) }));
                 let served = Served { want: *want, lacking: Bounded::default() };
                 (data, ranges.is_empty().then_some(served))
             }
             Job::Content { want, ids, lacking } => {
-                let items = next_objects(ids, lacking, context.read, &mut session.report.sent)?;
+                let items = next_objects(ids, lacking, context.read, &mut session.report);
                 let data = (!items.is_empty())
                     .then(|| Message::Content(Content { want: *want, items: Bounded::truncated(items) }));
-                let served = Served { want: *want, lacking: Bounded::truncated(std::mem::take(lacking)) };
-                (data, ids.is_empty().then_some(served))
+                let end = ids.is_empty().then(|| std::mem::take(lacking));
+                (data, end.map(|lacking| Served { want: *want, lacking: Bounded::truncated(lacking) }))
             }
         };
         if end.is_some() {
@@ -114,33 +126,41 @@ pub(crate) fn pump(session: &mut Session, context: &mut Context<'_>) -> Result<(
             session.serving.in_flight[class as usize] += context.send(class, &message) as u64;
         }
     }
-    Ok(())
 }
 
-/// Takes entries off the front of the ranges until a frame is full.
-fn next_entries(
-    ranges: &mut VecDeque<Range>,
-    read: &dyn Read,
-    sent: &mut crate::wire::Counts,
-) -> Result<Vec<WireEntry>, StoreError> {
+/// Takes entries off the front of the ranges until a frame is full. A log that can't be read is given as
+/// far as it can: damage in one place does not end the session.
+fn next_entries(ranges: &mut VecDeque<Range>, read: &dyn Read, report: &mut Report) -> Vec<WireEntry> {
     let (mut items, mut bytes) = (Vec::new(), 0);
     while let Some(range) = ranges.front_mut() {
         let wanted = (range.to.get() - range.from.get()).saturating_add(1);
         let limit = usize::try_from(wanted).unwrap_or(PAGE).min(PAGE);
-        let page = read.entries(range.author, range.log, range.from, limit)?;
+        let page = match read.entries(range.author, range.log, range.from, limit) {
+            Ok(page) => page,
+            Err(error) => {
+                report.damage(format!("{}/{}@{}: {error}", range.author, range.log, range.from));
+                ranges.pop_front();
+                continue;
+            }
+        };
         let short = page.len() < limit;
         let mut reached_end = false;
         for entry in page {
             if bytes >= FRAME_TARGET || items.len() >= MAX_ITEMS_FRAME {
-                return Ok(items);
+                return items;
             }
             let payload = match entry.payload_size() {
                 size if size <= INLINE_PAYLOAD as u64 => {
-                    read.content(madake_store::payload_object(&entry))?
+                    let id = madake_store::payload_object(&entry);
+                    read.content(id).unwrap_or_else(|error| {
+                        report.damage(format!("{id}: {error}"));
+                        None
+                    })
                 }
                 _ => None,
             };
             let payload = payload.filter(|payload| payload.len() <= INLINE_PAYLOAD);
+            let sent = &mut report.sent;
             sent.entries += 1;
             sent.payloads += u64::from(payload.is_some());
             let size = entry.as_bytes().len() + payload.as_ref().map_or(0, Vec::len);
@@ -160,7 +180,7 @@ fn next_entries(
             ranges.pop_front();
         }
     }
-    Ok(items)
+    items
 }
 
 /// Takes objects off the front of the ids until a frame is full.
@@ -168,20 +188,25 @@ fn next_objects(
     ids: &mut VecDeque<ObjectId>,
     lacking: &mut Vec<ObjectId>,
     read: &dyn Read,
-    sent: &mut crate::wire::Counts,
-) -> Result<Vec<ByteBuf>, StoreError> {
+    report: &mut Report,
+) -> Vec<ByteBuf> {
     let (mut items, mut bytes) = (Vec::new(), 0);
     while let Some(id) = ids.front().filter(|_| bytes < FRAME_TARGET && items.len() < MAX_ITEMS_FRAME) {
-        let named = read.named_by(*id)?;
-        let object = match (named, read.content_size(*id)?) {
-            (Some(_), Some(size)) if size <= FRAMED_CONTENT => read.content(*id)?,
-            _ => None,
+        let framed = || -> Result<_, StoreError> {
+            let Some(named) = read.named_by(*id)? else { return Ok(None) };
+            let fits = read.content_size(*id)?.is_some_and(|size| size <= FRAMED_CONTENT);
+            Ok(if fits { read.content(*id)?.map(|object| (named, object)) } else { None })
         };
-        match object {
-            Some(object) => {
+        let found = framed().unwrap_or_else(|error| {
+            report.damage(format!("{id}: {error}"));
+            None
+        });
+        match found {
+            Some((named, object)) => {
+                let sent = &mut report.sent;
                 match named {
-                    Some(NamedBy::Entry) => sent.payloads += 1,
-                    _ => sent.objects += 1,
+                    NamedBy::Entry => sent.payloads += 1,
+                    NamedBy::Commit => sent.objects += 1,
                 }
                 sent.bytes += object.len() as u64;
                 bytes += object.len() + 8;
@@ -191,5 +216,5 @@ fn next_objects(
         }
         ids.pop_front();
     }
-    Ok(items)
+    items
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use madake_log::AuthorId;
+use madake_log::{AuthorId, LogId};
 use madake_store::NodeId;
 
 use crate::interest::Interest;
@@ -14,7 +14,7 @@ use crate::serve::Serving;
 use crate::summary::PeerClock;
 use crate::wire::{Class, Hello, Message, Working};
 
-/// A silent peer is given up after so long (`replication.md`: 15 s of QUIC silence end a connection;
+/// A silent peer is given up after so long (`docs/protocol.md`: 15 s of QUIC silence end a connection;
 /// twice that for one that answers on that level and not on ours).
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -41,6 +41,8 @@ pub(crate) struct Session {
     pub(crate) hello: Option<Hello>,
     /// What the peer has, as it comes in: its clock, or its offer.
     pub(crate) clock: PeerClock,
+    /// Logs that we said have diverged.
+    pub(crate) told_diverged: BTreeSet<(AuthorId, LogId)>,
     /// What we receive.
     pub(crate) receiving: Receiving,
     /// What we send.
@@ -82,6 +84,7 @@ impl Session {
             scope_so_far: BTreeSet::new(),
             hello: None,
             clock: PeerClock::default(),
+            told_diverged: BTreeSet::new(),
             receiving: Receiving::default(),
             serving: Serving::default(),
             done_sent: false,

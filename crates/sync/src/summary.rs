@@ -44,16 +44,20 @@ impl PeerClock {
     /// Takes in one frame's authors.
     ///
     /// # Errors
-    /// In words, what the peer did wrong: repeats, logs out of range, too many.
+    /// In words, what the peer did wrong: logs out of order, repeated or out of range, too many.
     pub fn extend(&mut self, authors: impl IntoIterator<Item = AuthorClock>) -> Result<(), String> {
         for AuthorClock { author, logs } in authors {
+            if logs.is_empty() {
+                return Err(format!("a summary that names {author} and none of its logs"));
+            }
             for LogClock { log, seq, tag } in logs {
                 if seq.get() >= SEQ_LIMIT {
                     return Err(format!("a summary with sequence number {seq}, over 2^48"));
                 }
-                if self.logs.insert((author, log), (seq, tag)).is_some() {
-                    return Err(format!("a summary that names {author}/{log} twice"));
+                if self.logs.last_key_value().is_some_and(|(last, _)| *last >= (author, log)) {
+                    return Err(format!("a summary that names {author}/{log} out of order"));
                 }
+                self.logs.insert((author, log), (seq, tag));
             }
             if self.logs.len() > MAX_CLOCK_LOGS {
                 return Err(format!("a summary of more than {MAX_CLOCK_LOGS} logs"));
@@ -103,7 +107,7 @@ impl PeerClock {
 /// out. Of an author whose scope was not named (a peer that wants everybody), something is offered
 /// only if a log of a wanted schema is held: system logs alone interest nobody.
 pub fn compare(theirs: &PeerClock, interest: &Interest, read: &dyn Read) -> Result<Comparison, StoreError> {
-    let mut found = Comparison::default();
+    let (mut found, mut listed) = (Comparison::default(), 0);
     for_each_author(read, interest, |author, logs| {
         let mut differing = Vec::new();
         let mut has_wanted = interest.authors.is_some();
@@ -119,6 +123,8 @@ pub fn compare(theirs: &PeerClock, interest: &Interest, read: &dyn Read) -> Resu
             }
             differing.push((log_clock(held), new.entries));
         }
+        differing.truncate(MAX_CLOCK_LOGS - listed);
+        listed += differing.len();
         if has_wanted && !differing.is_empty() {
             found.totals.authors += 1;
             found.totals.entries += differing.iter().map(|(_, entries)| entries).sum::<u64>();
@@ -140,7 +146,7 @@ pub(crate) fn clock_frames(
     schemas: &Option<BTreeSet<Schema>>,
 ) -> Result<Vec<Clock>, StoreError> {
     let limit = Interest { authors: None, schemas: schemas.clone() };
-    let mut authors = Vec::new();
+    let (mut authors, mut listed) = (Vec::new(), 0);
     let union = union_of_authors(interests);
     for_each_author(read, &Interest { authors: union, schemas: None }, |author, held| {
         let mut logs = Vec::new();
@@ -151,6 +157,9 @@ pub(crate) fn clock_frames(
                 logs.push(log_clock(held));
             }
         }
+        // A longer clock would be refused. What is left out is offered to us as if it were new, and known.
+        logs.truncate(MAX_CLOCK_LOGS - listed);
+        listed += logs.len();
         for logs in logs.chunks(MAX_LOGS_FRAME) {
             authors.push(AuthorClock { author, logs: crate::Bounded::truncated(logs.to_vec()) });
         }

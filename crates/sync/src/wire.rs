@@ -14,15 +14,15 @@ use crate::bounded::Bounded;
 
 /// The version of the protocol that this code speaks.
 pub const PROTOCOL: u16 = 1;
-/// A frame's kind and body are at most so long (`formats.md`).
+/// A frame's kind and body are at most so long (`docs/protocol.md`).
 pub const MAX_FRAME: usize = 1024 * 1024;
 /// The bytes in front of a frame's body: length and kind.
 pub const FRAME_HEADER: usize = 5;
 /// Authors in one [`Scope`] frame.
 pub const MAX_SCOPE_FRAME: usize = 16_384;
-/// Authors in a session's scope (`formats.md`).
+/// Authors in a session's scope (`docs/protocol.md`).
 pub const MAX_SCOPE: usize = 65_536;
-/// Schemas that a session may ask for (`formats.md`).
+/// Schemas that a session may ask for (`docs/protocol.md`).
 pub const MAX_SCHEMAS: usize = 64;
 /// Authors in one [`Clock`] or [`Offer`] frame.
 pub const MAX_AUTHORS_FRAME: usize = 8_192;

@@ -1,4 +1,4 @@
-//! The one signature rule (`bamboo.md`, One signature rule for all nodes), for one entry.
+//! The one signature rule (`docs/spec.md`, One signature rule for all nodes), for one entry.
 
 use crate::entry::Entry;
 use crate::id::AuthorId;

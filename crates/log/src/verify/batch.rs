@@ -13,7 +13,7 @@ use std::thread;
 /// Checks signatures in batches and remembers the author keys that passed.
 ///
 /// The verdict on an entry is the one of [`AuthenticEntry::check`], whatever else is in the batch: both use the
-/// cofactored equation of ZIP 215, and keys with torsion are refused before (`bamboo.md`, One signature rule for
+/// cofactored equation of ZIP 215, and keys with torsion are refused before (`docs/spec.md`, One signature rule for
 /// all nodes). Keep one verifier for as long as entries come in.
 #[derive(Debug)]
 pub struct BatchVerifier {
@@ -23,7 +23,7 @@ pub struct BatchVerifier {
 }
 
 impl BatchVerifier {
-    /// How many checked author keys are remembered: as many as a session may follow by name (`formats.md`,
+    /// How many checked author keys are remembered: as many as a session may follow by name (`docs/spec.md`,
     /// Summary items). When they are full they are forgotten and learned anew.
     pub const MAX_AUTHORS: usize = 65_536;
 
@@ -225,7 +225,7 @@ impl TryRng for Coefficients {
 
 impl TryCryptoRng for Coefficients {}
 
-/// Batches beyond this gain little (`bamboo.md`: 164,000 per second at 1,000) and cost more when one is bad.
+/// Batches beyond this gain little (`docs/spec.md`: 164,000 per second at 1,000) and cost more when one is bad.
 const MAX_BATCH: usize = 1024;
 /// A failed batch is cut in so many parts: three rounds from 1,024 down to single checks.
 const PARTS: usize = 8;

@@ -9,7 +9,7 @@ use std::ops::Deref;
 
 /// An authentic entry whose links were all followed: each points at the authentic entry that it should.
 ///
-/// By induction down to sequence number 1 that makes the path of `bamboo.md` (Verified means, 3 and 4).
+/// By induction down to sequence number 1 that makes the path of `docs/spec.md` (Verified means, 3 and 4).
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct VerifiedEntry(AuthenticEntry);
 

@@ -54,7 +54,7 @@ pub fn verify_set(entries: Vec<Entry>, threads: NonZeroUsize) -> Result<LinkedSe
 /// Checks that authentic entries of one log, in any order and with any gaps, hold together.
 ///
 /// The same entry twice is the same as once. Each link is followed to the entry of the set that it points at;
-/// links to entries that are absent must at least agree with each other (`bamboo.md`, Forks).
+/// links to entries that are absent must at least agree with each other (`docs/spec.md`, Forks).
 ///
 /// # Errors
 /// [`SetError`]: the first thing found, in the order of its variants. All but [`SetError::MixedLogs`] prove a

@@ -17,8 +17,6 @@ use crate::shell::Shell;
 
 /// Bytes of an object that are handed on at a time.
 const PIECE: usize = 256 * 1024;
-/// Commits of a history that are walked at a time.
-const HISTORY: usize = 1_000_000;
 /// Logs looked through at a time for authors with commits.
 const PAGE: usize = 1_000;
 
@@ -82,6 +80,12 @@ pub(super) fn commit(shell: Arc<Shell>, body: Body) -> Response<Body> {
             let name = header.name.ok_or_else(|| ApiError::usage("a record without a name"))?;
             let name: FileName =
                 name.parse().map_err(|error| ApiError::usage(format!("{name:?} is no name: {error}")))?;
+            if name.as_str().starts_with('~') {
+                return Err(ApiError::usage(format!(
+                    "{name:?} begins with `~`, which means somebody's own name"
+                ))
+                .hint("choose another name"));
+            }
             let mode = if header.executable { Mode::Executable } else { Mode::File };
             let (message, only_if_changed) = (header.message, header.only_if_changed);
             versions.push(NewVersion { name, content, mode, message, time: wall_clock(), only_if_changed });
@@ -152,7 +156,7 @@ pub(super) fn history(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>
     let body = lines(move |lines| {
         let mut next = Some(head.commit);
         while let Some(id) = next {
-            let path = path_back(id, HISTORY.min(PAGE), |id| shell.store().find_commit(*id));
+            let path = path_back(id, 1, |id| shell.store().find_commit(*id));
             let path = path.map_err(|error| match error {
                 HistoryError::Lookup(error) => error.into(),
                 other => ApiError::new(500, "gap", other.to_string())

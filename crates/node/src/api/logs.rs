@@ -33,20 +33,14 @@ const PAGE: usize = 1_000;
 /// `end=1` the last entry ends the log (an empty one, if there are no records), so each entry waits for
 /// the next record to come.
 pub(super) fn append(shell: Arc<Shell>, query: &Query, body: Body) -> Result<Response<Body>, ApiError> {
-    let text = query.need("schema")?;
-    let schema: Schema =
-        text.parse().map_err(|error| ApiError::usage(format!("`{text}` is no schema: {error}")))?;
-    if schema.is_reserved() {
-        return Err(ApiError::usage("`commit` is reserved: commits are made with `commit`")
-            .hint("madake commit NAME FILE"));
-    }
-    if let Some(author) = query.get("author") {
-        let author = shell.resolve_author(author)?;
-        if author != shell.author.id() {
-            return Err(ApiError::new(403, "no-key", format!("the key of {author} is not in this home")));
-        }
-    }
     let records = Records::new(body, shell.store().clone());
+    let schema = match appendable(&shell, query) {
+        Ok(schema) => schema,
+        Err(error) => {
+            tokio::spawn(records.drain());
+            return Err(error);
+        }
+    };
     Ok(batched(records, query.flag("end"), move |batch, lines| {
         let end = batch.last().is_some_and(|record| record.last);
         let contents: Vec<NewContent> = batch.into_iter().map(|record| record.content).collect();
@@ -61,6 +55,24 @@ pub(super) fn append(shell: Arc<Shell>, query: &Query, body: Body) -> Result<Res
         }
         lines.flush()
     }))
+}
+
+/// The schema that is to be appended to, if this home may.
+fn appendable(shell: &Shell, query: &Query) -> Result<Schema, ApiError> {
+    let text = query.need("schema")?;
+    let schema: Schema =
+        text.parse().map_err(|error| ApiError::usage(format!("`{text}` is no schema: {error}")))?;
+    if schema.is_reserved() {
+        return Err(ApiError::usage(format!("`{schema}` is reserved for what madake writes itself"))
+            .hint("madake commit NAME FILE"));
+    }
+    if let Some(author) = query.get("author") {
+        let author = shell.resolve_author(author)?;
+        if author != shell.author.id() {
+            return Err(ApiError::new(403, "no-key", format!("the key of {author} is not in this home")));
+        }
+    }
+    Ok(schema)
 }
 
 /// `GET /v1/logs[?author=A][&schema=S]` → per log `{author, log, schema, seq, head, state}`
@@ -196,7 +208,7 @@ pub(super) fn batched(
             };
             let failed = next.is_err();
             if sender.send(next).await.is_err() || failed {
-                return;
+                return records.drain().await;
             }
         }
     });
@@ -278,8 +290,10 @@ fn verify_log(shell: &Shell, held: HeldLog, verifier: &mut BatchVerifier) -> Res
     let mut next = Some(SeqNum::FIRST);
     while let Some(from) = next {
         let page = shell.store().entries(author, log, from, PAGE)?;
-        next = page.last().and_then(|entry| entry.seq().next()).filter(|_| page.len() == PAGE);
-        let entries: Vec<Entry> = page.into_iter().map(AuthenticEntry::into_entry).collect();
+        next = page.last().and_then(|entry| entry.seq().next()).filter(|next| *next <= stated.seq);
+        // The log may grow while it is read: only what was there at the beginning is looked at.
+        let there = page.into_iter().filter(|entry| entry.seq() <= stated.seq);
+        let entries: Vec<Entry> = there.map(AuthenticEntry::into_entry).collect();
         for checked in verifier.verify(entries) {
             let entry = match checked {
                 Ok(entry) => entry,

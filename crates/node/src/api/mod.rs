@@ -42,22 +42,24 @@ async fn route(shell: Arc<Shell>, request: Request<Body>) -> Result<Response<Bod
     let (parts, body) = request.into_parts();
     let query = Query::parse(parts.uri.query().unwrap_or_default());
     let path: Vec<&str> = parts.uri.path().trim_start_matches('/').split('/').collect();
+    // Names are looked up before an answer begins, which may read the disk.
+    let reading = |answer: &dyn Fn() -> Result<Response<Body>, ApiError>| tokio::task::block_in_place(answer);
     match (&parts.method, path.as_slice()) {
-        (&Method::GET, ["v1", "id"]) => node::id(&shell),
+        (&Method::GET, ["v1", "id"]) => reading(&|| node::id(&shell)),
         (&Method::GET, ["v1", "status"]) => node::status(shell).await,
         (&Method::POST, ["v1", "append"]) => logs::append(shell, &query, body),
-        (&Method::GET, ["v1", "logs"]) => logs::list(shell, &query),
-        (&Method::GET, ["v1", "entries"]) => logs::show(shell, &query),
-        (&Method::GET, ["v1", "verify"]) => logs::verify(shell, &query),
+        (&Method::GET, ["v1", "logs"]) => reading(&|| logs::list(shell.clone(), &query)),
+        (&Method::GET, ["v1", "entries"]) => reading(&|| logs::show(shell.clone(), &query)),
+        (&Method::GET, ["v1", "verify"]) => reading(&|| logs::verify(shell.clone(), &query)),
         (&Method::POST, ["v1", "objects"]) => Ok(files::put(shell, body)),
-        (&Method::GET, ["v1", "objects", id]) => files::get(&shell, id),
+        (&Method::GET, ["v1", "objects", id]) => reading(&|| files::get(&shell, id)),
         (&Method::POST, ["v1", "commits"]) => Ok(files::commit(shell, body)),
-        (&Method::GET, ["v1", "commits", id]) => files::show(&shell, id),
-        (&Method::GET, ["v1", "heads"]) => files::heads(shell, &query),
-        (&Method::GET, ["v1", "head"]) => files::head(&shell, &query),
-        (&Method::GET, ["v1", "history"]) => files::history(shell, &query),
-        (&Method::GET, ["v1", "tree"]) => files::tree(shell, &query),
-        (&Method::GET, ["v1", "peers"]) => peers::list(&shell),
+        (&Method::GET, ["v1", "commits", id]) => reading(&|| files::show(&shell, id)),
+        (&Method::GET, ["v1", "heads"]) => reading(&|| files::heads(shell.clone(), &query)),
+        (&Method::GET, ["v1", "head"]) => reading(&|| files::head(&shell, &query)),
+        (&Method::GET, ["v1", "history"]) => reading(&|| files::history(shell.clone(), &query)),
+        (&Method::GET, ["v1", "tree"]) => reading(&|| files::tree(shell.clone(), &query)),
+        (&Method::GET, ["v1", "peers"]) => reading(&|| peers::list(&shell)),
         (&Method::POST, ["v1", "peers"]) => peers::add(shell, &query).await,
         (&Method::DELETE, ["v1", "peers"]) => peers::remove(shell, &query).await,
         (&Method::POST, ["v1", "follow"]) => peers::follow(shell, &query).await,

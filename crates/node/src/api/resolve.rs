@@ -9,7 +9,7 @@ use super::ApiError;
 use crate::net::{NodeId, Ticket};
 use crate::shell::Shell;
 
-/// A prefix of an id has at least so many digits (`cli.md`).
+/// A prefix of an id has at least so many digits (`docs/protocol.md`).
 const MIN_DIGITS: usize = 6;
 /// Ids that are looked at to see whether a prefix is unique.
 const LOOKED_AT: usize = 8;
@@ -36,8 +36,8 @@ impl Shell {
             return Ok((author, LogId::new(log)));
         }
         let schema: Schema = log.parse().map_err(|_| wrong())?;
-        if schema.is_reserved() {
-            return Ok((author, LogId::COMMIT));
+        if let Some(log) = schema.reserved_log() {
+            return Ok((author, log));
         }
         let registered = self.store().registrations(author)?;
         let newest = registered.into_iter().filter(|(_, other)| *other == schema).max_by_key(|(log, _)| {

@@ -95,6 +95,12 @@ impl Records {
         Self { body, buffer: BytesMut::new(), store }
     }
 
+    /// Reads the rest of the body and forgets it: an early answer is not lost that way, since the asker
+    /// reads it while what it still sends is taken.
+    pub(super) async fn drain(mut self) {
+        while let Some(Ok(_)) = self.body.frame().await {}
+    }
+
     /// The next record; `None` at the end of the body.
     pub(super) async fn next(&mut self) -> Result<Option<Record>, ApiError> {
         if !self.fill(1).await? {

@@ -196,7 +196,7 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// Bytes that may be on their way on one stream: the lower end of the 8–16 MiB that the design gives
-/// long links (`architecture.md`, crates/node). 8 MiB are 670 Mbit/s at 100 ms.
+/// long links (`docs/protocol.md`). 8 MiB are 670 Mbit/s at 100 ms.
 pub const STREAM_RECEIVE_WINDOW: u32 = 8 << 20;
 
 /// Bytes that may be on their way on all streams of a connection, thus what a peer can make this
@@ -207,7 +207,7 @@ pub const CONNECTION_RECEIVE_WINDOW: u32 = 64 << 20;
 pub const SEND_WINDOW: u64 = 64 << 20;
 
 /// Streams of each kind (with one direction, with two) that a peer may have open at once.
-/// Measured with quinn: more of them double the time of a handshake (`architecture.md`, crates/node).
+/// Measured with quinn: more of them double the time of a handshake (`docs/protocol.md`).
 pub const MAX_STREAMS: u32 = 256;
 
 /// The usual limit for a dial: about as long as a person waits without wondering, and long enough
