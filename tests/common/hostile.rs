@@ -69,12 +69,15 @@ impl Hostile {
         self.runtime.block_on(within).expect("the hostile peer waited in vain")
     }
 
-    /// Dials a daemon, as `ready.listen` shows it, and opens the control stream.
-    pub async fn dial(&self, node: &str, listen: &str) -> Wire {
+    /// Dials a daemon, as `ready.listen` shows it.
+    pub async fn connect(&self, node: &str, listen: &str) -> Connection {
         let id: NodeId = node.parse().unwrap();
-        let connection = self.endpoint.dial(id, &[listen], DIAL_TIMEOUT).await.unwrap();
-        let (send, recv) = connection.quinn().open_bi().await.unwrap();
-        Wire::new(self.endpoint.id(), connection, send, recv)
+        self.endpoint.dial(id, &[listen], DIAL_TIMEOUT).await.unwrap()
+    }
+
+    /// Dials a daemon and opens the control stream.
+    pub async fn dial(&self, node: &str, listen: &str) -> Wire {
+        Wire::dialled(self, &self.connect(node, listen).await).await.unwrap()
     }
 
     /// Waits for somebody who dials, and for its control stream.
@@ -113,6 +116,12 @@ impl Wire {
     pub async fn accepted(own: NodeId, connection: Connection) -> Self {
         let (send, recv) = connection.quinn().accept_bi().await.unwrap();
         Self::new(own, connection, send, recv)
+    }
+
+    /// Opens the control stream.
+    pub async fn dialled(own: &Hostile, connection: &Connection) -> Result<Self, String> {
+        let (send, recv) = connection.quinn().open_bi().await.map_err(|error| error.to_string())?;
+        Ok(Self::new(own.endpoint.id(), connection.clone(), send, recv))
     }
 
     fn new(
@@ -196,7 +205,12 @@ impl Wire {
 
     /// Why the peer closed the connection: its code, and its words.
     pub async fn closed(&self) -> (u64, String) {
-        match self.connection.closed().await {
+        Self::told(&self.connection).await
+    }
+
+    /// As [`closed`](Self::closed), of a connection.
+    pub async fn told(connection: &Connection) -> (u64, String) {
+        match connection.closed().await {
             CloseReason::ByPeer { code, reason } => (code, reason),
             other => panic!("the peer did not close the connection: {other}"),
         }

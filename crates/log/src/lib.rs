@@ -46,7 +46,7 @@ pub use lipmaa::{certificate_pool, has_lipmaa_link, lipmaa};
 pub use schema::{Schema, SchemaError};
 pub use varu64::{MAX_VARU64_LEN, VarU64Error, decode_varu64, encode_varu64, varu64_len};
 pub use verify::{
-    AuthenticEntry, BatchVerifier, Link, LinkError, LinkedSet, Links, LogHead, Position, PositionError,
+    AuthenticEntry, BatchVerifier, Link, LinkError, LinkedSet, Links, LogHead, Placement, PlacementError,
     SetError, SignatureError, VerifiedEntry, check_links, check_position, link_set, verify_batch, verify_set,
 };
 

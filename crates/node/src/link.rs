@@ -260,13 +260,11 @@ impl Link {
             match read {
                 Ok(0) => break,
                 Ok(length) => {
-                    let written =
-                        tokio::time::timeout(FETCH_PATIENCE, send.write_all(&chunk[..length])).await;
-                    if !matches!(written, Ok(Ok(()))) {
-                        let _ = send.reset(close::SILENT.into());
+                    // A peer that does not read is given up by the node, which ends the connection.
+                    if send.write_all(&chunk[..length]).await.is_err() {
                         return;
                     }
-                    self.alive().await;
+                    self.alive(false).await;
                     sent += length as u64;
                 }
                 Err(error) => {
@@ -295,17 +293,16 @@ impl Link {
     async fn fetch_blob(&self, id: ObjectId, size: u64) -> Result<u64, String> {
         let blobs = || self.store.engine().blobs();
         let ours = |error: madake_store::engine::EngineError| format!("our-store: {error}");
-        let lost = |_| BROKEN_OFF.to_owned();
         let resume = || blobs().resume(id.as_bytes());
         let (mut writer, have) = tokio::task::block_in_place(resume).map_err(ours)?;
         // A part that is longer than this size was begun for another one: it is thrown away, but only
         // when the peer says that this is the right size.
         let offset = if have <= size { have } else { 0 };
-        let (mut send, mut recv) = self.connection.quinn().open_bi().await.map_err(lost)?;
+        let (mut send, mut recv) = patiently(self.connection.quinn().open_bi()).await?;
         let mut request = vec![GET_VERSION];
         request.extend(id.as_bytes());
         request.extend(offset.to_le_bytes());
-        send.write_all(&request).await.map_err(|_| lost(quinn::ConnectionError::Reset))?;
+        patiently(send.write_all(&request)).await?;
         let _ = send.finish();
 
         let mut status = [0];
@@ -330,7 +327,7 @@ impl Link {
                 return Err("size: the peer sends more than it said".into());
             }
             tokio::task::block_in_place(|| writer.write(&chunk.bytes)).map_err(ours)?;
-            self.alive().await;
+            self.alive(true).await;
         }
         if writer.written() != size {
             return Err(BROKEN_OFF.into());
@@ -376,13 +373,13 @@ impl Link {
                 Ok(None) => return Err(Broken::Cut),
                 Err(_) => return Err(Broken::Lost),
             }
-            self.alive().await;
+            self.alive(true).await;
         }
         Ok(Some(frame))
     }
 
     /// Tells the node, now and then, that bytes are moving: a slow link is not a silent one.
-    async fn alive(&self) {
+    async fn alive(&self, received: bool) {
         let now = Instant::now();
         let tell = {
             let mut told = self.told_alive.lock().unwrap_or_else(PoisonError::into_inner);
@@ -393,7 +390,7 @@ impl Link {
             tell
         };
         if tell {
-            self.input(Input::Activity { session: self.session }).await;
+            self.input(Input::Activity { session: self.session, received }).await;
         }
     }
 

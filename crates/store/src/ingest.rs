@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Position as Placement, SeqNum};
+use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Placement, SeqNum};
 use madake_object::{Commit, MAX_COMMIT, Object, ObjectId};
 
 use crate::control::{Control, ControlPayload};

@@ -1,6 +1,6 @@
 //! What can be asked of a store, and what became of it.
 
-use madake_log::{AuthenticEntry, AuthorId, EntryId, PositionError};
+use madake_log::{AuthenticEntry, AuthorId, EntryId, PlacementError};
 use madake_object::{Object, ObjectId};
 use serde::{Deserialize, Serialize};
 
@@ -91,7 +91,7 @@ pub enum Fate {
         ours: EntryId,
     },
     /// It does not link to what is held.
-    BadLink(PositionError),
+    BadLink(PlacementError),
     /// It would begin a log, and [`crate::LOGS_LIMIT`] logs of its author are held.
     TooManyLogs,
     /// Its sequence number is 2^48 or more.

@@ -12,6 +12,7 @@
 
 mod bounded;
 mod interest;
+mod io;
 mod node;
 mod receive;
 mod report;
@@ -22,7 +23,8 @@ pub mod wire;
 
 pub use bounded::{Bounded, TooMany};
 pub use interest::Interest;
-pub use node::{Config, Input, Node, Now, Output, Plan, SessionId, Token};
+pub use io::{Config, Input, Now, Output, Plan, SessionId, Token};
+pub use node::Node;
 pub use receive::{Received, RefusedEntry};
 pub use report::{EndReason, Missing, Report};
 pub use summary::{Comparison, PeerClock, compare, tag};

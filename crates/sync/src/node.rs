@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use madake_log::{AuthorId, Schema};
-use madake_object::{Object, ObjectId};
 use madake_store::{Change, NodeId, Outcome, Read, StoreError};
 
 use crate::Bounded;
 use crate::interest::Interest;
-use crate::receive::{Applying, Received, RefusedEntry};
+use crate::io::{Config, Input, Now, Output, Plan, SessionId, Token};
+use crate::receive::Applying;
 use crate::report::{EndReason, Report};
 use crate::serve;
 use crate::session::{PATIENCE, Session, Theirs};
@@ -33,202 +33,13 @@ pub struct Node {
     outbox: Outbox,
 }
 
-/// Who this node is and what it keeps.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The node's key.
-    pub node: NodeId,
-    /// Authors whose keys are here: their logs are always wanted.
-    pub own: Vec<AuthorId>,
-    /// Whether everybody's logs are kept (a relay), not only one's own and the followed authors'.
-    pub keep_all: bool,
-    /// How often this node was started, and random bytes of this start.
-    pub incarnation: (u64, [u8; 16]),
-}
-
-/// A session's number, given by the shell, never used twice.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
-pub struct SessionId(pub u64);
-
-/// A write's number, given by the node, never used twice.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
-pub struct Token(pub u64);
-
-/// What time it is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Now {
-    /// Since some moment of the shell's; never goes back.
-    pub monotonic: Duration,
-    /// Milliseconds since 1970 UTC, as this machine's clock shows.
-    pub wall: i64,
-}
-
-/// What one side wants of a session.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Plan {
-    /// Take what the peer has.
-    pub receives: bool,
-    /// Give what the peer lacks.
-    pub gives: bool,
-    /// Only these schemas, whatever is kept otherwise; system logs always come along.
-    pub schemas: Option<BTreeSet<Schema>>,
-}
-
-/// What happened.
-#[derive(Debug)]
-pub enum Input {
-    /// A connection to a peer that may talk to us is up.
-    Opened {
-        /// A number for the session.
-        session: SessionId,
-        /// The key of the connection.
-        peer: NodeId,
-        /// Whether we dialled.
-        initiator: bool,
-        /// What this side wants of the session.
-        plan: Plan,
-    },
-    /// A message came, other than entries and objects.
-    Message {
-        /// Whose.
-        session: SessionId,
-        /// The message.
-        message: Message,
-        /// The length of its frame.
-        bytes: usize,
-    },
-    /// Entries came, and their signatures were checked.
-    Entries {
-        /// Whose session.
-        session: SessionId,
-        /// Which request they answer.
-        want: u32,
-        /// In the order in which they came.
-        items: Vec<Result<Received, RefusedEntry>>,
-        /// What they weigh: given back in [`Output::Consumed`].
-        bytes: u64,
-    },
-    /// Objects came, and were hashed.
-    Objects {
-        /// Whose session.
-        session: SessionId,
-        /// Which request they answer.
-        want: u32,
-        /// In the order in which they came.
-        objects: Vec<Object>,
-        /// What they weigh: given back in [`Output::Consumed`].
-        bytes: u64,
-    },
-    /// The connection took a frame that [`Output::Send`] handed over.
-    Sent {
-        /// Whose session.
-        session: SessionId,
-        /// Its stream.
-        class: Class,
-        /// Its length.
-        bytes: u64,
-    },
-    /// A write is durable, or failed.
-    Applied {
-        /// Which.
-        token: Token,
-        /// What became of each change, in order.
-        outcomes: Result<Vec<Outcome>, StoreError>,
-    },
-    /// A big object was fetched and is durable as a blob, or could not be.
-    Fetched {
-        /// Whose session.
-        session: SessionId,
-        /// Which object.
-        id: ObjectId,
-        /// Its size, or why it did not come.
-        result: Result<u64, String>,
-    },
-    /// The peer fetched a big object from us.
-    BlobServed {
-        /// Whose session.
-        session: SessionId,
-        /// Bytes that were sent.
-        bytes: u64,
-        /// Whether an entry names it (else a commit does).
-        payload: bool,
-    },
-    /// The connection is gone, or the peer sent what is no message.
-    Closed {
-        /// Whose session.
-        session: SessionId,
-        /// Why.
-        reason: EndReason,
-    },
-    /// Bytes are moving, though nothing whole has come yet.
-    Activity {
-        /// Whose session.
-        session: SessionId,
-    },
-    /// Time passed.
-    Tick,
-}
-
-/// What is to be done.
-#[derive(Debug)]
-pub enum Output {
-    /// Send a frame; say [`Input::Sent`] when the connection took it.
-    Send {
-        /// Whose session.
-        session: SessionId,
-        /// On which stream.
-        class: Class,
-        /// The whole frame, length included.
-        frame: Vec<u8>,
-    },
-    /// Write these changes as one batch, in the order of outputs; say [`Input::Applied`] when durable.
-    Apply {
-        /// Which write.
-        token: Token,
-        /// What the data in it weighed when it came.
-        bytes: u64,
-        /// What.
-        changes: Vec<Change>,
-    },
-    /// Fetch a big object from this peer into a blob; say [`Input::Fetched`].
-    Fetch {
-        /// Whose session.
-        session: SessionId,
-        /// Which object.
-        id: ObjectId,
-        /// How many bytes it should have.
-        size: u64,
-    },
-    /// Data of this weight was dealt with: more may be read from the peer.
-    Consumed {
-        /// Whose session.
-        session: SessionId,
-        /// The weight, as it was given with the input.
-        bytes: u64,
-    },
-    /// How far a session is, for showing to people.
-    Progress {
-        /// Whose session.
-        session: SessionId,
-        /// What happened so far.
-        report: Report,
-    },
-    /// A session is over: close its connection. Nothing more comes out for it.
-    Ended {
-        /// Whose session.
-        session: SessionId,
-        /// Why.
-        reason: EndReason,
-        /// What happened.
-        report: Report,
-    },
-}
-
 /// Outputs in order, and the next write's number.
 #[derive(Default)]
 pub(crate) struct Outbox {
     outputs: VecDeque<Output>,
     writes: Vec<(Token, SessionId, Applying, u64)>,
+    /// Something was said on the control stream.
+    spoke: bool,
     next_token: u64,
 }
 
@@ -288,21 +99,29 @@ impl Node {
                 for (id, session) in &mut self.sessions {
                     let mut context = Context { session: *id, now, read, outbox: &mut self.outbox };
                     session.say_working(&mut context);
+                    self.outbox.spoke = false;
                 }
             }
-            Input::Activity { session } => {
+            Input::Activity { session, received } => {
                 if let Some(session) = self.sessions.get_mut(&session) {
                     session.last_activity = now.monotonic;
+                    session.note_bytes(received, now);
                 }
             }
             Input::Message { session, message, bytes } => {
                 self.with(session, now, read, |s, context| s.on_message(context, message, bytes));
             }
             Input::Entries { session, want, items, bytes } => {
-                self.with(session, now, read, |s, context| Ok(s.on_entries(context, want, items, bytes)?));
+                self.with(session, now, read, |s, context| {
+                    s.note_bytes(true, now);
+                    Ok(s.on_entries(context, want, items, bytes)?)
+                });
             }
             Input::Objects { session, want, objects, bytes } => {
-                self.with(session, now, read, |s, context| Ok(s.on_objects(context, want, objects, bytes)?));
+                self.with(session, now, read, |s, context| {
+                    s.note_bytes(true, now);
+                    Ok(s.on_objects(context, want, objects, bytes)?)
+                });
             }
             Input::Sent { session, class, bytes } => {
                 self.with(session, now, read, |s, _| {
@@ -440,6 +259,9 @@ impl Node {
             serve::pump(session, &mut context);
             Ok(())
         });
+        if std::mem::take(&mut self.outbox.spoke) {
+            session.last_sent = now.monotonic;
+        }
         let over = session.is_finished() && session.initiator;
         for (token, session, applying, bytes) in self.outbox.writes.drain(..) {
             self.applying.insert(token, (session, applying, bytes));
@@ -632,6 +454,7 @@ impl Context<'_> {
         // Frames are cut to size where they are filled; only a broken invariant gets here with a longer one.
         let frame = message.encode().expect("every message that a node makes fits into a frame");
         let length = frame.len();
+        self.outbox.spoke |= class == Class::Control;
         self.output(|session| Output::Send { session, class, frame });
         length
     }

@@ -11,7 +11,8 @@ use madake_store::{
     Change, ContentFate, Fate, Flaw, NamedBy, Outcome, PayloadFate, Position, Read, StoreError, Wanted,
 };
 
-use crate::node::{Context, Output};
+use crate::io::Output;
+use crate::node::Context;
 use crate::report::{MAX_LISTED, Missing};
 use crate::session::Session;
 use crate::wire::{Class, Done, FRAMED_CONTENT, Message, Range, Served, Want, WantContent, What};
@@ -101,6 +102,11 @@ impl Receiving {
     /// says when either is done.
     pub(crate) fn is_at_work(&self) -> bool {
         self.applying > 0 || !self.fetching.is_empty()
+    }
+
+    /// Whether the peer owes us an answer.
+    pub(crate) fn is_asking(&self) -> bool {
+        !self.open.is_empty() || !self.open_content.is_empty()
     }
 
     pub(crate) fn is_waiting_for_summary(&self) -> bool {

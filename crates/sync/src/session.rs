@@ -7,7 +7,8 @@ use madake_log::{AuthorId, LogId};
 use madake_store::NodeId;
 
 use crate::interest::Interest;
-use crate::node::{Context, Plan};
+use crate::io::{Now, Plan};
+use crate::node::Context;
 use crate::receive::Receiving;
 use crate::report::Report;
 use crate::serve::Serving;
@@ -52,8 +53,10 @@ pub(crate) struct Session {
     pub(crate) done_received: bool,
     /// When the peer last did anything that helps.
     pub(crate) last_activity: Duration,
-    /// When we last said that we are at work.
-    pub(crate) last_working: Duration,
+    /// When we last said anything on the control stream.
+    pub(crate) last_sent: Duration,
+    /// When bytes of what we asked for last came.
+    pub(crate) last_bytes: Duration,
     /// What happened.
     pub(crate) report: Report,
 }
@@ -90,7 +93,8 @@ impl Session {
             done_sent: false,
             done_received: false,
             last_activity: now,
-            last_working: now,
+            last_sent: now,
+            last_bytes: now,
             report: Report::empty(peer),
         }
     }
@@ -110,16 +114,25 @@ impl Session {
         (!self.receiving.is_at_work()).then(|| self.last_activity + PATIENCE)
     }
 
-    /// When to tell the peer that we are at work on what it sent, if we are.
+    /// When to tell the peer that we are at work on what it sent, or that it is arriving: the peer sees
+    /// only that the connection took it. Nothing to tell if nothing comes: then our own patience runs.
     pub(crate) fn working_at(&self) -> Option<Duration> {
-        let since = self.last_activity.max(self.last_working);
-        (self.theirs.is_some() && self.receiving.is_at_work()).then(|| since + SIGN_OF_LIFE)
+        let arriving = self.receiving.is_asking() && self.last_bytes > self.last_sent;
+        let news = self.theirs.is_some() && (self.receiving.is_at_work() || arriving);
+        news.then(|| self.last_sent + SIGN_OF_LIFE)
+    }
+
+    /// Bytes moved, from the peer or to it.
+    pub(crate) fn note_bytes(&mut self, received: bool, now: Now) {
+        if received {
+            self.last_bytes = now.monotonic;
+        }
     }
 
     /// Tells the peer that we are at work, if it is time to.
     pub(crate) fn say_working(&mut self, context: &mut Context<'_>) {
         if self.working_at().is_some_and(|at| at <= context.now.monotonic) {
-            self.last_working = context.now.monotonic;
+            self.last_sent = context.now.monotonic;
             context.send(Class::Control, &Message::Working(Working {}));
         }
     }

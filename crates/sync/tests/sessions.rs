@@ -206,6 +206,67 @@ fn a_side_at_work_says_so_and_is_not_given_up() {
     assert_eq!(reason, EndReason::PeerStalled(30));
 }
 
+/// What a slow line delivers piece by piece: the giver saw it taken at once, and hears that it arrives.
+#[test]
+fn a_receiver_on_a_slow_line_says_that_bytes_come() {
+    let (mut a, mut b) = two();
+    let session = SessionId(1);
+    let (a_id, b_id) = (a.id, b.id);
+    a.node.handle(NOW, Input::Opened { session, peer: b_id, initiator: true, plan: pull() }, &*a.store);
+    b.node.handle(NOW, Input::Opened { session, peer: a_id, initiator: false, plan: sync() }, &*b.store);
+    // Each message of B's takes a minute to arrive, of which A sees bytes every five seconds.
+    let mut now = NOW;
+    let mut reasons = [None, None];
+    for _ in 0..1_000 {
+        let mut on_the_way = Vec::new();
+        for side in 0..2 {
+            let (me, other) = if side == 0 { (&mut a, &mut b) } else { (&mut b, &mut a) };
+            while let Some(output) = me.node.poll_output() {
+                match output {
+                    Output::Send { frame, class, .. } => {
+                        let bytes = frame.len() as u64;
+                        me.node.handle(now, Input::Sent { session, class, bytes }, &*me.store);
+                        let message = Message::decode(&frame[4..]).unwrap();
+                        if side == 0 {
+                            other.node.handle(now, arrived(session, message), &*other.store);
+                        } else {
+                            on_the_way.push(message);
+                        }
+                    }
+                    Output::Apply { token, changes, .. } => {
+                        let outcomes = me.store.apply(changes);
+                        me.node.handle(now, Input::Applied { token, outcomes }, &*me.store);
+                    }
+                    Output::Ended { reason, .. } => reasons[side] = Some(reason),
+                    _ => {}
+                }
+            }
+        }
+        if let [Some(end), _] = &reasons {
+            assert_eq!(*end, EndReason::Finished);
+            return;
+        }
+        for message in on_the_way {
+            let data = matches!(message, Message::Entries(_) | Message::Content(_));
+            for _ in 0..if data { 12 } else { 0 } {
+                now.monotonic += Duration::from_secs(5);
+                a.node.handle(now, Input::Activity { session, received: true }, &*a.store);
+                a.node.handle(now, Input::Tick, &*a.store);
+                while let Some(output) = a.node.poll_output() {
+                    let Output::Send { frame, .. } = output else { panic!("A: {output:?}") };
+                    let message = Message::decode(&frame[4..]).unwrap();
+                    b.node.handle(now, arrived(session, message), &*b.store);
+                }
+                b.node.handle(now, Input::Tick, &*b.store);
+                let gave_up = b.node.poll_output();
+                assert!(gave_up.is_none(), "B after {:?}: {gave_up:?}", now.monotonic);
+            }
+            a.node.handle(now, arrived(session, message), &*a.store);
+        }
+    }
+    panic!("it never ends");
+}
+
 #[test]
 fn damage_in_one_log_does_not_end_the_session() {
     let (mut a, b) = two();
@@ -311,7 +372,8 @@ impl Read for Rotten<'_> {
 /// What breaks the protocol ends the session, with words about what it was.
 #[test]
 fn broken_rules_are_named() {
-    let rules: [(&str, fn(Message) -> Vec<Message>, &str); 6] = [
+    type Tampering = fn(Message) -> Vec<Message>;
+    let rules: [(&str, Tampering, &str); 6] = [
         (
             "another node's id",
             |message| match message {

@@ -207,7 +207,7 @@ impl LogHead {
 
 /// Where an entry stands to the head of its log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Position {
+pub enum Placement {
     /// It follows the head and its links fit: it is the new head.
     Extends,
     /// Its sequence number is not above the head's. The caller must compare its id with that of the entry held
@@ -224,38 +224,38 @@ pub enum Position {
 ///   no lipmaa link, nor behind the head.
 ///
 /// # Errors
-/// [`PositionError`]; all but [`PositionError::LipmaaUnknown`] prove, with the entries held, a broken log
+/// [`PlacementError`]; all but [`PlacementError::LipmaaUnknown`] prove, with the entries held, a broken log
 /// if the entry is authentic.
 pub fn check_position(
     entry: &Entry,
     head: Option<&LogHead>,
     lipmaa: Option<EntryId>,
-) -> Result<Position, PositionError> {
+) -> Result<Placement, PlacementError> {
     let expected = match head {
-        Some(head) if entry.seq() <= head.seq => return Ok(Position::AlreadyBehind),
-        Some(head) if head.end => return Err(PositionError::AfterEnd),
+        Some(head) if entry.seq() <= head.seq => return Ok(Placement::AlreadyBehind),
+        Some(head) if head.end => return Err(PlacementError::AfterEnd),
         Some(head) => head.seq.get() + 1, // entry.seq() is greater, so this fits
         None => 1,
     };
     if lipmaa.is_some_and(|held| entry.lipmaa().is_some_and(|stated| stated != held)) {
-        return Err(PositionError::LipmaaMismatch);
+        return Err(PlacementError::LipmaaMismatch);
     }
     if entry.seq().get() > expected {
-        return Ok(Position::Gap);
+        return Ok(Placement::Gap);
     }
     if entry.backlink() != head.map(|head| head.entry) {
-        return Err(PositionError::BacklinkMismatch);
+        return Err(PlacementError::BacklinkMismatch);
     }
     if entry.lipmaa().is_some() && lipmaa.is_none() {
-        return Err(PositionError::LipmaaUnknown);
+        return Err(PlacementError::LipmaaUnknown);
     }
-    Ok(Position::Extends)
+    Ok(Placement::Extends)
 }
 
 /// Why an entry can not go on from a head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum PositionError {
+pub enum PlacementError {
     /// The head is an end of log and the entry is later.
     #[error("the log has ended before this entry")]
     AfterEnd,
@@ -320,31 +320,31 @@ mod tests {
         let at = |seq: u64| &*entries[seq as usize - 1];
         let head = |seq: u64| LogHead::of(at(seq));
         let held = |seq: u64| (seq > 1).then(|| at(lipmaa_of(seq)).id());
-        assert_eq!(check_position(at(1), None, None), Ok(Position::Extends));
-        assert_eq!(check_position(at(2), None, None), Ok(Position::Gap));
+        assert_eq!(check_position(at(1), None, None), Ok(Placement::Extends));
+        assert_eq!(check_position(at(2), None, None), Ok(Placement::Gap));
         for seq in 2..=13 {
-            assert_eq!(check_position(at(seq), Some(&head(seq - 1)), held(seq)), Ok(Position::Extends));
-            assert_eq!(check_position(at(seq), Some(&head(seq)), None), Ok(Position::AlreadyBehind));
+            assert_eq!(check_position(at(seq), Some(&head(seq - 1)), held(seq)), Ok(Placement::Extends));
+            assert_eq!(check_position(at(seq), Some(&head(seq)), None), Ok(Placement::AlreadyBehind));
             let forked = LogHead { entry: other[0].id(), ..head(seq - 1) };
             assert_eq!(
                 check_position(at(seq), Some(&forked), held(seq)),
-                Err(PositionError::BacklinkMismatch)
+                Err(PlacementError::BacklinkMismatch)
             );
         }
-        assert_eq!(check_position(at(9), Some(&head(7)), held(9)), Ok(Position::Gap));
-        assert_eq!(check_position(at(8), Some(&head(7)), None), Err(PositionError::LipmaaUnknown));
+        assert_eq!(check_position(at(9), Some(&head(7)), held(9)), Ok(Placement::Gap));
+        assert_eq!(check_position(at(8), Some(&head(7)), None), Err(PlacementError::LipmaaUnknown));
         assert_eq!(
             check_position(at(12), Some(&head(9)), Some(other[7].id())),
-            Err(PositionError::LipmaaMismatch)
+            Err(PlacementError::LipmaaMismatch)
         );
         assert_eq!(
             check_position(at(8), Some(&head(7)), Some(other[3].id())),
-            Err(PositionError::LipmaaMismatch)
+            Err(PlacementError::LipmaaMismatch)
         );
         let ended = LogHead { end: true, ..head(7) };
         for seq in 8..=13 {
-            assert_eq!(check_position(at(seq), Some(&ended), held(seq)), Err(PositionError::AfterEnd));
+            assert_eq!(check_position(at(seq), Some(&ended), held(seq)), Err(PlacementError::AfterEnd));
         }
-        assert_eq!(check_position(at(7), Some(&ended), None), Ok(Position::AlreadyBehind));
+        assert_eq!(check_position(at(7), Some(&ended), None), Ok(Placement::AlreadyBehind));
     }
 }

@@ -8,6 +8,6 @@ mod set;
 pub use authentic::{AuthenticEntry, SignatureError};
 pub use batch::{BatchVerifier, verify_batch};
 pub use links::{
-    Link, LinkError, Links, LogHead, Position, PositionError, VerifiedEntry, check_links, check_position,
+    Link, LinkError, Links, LogHead, Placement, PlacementError, VerifiedEntry, check_links, check_position,
 };
 pub use set::{LinkedSet, SetError, link_set, verify_set};

@@ -310,7 +310,7 @@ fn verify_log(shell: &Shell, held: HeldLog, verifier: &mut BatchVerifier) -> Res
                 _ => None,
             };
             match madake_log::check_position(&entry, head.as_ref(), lipmaa) {
-                Ok(madake_log::Position::Extends) => {}
+                Ok(madake_log::Placement::Extends) => {}
                 Ok(other) => problems.push(format!("@{}: out of place: {other:?}", entry.seq())),
                 Err(error) => problems.push(format!("@{}: link: {error}", entry.seq())),
             }

@@ -11,6 +11,7 @@ use super::node::blocking;
 use super::{ApiError, Body, Query, full, object, respond};
 use crate::driver::wall_clock;
 use crate::net::Ticket;
+use crate::net::ticket::PREFIX;
 use crate::shell::Shell;
 
 /// A peer's name is at most so many bytes.
@@ -103,7 +104,7 @@ fn peer_json(peer: &Peer) -> Value {
 fn check_name(name: &str) -> Result<(), ApiError> {
     let fits = (1..=MAX_NAME).contains(&name.len())
         && !name.chars().any(|c| c.is_control() || c.is_whitespace())
-        && !name.to_ascii_lowercase().starts_with("madake1-");
+        && !name.to_ascii_lowercase().starts_with(PREFIX);
     if fits {
         return Ok(());
     }

@@ -6,6 +6,7 @@ use madake_store::engine::Table;
 use madake_store::{Head, Policy, Read as _, tables};
 
 use super::ApiError;
+use crate::net::ticket::PREFIX;
 use crate::net::{NodeId, Ticket};
 use crate::shell::Shell;
 
@@ -91,7 +92,7 @@ impl Shell {
     /// A peer: a ticket, a peer's name, or the unique beginning of its id; with where it may be.
     pub(super) fn resolve_peer(&self, text: &str) -> Result<(NodeId, Vec<String>), ApiError> {
         let peers = self.store().peers()?;
-        if text.trim_start().to_ascii_lowercase().starts_with("madake") && text.contains('-') {
+        if text.trim_start().to_ascii_lowercase().starts_with(PREFIX) {
             let ticket: Ticket =
                 text.parse().map_err(|error| ApiError::usage(format!("`{text}` is no ticket: {error}")))?;
             let (node, mut addresses) = ticket.into_parts();
