@@ -25,7 +25,7 @@ struct Case {
     told: &'static str,
 }
 
-const CASES: [Case; 27] = [
+const CASES: [Case; 30] = [
     Case { does: "announces 4 GiB", says: |_| vec![0xff; 4], told: "a frame of 4294967295 bytes" },
     Case {
         does: "announces one byte too many",
@@ -36,8 +36,8 @@ const CASES: [Case; 27] = [
     Case { does: "speaks HTTP", says: |_| b"GET / HTTP/1.1\r\n\r\n".to_vec(), told: "a frame of" },
     Case {
         does: "uses an unknown kind",
-        says: |_| vec![2, 0, 0, 0, 200, 1],
-        told: "unknown kind of message, 200",
+        says: |_| vec![2, 0, 0, 0, 100, 1],
+        told: "unknown kind of message, 100",
     },
     Case { does: "uses an unknown version", says: |_| vec![2, 0, 0, 0, 1, 9], told: "unknown version" },
     Case { does: "sends noise", says: |_| framed(&[&[1, 1][..], &[0xee; 300]].concat()), told: "kind 1" },
@@ -85,6 +85,17 @@ const CASES: [Case; 27] = [
         says: |h| [hello(h), clock(&[(1, 1), (1, 2)])].concat(),
         told: "twice",
     },
+    Case {
+        does: "names logs backwards",
+        says: |h| [hello(h), clock(&[(2, 1), (1, 1)])].concat(),
+        told: "order",
+    },
+    Case {
+        does: "names an author without logs",
+        says: |h| [hello(h), empty_clock()].concat(),
+        told: "empty",
+    },
+    Case { does: "wants schemas backwards", says: schemas_backwards, told: "order" },
     Case {
         does: "claims a height over 2^48",
         says: |h| [hello(h), clock(&[(1, 1 << 48)])].concat(),
@@ -371,6 +382,23 @@ fn a_pull_from_a_peer_that_stops_in_the_middle_ends_and_keeps_what_came() {
 }
 
 #[test]
+fn kinds_that_later_versions_may_add_are_let_pass() {
+    let (victim, daemon) = serving();
+    let peer = added(&victim, 1);
+    peer.run(async {
+        let mut wire = peer.dial(&victim.node(), &daemon.listen()).await;
+        let later = framed(&[200, 9, 9, 9]);
+        wire.raw(&[hello(&peer), later.clone(), clock(&[]), later].concat()).await;
+        loop {
+            match wire.hear().await.expect("the session goes on") {
+                Message::Offer(offer) if offer.last => return,
+                _ => {}
+            }
+        }
+    });
+}
+
+#[test]
 fn strangers_learn_nothing() {
     let victim = Home::new();
     let daemon = victim.serve();
@@ -456,6 +484,16 @@ fn other_protocol(peer: &Hostile) -> Vec<u8> {
 
 fn no_method(peer: &Hostile) -> Vec<u8> {
     with_hello(Hello { methods: Bounded::truncated(vec![7]), ..peer.hello() })
+}
+
+fn schemas_backwards(peer: &Hostile) -> Vec<u8> {
+    let schemas = vec!["b".parse().unwrap(), "a".parse().unwrap()];
+    with_hello(Hello { schemas: Some(Bounded::truncated(schemas)), ..peer.hello() })
+}
+
+fn empty_clock() -> Vec<u8> {
+    let authors = vec![AuthorClock { author: key(200).author(), logs: Bounded::default() }];
+    Message::Clock(Clock { authors: Bounded::truncated(authors), last: true }).encode().unwrap()
 }
 
 fn big_scope(peer: &Hostile) -> Vec<u8> {

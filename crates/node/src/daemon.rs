@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http_body_util::BodyExt as _;
 use hyper::service::service_fn;
@@ -22,8 +22,6 @@ use crate::link::close;
 use crate::net::{Connection, NodeId};
 use crate::shell::{GOODBYE, NetworkError, Shell};
 
-/// A peer that broke the protocol is not talked to for so long.
-const HOLD_OFF: Duration = Duration::from_secs(30);
 /// Sessions with peers at a time.
 const MAX_SESSIONS: usize = 256;
 /// Sessions with one peer at a time.
@@ -32,8 +30,8 @@ const MAX_PER_PEER: usize = 4;
 const EVENTS: usize = 256;
 /// How long the control socket rests after it could not accept.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
-/// Requests of the owner at a time.
-const MAX_REQUESTS: usize = 1_024;
+/// Requests of the owner at a time; well below the threads that wait for their input (512).
+const MAX_REQUESTS: usize = 256;
 
 /// A running daemon.
 pub struct Daemon {
@@ -41,7 +39,6 @@ pub struct Daemon {
     control: UnixListener,
     socket: PathBuf,
     owner: u32,
-    held_off: Mutex<BTreeMap<NodeId, Instant>>,
     /// Sessions that each peer has open.
     open: Mutex<BTreeMap<NodeId, usize>>,
     events: broadcast::Sender<Value>,
@@ -107,7 +104,7 @@ impl Daemon {
         let control = UnixListener::bind(path).map_err(failed)?;
         std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
         let (events, _) = broadcast::channel(EVENTS);
-        Ok(Self { shell, control, socket, owner, held_off: Mutex::default(), open: Mutex::default(), events })
+        Ok(Self { shell, control, socket, owner, open: Mutex::default(), events })
     }
 
     /// What happens from now on, as JSON objects with an `event`. Who reads too slowly misses some.
@@ -166,7 +163,7 @@ impl Daemon {
             connection.close(close::NOT_KNOWN, "not known");
             return;
         }
-        if self.is_held_off(peer) {
+        if self.shell.is_held_off(peer) {
             connection.close(close::HELD_OFF, "held off");
             return;
         }
@@ -180,9 +177,6 @@ impl Daemon {
         let (reason, report) = network.driver.session(connection, false, plan, None).await;
         if let EndReason::PeerMisbehaved(what) = &reason {
             tracing::warn!(%peer, what, "a peer broke the protocol and is held off");
-            let mut held_off = self.held_off.lock().unwrap_or_else(PoisonError::into_inner);
-            held_off.retain(|_, until| *until > Instant::now());
-            held_off.insert(peer, Instant::now() + HOLD_OFF);
         }
         for damaged in &report.damaged {
             tracing::error!(damaged, "what a peer asked for is held and can't be read");
@@ -197,11 +191,6 @@ impl Daemon {
             "refused": report.refused + report.refused_by_peer,
             "missing": report.missing.len(),
         }));
-    }
-
-    fn is_held_off(&self, peer: NodeId) -> bool {
-        let held_off = self.held_off.lock().unwrap_or_else(PoisonError::into_inner);
-        held_off.get(&peer).is_some_and(|until| *until > Instant::now())
     }
 
     async fn serve_owner(self: Arc<Self>) {

@@ -212,10 +212,14 @@ impl Home {
         write_new(&path.join(CONFIG), text.as_bytes(), 0o644)?;
         sync_folder(path)?;
         // Folders that were made for it are durable in theirs.
-        for folder in path.ancestors().skip(1) {
-            sync_folder(folder)?;
-            if there.as_deref() == Some(folder) {
-                break;
+        let new = path.ancestors().take_while(|folder| Some(*folder) != there.as_deref());
+        for folder in new.filter_map(Path::parent) {
+            match sync_folder(folder) {
+                // A folder that was there may be one that we can enter and not read.
+                Err(HomeError::Io { source, .. })
+                    if source.kind() == io::ErrorKind::PermissionDenied
+                        && Some(folder) == there.as_deref() => {}
+                synced => synced?,
             }
         }
         Ok(Home { path: path.into(), config, node_key, author_key, store, copied: false, _lock: lock })
@@ -402,6 +406,19 @@ mod tests {
 
     use super::*;
 
+    /// Without a child process: between fork and exec it would hold the locks of other tests.
+    fn copy_folder(from: &Path, to: &Path) {
+        std::fs::create_dir(to).unwrap();
+        for item in std::fs::read_dir(from).unwrap() {
+            let (from, to) = (item.as_ref().unwrap().path(), to.join(item.unwrap().file_name()));
+            if from.is_dir() {
+                copy_folder(&from, &to);
+            } else {
+                std::fs::copy(&from, &to).unwrap();
+            }
+        }
+    }
+
     fn lock(path: &Path) -> HomeLock {
         HomeLock::take(path).unwrap().unwrap()
     }
@@ -433,8 +450,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, copy) = (folder.path().join("home"), folder.path().join("copy"));
         let epoch = Home::init(&path, Config::default()).unwrap().store.epoch().unwrap();
-        let copied = std::process::Command::new("cp").arg("-a").arg(&path).arg(&copy).status().unwrap();
-        assert!(copied.success());
+        copy_folder(&path, &copy);
         let opened = Home::open(&copy, lock(&copy)).unwrap();
         assert!(opened.copied);
         let new_epoch = opened.store.epoch().unwrap();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use madake_log::AuthorId;
 use madake_store::{Author, Change, META_STARTS, Store};
@@ -14,8 +15,11 @@ use crate::home::{Home, HomeError, Keep, random};
 use crate::link::close;
 use crate::net::{BindError, Endpoint, NodeId, Ticket, reachable_addresses};
 
+/// A peer that broke the protocol is not talked to for so long, if it dials.
+const HOLD_OFF: Duration = Duration::from_secs(30);
+
 /// How long connections may take to say goodbye when a process ends.
-pub(crate) const GOODBYE: std::time::Duration = std::time::Duration::from_millis(500);
+pub(crate) const GOODBYE: Duration = Duration::from_millis(500);
 
 /// An open home, in a daemon or in a command that runs by itself.
 pub struct Shell {
@@ -29,6 +33,7 @@ pub struct Shell {
     pub open: bool,
     network: OnceCell<Network>,
     last_sessions: Mutex<BTreeMap<NodeId, LastSession>>,
+    held_off: Mutex<BTreeMap<NodeId, Instant>>,
 }
 
 /// What is needed to talk to peers.
@@ -75,7 +80,8 @@ impl Shell {
     pub fn new(home: Home) -> Self {
         let author = Author::new(home.author_key.clone(), home.store.clone());
         let (network, last_sessions) = (OnceCell::new(), Mutex::default());
-        Self { home, author, listening: None, open: false, network, last_sessions }
+        let held_off = Mutex::default();
+        Self { home, author, listening: None, open: false, network, last_sessions, held_off }
     }
 
     /// For a daemon: binds its socket at once, to the first of the addresses that this machine has.
@@ -145,8 +151,20 @@ impl Shell {
         }
     }
 
-    /// Remembers how a session went, if it was with a known peer.
+    /// Whether this peer broke the protocol a short while ago.
+    pub fn is_held_off(&self, peer: NodeId) -> bool {
+        let held_off = self.held_off.lock().unwrap_or_else(PoisonError::into_inner);
+        held_off.get(&peer).is_some_and(|until| *until > Instant::now())
+    }
+
+    /// Remembers how a session went, if it was with a known peer. One that broke the protocol is held
+    /// off, whoever dialled.
     pub fn note_session(&self, rtt: f64, reason: &EndReason, report: &Report) {
+        if matches!(reason, EndReason::PeerMisbehaved(_)) {
+            let mut held_off = self.held_off.lock().unwrap_or_else(PoisonError::into_inner);
+            held_off.retain(|_, until| *until > Instant::now());
+            held_off.insert(report.peer, Instant::now() + HOLD_OFF);
+        }
         if !matches!(self.store().peer(report.peer), Ok(Some(_))) {
             return;
         }

@@ -9,6 +9,7 @@ use madake_log::{
 use madake_object::{Commit, CommitAuthor, CommitError, CommitId, FileName, Mode, Object, ObjectId};
 
 use crate::control::{Control, ControlError};
+use crate::ingest::LOGS_LIMIT;
 use crate::outcome::{Change, Fate, Outcome};
 use crate::read::Read;
 use crate::store::{Store, StoreError};
@@ -100,6 +101,9 @@ pub enum AppendError {
     /// Somebody else writes with the same key, faster than we do.
     #[error("entries of this author keep arriving from elsewhere: is the key in use on another device?")]
     Contended,
+    /// The author has as many logs as are kept of anybody.
+    #[error("this author has {LOGS_LIMIT} logs, and no more are kept of one author")]
+    TooManyLogs,
     /// Every log of the schema that we looked at has ended.
     #[error("more than {MAX_GENERATIONS} logs of `{0}` have ended")]
     TooManyGenerations(Schema),
@@ -224,6 +228,12 @@ impl Author {
             };
             if outcomes.iter().all(fits) {
                 return Ok((built, chains.appended));
+            }
+            if outcomes
+                .iter()
+                .any(|outcome| matches!(outcome, Outcome::Entry { fate: Fate::TooManyLogs, .. }))
+            {
+                return Err(AppendError::TooManyLogs);
             }
         }
         Err(AppendError::Contended)

@@ -102,7 +102,8 @@ impl<'a> Round<'a> {
             return refused(Fate::SeqTooHigh);
         }
         let head = self.head(at.author, at.log)?;
-        if head.is_none() && at.seq == SeqNum::FIRST && self.logs_of(at.author)? >= LOGS_LIMIT {
+        let begins = head.is_none() && at.seq == SeqNum::FIRST && !at.log.is_system();
+        if begins && self.logs_of(at.author)? >= LOGS_LIMIT {
             return refused(Fate::TooManyLogs);
         }
         let lipmaa = match entry.lipmaa() {

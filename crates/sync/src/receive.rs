@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use madake_log::{AuthenticEntry, AuthorId, LogId, SeqNum};
 use madake_object::{Object, ObjectId};
 use madake_store::{
-    Change, ContentFate, Fate, Flaw, NamedBy, Outcome, PayloadFate, Position, Read, StoreError, Wanted,
+    Change, ContentFate, Fate, Flaw, LOGS_LIMIT, NamedBy, Outcome, PayloadFate, Position, Read, StoreError,
+    Wanted,
 };
 
 use crate::io::Output;
@@ -75,6 +76,8 @@ pub(crate) struct Receiving {
     /// What the peer turned out not to have. By size too: a log may name somebody's object with a size
     /// that it does not have, and must not keep it from those who name it rightly.
     lacking: BTreeSet<(ObjectId, u64)>,
+    /// What the cursor is before has to wait until a big object has come.
+    blocked: bool,
     /// Why big objects did not come.
     failed: BTreeMap<ObjectId, String>,
     fetching: BTreeMap<ObjectId, u64>,
@@ -207,6 +210,7 @@ impl Session {
         result: Result<u64, String>,
     ) {
         let Some(asked) = self.receiving.fetching.remove(&id) else { return };
+        self.receiving.blocked = false;
         match result {
             Ok(size) => {
                 let changes = vec![Change::Blob { id, size }];
@@ -317,10 +321,40 @@ impl Session {
                 }
             },
         )?;
+        let ranges = self.within_limits(context, ranges)?;
         self.report.rounds += u32::from(!ranges.is_empty());
         self.receiving.asked = ranges.iter().map(|range| ((range.author, range.log), *range)).collect();
         self.receiving.ranges = ranges.into();
         Ok(())
+    }
+
+    /// Leaves out logs that would be refused because so many of their author are held: they would be
+    /// carried here again in every session.
+    fn within_limits(
+        &mut self,
+        context: &mut Context<'_>,
+        mut ranges: Vec<Range>,
+    ) -> Result<Vec<Range>, StoreError> {
+        let mut room: BTreeMap<AuthorId, usize> = BTreeMap::new();
+        for range in ranges.iter().filter(|range| range.from == SeqNum::FIRST && !range.log.is_system()) {
+            if let std::collections::btree_map::Entry::Vacant(vacant) = room.entry(range.author) {
+                vacant.insert(LOGS_LIMIT.saturating_sub(context.read.logs_of(range.author)?.len()));
+            }
+        }
+        let mut full = BTreeSet::new();
+        ranges.retain(|range| {
+            let begins = range.from == SeqNum::FIRST && !range.log.is_system();
+            let Some(room) = room.get_mut(&range.author).filter(|_| begins) else { return true };
+            let fits = *room > 0;
+            *room = room.saturating_sub(1);
+            full.extend((!fits).then_some(range.author));
+            fits
+        });
+        for author in full {
+            let reason = format!("too-many-logs: no more than {LOGS_LIMIT} logs of one author are kept");
+            self.report.refuse(What::Author, author.to_string(), reason);
+        }
+        Ok(ranges)
     }
 
     fn ask_for_entries(&mut self, context: &mut Context<'_>) {
@@ -335,6 +369,10 @@ impl Session {
     }
 
     fn ask_for_content(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
+        if self.receiving.blocked && !self.receiving.fetching.is_empty() {
+            return Ok(()); // the next thing to ask for waits until a big object has come
+        }
+        self.receiving.blocked = false;
         while self.receiving.open_content.len() < MAX_OPEN {
             let page = context.read.wanted(self.receiving.cursor, PER_REQUEST)?;
             if page.is_empty() {
@@ -345,6 +383,7 @@ impl Session {
                 let receiving = &self.receiving;
                 let fetched_now = receiving.fetching.get(&wanted.id);
                 if fetched_now.is_some_and(|size| *size != wanted.size) {
+                    self.receiving.blocked = true;
                     break; // one stated size after the other
                 }
                 let known = receiving.lacking.contains(&(wanted.id, wanted.size)) || fetched_now.is_some();
@@ -352,6 +391,7 @@ impl Session {
                 let receiving = &mut self.receiving;
                 if takes && wanted.size > FRAMED_CONTENT {
                     if receiving.fetching.len() >= MAX_FETCHES {
+                        receiving.blocked = true;
                         break; // the cursor stays before it
                     }
                     receiving.fetching.insert(wanted.id, wanted.size);

@@ -131,15 +131,21 @@ pub(crate) fn pump(session: &mut Session, context: &mut Context<'_>) {
 /// Takes entries off the front of the ranges until a frame is full. A log that can't be read is given as
 /// far as it can: damage in one place does not end the session.
 fn next_entries(ranges: &mut VecDeque<Range>, read: &dyn Read, report: &mut Report) -> Vec<WireEntry> {
-    let (mut items, mut bytes) = (Vec::new(), 0);
+    let (mut items, mut bytes, mut careful) = (Vec::new(), 0, false);
     while let Some(range) = ranges.front_mut() {
         let wanted = (range.to.get() - range.from.get()).saturating_add(1);
-        let limit = usize::try_from(wanted).unwrap_or(PAGE).min(PAGE);
+        let limit = if careful { 1 } else { usize::try_from(wanted).unwrap_or(PAGE).min(PAGE) };
         let page = match read.entries(range.author, range.log, range.from, limit) {
             Ok(page) => page,
+            // One by one up to the damaged one.
+            Err(_) if !careful => {
+                careful = true;
+                continue;
+            }
             Err(error) => {
                 report.damage(format!("{}/{}@{}: {error}", range.author, range.log, range.from));
                 ranges.pop_front();
+                careful = false;
                 continue;
             }
         };
@@ -177,6 +183,7 @@ fn next_entries(ranges: &mut VecDeque<Range>, read: &dyn Read, report: &mut Repo
         }
         // A short page is all that is here, even if more was asked for.
         if reached_end || short {
+            careful = false;
             ranges.pop_front();
         }
     }

@@ -77,6 +77,7 @@ mod recovery;
 mod segment;
 mod writer;
 
+use std::io::ErrorKind;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
@@ -200,7 +201,12 @@ impl JournalEngine {
             if let Some(parent) = folder.parent()
                 && (new || creating || !settled && folder != root)
             {
-                recovery::sync_dir(&*files, parent)?;
+                match recovery::sync_dir(&*files, parent) {
+                    // The folder above ours may be one that we may enter and not read: who made it has synced it.
+                    Err(EngineError::Disk { source, .. })
+                        if folder == root && !new && source.kind() == ErrorKind::PermissionDenied => {}
+                    synced => synced?,
+                }
             }
         }
         let recovery = found.settle(&*files, &journal)?;
