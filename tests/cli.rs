@@ -249,6 +249,28 @@ fn payloads_of_all_sizes_come_back_too() {
 }
 
 #[test]
+fn verify_finds_a_payload_that_has_rotted_on_the_disk() {
+    with_and_without_daemon(|home| {
+        let payload = noise(5, 2_000_000);
+        home.feed(["log", "append", "big"], &payload);
+        home.feed(["log", "append", "small"], b"fine");
+        let (file, _) = common::tree_of_home(home).into_iter().find(|(_, bytes)| *bytes == payload).unwrap();
+        let mut rotten = payload.clone();
+        rotten[1_234_567] ^= 1;
+        std::fs::write(file, rotten).unwrap();
+        let ran = home.run(["--json", "log", "verify"]);
+        assert_eq!(ran.code, 1, "a check that fails answers 1: {ran}");
+        for log in common::json_lines(&ran.stdout) {
+            let big = log["log"] == log_id("big", 0);
+            assert_eq!(log["ok"], !big, "{log}");
+            assert_eq!(list(&log, "problems").len(), usize::from(big), "{log}");
+        }
+        let ran = home.run(["log", "verify", &format!("{}/small", home.author())]);
+        assert_eq!(ran.code, 0, "{ran}");
+    });
+}
+
+#[test]
 fn ids_may_be_given_by_a_unique_beginning_of_six_digits_or_more() {
     with_and_without_daemon(|home| {
         let (one, other) = collision();

@@ -8,9 +8,12 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 
+use common::hostile::{Hostile, Shelf, commit, key, log};
 use common::{
     Home, Pair, b3sum, has_fields, is_id, list, noise, number, text, tree, with_and_without_daemon,
 };
+use madake_log::LogId;
+use madake_object::{Commit, Mode};
 use serde_json::{Value, json};
 
 const VERSION: &str = "commit previous merges object author time message";
@@ -337,25 +340,8 @@ fn a_name_means_ones_own_else_that_of_the_one_followed_author_who_has_it() {
 fn an_object_that_is_not_here_yet_is_told_and_nothing_is_half_checked_out() {
     // C holds the commits of A and not their object: B, from whom it pulled, was cut off from A. Here
     // that is made by a hostile peer that gives the commit and keeps the object.
-    use common::hostile::{Hostile, Shelf, key, log};
-    use madake_log::LogId;
-    use madake_object::{Commit, CommitAuthor, Mode, ObjectId};
     let (home, peer, author) = (Home::new(), Hostile::new(1), key(2));
-    let commit = |name: &str, bytes: &[u8]| {
-        let commit = Commit {
-            name: name.parse().unwrap(),
-            previous: None,
-            merges: vec![],
-            object: ObjectId::of(bytes),
-            size: bytes.len() as u64,
-            mode: Mode::File,
-            author: CommitAuthor::new(*author.author().as_bytes()),
-            time: 0,
-            message: String::new(),
-            tags: vec![],
-        };
-        commit.encode().unwrap()
-    };
+    let commit = |name, bytes| commit(author.author(), name, bytes).encode().unwrap();
     let (here, kept) = (commit("t/a", b"given"), commit("t/b", b"kept back"));
     let mut shelf = Shelf::default();
     shelf.put(&log(&author, LogId::COMMIT, &[&here, &kept]));
@@ -396,21 +382,12 @@ fn an_object_that_is_not_here_yet_is_told_and_nothing_is_half_checked_out() {
 
 #[test]
 fn a_symlink_that_came_from_a_peer_is_never_made() {
-    use common::hostile::{Hostile, Shelf, key, log};
-    use madake_log::LogId;
-    use madake_object::{Commit, CommitAuthor, Mode, ObjectId};
     let (home, peer, author) = (Home::new(), Hostile::new(1), key(2));
     let commit = Commit {
-        name: "t/link".parse().unwrap(),
-        previous: None,
-        merges: vec![],
-        object: ObjectId::of(b"/etc/passwd"),
-        size: 11,
         mode: Mode::Symlink,
-        author: CommitAuthor::new(*author.author().as_bytes()),
         time: i64::MAX,
         message: "\x1b[2Jgone".into(),
-        tags: vec![],
+        ..commit(author.author(), "t/link", b"/etc/passwd")
     };
     let mut shelf = Shelf::default();
     shelf.put(&log(&author, LogId::COMMIT, &[&commit.encode().unwrap()]));

@@ -83,7 +83,7 @@ const CASES: [Case; 30] = [
     Case {
         does: "names a log twice",
         says: |h| [hello(h), clock(&[(1, 1), (1, 2)])].concat(),
-        told: "twice",
+        told: "out of order",
     },
     Case {
         does: "names logs backwards",
@@ -93,7 +93,7 @@ const CASES: [Case; 30] = [
     Case {
         does: "names an author without logs",
         says: |h| [hello(h), empty_clock()].concat(),
-        told: "empty",
+        told: "none of its logs",
     },
     Case { does: "wants schemas backwards", says: schemas_backwards, told: "order" },
     Case {

@@ -6,10 +6,10 @@ mod common;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
-use common::hostile::{Hostile, Shelf, key, log};
+use common::hostile::{Hostile, Shelf, commit, key, log};
 use common::{Home, Pair, b3sum, befriend, has_fields, is_id, list, noise, number, reasons, text, tree};
 use madake_log::LogId;
-use madake_object::{Commit, CommitAuthor, Mode, ObjectId};
+use madake_object::Commit;
 use serde_json::{Value, json};
 
 /// What a pull that had nothing to do received.
@@ -225,8 +225,21 @@ fn it_works_the_same_when_the_pulling_side_runs_a_daemon() {
     let peer = &list(&status, "peers")[0];
     assert!(peer["last_sync"].is_string() && peer["failure"].is_null(), "{status}");
     assert_eq!(number(&status, "entries"), 4);
+    // Push and sync, from daemon to daemon.
+    pair.a.ok(["follow", &pair.b.author()]);
+    pair.b.feed(["log", "append", "post"], b"from b");
+    assert_eq!(number(&pair.b.json(["push", "a"])["sent"], "entries"), 2);
+    pair.a.feed(["log", "append", "post"], b"from a");
+    pair.b.feed(["log", "append", "post"], b"from b again");
+    let result = pair.b.json(["sync", "a"]);
+    assert_eq!(
+        (&result["sent"]["entries"], &result["received"]["entries"]),
+        (&json!(1), &json!(1)),
+        "{result}"
+    );
     assert_eq!(b_runs.stop(), 0);
-    assert_eq!(pair.b.verifies(), 4);
+    assert_eq!(logs(&pair.a), logs(&pair.b));
+    assert_eq!(pair.b.verifies(), 8);
 }
 
 #[test]
@@ -288,20 +301,8 @@ fn a_commit_forged_in_anothers_name_counts_nowhere_and_is_told() {
     let victim = key(2);
     let forger = key(3);
     let object = b"not what she wrote".to_vec();
-    let commit = |author: CommitAuthor, name: &str| Commit {
-        name: name.parse().unwrap(),
-        previous: None,
-        merges: vec![],
-        object: ObjectId::of(&object),
-        size: object.len() as u64,
-        mode: Mode::File,
-        author,
-        time: 0,
-        message: "trust me".into(),
-        tags: vec![],
-    };
-    let forged = commit(CommitAuthor::new(*victim.author().as_bytes()), "her/file").encode().unwrap();
-    let own = commit(CommitAuthor::new(*forger.author().as_bytes()), "his/file").encode().unwrap();
+    let forged = commit(victim.author(), "her/file", &object).encode().unwrap();
+    let own = commit(forger.author(), "his/file", &object).encode().unwrap();
     let mut shelf = Shelf::default();
     shelf.put(&log(&forger, LogId::COMMIT, &[&forged, b"no commit at all", &own]));
     shelf.put_object(&object);

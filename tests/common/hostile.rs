@@ -1,16 +1,16 @@
 //! A peer that says whatever a test wants it to: the network of a real node, and its words by hand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 
 use madake_log::{AuthorId, AuthorKey, Entry, EntryId, LogHead, LogId, PayloadId, SeqNum};
 use madake_node::net::{CloseReason, Connection, DIAL_TIMEOUT, Endpoint, NodeId, Ticket};
-use madake_object::ObjectId;
+use madake_object::{Commit, CommitAuthor, Mode, ObjectId};
 use madake_sync::wire::{
     AuthorClock, Class, Clock, Content, Done, Entries, Hello, LogClock, Message, Offer, PROTOCOL, ScopeKind,
-    Served, Totals, WireEntry, frame_length,
+    Served, Totals, Want, WantContent, WireEntry, frame_length,
 };
 use madake_sync::{Bounded, tag};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -39,6 +39,8 @@ pub struct Wire {
 pub struct Shelf {
     offered: BTreeMap<AuthorId, BTreeMap<LogId, (SeqNum, [u8; 16])>>,
     given: BTreeMap<(AuthorId, LogId), Vec<WireEntry>>,
+    /// Logs of which all is given, whatever was asked for.
+    spoiled: BTreeSet<(AuthorId, LogId)>,
     objects: BTreeMap<ObjectId, Vec<u8>>,
 }
 
@@ -186,11 +188,7 @@ impl Wire {
 
     /// The next message on the control stream; `None` when it has ended.
     pub async fn hear(&mut self) -> Option<Message> {
-        let mut length = [0; 4];
-        self.from.read_exact(&mut length).await.ok()?;
-        let mut frame = vec![0; frame_length(length).unwrap()];
-        self.from.read_exact(&mut frame).await.ok()?;
-        Some(Message::decode(&frame).unwrap())
+        read_frame(&mut self.from).await
     }
 
     /// Hears until the peer's summary is complete: from there on it waits for an offer.
@@ -221,15 +219,7 @@ impl Wire {
         self.give_first(&shelf).await;
         while let Some(message) = self.hear().await {
             match message {
-                Message::Want(want) => {
-                    let class = if want.ranges[0].log.is_system() { Class::System } else { Class::User };
-                    for range in want.ranges.iter() {
-                        let items = shelf.given.get(&(range.author, range.log)).cloned().unwrap_or_default();
-                        let items = Bounded::truncated(items);
-                        self.give(class, &Message::Entries(Entries { want: want.id, items })).await;
-                    }
-                    self.served(class, want.id).await;
-                }
+                Message::Want(want) => self.answer(&shelf, &want).await,
                 Message::WantContent(want) => {
                     let held = want.ids.iter().filter_map(|id| shelf.objects.get(id).cloned());
                     let items = Bounded::truncated(held.map(Into::into).collect());
@@ -241,6 +231,55 @@ impl Wire {
             }
         }
         None
+    }
+
+    /// Answers a request for entries with what is on the shelf.
+    pub async fn answer(&mut self, shelf: &Shelf, want: &Want) {
+        let class = if want.ranges[0].log.is_system() { Class::System } else { Class::User };
+        for range in want.ranges.iter() {
+            let mut items = shelf.given.get(&(range.author, range.log)).cloned().unwrap_or_default();
+            if !shelf.spoiled.contains(&(range.author, range.log)) {
+                let seq = |item: &WireEntry| Entry::decode(&item.entry).unwrap().seq();
+                items.retain(|item| (range.from..=range.to).contains(&seq(item)));
+            }
+            let items = Bounded::truncated(items);
+            self.give(class, &Message::Entries(Entries { want: want.id, items })).await;
+        }
+        self.served(class, want.id).await;
+    }
+
+    /// Begins a session that takes, and asks for objects.
+    pub async fn ask_for_content(&mut self, ids: &[ObjectId]) {
+        let hello = Hello { gives: false, ..hello(self.own) };
+        self.say(&Message::Hello(hello)).await;
+        self.say(&Message::Clock(Clock { authors: Bounded::default(), last: true })).await;
+        let ids = Bounded::truncated(ids.to_vec());
+        self.say(&Message::WantContent(WantContent { id: 1, ids })).await;
+    }
+
+    /// The objects that come, and the ids of those that don't.
+    pub async fn answers(&mut self) -> (Vec<Vec<u8>>, Vec<ObjectId>) {
+        let mut stream = self.connection.quinn().accept_uni().await.unwrap();
+        let mut class = [0];
+        stream.read_exact(&mut class).await.unwrap();
+        assert_eq!(class, [Class::Content as u8]);
+        let mut objects = Vec::new();
+        loop {
+            match read_frame(&mut stream).await.expect("an answer") {
+                Message::Content(content) => {
+                    objects.extend(content.items.into_iter().map(|item| item.into_vec()));
+                }
+                Message::Served(served) => return (objects, served.lacking.into_vec()),
+                other => panic!("{other:?} on a stream of objects"),
+            }
+        }
+    }
+
+    /// Asks for an object on a stream of its own, and gives all that is answered.
+    pub async fn ask_for_big(&mut self, id: ObjectId) -> Vec<u8> {
+        let (mut send, mut recv) = self.connection.quinn().open_bi().await.unwrap();
+        send.write_all(&[&[1][..], id.as_bytes(), &[0; 8]].concat()).await.unwrap();
+        recv.read_to_end(100_000_000).await.unwrap()
     }
 
     /// Hello, offer and Done of the side that gives.
@@ -258,6 +297,14 @@ impl Wire {
     }
 }
 
+async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Option<Message> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).await.ok()?;
+    let mut frame = vec![0; frame_length(length).unwrap()];
+    stream.read_exact(&mut frame).await.ok()?;
+    Some(Message::decode(&frame).unwrap())
+}
+
 impl Shelf {
     /// Offers these entries with their payloads, and gives them.
     pub fn put(&mut self, log: &[(Entry, Vec<u8>)]) {
@@ -265,8 +312,9 @@ impl Shelf {
         self.give(log, log.iter().map(|(entry, payload)| item(entry, payload)).collect());
     }
 
-    /// Offers these entries, and gives something else in their place.
+    /// Offers these entries, and gives something else in their place, whatever is asked for.
     pub fn put_as(&mut self, log: &[(Entry, Vec<u8>)], items: Vec<WireEntry>) {
+        self.spoiled.insert((log[0].0.author(), log[0].0.log()));
         self.offer_log(&log.last().unwrap().0);
         self.give(log, items);
     }
@@ -337,6 +385,22 @@ pub fn log(key: &AuthorKey, log: LogId, payloads: &[&[u8]]) -> Vec<(Entry, Vec<u
 pub fn lipmaa_of(made: &[(Entry, Vec<u8>)]) -> Option<EntryId> {
     let target = madake_log::lipmaa(made.len() as u64 + 1);
     made.get(usize::try_from(target).unwrap().checked_sub(1)?).map(|(entry, _)| entry.id())
+}
+
+/// A first version of a file.
+pub fn commit(author: AuthorId, name: &str, bytes: &[u8]) -> Commit {
+    Commit {
+        name: name.parse().unwrap(),
+        previous: None,
+        merges: vec![],
+        object: ObjectId::of(bytes),
+        size: bytes.len() as u64,
+        mode: Mode::File,
+        author: CommitAuthor::new(*author.as_bytes()),
+        time: 0,
+        message: String::new(),
+        tags: vec![],
+    }
 }
 
 /// An entry on the wire, with its payload.

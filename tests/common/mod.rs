@@ -492,6 +492,23 @@ pub fn tree(folder: &Path) -> std::collections::BTreeMap<String, (Vec<u8>, bool)
     files
 }
 
+/// The ordinary files of a home with their bytes.
+pub fn tree_of_home(home: &Home) -> Vec<(PathBuf, Vec<u8>)> {
+    let (mut files, mut folders) = (Vec::new(), vec![home.path.clone()]);
+    while let Some(folder) = folders.pop() {
+        for item in std::fs::read_dir(folder).unwrap() {
+            let item = item.unwrap();
+            let kind = item.file_type().unwrap();
+            if kind.is_dir() {
+                folders.push(item.path());
+            } else if kind.is_file() {
+                files.push((item.path(), std::fs::read(item.path()).unwrap()));
+            }
+        }
+    }
+    files
+}
+
 /// The words in front of the colons of a list of refusals, with the ids.
 pub fn reasons(refused: &Value) -> Vec<(String, String)> {
     let word = |reason: String| reason.split(':').next().unwrap_or_default().to_owned();

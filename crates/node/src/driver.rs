@@ -97,7 +97,7 @@ impl Driver {
             credit: Arc::new(Semaphore::new(CREDIT)),
             store: self.store.clone(),
             checkers: self.checkers.clone(),
-            told_alive: Arc::new(Mutex::new(Instant::now())),
+            told_alive: Arc::new(Mutex::new([Instant::now(); 2])),
         };
         let streams = async {
             if initiator { connection.quinn().open_bi().await } else { connection.quinn().accept_bi().await }

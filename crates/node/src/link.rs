@@ -65,8 +65,8 @@ pub(crate) struct Link {
     pub(crate) credit: Arc<Semaphore>,
     pub(crate) store: Arc<Store>,
     pub(crate) checkers: Arc<Checkers>,
-    /// When the node was last told that bytes are moving.
-    pub(crate) told_alive: Arc<Mutex<Instant>>,
+    /// When the node was last told that bytes go to the peer, and that they come from it.
+    pub(crate) told_alive: Arc<Mutex<[Instant; 2]>>,
 }
 
 /// Verifiers with what they remember of authors' keys; as many as there are frames checked at a time.
@@ -383,6 +383,7 @@ impl Link {
         let now = Instant::now();
         let tell = {
             let mut told = self.told_alive.lock().unwrap_or_else(PoisonError::into_inner);
+            let told = &mut told[usize::from(received)];
             let tell = now.duration_since(*told) >= SIGN_OF_LIFE;
             if tell {
                 *told = now;

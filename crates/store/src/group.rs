@@ -1,13 +1,15 @@
 //! Group commit: callers that wait together are served together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Runs jobs in rounds. The first caller leads: it takes all jobs that wait, does them at once, and
+/// Runs jobs in rounds. The first caller leads: it takes the jobs that wait, does them at once, and
 /// hands out the results; those who come meanwhile form the next round. Order is order of arrival.
 pub(crate) struct GroupCommit<J, R> {
     state: Mutex<State<J, R>>,
     changed: Condvar,
+    limit: u64,
+    weigh: fn(&J) -> u64,
 }
 
 struct State<J, R> {
@@ -15,24 +17,30 @@ struct State<J, R> {
     /// A round panicked: its jobs have no results, and nobody may wait for them.
     poisoned: bool,
     next_ticket: u64,
-    waiting: Vec<(u64, J)>,
+    waiting: VecDeque<(u64, J)>,
     done: BTreeMap<u64, R>,
 }
 
 impl<J, R> Default for GroupCommit<J, R> {
+    /// A round takes all jobs that wait.
     fn default() -> Self {
-        let state = State {
-            leading: false,
-            poisoned: false,
-            next_ticket: 0,
-            waiting: Vec::new(),
-            done: BTreeMap::new(),
-        };
-        Self { state: Mutex::new(state), changed: Condvar::new() }
+        Self::bounded(u64::MAX, |_| 0)
     }
 }
 
 impl<J, R> GroupCommit<J, R> {
+    /// A round takes jobs that weigh no more than `limit` together, and always one.
+    pub(crate) fn bounded(limit: u64, weigh: fn(&J) -> u64) -> Self {
+        let state = State {
+            leading: false,
+            poisoned: false,
+            next_ticket: 0,
+            waiting: VecDeque::new(),
+            done: BTreeMap::new(),
+        };
+        Self { state: Mutex::new(state), changed: Condvar::new(), limit, weigh }
+    }
+
     /// Does one job, together with whatever waits. `round` must give a result for each job, in order.
     pub(crate) fn run(&self, job: J, round: impl Fn(Vec<J>) -> Vec<R>) -> R {
         let mut results = self.run_all(vec![job], round);
@@ -53,7 +61,7 @@ impl<J, R> GroupCommit<J, R> {
                 continue;
             }
             state.leading = true;
-            let (served, jobs): (Vec<_>, Vec<_>) = std::mem::take(&mut state.waiting).into_iter().unzip();
+            let (served, jobs) = self.take_round(&mut state.waiting);
             drop(state);
             let lead = Lead(self);
             let results = round(jobs);
@@ -64,6 +72,18 @@ impl<J, R> GroupCommit<J, R> {
             state = self.lock();
         }
         tickets.filter_map(|ticket| state.done.remove(&ticket)).collect()
+    }
+
+    fn take_round(&self, waiting: &mut VecDeque<(u64, J)>) -> (Vec<u64>, Vec<J>) {
+        let (mut weight, mut count) = (0u64, 0);
+        for (_, job) in waiting.iter() {
+            weight = weight.saturating_add((self.weigh)(job));
+            if count > 0 && weight > self.limit {
+                break;
+            }
+            count += 1;
+        }
+        waiting.drain(..count).unzip()
     }
 
     fn lock(&self) -> MutexGuard<'_, State<J, R>> {
@@ -113,6 +133,18 @@ mod tests {
             }
         });
         assert!(rounds.load(Ordering::Relaxed) <= 800);
+    }
+
+    #[test]
+    fn a_round_takes_no_more_than_its_limit() {
+        let group: GroupCommit<u64, u64> = GroupCommit::bounded(10, |job| *job);
+        let sizes = Mutex::new(Vec::new());
+        let results = group.run_all(vec![4, 4, 4, 20, 1], |jobs| {
+            sizes.lock().unwrap().push(jobs.len());
+            jobs
+        });
+        assert_eq!(results, [4, 4, 4, 20, 1]);
+        assert_eq!(*sizes.lock().unwrap(), [2, 1, 1, 1]);
     }
 
     /// While one round is under way, all who come share the next.

@@ -117,7 +117,8 @@ impl Session {
     /// When to tell the peer that we are at work on what it sent, or that it is arriving: the peer sees
     /// only that the connection took it. Nothing to tell if nothing comes: then our own patience runs.
     pub(crate) fn working_at(&self) -> Option<Duration> {
-        let arriving = self.receiving.is_asking() && self.last_bytes > self.last_sent;
+        let expecting = self.receiving.is_asking() || self.receiving.is_waiting_for_summary();
+        let arriving = expecting && self.last_bytes > self.last_sent;
         let news = self.theirs.is_some() && (self.receiving.is_at_work() || arriving);
         news.then(|| self.last_sent + SIGN_OF_LIFE)
     }

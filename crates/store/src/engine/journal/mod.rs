@@ -70,7 +70,6 @@
 
 mod blobs;
 mod format;
-mod group;
 mod index;
 mod ops;
 mod recovery;
@@ -88,11 +87,15 @@ use super::{
     Batch, Blobs, Derive, Direction, Doing, Engine, EngineError, Files, KeyValue, MAX_APPLY_BYTES, Table,
 };
 use blobs::FileBlobs;
-use group::{Call, Group, Prepared};
 use index::Index;
 use ops::BodyFault;
-use writer::Writer;
+use writer::{Call, Prepared, Writer};
 
+use crate::group::GroupCommit;
+
+/// Calls that wait are written together up to this many bytes: more would make them wait longer for no
+/// fewer syncs per byte.
+const GROUP_BYTES: u64 = 16 << 20;
 /// A segment is ended before it would grow over this size.
 const SEGMENT_BYTES: u64 = 64 << 20;
 
@@ -162,7 +165,7 @@ pub struct JournalEngine {
     files: Arc<dyn Files>,
     derive: Arc<dyn Derive>,
     epoch: [u8; 16],
-    group: Group,
+    group: GroupCommit<Call, Result<u64, EngineError>>,
     writer: Mutex<Writer>,
     index: RwLock<Index>,
     blobs: FileBlobs,
@@ -225,7 +228,8 @@ impl JournalEngine {
         };
         let epoch = writer.header().epoch;
         let blobs = FileBlobs::open(files.clone(), objects, incoming)?;
-        let (group, writer, index) = (Group::default(), Mutex::new(writer), RwLock::new(index));
+        let group = GroupCommit::bounded(GROUP_BYTES, |call: &Call| call.bytes);
+        let (writer, index) = (Mutex::new(writer), RwLock::new(index));
         Ok(Self { journal, files, derive, epoch, group, writer, index, blobs, recovery })
     }
 
@@ -296,10 +300,14 @@ impl Engine for JournalEngine {
         check_limits(batches)?;
         let batches = batches.iter().map(|batch| self.prepare(batch)).collect::<Result<Vec<_>, _>>()?;
         let bytes = batches.iter().map(|batch| batch.body.len() as u64 + FRAME_BYTES).sum();
-        self.group.submit(Call { batches, bytes }, |calls| {
-            let mut writer =
-                self.writer.lock().map_err(|_| EngineError::Bug { what: "an earlier write did not end" })?;
-            writer.commit(calls, &self.index)
+        self.group.run(Call { batches, bytes }, |calls| {
+            let callers = calls.len();
+            let broken = |_| EngineError::Bug { what: "an earlier write did not end" };
+            let writer = self.writer.lock().map_err(broken);
+            match writer.and_then(|mut writer| writer.commit(calls, &self.index)) {
+                Ok(generations) => generations.into_iter().map(Ok).collect(),
+                Err(error) => vec![Err(error); callers],
+            }
         })
     }
 

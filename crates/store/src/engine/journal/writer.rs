@@ -5,13 +5,25 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::super::{EngineError, Files};
 use super::format::{BATCH, MARK, OVERHEAD, RecordHeader, RecordKey, SEGMENT_HEADER, SegmentHeader, frame};
-use super::group::{Call, Prepared};
 use super::index::Index;
+use super::ops::Change;
 use super::recovery::{Tail, sync_dir};
 use super::segment::Segment;
 
 /// Records are gathered up to this size before they are handed to the system.
 const WRITE_BYTES: usize = 1 << 20;
+
+/// A batch ready to be written.
+pub(super) struct Prepared {
+    pub(super) body: Vec<u8>,
+    pub(super) changes: Vec<Change>,
+}
+
+/// What one caller wants durable.
+pub(super) struct Call {
+    pub(super) batches: Vec<Prepared>,
+    pub(super) bytes: u64,
+}
 
 /// The end of the journal.
 pub(super) struct Writer {
