@@ -438,7 +438,7 @@ fn peers_and_followed_authors_are_kept() {
         assert_eq!((text(&added, "peer"), text(&added, "name")), (other.node(), "other".into()));
         assert_eq!(list(&added, "addresses"), [json!(runs.listen())]);
         assert_eq!(added["allowed"], true);
-        assert_eq!(home.lines(["peer", "list"]), [added.clone()]);
+        assert_eq!(home.json(["peer", "list"]), added);
         let peer = &list(&home.json(["status"]), "peers")[0];
         assert_eq!(text(peer, "name"), "other");
 

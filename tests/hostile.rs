@@ -144,7 +144,8 @@ fn who_breaks_the_protocol_is_told_why_and_held_off_and_others_are_served() {
 #[test]
 fn who_misuses_the_data_streams_is_told_why_and_held_off() {
     let (victim, mut daemon) = serving();
-    let cases: [(u8, &str, &[(u8, Vec<u8>)]); 6] = [
+    type Streams<'a> = &'a [(u8, Vec<u8>)];
+    let cases: [(u8, &str, Streams<'_>); 6] = [
         (1, "class 0", &[(0, vec![])]),
         (2, "class 9", &[(9, vec![])]),
         (3, "too many", &[(2, vec![]), (2, vec![])]),
