@@ -1,4 +1,4 @@
-//! What is typed and what is answered: identity, logs, objects, peers (`cli.md`), each with no daemon
+//! What is typed and what is answered: identity, logs, objects, peers (`docs/protocol.md`), each with no daemon
 //! running and with one.
 #![allow(clippy::unwrap_used)] // a panic is how a test reports
 
@@ -65,7 +65,7 @@ fn an_appended_entry_is_listed_shown_and_verified() {
         has_fields(entry, "author log seq entry payload");
         assert_eq!(text(entry, "author"), home.author());
         assert_eq!(number(entry, "seq"), 1);
-        assert_eq!(number(entry, "log"), log_id("post", 0), "the id that formats.md computes");
+        assert_eq!(number(entry, "log"), log_id("post", 0), "the id that `docs/spec.md` describes");
         assert_eq!(text(entry, "payload"), b3sum(b"hello\nworld\n"), "all of stdin is one payload");
 
         let files = [home.write("one", "1"), home.write("two", "22")];
@@ -480,7 +480,7 @@ fn a_reader_that_goes_away_ends_the_command_in_peace() {
     assert_eq!(common::json_lines(&ran.stdout).len(), 1);
 }
 
-/// The id of a schema's log, as `formats.md` says: 1025 and 4 bytes of a keyed hash.
+/// The id of a schema's log, as `docs/spec.md` says: 1025 and 4 bytes of a keyed hash.
 fn log_id(schema: &str, generation: u32) -> u64 {
     let mut hasher = blake3::Hasher::new_derive_key("madake log id 1");
     hasher.update(schema.as_bytes()).update(&generation.to_be_bytes());

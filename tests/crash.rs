@@ -137,13 +137,15 @@ fn a_pull_without_a_daemon_goes_on_after_kill_9_too() {
     let mut random = Random::new("puller");
     let Pair { a, b, daemon: _daemon } = prepared();
     let total = 1 + POSTS as u64 + FILES as u64 + 2;
+    let mut interrupted = 0;
     for _ in 0..5 {
         let before = number(&b.json(["status"]), "bytes");
         let mut pull = b.talk(["pull", "a"]);
         wait_for_growth(&b, before + random.below(4_000_000), &mut pull);
         pull.kill();
-        b.verifies();
+        interrupted += u64::from(b.verifies() < total || number(&b.json(["status"]), "missing") > 0);
     }
+    assert!(interrupted > 0, "no kill came in the middle: the data is too small for this machine");
     b.ok(["pull", "a"]);
     complete(&a, &b, total);
 }

@@ -252,8 +252,10 @@ fn peers_that_stop_and_stay_hold_up_nobody() {
     victim.feed(["log", "append", "post"], b"meanwhile");
     is_served(&victim, &daemon);
     assert!(daemon.is_alive());
-    for (_, wire) in &stopped {
-        assert!(wire.connection.close_reason().is_none(), "they are all still there");
+    // Who opens no control stream at all has 10 s, the others 30.
+    for (number, (_, wire)) in (1..).zip(&stopped) {
+        let there = wire.connection.close_reason().is_none();
+        assert!(there || number % 4 == 0, "peer {number} has gone: nobody was held up by it");
     }
     assert_eq!(daemon.stop(), 0);
 }

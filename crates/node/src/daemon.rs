@@ -1,6 +1,6 @@
 //! A node that runs until it is told to stop: peers over QUIC, the owner over the control socket.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
@@ -40,31 +40,39 @@ pub struct Daemon {
     socket: PathBuf,
     owner: u32,
     /// Sessions that each peer has open.
-    open: Mutex<BTreeMap<NodeId, usize>>,
+    open: Sessions,
     events: broadcast::Sender<Value>,
 }
 
-/// One of the sessions that a peer may have at a time; given back when dropped.
-struct Place<'a>(&'a Mutex<BTreeMap<NodeId, usize>>, NodeId);
+/// The sessions that a peer has open, oldest first.
+type Sessions = Mutex<BTreeMap<NodeId, VecDeque<Connection>>>;
+
+/// A session among those of its peer; gone when dropped.
+struct Place<'a>(&'a Sessions, Connection);
 
 impl<'a> Place<'a> {
-    fn take(open: &'a Mutex<BTreeMap<NodeId, usize>>, peer: NodeId) -> Option<Self> {
-        let mut counts = open.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(peer).or_default();
-        (*count < MAX_PER_PEER).then(|| {
-            *count += 1;
-            Self(open, peer)
-        })
+    /// Makes room if need be: a peer that comes again has most likely lost the oldest, by a crash or on
+    /// the way, and it holds the same key.
+    fn take(open: &'a Sessions, connection: &Connection) -> Self {
+        let mut sessions = open.lock().unwrap_or_else(PoisonError::into_inner);
+        let of_peer = sessions.entry(connection.peer()).or_default();
+        of_peer.push_back(connection.clone());
+        if of_peer.len() > MAX_PER_PEER
+            && let Some(oldest) = of_peer.pop_front()
+        {
+            oldest.close(close::HELD_OFF, "newer sessions of yours took its place");
+        }
+        Self(open, connection.clone())
     }
 }
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match counts.get_mut(&self.1) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => {
-                counts.remove(&self.1);
+        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(of_peer) = sessions.get_mut(&self.1.peer()) {
+            of_peer.retain(|connection| connection.stable_id() != self.1.stable_id());
+            if of_peer.is_empty() {
+                sessions.remove(&self.1.peer());
             }
         }
     }
@@ -167,10 +175,7 @@ impl Daemon {
             connection.close(close::HELD_OFF, "held off");
             return;
         }
-        let Some(_place) = Place::take(&self.open, peer) else {
-            connection.close(close::HELD_OFF, "too many sessions of yours");
-            return;
-        };
+        let _place = Place::take(&self.open, &connection);
         let Ok(network) = self.shell.network().await else { return };
         let plan = Plan { receives: true, gives: true, schemas: None };
         let rtt = connection.rtt().as_secs_f64() * 1000.0;

@@ -38,6 +38,8 @@ const FETCH_PATIENCE: Duration = Duration::from_secs(30);
 const CHUNK: usize = 256 * 1024;
 /// Why a big object did not come, if its stream ended early.
 const BROKEN_OFF: &str = "broken-off: the peer ended the transfer";
+/// Why a big object did not come, if a part of it was here before.
+const WRONG_PART: &str = "hash: what came, earlier and now, are not the object's bytes";
 /// A request for a big object: version, id, offset.
 const GET_LEN: usize = 1 + 32 + 8;
 /// The version of the request for a big object.
@@ -280,7 +282,11 @@ impl Link {
 
     /// Fetches a big object and tells the node.
     pub(crate) async fn fetch(self, id: ObjectId, size: u64) {
-        let result = self.fetch_blob(id, size).await;
+        let mut result = self.fetch_blob(id, size).await;
+        if matches!(&result, Err(reason) if reason == WRONG_PART) {
+            // What came earlier, perhaps from another peer, was wrong, and is gone now: begin again.
+            result = self.fetch_blob(id, size).await;
+        }
         let input = if result.is_err() && self.connection.close_reason().is_some() {
             // It is not the object that failed: the session ends here.
             Input::Closed { session: self.session, reason: self.lost().await }
@@ -334,6 +340,7 @@ impl Link {
         }
         match tokio::task::block_in_place(|| writer.finish()) {
             Ok((_, size)) => Ok(size),
+            Err(madake_store::engine::EngineError::WrongHash { .. }) if offset > 0 => Err(WRONG_PART.into()),
             Err(madake_store::engine::EngineError::WrongHash { .. }) => {
                 Err("hash: what came are not the object's bytes".into())
             }
@@ -347,7 +354,6 @@ impl Link {
             CloseReason::ByPeer { code, reason } => match u32::try_from(code).unwrap_or(u32::MAX) {
                 close::DONE => EndReason::ConnectionLost("the peer closed it early".into()),
                 close::NOT_KNOWN => EndReason::NotKnown,
-                close::HELD_OFF => EndReason::EndedByPeer("it holds us off for a while".into()),
                 close::STOPPING => EndReason::EndedByPeer("it is stopping".into()),
                 _ => EndReason::EndedByPeer(printable(&reason)),
             },

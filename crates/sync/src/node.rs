@@ -123,6 +123,8 @@ impl Node {
                     Ok(s.on_objects(context, want, objects, bytes)?)
                 });
             }
+            // That our own words went out says nothing of the peer.
+            Input::Sent { class: Class::Control, .. } => {}
             Input::Sent { session, class, bytes } => {
                 self.with(session, now, read, |s, _| {
                     s.serving.sent(class, bytes);
