@@ -31,6 +31,9 @@ pub(crate) enum Command {
         /// What to call this node
         #[arg(long)]
         nick: Option<String>,
+        /// Give a home that is a copy a node key of its own
+        #[arg(long, conflicts_with = "nick")]
+        clone: bool,
     },
     /// Who this node is, and its ticket
     Id,

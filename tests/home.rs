@@ -17,7 +17,7 @@ use serde_json::Value;
 /// A user who owns nothing.
 const NOBODY: u32 = 65534;
 
-/// Who waits for a lock waits 5 s (`formats.md`); this is that with room.
+/// Who waits for a lock waits 5 s (`docs/protocol.md`); this is that with room.
 const WAITED: Duration = Duration::from_secs(10);
 
 #[test]
@@ -390,4 +390,23 @@ impl Drop for Killed {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+#[test]
+fn a_copy_becomes_another_node_of_the_same_author() {
+    let home = Home::new();
+    assert_eq!(text(&home.error(["init", "--clone"], 1), "code"), "home", "it is no copy");
+    let copy = home.file("copy");
+    assert!(Command::new("cp").arg("-a").arg(&home.path).arg(&copy).status().unwrap().success());
+    let at_copy = |args: &[&str]| -> Value {
+        let ran = run(Command::new(MADAKE).arg("--json").arg("--home").arg(&copy).args(args), b"");
+        assert_eq!(ran.code, 0, "{ran:?}");
+        common::json_lines(&ran.stdout).remove(0)
+    };
+    // Also after other commands have looked at it.
+    assert_eq!(text(&at_copy(&["id"]), "node"), home.node());
+    let clone = at_copy(&["init", "--clone"]);
+    assert_ne!(text(&clone, "node"), home.node());
+    assert_eq!(text(&clone, "author"), home.author());
+    assert_eq!(text(&at_copy(&["id"]), "node"), text(&clone, "node"));
 }

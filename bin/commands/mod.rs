@@ -18,7 +18,8 @@ use crate::out::Out;
 pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
     let home = home(args.home)?;
     let command = match args.command {
-        Command::Init { nick } => return node::init(&home, nick, out),
+        Command::Init { clone: true, .. } => return node::clone(&home, out),
+        Command::Init { nick, .. } => return node::init(&home, nick, out),
         Command::Serve { listen, open } => return node::serve(&home, listen, open, out).await,
         command => command,
     };

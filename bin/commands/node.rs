@@ -22,11 +22,26 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(super) fn init(home: &Path, nick: Option<String>, out: &Out) -> Result<ExitCode, ApiError> {
     let made = Home::init(home, Config { nick, ..Config::default() })?;
-    let (author, node) = (made.author_key.author().to_string(), made.node_key.author().to_string());
-    let value = json!({"author": author, "node": node, "home": home.to_string_lossy()});
-    out.result(&value, || format!("home    {}\nauthor  {author}\nnode    {node}", home.display()));
+    show_home(&made, out);
     out.note("`madake serve` runs it; `madake log append post FILE` writes a first entry");
     Ok(ExitCode::SUCCESS)
+}
+
+pub(super) fn clone(home: &Path, out: &Out) -> Result<ExitCode, ApiError> {
+    if !Home::exists(home) {
+        return Err(HomeError::Missing(home.into()).into());
+    }
+    let clone = open_home(home)?.become_clone()?;
+    show_home(&clone, out);
+    out.note("it is another node now: its peers have to add it (`madake id` prints the ticket)");
+    out.note("both homes sign with one author key: write in one of them only, or the logs fork");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_home(home: &Home, out: &Out) {
+    let (author, node) = (home.author_key.author().to_string(), home.node_key.author().to_string());
+    let value = json!({"author": author, "node": node, "home": home.path.to_string_lossy()});
+    out.result(&value, || format!("home    {}\nauthor  {author}\nnode    {node}", home.path.display()));
 }
 
 pub(super) async fn id(api: &Api, out: &Out) -> Result<ExitCode, ApiError> {
@@ -87,7 +102,8 @@ pub(super) async fn serve(
         home
     };
     if home.copied {
-        out.note("this home is a copy, or was restored from a backup: it has a new store epoch");
+        out.note("this home is a copy, or was restored from a backup, and has a new store epoch");
+        out.note("if the original still runs: `madake init --clone` makes this one another node");
     }
     let addresses = match listen.or_else(|| home.config.listen.clone()) {
         Some(address) => vec![resolve(&address)?],

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use data_encoding::HEXLOWER;
 use madake_log::AuthorKey;
 use madake_store::engine::{EngineError, JournalEngine, JournalOptions};
-use madake_store::{Change, META_EPOCH, Store, StoreError, StoreRows};
+use madake_store::{Change, META_COPY, META_EPOCH, Store, StoreError, StoreRows};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -50,7 +50,7 @@ pub struct Home {
     pub author_key: Arc<AuthorKey>,
     /// Everything that is kept.
     pub store: Arc<Store>,
-    /// Whether the folder turned out to be a copy or a restored backup, and got a new store epoch.
+    /// Whether the folder is a copy or a restored backup that still has the node key of the original.
     pub copied: bool,
     _lock: HomeLock,
 }
@@ -90,6 +90,9 @@ pub enum HomeError {
     /// There is a home already.
     #[error("there is a home in {} already", .0.display())]
     Exists(PathBuf),
+    /// Only a copy can become a clone.
+    #[error("{} is no copy: it is where it was made, or has a node key of its own already", .0.display())]
+    NoCopy(PathBuf),
     /// Making a home was begun there and not finished.
     #[error("{} holds a part of a home: an `init` that did not finish, or a `config.toml` that was lost", .0.display())]
     Partial(PathBuf),
@@ -157,6 +160,7 @@ impl HomeError {
             HomeError::Partial(path) => {
                 format!("if nothing in it matters, remove {} and run `madake init` again", path.display())
             }
+            HomeError::NoCopy(_) => "`--clone` is for a home folder that was copied to another place".into(),
             HomeError::Missing(_) => "`madake init` makes one, `madake serve` too".into(),
             HomeError::Occupied(_) => "name an empty or new folder with --home".into(),
             HomeError::InUse { .. } => "wait for the other command, or stop that process".into(),
@@ -253,13 +257,29 @@ impl Home {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(io("read", &marker_path)(error)),
         };
-        let copied = !found.is_some_and(|found| marker_fits(path, &found));
-        if copied {
+        if !found.is_some_and(|found| marker_fits(path, &found)) {
             let epoch: [u8; 16] = random()?;
-            store.apply(vec![Change::Meta(META_EPOCH, epoch.to_vec())])?;
+            let changes = vec![Change::Meta(META_EPOCH, epoch.to_vec()), Change::Meta(META_COPY, vec![1])];
+            store.apply(changes)?;
             replace(&marker_path, marker(path)?.as_bytes(), 0o600)?;
         }
+        let copied = store.meta(META_COPY)?.is_some_and(|copy| copy == [1]);
         Ok(Home { path: path.into(), config, node_key, author_key, store, copied, _lock: lock })
+    }
+}
+
+impl Home {
+    /// Gives a home that is a copy a node key of its own, so that it is another node than the original.
+    /// The author's key stays the same on both.
+    pub fn become_clone(self) -> Result<Home, HomeError> {
+        if !self.copied {
+            return Err(HomeError::NoCopy(self.path));
+        }
+        // Should this be cut off between the two, it is done again: another key, as good as the first.
+        let path = self.path.join(NODE_KEY);
+        let node_key = new_key(|text| replace(&path, text, 0o600))?;
+        self.store.apply(vec![Change::Meta(META_COPY, vec![0])])?;
+        Ok(Home { node_key, copied: false, ..self })
     }
 }
 
@@ -315,9 +335,14 @@ fn open_store(path: &Path, options: &JournalOptions) -> Result<Arc<Store>, HomeE
 }
 
 fn make_key(path: &Path) -> Result<Arc<AuthorKey>, HomeError> {
+    new_key(|text| write_new(path, text, 0o600))
+}
+
+/// Makes a key and has its file's text written before it is used.
+fn new_key(write: impl FnOnce(&[u8]) -> Result<(), HomeError>) -> Result<Arc<AuthorKey>, HomeError> {
     let seed = Zeroizing::new(random::<32>()?);
     let text = Zeroizing::new(format!("{KEY_PREFIX}{}\n", HEXLOWER.encode(&*seed)));
-    write_new(path, text.as_bytes(), 0o600)?;
+    write(text.as_bytes())?;
     Ok(Arc::new(AuthorKey::from_seed(*seed)))
 }
 
@@ -455,10 +480,20 @@ mod tests {
         assert!(opened.copied);
         let new_epoch = opened.store.epoch().unwrap();
         assert_ne!(new_epoch, epoch);
+        let (node, author) = (opened.node_key.author(), opened.author_key.author());
         drop(opened);
         let again = Home::open(&copy, lock(&copy)).unwrap();
-        assert!(!again.copied);
+        assert!(again.copied, "as long as it has the original's node key");
         assert_eq!(again.store.epoch().unwrap(), new_epoch);
+
+        let clone = again.become_clone().unwrap();
+        assert_ne!(clone.node_key.author(), node);
+        let node = clone.node_key.author();
+        drop(clone);
+        let clone = Home::open(&copy, lock(&copy)).unwrap();
+        assert_eq!((clone.node_key.author(), clone.author_key.author()), (node, author));
+        assert!(!clone.copied);
+        assert!(matches!(clone.become_clone(), Err(HomeError::NoCopy(_))));
     }
 
     #[test]

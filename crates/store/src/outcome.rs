@@ -45,6 +45,8 @@ pub enum Change {
 
 /// The name of the store epoch in [`Change::Meta`]: 16 random bytes, new after a copy or a restore.
 pub const META_EPOCH: &str = "epoch";
+/// The name of the fact that this store is a copy and still has the node key of the original: one byte, 1.
+pub const META_COPY: &str = "copy";
 /// The name of the number of starts in [`Change::Meta`]: u64, big-endian.
 pub const META_STARTS: &str = "starts";
 
