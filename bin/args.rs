@@ -6,7 +6,7 @@ use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand};
 
 /// A content-addressed log sync node.
 #[derive(Debug, Parser)]
-#[command(name = "madake", version, max_term_width = 100)]
+#[command(name = "madake", version, max_term_width = 100, arg_required_else_help = true)]
 pub(crate) struct Args {
     /// The home folder
     #[arg(long, global = true, env = "MADAKE_HOME", value_name = "DIR")]

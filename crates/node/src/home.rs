@@ -167,6 +167,11 @@ impl HomeError {
             HomeError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 "check who owns the folder, or name another one with --home".into()
             }
+            HomeError::Io { source, .. }
+                if matches!(source.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) =>
+            {
+                "a file is in the way: name another folder with --home".into()
+            }
             HomeError::Config { .. } => "known settings: nick, listen, advertise, keep".into(),
             HomeError::OpenKey { path, .. } => format!("chmod 600 {}", path.display()),
             HomeError::Engine(EngineError::DiskFull { .. }) => "free some space and try again".into(),
