@@ -39,7 +39,7 @@ pub(crate) enum Command {
     Id,
     /// Run the node until it is stopped; makes the home first if there is none
     Serve {
-        /// host:port to listen on [default: what config.toml says, else [::]:6232]
+        /// `host:port` to listen on; without it what config.toml says, else port 6232 of all addresses
         #[arg(long, value_name = "ADDR")]
         listen: Option<String>,
         /// Talk to every node that comes, known or not

@@ -2,7 +2,7 @@
 //!
 //! Numbers in keys are big-endian, so that the order of keys is the order of numbers. The layout is
 //! drawn in `docs/spec.md`, "Tables". Tables 1–15 hold rows that follow from records and are never
-//! written themselves ([`crate::rows`]); 16 and up are written by the store.
+//! written themselves ([`crate::StoreRows`]); 16 and up are written by the store.
 
 use madake_log::{AuthorId, EntryId, LogHead, LogId, SeqNum};
 use madake_object::{CommitId, FileName, ObjectId};
