@@ -118,6 +118,10 @@ pub(crate) enum LogCommand {
         /// The last entry ends the log
         #[arg(long)]
         end: bool,
+        /// Write at once and ask nobody, also after a restore (nothing guards against that yet: it is so
+        /// in any case)
+        #[arg(long)]
+        accept_fork_risk: bool,
     },
     /// The logs that are held
     List {

@@ -15,7 +15,7 @@ use crate::out::{Out, Table, flush, short};
 
 pub(super) async fn run(api: &Api, command: LogCommand, out: &Out) -> Result<ExitCode, ApiError> {
     match command {
-        LogCommand::Append { schema, files, lines, author, end } => {
+        LogCommand::Append { schema, files, lines, author, end, accept_fork_risk: _ } => {
             append(api, &schema, files, lines, author, end, out).await
         }
         LogCommand::List { author, schema } => list(api, author, schema, out).await,

@@ -33,8 +33,11 @@ impl Shell {
         };
         let (author, log) = text.split_once('/').ok_or_else(wrong)?;
         let author = self.resolve_author(author)?;
-        if let Ok(log) = log.parse::<u64>() {
-            return Ok((author, LogId::new(log)));
+        let number = log.parse::<u64>().ok().map(LogId::new);
+        if let Some(log) = number
+            && self.store().log_head(author, log)?.is_some()
+        {
+            return Ok((author, log));
         }
         let schema: Schema = log.parse().map_err(|_| wrong())?;
         if let Some(log) = schema.reserved_log() {
@@ -45,8 +48,10 @@ impl Shell {
             let head = self.store().log_head(author, *log).ok().flatten();
             (head.is_some_and(|head| !head.end), head.map(|head| head.seq))
         });
+        // A schema may look like a number.
+        let found = newest.map(|(log, _)| log).or(number);
         let none = || ApiError::not_found(format!("{author} has no log of `{schema}` here"));
-        newest.map(|(log, _)| (author, log)).ok_or_else(none)
+        found.map(|log| (author, log)).ok_or_else(none)
     }
 
     /// Entries: `LOG`, `LOG@SEQ` or `LOG@SEQ..SEQ`; without an end, all from the first on.
