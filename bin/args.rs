@@ -61,7 +61,7 @@ pub(crate) enum Command {
     Get {
         /// The object's id, or its first 6 digits or more
         id: String,
-        /// Where to write it
+        /// Where to write it; stdout without it
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
     },
@@ -194,7 +194,7 @@ pub(crate) struct CheckoutArgs {
     /// All names below this prefix
     #[arg(long, value_name = "PREFIX")]
     pub(crate) tree: Option<String>,
-    /// The file to write; with --tree, the folder
+    /// The file to write, `-` for stdout; with --tree, the folder
     #[arg(short, long, value_name = "PATH")]
     pub(crate) output: PathBuf,
     /// Whose version

@@ -409,3 +409,17 @@ fn a_symlink_that_came_from_a_peer_is_never_made() {
     assert!(!shown.contains('\x1b') && shown.contains("gone"), "{shown:?}");
     is_id(&home.json(["history", "t/link"])["commit"]);
 }
+
+#[test]
+fn a_dash_is_stdout_and_json_says_what_is_missing_of_a_command() {
+    let home = Home::new();
+    let id = common::b3sum(b"bytes");
+    home.feed(["commit", "doc", "-"], b"bytes");
+    for args in [vec!["get", &id, "-o", "-"], vec!["checkout", "doc", "-o", "-"], vec!["get", &id]] {
+        let ran = home.run(&args);
+        assert_eq!((ran.code, ran.stdout.as_slice()), (0, b"bytes".as_slice()), "{args:?}");
+    }
+    assert!(!std::path::Path::new("-").exists());
+    let error = home.error(["commit", "doc"], 2);
+    assert!(text(&error, "message").contains("<FILE>"), "{error}");
+}

@@ -29,7 +29,7 @@ pub(super) async fn put(api: &Api, files: Vec<PathBuf>, out: &Out) -> Result<Exi
 
 pub(super) async fn get(api: &Api, id: &str, output: Option<&Path>, out: &Out) -> Result<ExitCode, ApiError> {
     let (body, id) = api.object(id).await?;
-    let Some(path) = output else {
+    let Some(path) = output.filter(|path| *path != Path::new("-")) else {
         copy(body, &id, &mut std::io::stdout().lock(), "stdout").await?;
         return Ok(ExitCode::SUCCESS);
     };

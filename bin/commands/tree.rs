@@ -90,6 +90,10 @@ pub(super) async fn checkout(api: &Api, args: CheckoutArgs, out: &Out) -> Result
                 .hint("name the file to write, or check out a --tree"));
         }
         let (body, id) = api.object(text(&head, "object")).await?;
+        if args.output == Path::new("-") {
+            copy(body, &id, &mut std::io::stdout().lock(), "stdout").await?;
+            return Ok(ExitCode::SUCCESS);
+        }
         write_file(body, &id, &args.output, head["mode"] == "executable").await?;
         out.result(&head, || format!("{}  {}", short(text(&head, "commit")), args.output.display()));
         return Ok(ExitCode::SUCCESS);
