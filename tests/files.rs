@@ -423,3 +423,17 @@ fn a_dash_is_stdout_and_json_says_what_is_missing_of_a_command() {
     let error = home.error(["commit", "doc"], 2);
     assert!(text(&error, "message").contains("<FILE>"), "{error}");
 }
+
+#[test]
+fn a_name_that_is_a_file_and_a_folder_costs_only_what_is_below_it() {
+    let home = Home::new();
+    for name in ["t/plain", "t/plain/below", "t/plain/deep/er", "t/other", "t/plainly/fine"] {
+        home.feed(["commit", name, "-"], name.as_bytes());
+    }
+    let out = home.file("out");
+    let ran = home.run(["checkout", "--tree", "t", "-o", out.to_str().unwrap()]);
+    assert_eq!(ran.code, 1);
+    assert!(ran.stderr.contains("plain/below") && ran.stderr.contains("left out"), "{ran}");
+    let written: Vec<String> = common::tree(&out).into_keys().collect();
+    assert_eq!(written, ["other", "plain", "plainly/fine"]);
+}

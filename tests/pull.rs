@@ -350,3 +350,23 @@ fn make_executable(path: &str) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
+
+#[test]
+fn both_sides_remember_how_it_went_without_a_process_that_does() {
+    let pair = Pair::new();
+    let state = |home: &Home| home.json(["status"])["peers"][0].clone();
+    assert_eq!(
+        (text(&state(&pair.b), "state"), &state(&pair.b)["last_sync"]),
+        ("not-met".into(), &Value::Null)
+    );
+    pair.a.feed(["log", "append", "post"], b"x");
+    pair.pull();
+    pair.daemon.wait_for("session");
+    for home in [&pair.a, &pair.b] {
+        assert_eq!(text(&state(home), "state"), "met");
+        assert!(text(&state(home), "last_sync").ends_with('Z'), "{}", state(home));
+    }
+    pair.daemon.kill();
+    pair.b.error(["pull", "a"], 6);
+    assert_eq!(text(&state(&pair.b), "state"), "met", "a peer that can't be reached changes nothing");
+}

@@ -94,7 +94,8 @@ pub(super) async fn serve(
     open: bool,
     out: &Out,
 ) -> Result<ExitCode, ApiError> {
-    let home = if Home::exists(path) {
+    let home_made = !Home::exists(path);
+    let home = if !home_made {
         open_home(path)?
     } else {
         let home = Home::init(path, Config::default())?;
@@ -123,7 +124,15 @@ pub(super) async fn serve(
     let shell = daemon.shell();
     let (node, ticket) = (shell.node().to_string(), shell.ticket().to_string());
     let listening = shell.listening().map(|address| address.to_string()).unwrap_or_default();
-    let ready = json!({"event": "ready", "node": node, "listen": listening, "ticket": ticket, "open": open});
+    let ready = json!({
+        "event": "ready",
+        "node": node,
+        "listen": listening,
+        "ticket": ticket,
+        "open": open,
+        "home": path.to_string_lossy(),
+        "home_made": home_made,
+    });
     out.result(&ready, || format!("node    {node}\nlisten  {listening}\nticket  {ticket}"));
     flush();
     if open {

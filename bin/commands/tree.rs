@@ -1,5 +1,6 @@
 //! `commit` and `checkout`, of one file and of folders.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -126,8 +127,17 @@ pub(super) async fn checkout(api: &Api, args: CheckoutArgs, out: &Out) -> Result
         );
     }
     let target = Target::open(&args.output, args.force)?;
+    let paths: BTreeSet<&str> = files.iter().map(|file| text(file, "path")).collect();
+    let mut clashing = 0;
     for file in &files {
         let path = text(file, "path");
+        // A name may be a file of one commit and a folder of another: both can't be on a disk.
+        let mut above = path.match_indices('/').map(|(end, _)| &path[..end]);
+        if let Some(file) = above.find(|folder| paths.contains(folder)) {
+            out.skipped(path, &format!("`{}` is a file", clean(file)));
+            clashing += 1;
+            continue;
+        }
         // Names are checked where they are signed and where they come in; a third time where they are used.
         check_name(path)?;
         let (body, id) = api.object(text(file, "object")).await?;
@@ -135,7 +145,12 @@ pub(super) async fn checkout(api: &Api, args: CheckoutArgs, out: &Out) -> Result
         copy(body, &id, &mut to, path).await?;
         out.result(file, || format!("{}  {}", short(text(file, "commit")), clean(path)));
     }
-    out.note(&format!("{} files in {}", files.len(), args.output.display()));
+    out.note(&format!("{} files in {}", files.len() - clashing, args.output.display()));
+    if clashing > 0 {
+        let message = format!("{clashing} files were left out: another name is where their folder would be");
+        return Err(ApiError::new(409, "clash", message)
+            .hint("check them out one by one: madake checkout NAME -o FILE"));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

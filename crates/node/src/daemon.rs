@@ -178,7 +178,7 @@ impl Daemon {
         let _place = Place::take(&self.open, &connection);
         let Ok(network) = self.shell.network().await else { return };
         let plan = Plan { receives: true, gives: true, schemas: None };
-        let rtt = connection.rtt().as_secs_f64() * 1000.0;
+        let rtt = connection.rtt();
         let (reason, report) = network.driver.session(connection, false, plan, None).await;
         if let EndReason::PeerMisbehaved(what) = &reason {
             tracing::warn!(%peer, what, "a peer broke the protocol and is held off");
@@ -186,7 +186,7 @@ impl Daemon {
         for damaged in &report.damaged {
             tracing::error!(damaged, "what a peer asked for is held and can't be read");
         }
-        self.shell.note_session(rtt, &reason, &report);
+        tokio::task::block_in_place(|| self.shell.note_session(rtt, &reason, &report));
         let _ = self.events.send(json!({
             "event": "session",
             "peer": peer.to_string(),

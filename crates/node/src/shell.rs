@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use madake_log::AuthorId;
-use madake_store::{Author, Change, META_STARTS, Store};
+use madake_store::{Author, Change, LastSession, META_STARTS, Store};
 use madake_sync::{Config as NodeConfig, EndReason, Report};
 use tokio::sync::OnceCell;
 
@@ -32,7 +32,6 @@ pub struct Shell {
     /// Whether nodes that are not known may talk to us.
     pub open: bool,
     network: OnceCell<Network>,
-    last_sessions: Mutex<BTreeMap<NodeId, LastSession>>,
     held_off: Mutex<BTreeMap<NodeId, Instant>>,
 }
 
@@ -43,21 +42,6 @@ pub struct Network {
     pub endpoint: Endpoint,
     /// The protocol's loop.
     pub driver: Driver,
-}
-
-/// How the last session with a peer went, since this process began.
-#[derive(Clone, Debug)]
-pub struct LastSession {
-    /// When it ended: milliseconds since 1970 UTC.
-    pub ended: i64,
-    /// Round-trip time in milliseconds.
-    pub rtt: f64,
-    /// Why it ended; `None` for a session that finished.
-    pub failure: Option<String>,
-    /// Objects that were named and that the peer did not have.
-    pub missing: usize,
-    /// The peer's clock less ours, in milliseconds.
-    pub clock_difference: Option<i64>,
 }
 
 /// Why the network can't be used.
@@ -79,9 +63,9 @@ impl Shell {
     /// For a command that runs by itself: no socket until a peer is dialled.
     pub fn new(home: Home) -> Self {
         let author = Author::new(home.author_key.clone(), home.store.clone());
-        let (network, last_sessions) = (OnceCell::new(), Mutex::default());
+        let network = OnceCell::new();
         let held_off = Mutex::default();
-        Self { home, author, listening: None, open: false, network, last_sessions, held_off }
+        Self { home, author, listening: None, open: false, network, held_off }
     }
 
     /// For a daemon: binds its socket at once, to the first of the addresses that this machine has.
@@ -159,7 +143,7 @@ impl Shell {
 
     /// Remembers how a session went, if it was with a known peer. One that broke the protocol is held
     /// off, whoever dialled.
-    pub fn note_session(&self, rtt: f64, reason: &EndReason, report: &Report) {
+    pub fn note_session(&self, rtt: Duration, reason: &EndReason, report: &Report) {
         if matches!(reason, EndReason::PeerMisbehaved(_)) {
             let mut held_off = self.held_off.lock().unwrap_or_else(PoisonError::into_inner);
             held_off.retain(|_, until| *until > Instant::now());
@@ -170,17 +154,15 @@ impl Shell {
         }
         let last = LastSession {
             ended: wall_clock(),
-            rtt,
+            rtt: u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX),
             failure: (*reason != EndReason::Finished).then(|| reason.to_string()),
-            missing: report.missing.len(),
+            missing: report.missing.len() as u64,
             clock_difference: report.clock_difference,
         };
-        self.last_sessions.lock().unwrap_or_else(PoisonError::into_inner).insert(report.peer, last);
-    }
-
-    /// How the last session with a peer went, since this process began.
-    pub fn last_session(&self, peer: NodeId) -> Option<LastSession> {
-        self.last_sessions.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).cloned()
+        // Not worth failing for: it is shown to people and decides nothing.
+        if let Err(error) = self.store().apply(vec![Change::LastSession(report.peer, last)]) {
+            tracing::warn!(%error, "how a session went could not be written down");
+        }
     }
 
     fn start_driver(&self) -> Result<Driver, HomeError> {

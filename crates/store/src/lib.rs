@@ -24,8 +24,8 @@ pub use author::{AppendError, Appended, Author, Committed, NewContent, NewVersio
 pub use control::{Control, ControlError, ControlPayload};
 pub use ingest::{CONTENT_LIMIT, LOGS_LIMIT, SEQ_LIMIT, payload_object};
 pub use outcome::{
-    Change, ContentFate, Fate, Flaw, META_COPY, META_EPOCH, META_STARTS, NodeId, Outcome, PayloadFate, Peer,
-    Policy,
+    Change, ContentFate, Fate, Flaw, LastSession, META_COPY, META_EPOCH, META_STARTS, NodeId, Outcome,
+    PayloadFate, Peer, Policy,
 };
 pub use read::{Counts, Head, HeldLog, NamedBy, Read, Wanted};
 pub use rows::{RECORD_CONTENT, RECORD_ENTRY, StoreRows};

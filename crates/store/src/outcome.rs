@@ -37,6 +37,8 @@ pub enum Change {
     Peer(Peer),
     /// A peer to talk to no longer.
     ForgetPeer(NodeId),
+    /// How the last session with a peer went.
+    LastSession(NodeId, LastSession),
     /// Whether an author's logs are kept.
     Policy(AuthorId, Policy),
     /// A fact about this store itself, under a name of its own ([`META_EPOCH`], [`META_STARTS`]…).
@@ -199,6 +201,31 @@ impl Peer {
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
         decode_versioned(bytes, "a peer")
+    }
+}
+
+/// How the last session with a peer went.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct LastSession {
+    /// When it ended: milliseconds since 1970 UTC.
+    pub ended: i64,
+    /// Round-trip time in microseconds.
+    pub rtt: u64,
+    /// Why it ended; `None` for a session that finished.
+    pub failure: Option<String>,
+    /// Objects that were named and that the peer did not have.
+    pub missing: u64,
+    /// The peer's clock less ours, in milliseconds.
+    pub clock_difference: Option<i64>,
+}
+
+impl LastSession {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, StoreError> {
+        encode_versioned(self)
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        decode_versioned(bytes, "how a session went")
     }
 }
 

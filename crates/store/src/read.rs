@@ -6,7 +6,7 @@ use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Schem
 use madake_object::{Commit, CommitId, FileName, ObjectId};
 
 use crate::engine::{Direction, Engine, KeyValue, Table};
-use crate::outcome::{Flaw, META_EPOCH, NodeId, Peer, Policy};
+use crate::outcome::{Flaw, LastSession, META_EPOCH, NodeId, Peer, Policy};
 use crate::store::{Store, StoreError};
 use crate::tables::{self, Position};
 
@@ -238,6 +238,12 @@ impl Store {
     /// The peer with this key.
     pub fn peer(&self, node: NodeId) -> Result<Option<Peer>, StoreError> {
         self.engine().get(tables::PEER, node.as_bytes())?.map(|value| Peer::decode(&value)).transpose()
+    }
+
+    /// How the last session with a peer went.
+    pub fn last_session(&self, node: NodeId) -> Result<Option<LastSession>, StoreError> {
+        let value = self.engine().get(tables::LAST_SESSION, node.as_bytes())?;
+        value.map(|value| LastSession::decode(&value)).transpose()
     }
 
     /// The schemas that an author registered, with their logs, ordered by log id.

@@ -45,6 +45,9 @@ pub const BLOB: Table = Table(25);
 /// `author ‖ log ‖ seq` → postcard of a [`crate::Flaw`]: entries whose payload does not count.
 pub const FLAW: Table = Table(26);
 
+/// `node id` → postcard of a [`crate::LastSession`].
+pub const LAST_SESSION: Table = Table(27);
+
 /// Where an entry stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
 pub struct Position {

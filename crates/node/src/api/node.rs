@@ -31,7 +31,7 @@ pub(super) async fn status(shell: Arc<Shell>) -> Result<Response<Body>, ApiError
         let counts = shell.store().counts()?;
         let mut peers = Vec::new();
         for peer in shell.store().peers()? {
-            let last = shell.last_session(peer.node);
+            let last = shell.store().last_session(peer.node)?;
             let state = match &last {
                 None => "not-met",
                 Some(last) if last.failure.is_some() => "failed",
@@ -42,7 +42,7 @@ pub(super) async fn status(shell: Arc<Shell>) -> Result<Response<Body>, ApiError
                 "node": peer.node.to_string(),
                 "addresses": peer.addresses,
                 "state": state,
-                "rtt_ms": last.as_ref().map(|last| last.rtt),
+                "rtt_ms": last.as_ref().map(|last| last.rtt as f64 / 1000.0),
                 "last_sync": last.as_ref().map(|last| rfc3339(last.ended)),
                 "failure": last.as_ref().and_then(|last| last.failure.clone()),
                 "missing": last.as_ref().map(|last| last.missing),

@@ -59,7 +59,7 @@ pub(super) async fn run(shell: Arc<Shell>, query: &Query) -> Result<Response<Bod
         }
         let result = match session.await {
             Ok((reason, report)) => {
-                shell.note_session(rtt.as_secs_f64() * 1000.0, &reason, &report);
+                tokio::task::block_in_place(|| shell.note_session(rtt, &reason, &report));
                 result_json(&shell, &reason, &report, began.elapsed().as_secs_f64())
             }
             Err(error) => Err(ApiError::new(500, "bug", format!("the session ended early: {error}"))),
