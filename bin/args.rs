@@ -1,5 +1,6 @@
 //! What can be typed.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand};
@@ -9,13 +10,13 @@ use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand};
 #[command(name = "madake", version, max_term_width = 100, arg_required_else_help = true)]
 pub(crate) struct Args {
     /// The home folder
-    #[arg(long, global = true, env = "MADAKE_HOME", value_name = "DIR")]
-    pub(crate) home: Option<PathBuf>,
+    #[arg(long, global = true, env = "MADAKE_HOME", value_name = "DIR", overrides_with = "home")]
+    pub(crate) home: Option<OsString>,
     /// One JSON object a line, for programs
-    #[arg(long, global = true)]
+    #[arg(long, global = true, overrides_with = "json")]
     pub(crate) json: bool,
     /// Say nothing but results and errors
-    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    #[arg(short, long, global = true, overrides_with = "quiet", conflicts_with = "verbose")]
     pub(crate) quiet: bool,
     /// Say more of what happens (twice: everything)
     #[arg(short, long, global = true, action = ArgAction::Count)]

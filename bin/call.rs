@@ -1,5 +1,6 @@
 //! Requests to the control API and their answers.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc as std_mpsc;
 
@@ -275,8 +276,8 @@ pub(crate) fn cant_read(path: &Path, error: &std::io::Error) -> ApiError {
 }
 
 /// The home that is meant: `--home`, `MADAKE_HOME`, or the platform's data folder.
-pub(crate) fn home(named: Option<PathBuf>) -> Result<PathBuf, ApiError> {
-    let named = named.filter(|path| !path.as_os_str().is_empty());
+pub(crate) fn home(named: Option<OsString>) -> Result<PathBuf, ApiError> {
+    let named = named.filter(|path| !path.is_empty()).map(PathBuf::from);
     let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let platform = || {
         if cfg!(target_os = "macos") {

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
     // A name look-up may still hang in a thread of its own: the command is done all the same.
     runtime.shutdown_background();
     match result {
+        Ok(code) if code == ExitCode::SUCCESS && out::has_lost_results() => ExitCode::from(1),
         Ok(code) => code,
         Err(error) => out.fail(&error),
     }
@@ -70,5 +71,6 @@ fn log_to_stderr(verbose: u8, quiet: bool) {
         .with_writer(std::io::stderr)
         .with_ansi(colours)
         .with_target(false)
+        .log_internal_errors(false)
         .try_init();
 }

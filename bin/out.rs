@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use madake_node::api::ApiError;
@@ -18,6 +19,7 @@ pub(crate) struct Out {
 
 impl Out {
     pub(crate) fn new(json: bool, quiet: bool) -> Self {
+        FOR_PROGRAMS.store(json, Ordering::Relaxed);
         Self { json, quiet }
     }
 
@@ -33,32 +35,33 @@ impl Out {
     /// Something that helps people and is no result.
     pub(crate) fn note(&self, text: &str) {
         if !self.json && !self.quiet {
-            eprintln!("{}", clean(text));
+            to_stderr(&clean(text));
         }
     }
 
     /// Something that was left out, for people and programs, beside the results.
     pub(crate) fn skipped(&self, path: &str, reason: &str) {
         if self.json {
-            eprintln!("{}", serde_json::json!({"skipped": {"path": path, "reason": reason}}));
+            to_stderr(&serde_json::json!({"skipped": {"path": path, "reason": reason}}).to_string());
         } else if !self.quiet {
-            eprintln!("skipped {}: {reason}", clean(path));
+            to_stderr(&format!("skipped {}: {reason}", clean(path)));
         }
+    }
+
+    fn error_text(&self, error: &ApiError) -> String {
+        if self.json {
+            return error.to_json().to_string();
+        }
+        let (bold, plain) = if io::stderr().is_terminal() { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
+        let lines: Vec<String> = error.message.lines().map(clean).collect();
+        let hint = error.hint.as_ref().map(|hint| format!("\nhint: {}", clean(hint))).unwrap_or_default();
+        format!("{bold}error:{plain} {}{hint}", lines.join("\n"))
     }
 
     /// Shows an error and gives the exit code that belongs to it.
     pub(crate) fn fail(&self, error: &ApiError) -> ExitCode {
         flush();
-        if self.json {
-            eprintln!("{}", error.to_json());
-        } else {
-            let (bold, plain) = if io::stderr().is_terminal() { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
-            let lines: Vec<String> = error.message.lines().map(clean).collect();
-            eprintln!("{bold}error:{plain} {}", lines.join("\n"));
-            if let Some(hint) = &error.hint {
-                eprintln!("hint: {}", clean(hint));
-            }
-        }
+        to_stderr(&self.error_text(error));
         ExitCode::from(error.exit_code())
     }
 }
@@ -96,7 +99,7 @@ static RESULTS: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 const PIECE: usize = 32 * 1024;
 
 /// Writes a line to stdout, at the next [`flush`] or before. Whoever reads it may go away (`| head`):
-/// that ends the command in peace.
+/// that ends a command that only reads, and no other.
 pub(crate) fn print_line(line: &str) {
     let mut results = RESULTS.lock().unwrap_or_else(PoisonError::into_inner);
     results.extend(line.as_bytes());
@@ -106,6 +109,11 @@ pub(crate) fn print_line(line: &str) {
     }
 }
 
+/// Writes a line to stderr; whether anybody reads it is not ours to care.
+pub(crate) fn to_stderr(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// Lets what was printed be seen.
 pub(crate) fn flush() {
     write_out(&mut RESULTS.lock().unwrap_or_else(PoisonError::into_inner));
@@ -113,18 +121,49 @@ pub(crate) fn flush() {
 
 fn write_out(results: &mut Vec<u8>) {
     let mut stdout = io::stdout().lock();
-    if let Err(error) = stdout.write_all(results).and_then(|()| stdout.flush()) {
-        leave(&error);
+    if !UNREAD.load(Ordering::Relaxed)
+        && let Err(error) = stdout.write_all(results).and_then(|()| stdout.flush())
+    {
+        unread(&error);
     }
     results.clear();
 }
 
-fn leave(error: &io::Error) -> ! {
-    if error.kind() == io::ErrorKind::BrokenPipe {
+/// Whether the command is done when nobody reads its results: true of those that only read.
+static LEAVES_UNREAD: AtomicBool = AtomicBool::new(false);
+/// Nobody reads our results any more.
+static UNREAD: AtomicBool = AtomicBool::new(false);
+/// Results were lost, and not because nobody wants them.
+static LOST: AtomicBool = AtomicBool::new(false);
+/// Whether errors are written for programs.
+static FOR_PROGRAMS: AtomicBool = AtomicBool::new(false);
+
+/// This command only reads: when nobody takes its results (`| head`), it is done.
+pub(crate) fn leave_when_unread() {
+    LEAVES_UNREAD.store(true, Ordering::Relaxed);
+}
+
+/// Whether results could not be written although somebody waits for them.
+pub(crate) fn has_lost_results() -> bool {
+    LOST.load(Ordering::Relaxed)
+}
+
+/// A command that writes, and a daemon, go on when their results can't be told.
+fn unread(error: &io::Error) {
+    let unwanted = error.kind() == io::ErrorKind::BrokenPipe;
+    let leaves = LEAVES_UNREAD.load(Ordering::Relaxed);
+    if unwanted && leaves {
         std::process::exit(0);
     }
-    eprintln!("error: can't write to stdout: {error}");
-    std::process::exit(1);
+    if !unwanted && !LOST.swap(true, Ordering::Relaxed) {
+        let error = ApiError::new(500, "stdout", format!("can't write to stdout: {error}"));
+        let out = Out::new(FOR_PROGRAMS.load(Ordering::Relaxed), false);
+        to_stderr(&out.error_text(&error));
+    }
+    if leaves {
+        std::process::exit(1);
+    }
+    UNREAD.store(true, Ordering::Relaxed);
 }
 
 /// What came from peers must not move the cursor or change colours: control characters, and those

@@ -505,3 +505,51 @@ fn collision() -> (Vec<u8>, Vec<u8>) {
     }
     unreachable!("24 bits collide long before the numbers end")
 }
+
+/// `| head -1`: the reader goes away after one line.
+#[test]
+fn what_writes_is_finished_though_nobody_reads_the_answers() {
+    let home = Home::new();
+    let mut lines = String::new();
+    (0..20_000).for_each(|i| lines.push_str(&format!("{i}\n")));
+    let input = home.write("lines", &lines);
+    let shell = |command: &str| {
+        let script =
+            format!("set -o pipefail; {} --json --home '{}' {command}", common::MADAKE, home.path.display());
+        std::process::Command::new("bash").args(["-c", &script]).output().unwrap()
+    };
+    let ran = shell(&format!("log append post --lines '{input}' | head -1"));
+    assert!(ran.status.success(), "{ran:?}");
+    assert_eq!(String::from_utf8(ran.stdout).unwrap().lines().count(), 1);
+    let post = home.lines(["log", "list", "--schema", "post"]);
+    assert_eq!(number(&post[0], "seq"), 20_000);
+    // What only reads is done.
+    let ran = shell(&format!("log show {}/post | head -1", home.author()));
+    assert!(ran.status.success(), "{ran:?}");
+    // Results that somebody waits for and that can't be written are an error.
+    let ran = shell("id > /dev/full");
+    assert_eq!(ran.status.code(), Some(1));
+    assert!(String::from_utf8(ran.stderr).unwrap().starts_with("{\"error\":"), "for programs");
+}
+
+#[test]
+fn global_options_may_stand_anywhere_and_twice() {
+    let home = Home::new();
+    let path = home.path.to_str().unwrap();
+    let run = |args: &[&str], variable: &str| {
+        let mut command = std::process::Command::new(common::MADAKE);
+        common::run(command.args(args).env("MADAKE_HOME", variable).env("HOME", "/nonexistent"), b"")
+    };
+    for args in [
+        vec!["--json", "--home", path, "id"],
+        vec!["id", "--home", path, "--json"],
+        vec!["--json", "--home", "/nowhere", "id", "--home", path, "--json"],
+    ] {
+        let ran = run(&args, "");
+        assert_eq!(ran.code, 0, "{args:?}: {ran}");
+        assert_eq!(text(&common::json_lines(&ran.stdout)[0], "node"), home.node());
+    }
+    assert_eq!(run(&["id"], path).code, 0);
+    // An empty variable names nothing, and is no mistake.
+    assert!(run(&["id"], "").stderr.contains("there is no home in /nonexistent"), "{}", run(&["id"], ""));
+}

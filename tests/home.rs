@@ -280,7 +280,7 @@ fn a_mistake_in_the_configuration_is_named_with_its_line() {
         }
     }
     std::fs::write(&config, "listen = \"nonsense\"\n").unwrap();
-    assert_eq!(home.error(["serve"], 2)["code"], "usage");
+    assert_eq!(home.error(["serve"], 1)["code"], "config", "it is not the command that is wrong");
     std::fs::write(&config, "nick = \"bo\"\nlisten = \"127.0.0.1:0\"\nadvertise = [\"example.org:77\"]\n")
         .unwrap();
     let daemon = home.serve_with(&[]);
@@ -409,4 +409,43 @@ fn a_copy_becomes_another_node_of_the_same_author() {
     assert_ne!(text(&clone, "node"), home.node());
     assert_eq!(text(&clone, "author"), home.author());
     assert_eq!(text(&at_copy(&["id"]), "node"), text(&clone, "node"));
+}
+
+/// Who starts a daemon may read its first line and go.
+#[test]
+fn a_daemon_goes_on_when_nobody_reads_its_lines() {
+    let (home, stranger) = (Home::new(), Home::new());
+    let mut child = Command::new(MADAKE)
+        .args(["--json", "--home", home.path.to_str().unwrap(), "serve", "--listen", "127.0.0.1:0"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    let mut stdout = std::io::BufReader::new(child.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut stdout, &mut first).unwrap();
+    drop(stdout);
+    let ready: Value = serde_json::from_str(&first).unwrap();
+    // Each of these makes an event.
+    for _ in 0..3 {
+        assert_eq!(text(&stranger.error(["pull", &text(&ready, "ticket")], 1), "code"), "not-known");
+    }
+    assert!(child.try_wait().unwrap().is_none(), "it runs");
+    assert_eq!(text(&home.json(["id"]), "ticket"), text(&ready, "ticket"), "and answers");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_lost_configuration_is_named() {
+    let home = Home::new();
+    std::fs::remove_file(home.path.join("config.toml")).unwrap();
+    let error = home.error(["status"], 1);
+    assert!(text(&error, "message").contains("config.toml"), "{error}");
+    assert!(text(&error, "hint").contains("touch"), "{error}");
+    std::fs::write(home.path.join("config.toml"), "").unwrap();
+    home.ok(["status"]);
+    std::fs::write(home.path.join("config.toml"), "listen = \"x\"\n").unwrap();
+    let error = home.error(["serve"], 1);
+    assert!(text(&error, "message").contains("config.toml"), "{error}");
 }

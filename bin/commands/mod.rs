@@ -10,13 +10,16 @@ use std::process::ExitCode;
 
 use madake_node::api::ApiError;
 
-use crate::args::{Args, Command, HeadCommand};
+use crate::args::{Args, Command, HeadCommand, LogCommand};
 use crate::call::{Api, home};
 use crate::out::Out;
 
 /// Does what was typed. The exit code is for answers that are no errors: a check that fails.
 pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
     let home = home(args.home)?;
+    if only_reads(&args.command) {
+        crate::out::leave_when_unread();
+    }
     let command = match args.command {
         Command::Init { clone: true, .. } => return node::clone(&home, out),
         Command::Init { nick, .. } => return node::init(&home, nick, out),
@@ -46,6 +49,20 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
     crate::out::flush();
     api.close().await;
     done
+}
+
+/// Whether a command has nothing left to do when nobody reads what it prints.
+fn only_reads(command: &Command) -> bool {
+    match command {
+        Command::Id
+        | Command::Status
+        | Command::Get { .. }
+        | Command::Head(_)
+        | Command::History { .. }
+        | Command::Show { .. } => true,
+        Command::Log(log) => !matches!(log, LogCommand::Append { .. }),
+        _ => false,
+    }
 }
 
 /// A field of an answer, as text: empty if it is not there.

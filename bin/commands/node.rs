@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use hyper::Method;
 use madake_node::api::ApiError;
 use madake_node::daemon::{Daemon, DaemonError};
-use madake_node::home::{Config, DEFAULT_LISTEN, DEFAULT_LISTEN_V4, Home, HomeError, HomeLock};
+use madake_node::home::{CONFIG, Config, DEFAULT_LISTEN, DEFAULT_LISTEN_V4, Home, HomeError, HomeLock};
 use madake_node::net::BindError;
 use madake_node::shell::NetworkError;
 use serde_json::{Value, json};
@@ -29,7 +29,7 @@ pub(super) fn init(home: &Path, nick: Option<String>, out: &Out) -> Result<ExitC
 
 pub(super) fn clone(home: &Path, out: &Out) -> Result<ExitCode, ApiError> {
     if !Home::exists(home) {
-        return Err(HomeError::Missing(home.into()).into());
+        return Err(Home::absence(home).into());
     }
     let clone = open_home(home)?.become_clone()?;
     show_home(&clone, out);
@@ -106,9 +106,13 @@ pub(super) async fn serve(
         out.note("this home is a copy, or was restored from a backup, and has a new store epoch");
         out.note("if the original still runs: `madake init --clone` makes this one another node");
     }
-    let addresses = match listen.or_else(|| home.config.listen.clone()) {
-        Some(address) => vec![resolve(&address)?],
-        None => vec![resolve(DEFAULT_LISTEN)?, resolve(DEFAULT_LISTEN_V4)?],
+    let addresses = match (listen, &home.config.listen) {
+        (Some(address), _) => vec![resolve(&address)?],
+        (None, Some(address)) => vec![resolve(address).map_err(|error| {
+            ApiError::new(500, "config", format!("`listen` in {}: {error}", path.join(CONFIG).display()))
+                .hint("give HOST:PORT there, such as listen = \"127.0.0.1:6232\"")
+        })?],
+        (None, None) => vec![resolve(DEFAULT_LISTEN)?, resolve(DEFAULT_LISTEN_V4)?],
     };
     let daemon = Daemon::start(home, &addresses, open).map_err(|error| start_error(&error))?;
 
@@ -141,9 +145,10 @@ pub(super) async fn serve(
 
     let mut events = daemon.events();
     let out = *out;
-    let telling = tokio::spawn(async move {
+    // A thread of its own: who does not read our lines must not hold up anything else.
+    std::thread::spawn(move || {
         loop {
-            match events.recv().await {
+            match events.blocking_recv() {
                 Ok(event) => {
                     out.result(&event, || event_text(&event));
                     flush();
@@ -154,7 +159,6 @@ pub(super) async fn serve(
         }
     });
     daemon.run(stop).await;
-    telling.abort();
     out.result(&json!({"event": "stopped"}), || "stopped".into());
     flush();
     Ok(ExitCode::SUCCESS)

@@ -69,7 +69,7 @@ pub(super) async fn sync(api: &Api, mode: &str, args: SyncArgs, out: &Out) -> Re
         }
     };
     if bar {
-        eprint!("\r\x1b[K");
+        let _ = write!(std::io::stderr(), "\r\x1b[K");
     }
     outcome?;
     let result = result.ok_or_else(|| ApiError::new(502, "daemon", "the session ended without a result"))?;
@@ -96,7 +96,8 @@ fn show_progress(progress: &Value) {
     let (received, offered) = (&progress["received"], number(&progress["offered"], "entries"));
     let entries = number(received, "entries");
     let total = if offered > 0 { format!(" of {offered}") } else { String::new() };
-    eprint!(
+    let _ = write!(
+        std::io::stderr(),
         "\r\x1b[K{entries}{total} entries, {} objects, {}",
         number(received, "objects") + number(received, "payloads"),
         bytes(number(received, "bytes"))

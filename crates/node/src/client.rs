@@ -54,7 +54,7 @@ impl Client {
             {
                 return Err(HomeError::Io { doing: "read", path: home.into(), source }.into());
             }
-            return Err(HomeError::Missing(home.into()).into());
+            return Err(Home::absence(home).into());
         }
         let began = Instant::now();
         loop {

@@ -158,7 +158,10 @@ impl HomeError {
                 "`madake id` shows who it is; another folder can be named with --home".into()
             }
             HomeError::Partial(path) => {
-                format!("if nothing in it matters, remove {} and run `madake init` again", path.display())
+                format!(
+                    "if only the file was lost, an empty one will do: touch {}; if nothing in it matters, remove the folder",
+                    path.join(CONFIG).display()
+                )
             }
             HomeError::NoCopy(_) => "`--clone` is for a home folder that was copied to another place".into(),
             HomeError::Missing(_) => "`madake init` makes one, `madake serve` too".into(),
@@ -188,6 +191,14 @@ impl Home {
     /// Whether there is a home in this folder.
     pub fn exists(path: &Path) -> bool {
         path.join(CONFIG).exists()
+    }
+
+    /// Why there is no home: nothing is there, or a part of one.
+    pub fn absence(path: &Path) -> HomeError {
+        if path.join(NODE_KEY).exists() {
+            return HomeError::Partial(path.into());
+        }
+        HomeError::Missing(path.into())
     }
 
     /// Makes a home: the folder, two keys, an empty store, a configuration. Refuses to touch one that is there.
@@ -240,10 +251,14 @@ impl Home {
     /// first, so that peers do not take what it says for the state that they know.
     pub fn open(path: &Path, lock: HomeLock) -> Result<Home, HomeError> {
         if !Self::exists(path) {
-            return Err(HomeError::Missing(path.into()));
+            return Err(Self::absence(path));
         }
         let config_path = path.join(CONFIG);
-        let text = std::fs::read_to_string(&config_path).map_err(io("read", &config_path))?;
+        let text = std::fs::read(&config_path).map_err(io("read", &config_path))?;
+        let text = String::from_utf8(text).map_err(|_| HomeError::Config {
+            path: config_path.clone(),
+            message: "it is not UTF-8".into(),
+        })?;
         let config: Config = toml::from_str(&text).map_err(|error| HomeError::Config {
             path: config_path,
             message: error.to_string().trim_end().to_owned(),
