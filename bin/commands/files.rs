@@ -8,7 +8,7 @@ use hyper::Method;
 use madake_node::api::{ApiError, Body, RecordHeader};
 use serde_json::{Value, json};
 
-use super::text;
+use super::{given, text};
 use crate::call::{Api, Feed, open};
 use crate::out::{Out, Table, clean, short};
 
@@ -45,9 +45,7 @@ pub(super) async fn heads(
     author: Option<String>,
     out: &Out,
 ) -> Result<ExitCode, ApiError> {
-    let mut query = Vec::new();
-    query.extend(prefix.as_deref().map(|prefix| ("prefix", prefix)));
-    query.extend(author.as_deref().map(|author| ("author", author)));
+    let query = given(&[("prefix", prefix.as_deref()), ("author", author.as_deref())]);
     let mut answer = api.ask(Method::GET, "/v1/heads", &query).await?;
     let mut table = Table::default();
     while let Some(head) = answer.next().await? {
@@ -68,8 +66,7 @@ pub(super) async fn head(
     author: Option<String>,
     out: &Out,
 ) -> Result<ExitCode, ApiError> {
-    let mut query = vec![("name", name)];
-    query.extend(author.as_deref().map(|author| ("author", author)));
+    let query = given(&[("name", Some(name)), ("author", author.as_deref())]);
     let head = api.one(Method::GET, "/v1/head", &query).await?;
     out.result(&head, || {
         let fields = ["name", "commit", "gen", "state", "author", "object", "size", "time", "message"];
@@ -85,8 +82,7 @@ pub(super) async fn history(
     author: Option<String>,
     out: &Out,
 ) -> Result<ExitCode, ApiError> {
-    let mut query = vec![("name", name)];
-    query.extend(author.as_deref().map(|author| ("author", author)));
+    let query = given(&[("name", Some(name)), ("author", author.as_deref())]);
     let mut answer = api.ask(Method::GET, "/v1/history", &query).await?;
     while let Some(commit) = answer.next().await? {
         out.result(&commit, || {

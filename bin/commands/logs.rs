@@ -8,7 +8,7 @@ use hyper::Method;
 use madake_node::api::{ApiError, RecordHeader};
 use serde_json::Value;
 
-use super::{number, text};
+use super::{given, number, text};
 use crate::args::LogCommand;
 use crate::call::{Api, Feed, cant_read, open};
 use crate::out::{Out, Table, flush, short};
@@ -39,9 +39,8 @@ async fn append(
             files.push("-".into());
         }
     }
-    let mut query = vec![("schema", schema)];
-    query.extend(author.as_deref().map(|author| ("author", author)));
-    query.extend(end.then_some(("end", "1")));
+    let query =
+        given(&[("schema", Some(schema)), ("author", author.as_deref()), ("end", end.then_some("1"))]);
     let source = move |feed: &mut Feed| {
         for path in &files {
             let reader = open(path)?;
@@ -105,9 +104,7 @@ async fn list(
     schema: Option<String>,
     out: &Out,
 ) -> Result<ExitCode, ApiError> {
-    let mut query = Vec::new();
-    query.extend(author.as_deref().map(|author| ("author", author)));
-    query.extend(schema.as_deref().map(|schema| ("schema", schema)));
+    let query = given(&[("author", author.as_deref()), ("schema", schema.as_deref())]);
     let mut answer = api.ask(Method::GET, "/v1/logs", &query).await?;
     let mut table = Table::default();
     table.row(["AUTHOR", "LOG", "SCHEMA", "ENTRIES", "STATE"].map(str::to_owned));
@@ -154,7 +151,7 @@ async fn show(api: &Api, log: &str, payload: bool, out: &Out) -> Result<ExitCode
 }
 
 async fn verify(api: &Api, log: Option<String>, out: &Out) -> Result<ExitCode, ApiError> {
-    let query: Vec<_> = log.as_deref().map(|log| ("log", log)).into_iter().collect();
+    let query = given(&[("log", log.as_deref())]);
     let mut answer = api.ask(Method::GET, "/v1/verify", &query).await?;
     let mut all_ok = true;
     while let Some(log) = answer.next().await? {

@@ -21,7 +21,7 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
         crate::out::leave_when_unread();
     }
     let command = match args.command {
-        Command::Init { clone: true, .. } => return node::clone(&home, out),
+        Command::Init { clone: true, .. } => return node::clone(&home, out).await,
         Command::Init { nick, .. } => return node::init(&home, nick, out),
         Command::Serve { listen, open } => return node::serve(&home, listen, open, out).await,
         command => command,
@@ -63,6 +63,11 @@ fn only_reads(command: &Command) -> bool {
         Command::Log(log) => !matches!(log, LogCommand::Append { .. }),
         _ => false,
     }
+}
+
+/// Parameters of a request, without those that were not given.
+fn given<'a>(parameters: &[(&'a str, Option<&'a str>)]) -> Vec<(&'a str, &'a str)> {
+    parameters.iter().filter_map(|(name, value)| value.map(|value| (*name, value))).collect()
 }
 
 /// A field of an answer, as text: empty if it is not there.

@@ -3,12 +3,12 @@
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use hyper::Method;
 use madake_node::api::ApiError;
+use madake_node::client::open_home;
 use madake_node::daemon::{Daemon, DaemonError};
-use madake_node::home::{CONFIG, Config, DEFAULT_LISTEN, DEFAULT_LISTEN_V4, Home, HomeError, HomeLock};
+use madake_node::home::{CONFIG, Config, DEFAULT_LISTEN, DEFAULT_LISTEN_V4, Home};
 use madake_node::net::BindError;
 use madake_node::shell::NetworkError;
 use serde_json::{Value, json};
@@ -17,9 +17,6 @@ use super::{number, text};
 use crate::call::Api;
 use crate::out::{Out, Table, bytes, flush};
 
-/// How long `serve` waits for another command to end.
-const PATIENCE: Duration = Duration::from_secs(5);
-
 pub(super) fn init(home: &Path, nick: Option<String>, out: &Out) -> Result<ExitCode, ApiError> {
     let made = Home::init(home, Config { nick, ..Config::default() })?;
     show_home(&made, out);
@@ -27,11 +24,11 @@ pub(super) fn init(home: &Path, nick: Option<String>, out: &Out) -> Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) fn clone(home: &Path, out: &Out) -> Result<ExitCode, ApiError> {
+pub(super) async fn clone(home: &Path, out: &Out) -> Result<ExitCode, ApiError> {
     if !Home::exists(home) {
         return Err(Home::absence(home).into());
     }
-    let clone = open_home(home)?.become_clone()?;
+    let clone = take_home(home).await?.become_clone()?;
     show_home(&clone, out);
     out.note("it is another node now: its peers have to add it (`madake id` prints the ticket)");
     out.note("both homes sign with one author key: write in one of them only, or the logs fork");
@@ -96,7 +93,7 @@ pub(super) async fn serve(
 ) -> Result<ExitCode, ApiError> {
     let home_made = !Home::exists(path);
     let home = if !home_made {
-        open_home(path)?
+        take_home(path).await?
     } else {
         let home = Home::init(path, Config::default())?;
         out.note(&format!("there was no home in {}: a new one was made", path.display()));
@@ -182,19 +179,10 @@ fn event_text(event: &Value) -> String {
     }
 }
 
-fn open_home(path: &Path) -> Result<Home, ApiError> {
-    let began = Instant::now();
-    loop {
-        if let Some(lock) = HomeLock::take(path)? {
-            return Ok(tokio::task::block_in_place(|| Home::open(path, lock))?);
-        }
-        if began.elapsed() >= PATIENCE {
-            let process = HomeLock::holder(path);
-            return Err(HomeError::InUse { path: path.into(), process }.into());
-        }
-        // The system does not tell when a lock is given up to those who may stop waiting for it.
-        std::thread::sleep(Duration::from_millis(25));
-    }
+/// The home for this process alone.
+async fn take_home(path: &Path) -> Result<Home, ApiError> {
+    let opened = open_home(path, false).await?;
+    opened.ok_or_else(|| ApiError::new(500, "bug", "a daemon was found where none was looked for"))
 }
 
 fn resolve(address: &str) -> Result<SocketAddr, ApiError> {

@@ -11,7 +11,7 @@ use madake_node::api::{ApiError, RecordHeader};
 use madake_object::FileName;
 
 use super::files::{copy, write_file};
-use super::text;
+use super::{given, text};
 use crate::args::{CheckoutArgs, CommitArgs};
 use crate::call::{Api, Feed, cant_read, open};
 use crate::checkout::Target;
@@ -73,10 +73,9 @@ pub(super) async fn commit(
 }
 
 pub(super) async fn checkout(api: &Api, args: CheckoutArgs, out: &Out) -> Result<ExitCode, ApiError> {
-    let author = args.author.as_deref().map(|author| ("author", author));
+    let author = args.author.as_deref();
     if let Some(name) = args.name {
-        let mut query = vec![("name", name.as_str())];
-        query.extend(author);
+        let query = given(&[("name", Some(&name)), ("author", author)]);
         let head = api.one(Method::GET, "/v1/head", &query).await?;
         if head["mode"] == "symlink" {
             return Err(ApiError::new(
@@ -100,8 +99,7 @@ pub(super) async fn checkout(api: &Api, args: CheckoutArgs, out: &Out) -> Result
         return Ok(ExitCode::SUCCESS);
     }
     let Some(prefix) = args.tree else { return Ok(ExitCode::from(2)) };
-    let mut query = vec![("prefix", prefix.as_str())];
-    query.extend(author);
+    let query = given(&[("prefix", Some(&prefix)), ("author", author)]);
     let mut answer = api.ask(Method::GET, "/v1/tree", &query).await?;
     let (mut files, mut missing) = (Vec::new(), Vec::new());
     while let Some(file) = answer.next().await? {

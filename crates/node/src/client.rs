@@ -56,20 +56,9 @@ impl Client {
             }
             return Err(Home::absence(home).into());
         }
-        let began = Instant::now();
-        loop {
-            if open_socket(home).await.is_ok() {
-                return Ok(Self::Daemon { home: home.into() });
-            }
-            if let Some(lock) = HomeLock::take(home)? {
-                let opened = tokio::task::block_in_place(|| Home::open(home, lock))?;
-                return Ok(Self::Local(Arc::new(Shell::new(opened))));
-            }
-            if began.elapsed() >= PATIENCE {
-                let process = HomeLock::holder(home);
-                return Err(HomeError::InUse { path: home.into(), process }.into());
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
+        match open_home(home, true).await? {
+            Some(opened) => Ok(Self::Local(Arc::new(Shell::new(opened)))),
+            None => Ok(Self::Daemon { home: home.into() }),
         }
     }
 
@@ -125,6 +114,25 @@ impl From<HomeError> for ApiError {
             Some(hint) => error.hint(hint),
             None => error,
         }
+    }
+}
+
+/// Opens a home, when whoever has it lets go; waits a little. With `or_daemon`, `None` as soon as a daemon
+/// answers for it.
+pub async fn open_home(home: &Path, or_daemon: bool) -> Result<Option<Home>, HomeError> {
+    let began = Instant::now();
+    loop {
+        if or_daemon && open_socket(home).await.is_ok() {
+            return Ok(None);
+        }
+        if let Some(lock) = HomeLock::take(home)? {
+            return tokio::task::block_in_place(|| Home::open(home, lock)).map(Some);
+        }
+        if began.elapsed() >= PATIENCE {
+            let process = HomeLock::holder(home);
+            return Err(HomeError::InUse { path: home.into(), process });
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 

@@ -465,7 +465,7 @@ fn check_entries(
         verifier.verify(entries).into_iter().zip(payloads).map(|(checked, payload)| match checked {
             Ok(entry) => Ok(Received { entry, payload: payload.map(|bytes| Object::new(bytes.into_vec())) }),
             Err((entry, error)) => {
-                let at = Position { author: entry.author(), log: entry.log(), seq: entry.seq() };
+                let at = Position::of(&entry);
                 let reason = format!("{}: {error}", error.reason());
                 Err(RefusedEntry { log: Some((at.author, at.log)), id: at.to_string(), reason })
             }

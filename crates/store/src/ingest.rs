@@ -101,7 +101,7 @@ impl<'a> Round<'a> {
     }
 
     fn entry(&mut self, entry: AuthenticEntry, payload: Option<Object>) -> Result<Outcome, StoreError> {
-        let at = Position { author: entry.author(), log: entry.log(), seq: entry.seq() };
+        let at = Position::of(&entry);
         let refused = |fate| Ok(Outcome::Entry { fate, payload: PayloadFate::NotGiven, flaw: None });
         if at.seq.get() >= SEQ_LIMIT {
             return refused(Fate::SeqTooHigh);
@@ -180,7 +180,7 @@ impl<'a> Round<'a> {
                 return Err(StoreError::broken("content has the outcome of something else"));
             };
             let stored = matches!(fate, ContentFate::Stored);
-            let flaw = flaws.into_iter().find(|(at, _)| *at == position(entry)).map(|(_, flaw)| flaw);
+            let flaw = flaws.into_iter().find(|(at, _)| *at == Position::of(entry)).map(|(_, flaw)| flaw);
             return Ok((if stored { PayloadFate::Stored } else { PayloadFate::NotGiven }, flaw));
         }
         if real != entry.payload_size() {
@@ -235,7 +235,7 @@ impl<'a> Round<'a> {
             } else {
                 self.statement(entry, object.as_ref().map(Object::bytes))?
             };
-            flaws.extend(flaw.map(|flaw| (position(entry), flaw)));
+            flaws.extend(flaw.map(|flaw| (Position::of(entry), flaw)));
         }
         if !fits {
             self.unwant(id)?;
@@ -338,7 +338,7 @@ impl<'a> Round<'a> {
     }
 
     fn flaw(&mut self, entry: &Entry, flaw: Flaw) -> Result<Flaw, StoreError> {
-        self.batch.put(tables::FLAW, position(entry).key().to_vec(), flaw.encode()?);
+        self.batch.put(tables::FLAW, Position::of(entry).key().to_vec(), flaw.encode()?);
         Ok(flaw)
     }
 
@@ -392,10 +392,6 @@ impl<'a> Round<'a> {
 /// An entry's payload as an object.
 pub fn payload_object(entry: &Entry) -> ObjectId {
     ObjectId::new(*entry.payload_id().as_bytes())
-}
-
-fn position(entry: &Entry) -> Position {
-    Position { author: entry.author(), log: entry.log(), seq: entry.seq() }
 }
 
 /// Whether payloads of this log are statements that the store reads.

@@ -42,8 +42,6 @@ pub trait Read {
     /// Up to `limit` of the things that are named and not here, after `after`, ordered by id. What
     /// several logs name, or with several sizes, comes several times.
     fn wanted(&self, after: Option<Wanted>, limit: usize) -> Result<Vec<Wanted>, StoreError>;
-    /// Whether an author is followed or blocked.
-    fn policy(&self, author: AuthorId) -> Result<Option<Policy>, StoreError>;
     /// All followed authors, ordered.
     fn followed(&self) -> Result<Vec<AuthorId>, StoreError>;
     /// The store epoch: random, new after a copy or a restore.
@@ -185,11 +183,6 @@ impl Read for Store {
         keys.iter().map(wanted).collect()
     }
 
-    fn policy(&self, author: AuthorId) -> Result<Option<Policy>, StoreError> {
-        let value = self.engine().get(tables::POLICY, author.as_bytes())?;
-        value.map(|value| Policy::from_value(&value)).transpose()
-    }
-
     fn followed(&self) -> Result<Vec<AuthorId>, StoreError> {
         let policies = self.policies()?;
         Ok(policies.into_iter().filter(|(_, p)| *p == Policy::Follow).map(|(author, _)| author).collect())
@@ -209,6 +202,21 @@ impl Read for Store {
 
 /// What only a node's owner asks.
 impl Store {
+    /// Calls `visit` with every log that is held, ordered by author and log id, a page at a time; stops
+    /// at its first error.
+    pub fn for_each_log<E: From<StoreError>>(
+        &self,
+        mut visit: impl FnMut(HeldLog) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut after = None;
+        loop {
+            let page = self.logs(after, PAGE)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some((last.author, last.log));
+            page.into_iter().try_for_each(&mut visit)?;
+        }
+    }
+
     /// A fact about this store itself, as [`crate::Change::Meta`] wrote it.
     pub fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.engine().get(tables::META, name.as_bytes())?)
@@ -257,17 +265,6 @@ impl Store {
             Ok(())
         })?;
         Ok(found)
-    }
-
-    /// One entry.
-    pub fn entry(&self, at: &Position) -> Result<Option<AuthenticEntry>, StoreError> {
-        self.engine().get(tables::ENTRY, &at.key())?.map(|bytes| held_entry(&bytes)).transpose()
-    }
-
-    /// Where the entry with this hash stands.
-    pub fn position(&self, id: EntryId) -> Result<Option<Position>, StoreError> {
-        let key = self.engine().get(tables::ENTRY_ID, id.as_bytes())?;
-        key.map(|key| Position::from_key(&key).ok_or(StoreError::broken("an entry's place"))).transpose()
     }
 
     /// The newest commit of `name` in the author's log, and the entry by which it counts.

@@ -35,17 +35,12 @@ impl Derive for StoreRows {
 }
 
 fn entry_rows(entry: &Entry, out: &mut Vec<Row>) {
-    let at = Position { author: entry.author(), log: entry.log(), seq: entry.seq() };
+    let at = Position::of(entry);
     let inline = RowValue::Inline;
     out.push(Row {
         table: tables::ENTRY,
         key: at.key().to_vec(),
         value: RowValue::Slice(0..entry.as_bytes().len()),
-    });
-    out.push(Row {
-        table: tables::ENTRY_ID,
-        key: entry.id().as_bytes().to_vec(),
-        value: inline(at.key().to_vec()),
     });
     out.push(Row {
         table: tables::LOG_HEAD,

@@ -4,7 +4,7 @@
 //! drawn in `docs/spec.md`, "Tables". Tables 1–15 hold rows that follow from records and are never
 //! written themselves ([`crate::StoreRows`]); 16 and up are written by the store.
 
-use madake_log::{AuthorId, EntryId, LogHead, LogId, SeqNum};
+use madake_log::{AuthorId, Entry, EntryId, LogHead, LogId, SeqNum};
 use madake_object::{CommitId, FileName, ObjectId};
 
 use crate::engine::Table;
@@ -12,8 +12,6 @@ use crate::read::Wanted;
 
 /// `author ‖ log ‖ seq` → the entry's bytes.
 pub const ENTRY: Table = Table(1);
-/// `entry id` → `author ‖ log ‖ seq`.
-pub const ENTRY_ID: Table = Table(2);
 /// `author ‖ log` → `seq ‖ entry id ‖ end`.
 pub const LOG_HEAD: Table = Table(3);
 /// `object id` → its bytes (up to 1 MiB; longer ones are blobs).
@@ -60,6 +58,11 @@ pub struct Position {
 }
 
 impl Position {
+    /// Where this entry stands.
+    pub fn of(entry: &Entry) -> Self {
+        Self { author: entry.author(), log: entry.log(), seq: entry.seq() }
+    }
+
     /// The key of this position in [`ENTRY`].
     pub fn key(&self) -> [u8; 48] {
         let mut key = [0; 48];

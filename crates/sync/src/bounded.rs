@@ -34,15 +34,6 @@ impl<T, const MAX: usize> Bounded<T, MAX> {
         items.truncate(MAX);
         Self(items)
     }
-
-    /// Adds an item if there is room; gives it back otherwise.
-    pub fn push(&mut self, item: T) -> Result<(), T> {
-        if self.0.len() >= MAX {
-            return Err(item);
-        }
-        self.0.push(item);
-        Ok(())
-    }
 }
 
 impl<T, const MAX: usize> Default for Bounded<T, MAX> {

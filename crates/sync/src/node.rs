@@ -105,7 +105,9 @@ impl Node {
             Input::Activity { session, received } => {
                 if let Some(session) = self.sessions.get_mut(&session) {
                     session.last_activity = now.monotonic;
-                    session.note_bytes(received, now);
+                    if received {
+                        session.last_bytes = now.monotonic;
+                    }
                 }
             }
             Input::Message { session, message, bytes } => {
@@ -113,13 +115,13 @@ impl Node {
             }
             Input::Entries { session, want, items, bytes } => {
                 self.with(session, now, read, |s, context| {
-                    s.note_bytes(true, now);
+                    s.last_bytes = now.monotonic;
                     Ok(s.on_entries(context, want, items, bytes)?)
                 });
             }
             Input::Objects { session, want, objects, bytes } => {
                 self.with(session, now, read, |s, context| {
-                    s.note_bytes(true, now);
+                    s.last_bytes = now.monotonic;
                     Ok(s.on_objects(context, want, objects, bytes)?)
                 });
             }
@@ -157,11 +159,6 @@ impl Node {
     pub fn poll_timeout(&self) -> Option<Duration> {
         let working = self.sessions.values().filter_map(Session::working_at);
         self.sessions.values().filter_map(Session::deadline).chain(working).min()
-    }
-
-    /// How many sessions are open.
-    pub fn sessions(&self) -> usize {
-        self.sessions.len()
     }
 
     fn open(

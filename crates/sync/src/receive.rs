@@ -146,7 +146,7 @@ impl Session {
         for item in items {
             match item {
                 Ok(Received { entry, payload }) => {
-                    let at = Position { author: entry.author(), log: entry.log(), seq: entry.seq() };
+                    let at = Position::of(&entry);
                     if !self.was_asked(&at) {
                         self.receiving.unasked += 1;
                         if self.receiving.unasked > MAX_UNASKED {

@@ -7,7 +7,7 @@ use madake_log::{AuthorId, LogId};
 use madake_store::NodeId;
 
 use crate::interest::Interest;
-use crate::io::{Now, Plan};
+use crate::io::Plan;
 use crate::node::Context;
 use crate::receive::Receiving;
 use crate::report::Report;
@@ -121,13 +121,6 @@ impl Session {
         let arriving = expecting && self.last_bytes > self.last_sent;
         let news = self.theirs.is_some() && (self.receiving.is_at_work() || arriving);
         news.then(|| self.last_sent + SIGN_OF_LIFE)
-    }
-
-    /// Bytes moved, from the peer or to it.
-    pub(crate) fn note_bytes(&mut self, received: bool, now: Now) {
-        if received {
-            self.last_bytes = now.monotonic;
-        }
     }
 
     /// Tells the peer that we are at work, if it is time to.

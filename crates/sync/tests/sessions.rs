@@ -10,9 +10,7 @@ use common::{NOW, Peer, arrived, key, pull, push, run, run_tampered, schema, syn
 use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, PayloadId, Schema, SeqNum};
 use madake_object::{Commit, CommitAuthor, Mode, Object, ObjectId};
 use madake_store::engine::EngineError;
-use madake_store::{
-    Author, Change, HeldLog, NamedBy, NewContent, Policy, Position, Read, Store, StoreError, Wanted,
-};
+use madake_store::{Author, Change, HeldLog, NamedBy, NewContent, Position, Read, Store, StoreError, Wanted};
 use madake_sync::wire::{Message, What};
 use madake_sync::{EndReason, Input, Now, Output, Plan, SessionId};
 
@@ -354,9 +352,6 @@ impl Read for Rotten<'_> {
     }
     fn wanted(&self, after: Option<Wanted>, limit: usize) -> Result<Vec<Wanted>, StoreError> {
         self.store.wanted(after, limit)
-    }
-    fn policy(&self, author: AuthorId) -> Result<Option<Policy>, StoreError> {
-        self.store.policy(author)
     }
     fn followed(&self) -> Result<Vec<AuthorId>, StoreError> {
         self.store.followed()

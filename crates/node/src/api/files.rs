@@ -17,8 +17,6 @@ use crate::shell::Shell;
 
 /// Bytes of an object that are handed on at a time.
 const PIECE: usize = 256 * 1024;
-/// Logs looked through at a time for authors with commits.
-const PAGE: usize = 1_000;
 
 /// `POST /v1/objects`, records as the body → per record `{object, size}`; kept until `unput`.
 pub(super) fn put(shell: Arc<Shell>, body: Body) -> Response<Body> {
@@ -226,13 +224,12 @@ fn commit_json(id: CommitId, commit: &Commit) -> Value {
 
 /// Authors with a commit log, ordered.
 fn committers(store: &Store) -> Result<Vec<AuthorId>, ApiError> {
-    let (mut authors, mut after) = (Vec::new(), None);
-    loop {
-        let page = store.logs(after, PAGE)?;
-        let Some(last) = page.last() else { return Ok(authors) };
-        after = Some((last.author, last.log));
-        authors.extend(page.into_iter().filter(|held| held.log == LogId::COMMIT).map(|held| held.author));
-    }
+    let mut authors = Vec::new();
+    store.for_each_log(|held| -> Result<(), ApiError> {
+        authors.extend((held.log == LogId::COMMIT).then_some(held.author));
+        Ok(())
+    })?;
+    Ok(authors)
 }
 
 /// Why an object can't be given.

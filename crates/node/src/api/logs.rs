@@ -80,7 +80,7 @@ pub(super) fn list(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, A
     let author = query.get("author").map(|author| shell.resolve_author(author)).transpose()?;
     let schema = query.get("schema").map(str::to_owned);
     let body = lines(move |lines| {
-        let mut show = |held: HeldLog| -> Result<(), ApiError> {
+        let show = |held: HeldLog| -> Result<(), ApiError> {
             let name = schema_name(&shell, held)?;
             if schema.is_some() && schema != name {
                 return Ok(());
@@ -97,13 +97,7 @@ pub(super) fn list(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, A
         if let Some(author) = author {
             return shell.store().logs_of(author)?.into_iter().try_for_each(show);
         }
-        let mut after = None;
-        loop {
-            let page = shell.store().logs(after, PAGE)?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = Some((last.author, last.log));
-            page.into_iter().try_for_each(&mut show)?;
-        }
+        shell.store().for_each_log(show)
     });
     Ok(respond(StatusCode::OK, body))
 }
@@ -159,13 +153,7 @@ pub(super) fn verify(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>,
         if let Some(held) = only {
             return check(held);
         }
-        let mut after = None;
-        loop {
-            let page = shell.store().logs(after, PAGE)?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = Some((last.author, last.log));
-            page.into_iter().try_for_each(&mut check)?;
-        }
+        shell.store().for_each_log(check)
     });
     Ok(respond(StatusCode::OK, body))
 }
@@ -174,7 +162,7 @@ pub(super) fn verify(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>,
 /// batch became durable makes the next one. With `mark_last` the last record is marked as such.
 pub(super) fn batched(
     mut records: Records,
-    mark_last: bool,
+    mut mark_last: bool,
     mut store: impl FnMut(Vec<Record>, &mut Lines) -> Result<(), ApiError> + Send + 'static,
 ) -> Response<Body> {
     let (sender, mut receiver) = mpsc::channel::<Result<(Record, OwnedSemaphorePermit), ApiError>>(BATCH);
@@ -188,13 +176,9 @@ pub(super) fn batched(
                     None => continue,
                 },
                 Ok(Some(record)) => Ok(record),
-                Ok(None) if mark_last => {
+                Ok(None) if std::mem::take(&mut mark_last) => {
                     let empty = || Record::of(RecordHeader::default(), Object::new(Vec::new()));
-                    let record = held_back.take().unwrap_or_else(empty);
-                    if let Ok(room) = room.acquire_many_owned(record.weight()).await {
-                        let _ = sender.send(Ok((Record { last: true, ..record }, room))).await;
-                    }
-                    return;
+                    Ok(Record { last: true, ..held_back.take().unwrap_or_else(empty) })
                 }
                 Ok(None) => return,
                 Err(error) => Err(error),
@@ -257,7 +241,7 @@ fn entry_json(shell: &Shell, entry: &AuthenticEntry, with_payload: bool) -> Resu
         "end": entry.is_end(),
         "held": shell.store().content_size(payload)?.is_some(),
     });
-    let at = Position { author: entry.author(), log: entry.log(), seq: entry.seq() };
+    let at = Position::of(entry);
     if let Some(flaw) = shell.store().flaw(&at)? {
         value["flaw"] = json!({"code": flaw.code(), "message": flaw.to_string()});
     }

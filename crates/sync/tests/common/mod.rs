@@ -1,7 +1,7 @@
 //! Nodes in one process: real state machines over model stores, messages passed by hand.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -182,10 +182,6 @@ pub fn arrived(session: SessionId, message: Message) -> Input {
         }
         message => Input::Message { session, bytes: message.encode().unwrap().len(), message },
     }
-}
-
-pub fn keys_of(authors: &[AuthorId]) -> BTreeSet<AuthorId> {
-    authors.iter().copied().collect()
 }
 
 fn class_fits(class: Class, message: &Message) -> bool {
