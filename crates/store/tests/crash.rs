@@ -10,8 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use madake_store::engine::{Batch, Engine, EngineError, JournalEngine, JournalOptions};
-use support::fake_disk::{FakeDisk, Loss};
-use support::{Demo, Dump, EPOCH, Random, SALT, dump, model, number};
+use madake_store::engine::{FakeDisk, Loss, Random};
+use support::{Demo, Dump, EPOCH, SALT, dump, model, number};
 
 const LOSSES: [Loss; 8] =
     [Loss::Kill, Loss::All, Loss::Nothing, Loss::Bytes, Loss::Some, Loss::Some, Loss::Some, Loss::Some];
@@ -46,7 +46,7 @@ impl Workload {
                 0 => Task::Blob(random.bytes(40)),
                 1 => Task::Part(random.bytes(40)),
                 2 => Task::Reopen,
-                _ => Task::Apply((0..1 + random.below(4)).map(|_| random.batch()).collect()),
+                _ => Task::Apply((0..1 + random.below(4)).map(|_| support::batch(&mut random)).collect()),
             });
         }
         let applied = tasks.iter().filter_map(|task| match task {
@@ -175,7 +175,7 @@ fn survive(disk: &FakeDisk, workload: &Workload, known: &Known, random: &mut Ran
     // A power cut, at once or after some more: what was visible must have been durable.
     let model = model(&workload.batches[..generation]);
     let go_on = |engine: &JournalEngine, random: &mut Random| {
-        let more: Vec<Batch> = (0..3).map(|_| random.batch()).collect();
+        let more: Vec<Batch> = (0..3).map(|_| support::batch(random)).collect();
         assert_eq!(engine.apply(&more).expect("goes on"), model.apply(&more).expect("memory"));
     };
     if random.below(2) == 0 {

@@ -9,9 +9,9 @@ use std::sync::Arc;
 use madake_store::engine::{
     Batch, Damage, Engine, EngineError, JournalEngine, JournalOptions, MAX_APPLY_BYTES, MAX_KEY_BYTES, Table,
 };
+use madake_store::engine::{FakeDisk, Loss, Random};
 use proptest::prelude::*;
-use support::fake_disk::{FakeDisk, Loss};
-use support::{Demo, EPOCH, Random, SALT, dump, model};
+use support::{Demo, EPOCH, SALT, dump, model};
 
 fn open_with(disk: &FakeDisk, salt: [u8; 16]) -> Result<JournalEngine, EngineError> {
     let options = JournalOptions { segment_bytes: 900, ..JournalOptions::create(EPOCH, salt) };
@@ -29,7 +29,7 @@ fn segment(number: u32) -> PathBuf {
 /// A journal of a few segments, ended in order or by a kill; and its batches.
 fn journal(seed: u64, clean: bool) -> (FakeDisk, Vec<Batch>) {
     let (disk, mut random) = (FakeDisk::new(seed), Random(seed));
-    let batches: Vec<Batch> = (0..9).map(|_| random.batch()).collect();
+    let batches: Vec<Batch> = (0..9).map(|_| support::batch(&mut random)).collect();
     let engine = open(&disk).expect("opens");
     for group in batches.chunks(2) {
         engine.apply(group).expect("applies");

@@ -10,8 +10,8 @@ use std::thread;
 use std::time::Duration;
 
 use madake_store::engine::{Batch, Engine, EngineError, JournalEngine, JournalOptions, Table};
-use support::fake_disk::{FakeDisk, Loss};
-use support::{Demo, EPOCH, Random, SALT};
+use madake_store::engine::{FakeDisk, Loss, Random};
+use support::{Demo, EPOCH, SALT};
 
 fn open(disk: &FakeDisk) -> JournalEngine {
     let options = JournalOptions::create(EPOCH, SALT);

@@ -11,9 +11,9 @@ use std::sync::Arc;
 use madake_store::engine::{
     Batch, Direction, Engine, EngineError, JournalEngine, JournalOptions, MemoryEngine, Op, Table,
 };
+use madake_store::engine::{FakeDisk, Loss, Random};
 use proptest::prelude::*;
-use support::fake_disk::{FakeDisk, Loss};
-use support::{Demo, EPOCH, Random, SALT, dump};
+use support::{Demo, EPOCH, SALT, dump};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -156,7 +156,7 @@ fn a_real_folder_too() {
         let engine = JournalEngine::open(&root, &options, Arc::new(Demo)).unwrap();
         assert!(engine.recovery().clean);
         for _ in 0..10 {
-            let batches: Vec<Batch> = (0..3).map(|_| random.batch()).collect();
+            let batches: Vec<Batch> = (0..3).map(|_| support::batch(&mut random)).collect();
             assert_eq!(engine.apply(&batches).unwrap(), model.apply(&batches).unwrap());
         }
         assert!(dump(&engine).unwrap() == dump(&model).unwrap());

@@ -10,6 +10,8 @@
 mod batch;
 mod blobs;
 mod error;
+#[cfg(feature = "fake-disk")]
+mod fake_disk;
 #[cfg(feature = "journal")]
 mod files;
 #[cfg(feature = "journal")]
@@ -23,6 +25,8 @@ pub use batch::{
 };
 pub use blobs::{BlobId, BlobInfo, BlobReader, BlobWriter, Blobs};
 pub use error::{Blame, Damage, Doing, EngineError, Limit};
+#[cfg(feature = "fake-disk")]
+pub use fake_disk::{FakeDisk, Loss, Random};
 #[cfg(feature = "journal")]
 pub use files::{DirItem, DiskFiles, FileHandle, Files};
 #[cfg(feature = "journal")]

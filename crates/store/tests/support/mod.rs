@@ -1,13 +1,11 @@
 //! What several tests share: a disk that fails, a small random source, records with rows, whole dumps.
 #![allow(dead_code, clippy::expect_used)] // not every test uses all of it
 
-pub(crate) mod fake_disk;
-
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use madake_store::engine::{
-    Batch, Derive, DeriveError, Direction, Engine, EngineError, MemoryEngine, Row, RowValue, Table,
+    Batch, Derive, DeriveError, Direction, Engine, EngineError, MemoryEngine, Random, Row, RowValue, Table,
 };
 
 pub(crate) const EPOCH: [u8; 16] = *b"epoch of a test.";
@@ -40,42 +38,19 @@ impl Derive for Demo {
     }
 }
 
-/// A small seeded source (splitmix64).
-#[derive(Clone)]
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+/// A batch of a few operations on few keys, so that they meet.
+pub(crate) fn batch(random: &mut Random) -> Batch {
+    let mut batch = Batch::new();
+    for _ in 0..random.below(5) {
+        let (table, key) = (Table(random.below(3) as u8), vec![random.below(12) as u8; 1 + random.below(2)]);
+        let len = [3, 64, 65, 150][random.below(4)];
+        match random.below(5) {
+            0 => batch.delete(table, key),
+            1 | 2 => batch.record(1 + (random.below(8) == 0) as u8, random.bytes(len)),
+            _ => batch.put(table, key, random.bytes(len)),
+        };
     }
-
-    /// A number below `n`.
-    pub(crate) fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
-    }
-
-    pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.next() as u8).collect()
-    }
-
-    /// A batch of a few operations on few keys, so that they meet.
-    pub(crate) fn batch(&mut self) -> Batch {
-        let mut batch = Batch::new();
-        for _ in 0..self.below(5) {
-            let (table, key) = (Table(self.below(3) as u8), vec![self.below(12) as u8; 1 + self.below(2)]);
-            let len = [3, 64, 65, 150][self.below(4)];
-            match self.below(5) {
-                0 => batch.delete(table, key),
-                1 | 2 => batch.record(1 + (self.below(8) == 0) as u8, self.bytes(len)),
-                _ => batch.put(table, key, self.bytes(len)),
-            };
-        }
-        batch
-    }
+    batch
 }
 
 pub(crate) type Dump = BTreeMap<(Table, Vec<u8>), Vec<u8>>;

@@ -7,15 +7,13 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use madake_store::engine::{DirItem, FileHandle, Files};
-
-use super::Random;
+use super::{DirItem, FileHandle, Files};
 
 /// What happens to changes that wait when the power is cut.
 #[derive(Copy, Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Loss {
+pub enum Loss {
     /// The process is killed, the machine goes on: nothing is lost.
     Kill,
     /// All that was not synced.
@@ -28,8 +26,9 @@ pub(crate) enum Loss {
     Some,
 }
 
+/// The disk. Cheap to clone: the clones are one disk.
 #[derive(Clone, Default)]
-pub(crate) struct FakeDisk {
+pub struct FakeDisk {
     state: Arc<Mutex<State>>,
     on_sync: Arc<Mutex<Option<Hook>>>,
 }
@@ -92,7 +91,7 @@ enum Fate {
 
 impl FakeDisk {
     /// An empty disk with a folder `/`.
-    pub(crate) fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         let disk = Self::default();
         disk.lock().seed = seed;
         disk.lock().live.insert("/".into(), Entry::Dir);
@@ -101,56 +100,58 @@ impl FakeDisk {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("no panics under the lock")
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Operations so far that change something or sync.
-    pub(crate) fn steps(&self) -> u64 {
+    pub fn steps(&self) -> u64 {
         self.lock().steps
     }
 
-    pub(crate) fn syncs(&self) -> u64 {
+    /// Syncs of files so far.
+    pub fn syncs(&self) -> u64 {
         self.lock().syncs
     }
 
     /// The machine or process ends at this step, counted from now.
-    pub(crate) fn end_at(&self, step: u64) {
+    pub fn end_at(&self, step: u64) {
         let mut state = self.lock();
         state.end_at = Some(state.steps + step);
     }
 
     /// The operation at this step fails; for ever: so do all after it.
-    pub(crate) fn fail_at(&self, step: u64, kind: io::ErrorKind, for_ever: bool) {
+    pub fn fail_at(&self, step: u64, kind: io::ErrorKind, for_ever: bool) {
         let mut state = self.lock();
         (state.fail_at, state.kind, state.fail_for_ever) = (Some(state.steps + step), Some(kind), for_ever);
     }
 
     /// How many operations failed.
-    pub(crate) fn failures(&self) -> u64 {
+    pub fn failures(&self) -> u64 {
         self.lock().failures
     }
 
     /// Works again.
-    pub(crate) fn mend(&self) {
+    pub fn mend(&self) {
         (self.lock().fail_at, self.lock().fail_for_ever) = (None, false);
     }
 
-    pub(crate) fn is_dead(&self) -> bool {
+    /// Whether the machine or process has ended.
+    pub fn is_dead(&self) -> bool {
         self.lock().dead
     }
 
     /// From now on nothing that the process does reaches the disk.
-    pub(crate) fn end(&self) {
+    pub fn end(&self) {
         self.lock().dead = true;
     }
 
     /// Something to do before each sync of a file.
-    pub(crate) fn on_sync(&self, hook: impl Fn() + Send + Sync + 'static) {
-        *self.on_sync.lock().expect("no panics under the lock") = Some(Arc::new(hook));
+    pub fn on_sync(&self, hook: impl Fn() + Send + Sync + 'static) {
+        *self.on_sync.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(hook));
     }
 
     /// Starts again after an end. Handles from before are dead.
-    pub(crate) fn restart(&self, loss: Loss, random: &mut Random) {
+    pub fn restart(&self, loss: Loss, random: &mut Random) {
         let state = &mut *self.lock();
         (state.dead, state.end_at, state.fail_at) = (false, None, None);
         state.life += 1;
@@ -181,14 +182,14 @@ impl FakeDisk {
     }
 
     /// A copy of the disk, with nothing in common.
-    pub(crate) fn copy(&self) -> Self {
+    pub fn copy(&self) -> Self {
         let disk = Self::default();
         *disk.lock() = self.lock().clone();
         disk
     }
 
     /// All files with their bytes, as a process sees them.
-    pub(crate) fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+    pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let state = self.lock();
         let file = |(path, entry): (&PathBuf, &Entry)| match entry {
             Entry::File(node) => Some((path.clone(), state.nodes[*node].live.clone())),
@@ -198,14 +199,14 @@ impl FakeDisk {
     }
 
     /// Gives an existing file other bytes, durably and behind everybody's back.
-    pub(crate) fn tamper(&self, path: &Path, bytes: Vec<u8>) {
+    pub fn tamper(&self, path: &Path, bytes: Vec<u8>) {
         let state = &mut *self.lock();
         let Some(Entry::File(node)) = state.live.get(path) else { panic!("no file {path:?}") };
         state.nodes[*node] = Node { live: bytes.clone(), durable: bytes, waiting: Vec::new() };
     }
 
     /// Removes a file likewise.
-    pub(crate) fn lose(&self, path: &Path) {
+    pub fn lose(&self, path: &Path) {
         self.lock().live.remove(path);
         self.lock().durable.remove(path);
     }
@@ -385,7 +386,7 @@ impl FileHandle for FakeFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let hook = self.disk.on_sync.lock().expect("no panics under the lock").clone();
+        let hook = self.disk.on_sync.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(hook) = hook {
             hook();
         }
@@ -499,5 +500,30 @@ impl Files for FakeDisk {
             Fate::Fails(error) => Err(error),
             Fate::Ends => Err(io::Error::other("the process has ended")),
         }
+    }
+}
+
+/// A small seeded source (splitmix64): the same seed, the same faults.
+#[derive(Clone, Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// The next 64 bits.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `n`; 0 if `n` is 0.
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() % n.max(1) as u64) as usize
+    }
+
+    /// So many bytes.
+    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.next() as u8).collect()
     }
 }
