@@ -200,6 +200,7 @@ impl Author {
                 };
                 let object = Object::new(commit.encode()?);
                 let id = Commit::id_of(object.bytes());
+                chains.undrop(version.content.id())?;
                 let entry = chains.push(LogId::COMMIT, NewContent::Bytes(object), false)?;
                 chains.content(version.content.clone());
                 let (name, object) = (version.name.clone(), version.content.id());
@@ -294,6 +295,7 @@ impl<'a> Chains<'a> {
         };
         let entry = self.sign(log, head.as_ref(), seq, &payload, end)?;
         let (id, payload_id) = (entry.id(), payload.id());
+        self.undrop(payload_id)?;
         self.heads.insert(log, Some(LogHead::of(&entry)));
         self.signed.insert((log, seq), id);
         match payload {
@@ -312,6 +314,14 @@ impl<'a> Chains<'a> {
             NewContent::Bytes(object) => Change::Content(object),
             NewContent::Blob { id, size } => Change::Blob { id, size },
         });
+    }
+
+    /// What its owner writes again is kept again.
+    fn undrop(&mut self, id: ObjectId) -> Result<(), StoreError> {
+        if self.store.dropped(id)?.is_some() {
+            self.changes.push(Change::Undrop(id));
+        }
+        Ok(())
     }
 
     fn sign(

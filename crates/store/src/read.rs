@@ -6,7 +6,7 @@ use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Schem
 use madake_object::{Commit, CommitId, FileName, ObjectId};
 
 use crate::engine::{Direction, Engine, KeyValue, Table};
-use crate::outcome::{Flaw, LastSession, META_EPOCH, NodeId, Peer, Policy};
+use crate::outcome::{Dropped, Flaw, LastSession, META_EPOCH, NodeId, Peer, Policy};
 use crate::store::{Store, StoreError};
 use crate::tables::{self, Position};
 
@@ -35,7 +35,7 @@ pub trait Read {
     fn content(&self, id: ObjectId) -> Result<Option<Vec<u8>>, StoreError>;
     /// The size of an object that is held, blob or not.
     fn content_size(&self, id: ObjectId) -> Result<Option<u64>, StoreError>;
-    /// What of the things held names this object; an entry rather than a commit, if both do.
+    /// What of the things held names this object; a commit rather than an entry, if both do.
     fn named_by(&self, id: ObjectId) -> Result<Option<NamedBy>, StoreError>;
     /// The schema that an author registered on a log.
     fn schema(&self, author: AuthorId, log: LogId) -> Result<Option<Schema>, StoreError>;
@@ -68,10 +68,8 @@ pub struct Wanted {
     pub id: ObjectId,
     /// How many bytes it has, as stated by what names it.
     pub size: u64,
-    /// Whose log names it.
-    pub author: AuthorId,
-    /// Which of the author's logs.
-    pub log: LogId,
+    /// The entry that names it, or that carries the commit which does.
+    pub by: Position,
 }
 
 /// What makes an object part of the logs.
@@ -160,12 +158,7 @@ impl Read for Store {
     }
 
     fn named_by(&self, id: ObjectId) -> Result<Option<NamedBy>, StoreError> {
-        for (table, by) in [(tables::PAYLOAD_REF, NamedBy::Entry), (tables::LINKED, NamedBy::Commit)] {
-            if has_prefix(self.engine(), table, id.as_bytes())? {
-                return Ok(Some(by));
-            }
-        }
-        Ok(None)
+        named_by(self.engine(), id)
     }
 
     fn schema(&self, author: AuthorId, log: LogId) -> Result<Option<Schema>, StoreError> {
@@ -323,6 +316,12 @@ impl Store {
         decoded.transpose()
     }
 
+    /// By whom and when an object was given up, if it was.
+    pub fn dropped(&self, id: ObjectId) -> Result<Option<Dropped>, StoreError> {
+        let value = self.engine().get(tables::DROPPED, id.as_bytes())?;
+        value.map(|value| Dropped::decode(&value)).transpose()
+    }
+
     /// Why the payload of an entry does not count, if it does not.
     pub fn flaw(&self, at: &Position) -> Result<Option<Flaw>, StoreError> {
         self.engine().get(tables::FLAW, &at.key())?.map(|value| Flaw::decode(&value)).transpose()
@@ -452,6 +451,22 @@ pub(crate) fn content_size(engine: &dyn Engine, id: ObjectId) -> Result<Option<u
         return tables::parse_u64(&size).map(Some).ok_or(StoreError::broken("the size of a blob"));
     }
     Ok(engine.size(tables::CONTENT, id.as_bytes())?)
+}
+
+/// What names an object. Content is only ever kept because something names it or a pin holds it, so that no
+/// row is needed for each payload: what is here without a pin is named.
+pub(crate) fn named_by(engine: &dyn Engine, id: ObjectId) -> Result<Option<NamedBy>, StoreError> {
+    if has_prefix(engine, tables::LINKED, id.as_bytes())? {
+        return Ok(Some(NamedBy::Commit));
+    }
+    let by_entry = match content_size(engine, id)? {
+        None => has_prefix(engine, tables::WANTED, id.as_bytes())?,
+        Some(_) => {
+            !engine.contains(tables::PINNED, id.as_bytes())?
+                || engine.contains(tables::NAMED, id.as_bytes())?
+        }
+    };
+    Ok(by_entry.then_some(NamedBy::Entry))
 }
 
 /// An entry's hash covers all of its bytes.

@@ -488,7 +488,7 @@ impl Session {
                 let reason = format!("payload-hash: what came hashes to {got}");
                 self.report.refuse(What::Payload, at.to_string(), reason);
             }
-            PayloadFate::AlreadyHave | PayloadFate::NotGiven => {}
+            PayloadFate::AlreadyHave | PayloadFate::NotGiven | PayloadFate::Dropped => {}
         }
         if let Some(flaw) = flaw {
             self.refuse_flaw(at, &flaw);
@@ -506,7 +506,7 @@ impl Session {
                 }
                 self.report.received.bytes += size;
             }
-            ContentFate::AlreadyHave => {}
+            ContentFate::AlreadyHave | ContentFate::Missing => {}
             ContentFate::Unwanted => {
                 let reason = "unwanted: nothing here names it any more".into();
                 self.report.refuse(What::Object, id.to_string(), reason);
@@ -562,7 +562,7 @@ impl Session {
 
 /// Whether something missing is of a log that this session is about.
 fn wants(interest: &Interest, read: &dyn Read, wanted: &Wanted) -> Result<bool, StoreError> {
-    let Wanted { author, log, .. } = *wanted;
+    let Position { author, log, .. } = wanted.by;
     Ok(interest.wants_author(&author) && interest.wants_log(log, read.schema(author, log)?.as_ref()))
 }
 

@@ -4,16 +4,20 @@
 //! an earlier change of the round did is seen by the later ones through [`Pending`], since nothing of
 //! the round is in the engine before all of it is durable.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+mod content;
+mod release;
+
+use std::collections::{BTreeSet, HashMap};
 
 use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Placement, SeqNum};
-use madake_object::{Commit, MAX_COMMIT, Object, ObjectId};
+use madake_object::{Commit, ObjectId};
 
+use crate::collect::Collecting;
 use crate::control::{Control, ControlPayload};
 use crate::engine::{Batch, Engine};
-use crate::outcome::{Change, ContentFate, Fate, Flaw, Outcome, PayloadFate};
-use crate::read::{self, NamedBy, Wanted, for_each_prefix};
-use crate::rows::{RECORD_CONTENT, RECORD_ENTRY};
+use crate::outcome::{Change, Fate, Flaw, Outcome, PayloadFate};
+use crate::read::{self, Wanted};
+use crate::rows::RECORD_ENTRY;
 use crate::store::StoreError;
 use crate::tables::{self, Position};
 
@@ -31,6 +35,9 @@ pub(crate) struct Round<'a> {
     engine: &'a dyn Engine,
     pending: Pending,
     batch: Batch,
+    /// What entries came to name while a collection is under way.
+    collecting: &'a Collecting,
+    gone_blobs: Vec<ObjectId>,
 }
 
 /// What the changes before this one in the same round will have done.
@@ -39,9 +46,13 @@ struct Pending {
     heads: HashMap<(AuthorId, LogId), LogHead>,
     new_logs: HashMap<AuthorId, usize>,
     entries: HashMap<Position, EntryId>,
-    content: HashMap<ObjectId, PendingContent>,
-    pinned: HashSet<ObjectId>,
-    payload_refs: HashMap<ObjectId, Vec<AuthenticEntry>>,
+    /// `None`: it will be gone.
+    content: HashMap<ObjectId, Option<PendingContent>>,
+    pinned: HashMap<ObjectId, bool>,
+    named: HashMap<ObjectId, bool>,
+    dropped: HashMap<ObjectId, bool>,
+    /// Entries that say something and whose payload is not here.
+    speaking: HashMap<Position, AuthenticEntry>,
     linked: HashMap<ObjectId, Vec<u64>>,
     wanted: HashMap<ObjectId, BTreeSet<Wanted>>,
 }
@@ -53,8 +64,14 @@ struct PendingContent {
 }
 
 impl<'a> Round<'a> {
-    pub(crate) fn new(engine: &'a dyn Engine) -> Self {
-        Self { engine, pending: Pending::default(), batch: Batch::new() }
+    pub(crate) fn new(engine: &'a dyn Engine, collecting: &'a Collecting) -> Self {
+        let (pending, batch) = (Pending::default(), Batch::new());
+        Self { engine, pending, batch, collecting, gone_blobs: Vec::new() }
+    }
+
+    /// Files of big objects that no row leads to once the round is durable.
+    pub(crate) fn gone_blobs(&self) -> &[ObjectId] {
+        &self.gone_blobs
     }
 
     /// The batch of one caller's changes, and what became of each of them.
@@ -71,11 +88,14 @@ impl<'a> Round<'a> {
                 self.content(object.id(), size, Some(object))
             }
             Change::Blob { id, size } => self.content(id, size, None),
-            Change::Pin(id) => {
-                self.pending.pinned.insert(id);
-                self.batch.put(tables::PINNED, id.as_bytes().to_vec(), Vec::new());
+            Change::Pin(id) => self.pin(id),
+            Change::Unpin(id) => Ok(Outcome::Release(self.unpin(id)?)),
+            Change::Drop(at, dropped) => Ok(Outcome::Release(self.drop_payload(&at, &dropped)?)),
+            Change::Undrop(id) => {
+                self.undrop(id)?;
                 Ok(Outcome::Done)
             }
+            Change::Sweep(id) => Ok(Outcome::Release(self.sweep(id)?)),
             Change::Peer(peer) => {
                 self.batch.put(tables::PEER, peer.node.as_bytes().to_vec(), peer.encode()?);
                 Ok(Outcome::Done)
@@ -100,7 +120,11 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn entry(&mut self, entry: AuthenticEntry, payload: Option<Object>) -> Result<Outcome, StoreError> {
+    fn entry(
+        &mut self,
+        entry: AuthenticEntry,
+        payload: Option<madake_object::Object>,
+    ) -> Result<Outcome, StoreError> {
         let at = Position::of(&entry);
         let refused = |fate| Ok(Outcome::Entry { fate, payload: PayloadFate::NotGiven, flaw: None });
         if at.seq.get() >= SEQ_LIMIT {
@@ -141,110 +165,6 @@ impl<'a> Round<'a> {
         Ok(Outcome::Entry { fate: Fate::Appended, payload, flaw })
     }
 
-    /// Takes in what came with an entry that is held, or notes that its payload is wanted.
-    fn payload(
-        &mut self,
-        entry: &AuthenticEntry,
-        payload: Option<Object>,
-    ) -> Result<(PayloadFate, Option<Flaw>), StoreError> {
-        let id = payload_object(entry);
-        if let Some(held) = self.content_size(id)? {
-            if held != entry.payload_size() {
-                let flaw =
-                    self.flaw(entry, Flaw::PayloadSize { stated: entry.payload_size(), real: held })?;
-                return Ok((PayloadFate::AlreadyHave, Some(flaw)));
-            }
-            let flaw = if says_something(entry) {
-                let bytes = self.held_bytes(id)?;
-                self.statement(entry, bytes.as_deref())?
-            } else {
-                None
-            };
-            return Ok((PayloadFate::AlreadyHave, flaw));
-        }
-        let Some(object) = payload else {
-            self.want(id, entry.payload_size(), entry);
-            self.pending.payload_refs.entry(id).or_default().push(entry.clone());
-            return Ok((PayloadFate::NotGiven, None));
-        };
-        if object.id() != id {
-            self.want(id, entry.payload_size(), entry);
-            self.pending.payload_refs.entry(id).or_default().push(entry.clone());
-            return Ok((PayloadFate::WrongHash { got: object.id() }, None));
-        }
-        let real = object.bytes().len() as u64;
-        if self.is_wanted(id)? {
-            // Other entries wait for the same bytes: this is content that comes for all of them.
-            self.pending.payload_refs.entry(id).or_default().push(entry.clone());
-            let Outcome::Content { fate, flaws, .. } = self.content(id, real, Some(object))? else {
-                return Err(StoreError::broken("content has the outcome of something else"));
-            };
-            let stored = matches!(fate, ContentFate::Stored);
-            let flaw = flaws.into_iter().find(|(at, _)| *at == Position::of(entry)).map(|(_, flaw)| flaw);
-            return Ok((if stored { PayloadFate::Stored } else { PayloadFate::NotGiven }, flaw));
-        }
-        if real != entry.payload_size() {
-            let flaw = self.flaw(entry, Flaw::PayloadSize { stated: entry.payload_size(), real })?;
-            return Ok((PayloadFate::NotGiven, Some(flaw)));
-        }
-        let flaw = self.statement(entry, Some(object.bytes()))?;
-        self.keep(id, real, Some(object))?;
-        Ok((PayloadFate::Stored, flaw))
-    }
-
-    /// Content that arrives by itself: kept if something here names it with this size, or pins it.
-    fn content(&mut self, id: ObjectId, size: u64, object: Option<Object>) -> Result<Outcome, StoreError> {
-        if self.content_size(id)?.is_some() {
-            return Ok(Outcome::Content {
-                fate: ContentFate::AlreadyHave,
-                named_by: None,
-                flaws: Vec::new(),
-            });
-        }
-        let mut named_by = None;
-        let mut fits =
-            self.pending.pinned.contains(&id) || self.engine.contains(tables::PINNED, id.as_bytes())?;
-        let pinned = fits;
-        for stated in self.sizes_linked(id)? {
-            named_by = Some(NamedBy::Commit);
-            fits |= stated == size;
-        }
-        // Only entries that state another size, or that say something to us, need a second look.
-        let mut notable = Vec::new();
-        let mut look = |entry: AuthenticEntry| {
-            named_by = Some(NamedBy::Entry);
-            fits |= entry.payload_size() == size;
-            if entry.payload_size() != size || says_something(&entry) {
-                notable.push(entry);
-            }
-        };
-        self.pending.payload_refs.get(&id).into_iter().flatten().cloned().for_each(&mut look);
-        for_each_prefix(self.engine, tables::PAYLOAD_REF, id.as_bytes(), |key, _| {
-            let bytes = self.engine.get(tables::ENTRY, &key[32..])?;
-            look(read::held_entry(&bytes.ok_or(StoreError::broken("a payload of no entry"))?)?);
-            Ok(())
-        })?;
-        if named_by.is_none() && !pinned {
-            return Ok(Outcome::Content { fate: ContentFate::Unwanted, named_by, flaws: Vec::new() });
-        }
-
-        let mut flaws = Vec::new();
-        for entry in &notable {
-            let flaw = if entry.payload_size() != size {
-                Some(self.flaw(entry, Flaw::PayloadSize { stated: entry.payload_size(), real: size })?)
-            } else {
-                self.statement(entry, object.as_ref().map(Object::bytes))?
-            };
-            flaws.extend(flaw.map(|flaw| (Position::of(entry), flaw)));
-        }
-        if !fits {
-            self.unwant(id)?;
-            return Ok(Outcome::Content { fate: ContentFate::WrongSize, named_by, flaws });
-        }
-        self.keep(id, size, object)?;
-        Ok(Outcome::Content { fate: ContentFate::Stored, named_by, flaws })
-    }
-
     /// Reads what an entry's payload says, if its log is one that says things to us.
     ///
     /// `payload` is `None` if the payload lies in a file of its own: too long for any statement.
@@ -259,7 +179,7 @@ impl<'a> Round<'a> {
             (LogId::COMMIT, Some(bytes)) => self.commit(entry, bytes)?,
             _ => None,
         };
-        flaw.map(|flaw| self.flaw(entry, flaw)).transpose()
+        flaw.map(|flaw| self.flaw(&Position::of(entry), flaw)).transpose()
     }
 
     fn control(&mut self, entry: &Entry, bytes: &[u8]) -> Option<Flaw> {
@@ -277,7 +197,7 @@ impl<'a> Round<'a> {
         }
     }
 
-    fn commit(&mut self, entry: &Entry, bytes: &[u8]) -> Result<Option<Flaw>, StoreError> {
+    fn commit(&mut self, entry: &AuthenticEntry, bytes: &[u8]) -> Result<Option<Flaw>, StoreError> {
         let commit = match Commit::decode(bytes) {
             Ok(commit) => commit,
             Err(error) => return Ok(Some(Flaw::Commit(error.to_string()))),
@@ -297,48 +217,15 @@ impl<'a> Round<'a> {
         batch.put(tables::LINKED, key, commit.size.to_be_bytes().to_vec());
         self.pending.linked.entry(commit.object).or_default().push(commit.size);
         if self.content_size(commit.object)?.is_none() {
-            self.want(commit.object, commit.size, entry);
+            let at = Position::of(entry);
+            self.want(commit.object, commit.size, at)?;
+            self.pending.speaking.insert(at, entry.clone());
         }
         Ok(None)
     }
 
-    /// Writes content that is checked, and ends the want for it.
-    fn keep(&mut self, id: ObjectId, size: u64, object: Option<Object>) -> Result<(), StoreError> {
-        let bytes = object.map(Object::into_bytes);
-        let short = bytes.as_ref().filter(|bytes| bytes.len() <= MAX_COMMIT).cloned();
-        match bytes {
-            Some(bytes) => self.batch.record(RECORD_CONTENT, bytes),
-            None => self.batch.put(tables::BLOB, id.as_bytes().to_vec(), size.to_be_bytes().to_vec()),
-        };
-        self.pending.content.insert(id, PendingContent { size, bytes: short });
-        self.unwant(id)
-    }
-
-    fn want(&mut self, id: ObjectId, size: u64, by: &Entry) {
-        let wanted = Wanted { id, size, author: by.author(), log: by.log() };
-        self.batch.put(tables::WANTED, tables::wanted_key(&wanted), Vec::new());
-        self.pending.wanted.entry(id).or_default().insert(wanted);
-    }
-
-    fn is_wanted(&self, id: ObjectId) -> Result<bool, StoreError> {
-        Ok(self.pending.wanted.contains_key(&id)
-            || read::has_prefix(self.engine, tables::WANTED, id.as_bytes())?)
-    }
-
-    fn unwant(&mut self, id: ObjectId) -> Result<(), StoreError> {
-        let mut all = self.pending.wanted.remove(&id).unwrap_or_default();
-        for_each_prefix(self.engine, tables::WANTED, id.as_bytes(), |key, _| {
-            all.extend(tables::parse_wanted_key(key));
-            Ok(())
-        })?;
-        for wanted in all {
-            self.batch.delete(tables::WANTED, tables::wanted_key(&wanted));
-        }
-        Ok(())
-    }
-
-    fn flaw(&mut self, entry: &Entry, flaw: Flaw) -> Result<Flaw, StoreError> {
-        self.batch.put(tables::FLAW, Position::of(entry).key().to_vec(), flaw.encode()?);
+    fn flaw(&mut self, at: &Position, flaw: Flaw) -> Result<Flaw, StoreError> {
+        self.batch.put(tables::FLAW, at.key().to_vec(), flaw.encode()?);
         Ok(flaw)
     }
 
@@ -362,31 +249,6 @@ impl<'a> Round<'a> {
             None => Ok(self.engine.get(tables::ENTRY, &at.key())?.map(|bytes| read::entry_hash(&bytes))),
         }
     }
-
-    fn content_size(&self, id: ObjectId) -> Result<Option<u64>, StoreError> {
-        match self.pending.content.get(&id) {
-            Some(content) => Ok(Some(content.size)),
-            None => read::content_size(self.engine, id),
-        }
-    }
-
-    /// The bytes of content that is held; `None` if it is too long for a statement.
-    fn held_bytes(&self, id: ObjectId) -> Result<Option<Vec<u8>>, StoreError> {
-        match self.pending.content.get(&id) {
-            Some(content) => Ok(content.bytes.clone()),
-            None => Ok(self.engine.get(tables::CONTENT, id.as_bytes())?),
-        }
-    }
-
-    /// The sizes that held commits state for this object.
-    fn sizes_linked(&self, id: ObjectId) -> Result<Vec<u64>, StoreError> {
-        let mut sizes = self.pending.linked.get(&id).cloned().unwrap_or_default();
-        for_each_prefix(self.engine, tables::LINKED, id.as_bytes(), |_, size| {
-            sizes.extend(tables::parse_u64(size));
-            Ok(())
-        })?;
-        Ok(sizes)
-    }
 }
 
 /// An entry's payload as an object.
@@ -395,8 +257,8 @@ pub fn payload_object(entry: &Entry) -> ObjectId {
 }
 
 /// Whether payloads of this log are statements that the store reads.
-fn says_something(entry: &Entry) -> bool {
-    matches!(entry.log(), LogId::CONTROL | LogId::COMMIT)
+fn says_something(log: LogId) -> bool {
+    matches!(log, LogId::CONTROL | LogId::COMMIT)
 }
 
 fn lipmaa_of(seq: SeqNum) -> SeqNum {
