@@ -11,6 +11,7 @@
 pub mod engine;
 
 mod author;
+mod check;
 mod collect;
 mod control;
 mod group;
@@ -22,6 +23,7 @@ mod store;
 pub mod tables;
 
 pub use author::{AppendError, Appended, Author, Committed, NewContent, NewVersion};
+pub use check::{CheckStep, LogCheck, LogFault, LogProblem, StoreCheck, StoreProblem};
 pub use collect::Collected;
 pub use control::{Control, ControlError, ControlPayload};
 pub use ingest::{CONTENT_LIMIT, LOGS_LIMIT, SEQ_LIMIT, payload_object};

@@ -39,6 +39,8 @@ pub enum Change {
     Drop(Position, Dropped),
     /// A dropped object may be kept again.
     Undrop(ObjectId),
+    /// Give up damaged content. What names it wants it again when the entry is applied once more.
+    Lose(ObjectId),
     /// Content that, as a collection found, nothing names: gone, unless something names it by now.
     Sweep(ObjectId),
     /// A peer to talk to, added or changed.

@@ -424,6 +424,17 @@ pub(crate) fn has_prefix(engine: &dyn Engine, table: Table, prefix: &[u8]) -> Re
     Ok(count_prefix(engine, table, prefix, 1)? > 0)
 }
 
+/// The first key that begins with `prefix`.
+pub(crate) fn first_key(
+    engine: &dyn Engine,
+    table: Table,
+    prefix: &[u8],
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let end = tables::after_prefix(prefix);
+    let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
+    Ok(engine.scan_keys(table, Bound::Included(prefix), to, Direction::Forward, 1)?.into_iter().next())
+}
+
 /// The first or last `limit` rows whose key begins with `prefix`.
 fn scan_prefix(
     engine: &dyn Engine,

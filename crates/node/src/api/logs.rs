@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use data_encoding::BASE64;
 use hyper::{Response, StatusCode};
-use madake_log::{AuthenticEntry, BatchVerifier, Entry, LogHead, LogId, Schema, SeqNum};
+use madake_log::{AuthenticEntry, BatchVerifier, LogId, Schema};
 use madake_object::{Object, ObjectId};
 use madake_store::{HeldLog, NewContent, Position, Read as _, payload_object};
 use serde_json::{Value, json};
@@ -269,85 +269,17 @@ fn payload_bytes(shell: &Shell, payload: ObjectId) -> Result<Option<Vec<u8>>, Ap
 
 /// Reads a whole log again, as if nothing of it were known: encodings, signatures, links, payloads.
 fn verify_log(shell: &Shell, held: HeldLog, verifier: &mut BatchVerifier) -> Result<Value, ApiError> {
-    let HeldLog { author, log, head: stated } = held;
-    let (mut problems, mut missing, mut head) = (Vec::new(), 0u64, None::<LogHead>);
-    let mut next = Some(SeqNum::FIRST);
-    while let Some(from) = next {
-        let page = shell.store().entries(author, log, from, PAGE)?;
-        next = page.last().and_then(|entry| entry.seq().next()).filter(|next| *next <= stated.seq);
-        // The log may grow while it is read: only what was there at the beginning is looked at.
-        let there = page.into_iter().filter(|entry| entry.seq() <= stated.seq);
-        let entries: Vec<Entry> = there.map(AuthenticEntry::into_entry).collect();
-        for checked in verifier.verify(entries) {
-            let entry = match checked {
-                Ok(entry) => entry,
-                Err((entry, error)) => {
-                    problems.push(format!("@{}: {}: {error}", entry.seq(), error.reason()));
-                    head = Some(LogHead::of(&entry));
-                    continue;
-                }
-            };
-            let lipmaa = match SeqNum::new(madake_log::lipmaa(entry.seq().get())) {
-                Some(seq) if entry.lipmaa().is_some() => {
-                    shell.store().entry_id(&Position { author, log, seq })?
-                }
-                _ => None,
-            };
-            match madake_log::check_position(&entry, head.as_ref(), lipmaa) {
-                Ok(madake_log::Placement::Extends) => {}
-                Ok(other) => problems.push(format!("@{}: out of place: {other:?}", entry.seq())),
-                Err(error) => problems.push(format!("@{}: link: {error}", entry.seq())),
-            }
-            head = Some(LogHead::of(&entry));
-            match verify_payload(shell, &entry)? {
-                Payload::Fits => {}
-                Payload::Missing => missing += 1,
-                Payload::Wrong(why) => problems.push(format!("@{}: {why}", entry.seq())),
-            }
-        }
-    }
-    if head != Some(stated) {
-        problems
-            .push(format!("the log ends at another entry than its head, {} at {}", stated.entry, stated.seq));
-    }
+    let check = shell.store().check_log(held, verifier)?;
+    let mut problems: Vec<String> = check.problems.iter().map(ToString::to_string).collect();
+    problems.extend((check.more > 0).then(|| format!("and {} more", check.more)));
     Ok(json!({
-        "author": author.to_string(),
-        "log": log.get(),
-        "seq": stated.seq.get(),
+        "author": held.author.to_string(),
+        "log": held.log.get(),
+        "seq": held.head.seq.get(),
         "ok": problems.is_empty(),
         "problems": problems,
-        "payloads_missing": missing,
+        "payloads_missing": check.payloads_missing,
     }))
-}
-
-enum Payload {
-    Fits,
-    Missing,
-    Wrong(String),
-}
-
-fn verify_payload(shell: &Shell, entry: &Entry) -> Result<Payload, ApiError> {
-    let id = payload_object(entry);
-    if let Some(bytes) = shell.store().content(id)? {
-        return Ok(match entry.check_payload(&bytes) {
-            Ok(()) => Payload::Fits,
-            Err(error) => Payload::Wrong(format!("{}: {error}", error.reason())),
-        });
-    }
-    let Some(mut reader) = shell.store().engine().blobs().open(id.as_bytes())? else {
-        return Ok(Payload::Missing);
-    };
-    let mut hasher = blake3::Hasher::new();
-    if let Err(error) = hasher.update_reader(&mut reader) {
-        return Ok(Payload::Wrong(format!("unreadable: {error}")));
-    }
-    Ok(if hasher.finalize().as_bytes() != id.as_bytes() {
-        Payload::Wrong("payload-hash: the stored file has changed".into())
-    } else if reader.len() != entry.payload_size() {
-        Payload::Wrong("payload-size: the stored file is longer or shorter than the entry says".into())
-    } else {
-        Payload::Fits
-    })
 }
 
 fn schema_name(shell: &Shell, held: HeldLog) -> Result<Option<String>, ApiError> {

@@ -6,20 +6,21 @@
 
 mod content;
 mod release;
+mod statement;
 
 use std::collections::{BTreeSet, HashMap};
 
 use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Placement, SeqNum};
-use madake_object::{Commit, ObjectId};
+use madake_object::ObjectId;
 
 use crate::collect::Collecting;
-use crate::control::{Control, ControlPayload};
 use crate::engine::{Batch, Engine};
 use crate::outcome::{Change, Fate, Flaw, Outcome, PayloadFate};
 use crate::read::{self, Wanted};
 use crate::rows::RECORD_ENTRY;
 use crate::store::StoreError;
 use crate::tables::{self, Position};
+pub(crate) use statement::{read_statement, says_something};
 
 /// Sequence numbers from here up are refused (`docs/spec.md`: signed entries along lipmaa links could
 /// otherwise claim a head at 6·10^18).
@@ -95,6 +96,7 @@ impl<'a> Round<'a> {
                 self.undrop(id)?;
                 Ok(Outcome::Done)
             }
+            Change::Lose(id) => Ok(Outcome::Release(self.gone(id)?)),
             Change::Sweep(id) => Ok(Outcome::Release(self.sweep(id)?)),
             Change::Peer(peer) => {
                 self.batch.put(tables::PEER, peer.node.as_bytes().to_vec(), peer.encode()?);
@@ -165,7 +167,7 @@ impl<'a> Round<'a> {
         Ok(Outcome::Entry { fate: Fate::Appended, payload, flaw })
     }
 
-    /// Reads what an entry's payload says, if its log is one that says things to us.
+    /// Takes in what an entry's payload says, if its log is one that says things to us.
     ///
     /// `payload` is `None` if the payload lies in a file of its own: too long for any statement.
     fn statement(
@@ -173,53 +175,20 @@ impl<'a> Round<'a> {
         entry: &AuthenticEntry,
         payload: Option<&[u8]>,
     ) -> Result<Option<Flaw>, StoreError> {
-        let flaw = match (entry.log(), payload) {
-            (LogId::CONTROL | LogId::COMMIT, None) => Some(Flaw::TooLong),
-            (LogId::CONTROL, Some(bytes)) => self.control(entry, bytes),
-            (LogId::COMMIT, Some(bytes)) => self.commit(entry, bytes)?,
-            _ => None,
+        let at = Position::of(entry);
+        let meaning = match read_statement(entry, payload) {
+            Ok(meaning) => meaning,
+            Err(flaw) => return self.flaw(&at, flaw).map(Some),
         };
-        flaw.map(|flaw| self.flaw(&Position::of(entry), flaw)).transpose()
-    }
-
-    fn control(&mut self, entry: &Entry, bytes: &[u8]) -> Option<Flaw> {
-        match Control::decode(bytes) {
-            Ok(ControlPayload::Known(Control::Register { schema, log })) => {
-                if schema.is_reserved() || log.get() <= LogId::COMMIT.get() {
-                    return Some(Flaw::Control("it registers a log or schema that is reserved".into()));
-                }
-                let key = tables::register_key(entry.author(), log, entry.seq());
-                self.batch.put(tables::REGISTER, key.to_vec(), schema.as_str().as_bytes().to_vec());
-                None
+        for (table, key, value) in meaning.rows {
+            self.batch.put(table, key, value);
+        }
+        if let Some((file, size)) = meaning.file {
+            self.pending.linked.entry(file).or_default().push(size);
+            if self.content_size(file)?.is_none() {
+                self.want(file, size, at)?;
+                self.pending.speaking.insert(at, entry.clone());
             }
-            Ok(ControlPayload::Unknown(_)) => None,
-            Err(error) => Some(Flaw::Control(error.to_string())),
-        }
-    }
-
-    fn commit(&mut self, entry: &AuthenticEntry, bytes: &[u8]) -> Result<Option<Flaw>, StoreError> {
-        let commit = match Commit::decode(bytes) {
-            Ok(commit) => commit,
-            Err(error) => return Ok(Some(Flaw::Commit(error.to_string()))),
-        };
-        let author = entry.author();
-        if commit.author.as_bytes() != author.as_bytes() {
-            let named = AuthorId::from_bytes(*commit.author.as_bytes());
-            return Ok(Some(Flaw::CommitOfAnother { named }));
-        }
-        let id = Commit::id_of(bytes);
-        let batch = &mut self.batch;
-        let key = tables::version_key(author, &commit.name, entry.seq());
-        batch.put(tables::VERSION, key, tables::version_value(id, entry.id()));
-        let key = tables::commit_key(id, author, entry.seq());
-        batch.put(tables::COMMIT, key, entry.id().as_bytes().to_vec());
-        let key = tables::linked_key(commit.object, id);
-        batch.put(tables::LINKED, key, commit.size.to_be_bytes().to_vec());
-        self.pending.linked.entry(commit.object).or_default().push(commit.size);
-        if self.content_size(commit.object)?.is_none() {
-            let at = Position::of(entry);
-            self.want(commit.object, commit.size, at)?;
-            self.pending.speaking.insert(at, entry.clone());
         }
         Ok(None)
     }
@@ -254,11 +223,6 @@ impl<'a> Round<'a> {
 /// An entry's payload as an object.
 pub fn payload_object(entry: &Entry) -> ObjectId {
     ObjectId::new(*entry.payload_id().as_bytes())
-}
-
-/// Whether payloads of this log are statements that the store reads.
-fn says_something(log: LogId) -> bool {
-    matches!(log, LogId::CONTROL | LogId::COMMIT)
 }
 
 fn lipmaa_of(seq: SeqNum) -> SeqNum {

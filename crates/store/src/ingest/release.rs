@@ -69,7 +69,8 @@ impl Round<'_> {
         self.gone(id)
     }
 
-    fn gone(&mut self, id: ObjectId) -> Result<Release, StoreError> {
+    /// Takes content away, whatever names it.
+    pub(super) fn gone(&mut self, id: ObjectId) -> Result<Release, StoreError> {
         let Some(size) = self.content_size(id)? else { return Ok(Release::NotHere) };
         if size > CONTENT_LIMIT || self.engine.contains(tables::BLOB, id.as_bytes())? {
             self.batch.delete(tables::BLOB, id.as_bytes().to_vec());
