@@ -30,15 +30,22 @@
 //! With the feature `serde` the ids, [`Schema`] and [`LogHead`] can be parts of messages.
 
 mod builder;
+pub mod bundle;
 mod entry;
 mod id;
 mod key;
 mod lipmaa;
 mod schema;
+#[cfg(test)]
+mod testing;
 mod varu64;
 mod verify;
 
 pub use builder::SignError;
+pub use bundle::{
+    Bundle, BundleDecoder, BundleEncodeError, BundleEncoder, BundleError, BundleEvent, BundleFormError,
+    BundleItem, BundleReport, BundleVerifier, BundledLog, EntryFault, MissingPayload,
+};
 pub use entry::{DecodeError, Entry, PayloadError};
 pub use id::{AuthorId, EntryId, IdError, LogId, PayloadId, SeqNum};
 pub use key::{AuthorKey, RefusedToSign};
