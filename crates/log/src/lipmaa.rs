@@ -47,6 +47,13 @@ pub fn certificate_pool(x: SeqNum) -> Vec<SeqNum> {
     pool
 }
 
+/// The shortest path of links from `x` to entry 1, both included, descending.
+///
+/// Links do not cross, so whatever an entry above `x` links to at or below `x` is on this path.
+pub(crate) fn path_to_first(x: SeqNum) -> impl Iterator<Item = SeqNum> {
+    path(u128::from(x.get()), 1).filter_map(|n| u64::try_from(n).ok().and_then(SeqNum::new))
+}
+
 /// The shortest path of links from `from` down to `to`, both included. Taking the longest link that does not
 /// pass the goal is shortest.
 fn path(from: u128, to: u128) -> impl Iterator<Item = u128> {
@@ -163,6 +170,18 @@ mod tests {
             assert_eq!(pool.first(), Some(&SeqNum::FIRST));
             assert!(pool.contains(&SeqNum::new(x).unwrap()));
         }
+    }
+
+    #[test]
+    fn later_links_end_on_the_path() {
+        for n in 1..2_000 {
+            let path: Vec<u64> = path_to_first(SeqNum::new(n).unwrap()).map(SeqNum::get).collect();
+            for later in n + 1..=9_841 {
+                let target = lipmaa(later);
+                assert!(target > n || path.contains(&target), "{later} to {target}, over {n}");
+            }
+        }
+        assert!(path_to_first(SeqNum::MAX).count() < 120);
     }
 
     proptest! {

@@ -26,11 +26,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod ancestry;
 mod commit;
 mod history;
 mod id;
 mod name;
 
+pub use ancestry::{Divergence, ahead_behind, is_ancestor, last_common_ancestor, merge_bases};
 pub use commit::{Commit, CommitError, MAX_COMMIT, MAX_MERGES, MAX_MESSAGE, MAX_TAG, MAX_TAGS, Mode};
 pub use history::{HistoryError, Version, path_back};
 pub use id::{CommitAuthor, CommitId, IdError, Object, ObjectId};

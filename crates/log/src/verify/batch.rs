@@ -50,6 +50,11 @@ impl BatchVerifier {
         entries.into_iter().zip(verdicts).map(judge).collect()
     }
 
+    /// How many entries at once keep all threads busy with full batches.
+    pub(crate) fn best_batch(&self) -> usize {
+        self.threads.get().min(MAX_THREADS) * MAX_BATCH
+    }
+
     /// Checks the keys not seen before and returns the bad ones.
     fn check_authors(&mut self, entries: &[Entry]) -> BTreeMap<AuthorId, SignatureError> {
         let mut unknown = BTreeSet::new();
@@ -227,6 +232,8 @@ impl TryCryptoRng for Coefficients {}
 
 /// Batches beyond this gain little (`docs/spec.md`: 164,000 per second at 1,000) and cost more when one is bad.
 const MAX_BATCH: usize = 1024;
+/// More threads than this are never used.
+const MAX_THREADS: usize = 64;
 /// A failed batch is cut in so many parts: three rounds from 1,024 down to single checks.
 const PARTS: usize = 8;
 /// A failed batch of so many or fewer is checked one by one.
