@@ -91,9 +91,17 @@ pub(crate) enum Command {
     Peer(PeerCommand),
     /// Keep an author's logs, and ask peers for them
     Follow {
-        /// The author's key
+        /// The author's key, or its first 6 digits or more if it is known here
         author: String,
     },
+    /// Refuse an author's logs; what is here stays until `gc`, and `follow` undoes it
+    Block {
+        /// The author's key, or its first 6 digits or more
+        author: String,
+    },
+    /// Which schemas are kept; without any listed, all are
+    #[command(subcommand)]
+    Interest(InterestCommand),
     /// Take what a peer has and this node lacks
     Pull(SyncArgs),
     /// Give a peer what it lacks and keeps
@@ -223,6 +231,24 @@ pub(crate) enum PeerCommand {
         /// Its name or id
         peer: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum InterestCommand {
+    /// The schemas that are kept
+    List,
+    /// Keep this schema, and only those that are listed
+    Add {
+        /// Such as `post`; `commit` is that of files
+        schema: String,
+    },
+    /// List a schema no longer; what is here of it stays
+    Remove {
+        /// A schema that is listed
+        schema: String,
+    },
+    /// Keep all schemas
+    All,
 }
 
 #[derive(Debug, ClapArgs)]

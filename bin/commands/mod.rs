@@ -4,6 +4,7 @@ mod files;
 mod logs;
 mod node;
 mod peers;
+mod policy;
 mod tree;
 
 use std::process::ExitCode;
@@ -41,7 +42,9 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
         Command::Show { commit } => files::show(&api, &commit, out).await,
         Command::Checkout(args) => tree::checkout(&api, args, out).await,
         Command::Peer(command) => peers::run(&api, command, out).await,
-        Command::Follow { author } => peers::follow(&api, &author, out).await,
+        Command::Follow { author } => policy::follow(&api, &author, out).await,
+        Command::Block { author } => policy::block(&api, &author, out).await,
+        Command::Interest(command) => policy::interest(&api, command, out).await,
         Command::Pull(args) => peers::sync(&api, "pull", args, out).await,
         Command::Push(args) => peers::sync(&api, "push", args, out).await,
         Command::Sync(args) => peers::sync(&api, "sync", args, out).await,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use madake_log::AuthorId;
@@ -33,6 +33,8 @@ pub struct Shell {
     pub open: bool,
     network: OnceCell<Network>,
     held_off: Mutex<BTreeMap<NodeId, Instant>>,
+    /// Held while a setting is read, judged and written.
+    settings: Mutex<()>,
 }
 
 /// What is needed to talk to peers.
@@ -64,8 +66,8 @@ impl Shell {
     pub fn new(home: Home) -> Self {
         let author = Author::new(home.author_key.clone(), home.store.clone());
         let network = OnceCell::new();
-        let held_off = Mutex::default();
-        Self { home, author, listening: None, open: false, network, held_off }
+        let (held_off, settings) = (Mutex::default(), Mutex::default());
+        Self { home, author, listening: None, open: false, network, held_off, settings }
     }
 
     /// For a daemon: binds its socket at once, to the first of the addresses that this machine has.
@@ -98,6 +100,16 @@ impl Shell {
     /// The node's key.
     pub fn node(&self) -> NodeId {
         self.home.node_key.author()
+    }
+
+    /// Whether this key is in this home.
+    pub fn is_own(&self, author: AuthorId) -> bool {
+        [self.author.id(), self.node()].contains(&author)
+    }
+
+    /// For who changes a setting by what it is now.
+    pub(crate) fn lock_settings(&self) -> MutexGuard<'_, ()> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where the daemon listens.

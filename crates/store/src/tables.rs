@@ -46,6 +46,9 @@ pub const FLAW: Table = Table(26);
 /// `node id` → postcard of a [`crate::LastSession`].
 pub const LAST_SESSION: Table = Table(27);
 
+/// `schema` → nothing: logs of this schema are kept. No rows: all schemas are.
+pub const INTEREST: Table = Table(30);
+
 /// Where an entry stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
 pub struct Position {
