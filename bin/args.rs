@@ -86,6 +86,9 @@ pub(crate) enum Command {
     },
     /// Write the newest version of a file, or of all below a prefix
     Checkout(CheckoutArgs),
+    /// Authors whose keys this home holds
+    #[command(subcommand)]
+    Author(AuthorCommand),
     /// Peers: who this node talks to
     #[command(subcommand)]
     Peer(PeerCommand),
@@ -121,7 +124,7 @@ pub(crate) enum LogCommand {
         /// Every line is an entry, acknowledged when it is durable
         #[arg(long)]
         lines: bool,
-        /// Whose log
+        /// Whose log: the name or id of an author whose key is here
         #[arg(long)]
         author: Option<String>,
         /// The last entry ends the log
@@ -170,6 +173,9 @@ pub(crate) struct CommitArgs {
     /// Commit every regular file below this folder that has changed
     #[arg(long, value_name = "DIR")]
     pub(crate) tree: Option<PathBuf>,
+    /// Who signs: the name or id of an author whose key is here
+    #[arg(long)]
+    pub(crate) author: Option<String>,
     /// Put this in front of the names: PREFIX/relative/path
     #[arg(long, requires = "tree")]
     pub(crate) prefix: Option<String>,
@@ -212,6 +218,17 @@ pub(crate) struct CheckoutArgs {
     /// Write into a folder that is not empty
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuthorCommand {
+    /// The authors and their names
+    List,
+    /// Make the key of a further author
+    New {
+        /// What to call it here: 1-32 of a-z 0-9 _ -
+        name: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

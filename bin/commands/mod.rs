@@ -41,6 +41,7 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
         Command::History { name, author } => files::history(&api, &name, author, out).await,
         Command::Show { commit } => files::show(&api, &commit, out).await,
         Command::Checkout(args) => tree::checkout(&api, args, out).await,
+        Command::Author(command) => policy::authors(&api, command, out).await,
         Command::Peer(command) => peers::run(&api, command, out).await,
         Command::Follow { author } => policy::follow(&api, &author, out).await,
         Command::Block { author } => policy::block(&api, &author, out).await,

@@ -1,4 +1,4 @@
-//! `follow`, `block`, `interest`.
+//! `author`, `follow`, `block`, `interest`.
 
 use std::process::ExitCode;
 
@@ -6,9 +6,31 @@ use hyper::Method;
 use madake_node::api::ApiError;
 
 use super::text;
-use crate::args::InterestCommand;
+use crate::args::{AuthorCommand, InterestCommand};
 use crate::call::Api;
-use crate::out::Out;
+use crate::out::{Out, Table};
+
+pub(super) async fn authors(api: &Api, command: AuthorCommand, out: &Out) -> Result<ExitCode, ApiError> {
+    let (method, name) = match command {
+        AuthorCommand::List => (Method::GET, None),
+        AuthorCommand::New { name } => (Method::POST, Some(name)),
+    };
+    let query: Vec<_> = name.iter().map(|name| ("name", name.as_str())).collect();
+    let mut answer = api.ask(method, "/v1/authors", &query).await?;
+    let mut table = Table::default();
+    while let Some(author) = answer.next().await? {
+        if out.json {
+            out.result(&author, String::new);
+        } else {
+            table.row(["name", "author"].map(|field| text(&author, field).to_owned()));
+        }
+    }
+    table.print();
+    if let Some(name) = name {
+        out.note(&format!("`--author {name}` signs with it; the key lies in this home only: keep a backup"));
+    }
+    Ok(ExitCode::SUCCESS)
+}
 
 pub(super) async fn follow(api: &Api, author: &str, out: &Out) -> Result<ExitCode, ApiError> {
     let policy = api.one(Method::POST, "/v1/follow", &[("author", author)]).await?;

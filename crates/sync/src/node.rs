@@ -75,6 +75,11 @@ impl Node {
         Self { config, sessions: BTreeMap::new(), applying: BTreeMap::new(), outbox: Outbox::default() }
     }
 
+    /// Other keys are in this home now: their logs are wanted in the sessions that begin from now on.
+    pub fn set_own(&mut self, own: Vec<AuthorId>) {
+        self.config.own = own;
+    }
+
     /// Takes in what happened. Drain [`poll_output`](Self::poll_output) afterwards.
     pub fn handle(&mut self, now: Now, input: Input, read: &dyn Read) {
         match input {
