@@ -4,7 +4,9 @@ mod files;
 mod logs;
 mod node;
 mod peers;
+mod policy;
 mod tree;
+mod upkeep;
 
 use std::process::ExitCode;
 
@@ -40,8 +42,15 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
         Command::History { name, author } => files::history(&api, &name, author, out).await,
         Command::Show { commit } => files::show(&api, &commit, out).await,
         Command::Checkout(args) => tree::checkout(&api, args, out).await,
+        Command::Author(command) => policy::authors(&api, command, out).await,
         Command::Peer(command) => peers::run(&api, command, out).await,
-        Command::Follow { author } => peers::follow(&api, &author, out).await,
+        Command::Follow { author } => policy::follow(&api, &author, out).await,
+        Command::Block { author } => policy::block(&api, &author, out).await,
+        Command::Interest(command) => policy::interest(&api, command, out).await,
+        Command::Payload(command) => upkeep::payload(&api, command, out).await,
+        Command::Unput { id } => upkeep::unput(&api, &id, out).await,
+        Command::Gc { dry_run } => upkeep::collect(&api, dry_run, out).await,
+        Command::Fsck { repair } => upkeep::check(&api, repair, out).await,
         Command::Pull(args) => peers::sync(&api, "pull", args, out).await,
         Command::Push(args) => peers::sync(&api, "push", args, out).await,
         Command::Sync(args) => peers::sync(&api, "sync", args, out).await,
@@ -59,7 +68,8 @@ fn only_reads(command: &Command) -> bool {
         | Command::Get { .. }
         | Command::Head(_)
         | Command::History { .. }
-        | Command::Show { .. } => true,
+        | Command::Show { .. }
+        | Command::Fsck { repair: false } => true,
         Command::Log(log) => !matches!(log, LogCommand::Append { .. }),
         _ => false,
     }

@@ -1,4 +1,4 @@
-//! `peer`, `follow`, `pull`, `push`, `sync`.
+//! `peer`, `pull`, `push`, `sync`.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -41,13 +41,6 @@ pub(super) async fn run(api: &Api, command: PeerCommand, out: &Out) -> Result<Ex
             show_peer(&peer, out);
         }
     }
-    Ok(ExitCode::SUCCESS)
-}
-
-pub(super) async fn follow(api: &Api, author: &str, out: &Out) -> Result<ExitCode, ApiError> {
-    let policy = api.one(Method::POST, "/v1/follow", &[("author", author)]).await?;
-    out.result(&policy, || format!("follow  {}", text(&policy, "author")));
-    out.note("`madake pull PEER` brings what a peer has of this author");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -24,6 +24,7 @@ pub(super) async fn commit(
     out: &Out,
 ) -> Result<ExitCode, ApiError> {
     let message = args.message;
+    let query: Vec<_> = args.author.iter().map(|author| ("author", author.as_str())).collect();
     let mut made = 0;
     let mut show = |commit: serde_json::Value| {
         made += 1;
@@ -38,7 +39,7 @@ pub(super) async fn commit(
             let header = RecordHeader { name: Some(name), executable, message, ..RecordHeader::default() };
             feed.record(&header, open(&file)?, &file)
         };
-        api.upload("/v1/commits", &[], source, show).await?;
+        api.upload("/v1/commits", &query, source, show).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let Some(root) = args.tree else { return Ok(ExitCode::from(2)) };
@@ -67,7 +68,7 @@ pub(super) async fn commit(
         }
         Ok(())
     };
-    api.upload("/v1/commits", &[], source, &mut show).await?;
+    api.upload("/v1/commits", &query, source, &mut show).await?;
     out.note(&format!("{made} of {count} files have a new version"));
     Ok(ExitCode::SUCCESS)
 }

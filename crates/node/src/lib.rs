@@ -10,6 +10,7 @@ pub mod client;
 pub mod daemon;
 pub mod driver;
 pub mod home;
+mod keys;
 mod link;
 pub mod net;
 pub mod shell;

@@ -101,6 +101,9 @@ pub enum AppendError {
     /// Somebody else writes with the same key, faster than we do.
     #[error("entries of this author keep arriving from elsewhere: is the key in use on another device?")]
     Contended,
+    /// The caller's: entries of a blocked author are not stored, whoever signs them.
+    #[error("this author is blocked here")]
+    Blocked,
     /// The author has as many logs as are kept of anybody.
     #[error("this author has {LOGS_LIMIT} logs, and no more are kept of one author")]
     TooManyLogs,
@@ -235,6 +238,9 @@ impl Author {
                 .any(|outcome| matches!(outcome, Outcome::Entry { fate: Fate::TooManyLogs, .. }))
             {
                 return Err(AppendError::TooManyLogs);
+            }
+            if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Entry { fate: Fate::Blocked, .. })) {
+                return Err(AppendError::Blocked);
             }
         }
         Err(AppendError::Contended)

@@ -1,6 +1,6 @@
 //! What can be asked of a store, and what became of it.
 
-use madake_log::{AuthenticEntry, AuthorId, EntryId, PlacementError};
+use madake_log::{AuthenticEntry, AuthorId, EntryId, PlacementError, Schema};
 use madake_object::{Object, ObjectId};
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,10 @@ pub enum Change {
     LastSession(NodeId, LastSession),
     /// Whether an author's logs are kept.
     Policy(AuthorId, Policy),
+    /// Keep logs of this schema, and of no others but those that are listed too.
+    KeepSchema(Schema),
+    /// List this schema no longer; when none is listed, all are kept.
+    DropSchema(Schema),
     /// A fact about this store itself, under a name of its own ([`META_EPOCH`], [`META_STARTS`]…).
     Meta(&'static str, Vec<u8>),
 }
@@ -143,6 +147,8 @@ pub enum Fate {
     TooManyLogs,
     /// Its sequence number is 2^48 or more.
     SeqTooHigh,
+    /// Its author is blocked here.
+    Blocked,
 }
 
 /// What became of the payload that was handed over with an entry.

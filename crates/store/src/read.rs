@@ -44,6 +44,10 @@ pub trait Read {
     fn wanted(&self, after: Option<Wanted>, limit: usize) -> Result<Vec<Wanted>, StoreError>;
     /// All followed authors, ordered.
     fn followed(&self) -> Result<Vec<AuthorId>, StoreError>;
+    /// All blocked authors, ordered.
+    fn blocked(&self) -> Result<Vec<AuthorId>, StoreError>;
+    /// The schemas whose logs are kept, ordered; none if all are.
+    fn kept_schemas(&self) -> Result<Vec<Schema>, StoreError>;
     /// The store epoch: random, new after a copy or a restore.
     fn epoch(&self) -> Result<[u8; 16], StoreError>;
     /// Batches ever applied.
@@ -177,8 +181,20 @@ impl Read for Store {
     }
 
     fn followed(&self) -> Result<Vec<AuthorId>, StoreError> {
-        let policies = self.policies()?;
-        Ok(policies.into_iter().filter(|(_, p)| *p == Policy::Follow).map(|(author, _)| author).collect())
+        authors_with(self, Policy::Follow)
+    }
+
+    fn blocked(&self) -> Result<Vec<AuthorId>, StoreError> {
+        authors_with(self, Policy::Block)
+    }
+
+    fn kept_schemas(&self) -> Result<Vec<Schema>, StoreError> {
+        let mut schemas = Vec::new();
+        for_each_prefix(self.engine(), tables::INTEREST, &[], |key, _| {
+            schemas.push(schema(key)?);
+            Ok(())
+        })?;
+        Ok(schemas)
     }
 
     fn epoch(&self) -> Result<[u8; 16], StoreError> {
@@ -213,6 +229,11 @@ impl Store {
     /// A fact about this store itself, as [`crate::Change::Meta`] wrote it.
     pub fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.engine().get(tables::META, name.as_bytes())?)
+    }
+
+    /// Whether an author is followed or blocked, if either.
+    pub fn policy(&self, author: AuthorId) -> Result<Option<Policy>, StoreError> {
+        policy(self.engine(), author)
     }
 
     /// All authors with a policy, ordered.
@@ -455,6 +476,15 @@ pub(crate) fn log_head(
 ) -> Result<Option<LogHead>, StoreError> {
     let value = engine.get(tables::LOG_HEAD, &tables::log_key(author, log))?;
     value.map(|value| tables::parse_head(&value).ok_or(StoreError::broken("a log head"))).transpose()
+}
+
+pub(crate) fn policy(engine: &dyn Engine, author: AuthorId) -> Result<Option<Policy>, StoreError> {
+    engine.get(tables::POLICY, author.as_bytes())?.map(|value| Policy::from_value(&value)).transpose()
+}
+
+fn authors_with(store: &Store, policy: Policy) -> Result<Vec<AuthorId>, StoreError> {
+    let policies = store.policies()?.into_iter();
+    Ok(policies.filter(|(_, found)| *found == policy).map(|(author, _)| author).collect())
 }
 
 pub(crate) fn content_size(engine: &dyn Engine, id: ObjectId) -> Result<Option<u64>, StoreError> {

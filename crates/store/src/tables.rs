@@ -49,6 +49,9 @@ pub const NAMED: Table = Table(28);
 /// `object id` → postcard of a [`crate::Dropped`]: content that was given up, and is not wanted again.
 pub const DROPPED: Table = Table(29);
 
+/// `schema` → nothing: logs of this schema are kept. No rows: all schemas are.
+pub const INTEREST: Table = Table(30);
+
 /// Where an entry stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
 pub struct Position {

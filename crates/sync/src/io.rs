@@ -48,7 +48,8 @@ pub struct Plan {
     pub receives: bool,
     /// Give what the peer lacks.
     pub gives: bool,
-    /// Only these schemas, whatever is kept otherwise; system logs always come along.
+    /// Only these schemas, whatever is kept otherwise; system logs always come along. `None` to take
+    /// what is kept ([`madake_store::Read::kept_schemas`]) and to give whatever the peer wants.
     pub schemas: Option<BTreeSet<Schema>>,
 }
 

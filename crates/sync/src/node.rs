@@ -7,7 +7,7 @@ use madake_log::{AuthorId, Schema};
 use madake_store::{Change, NodeId, Outcome, Read, StoreError};
 
 use crate::Bounded;
-use crate::interest::Interest;
+use crate::interest::{Interest, kept_schemas};
 use crate::io::{Config, Input, Now, Output, Plan, SessionId, Token};
 use crate::receive::Applying;
 use crate::report::{EndReason, Report};
@@ -73,6 +73,11 @@ impl Node {
     /// A node without sessions.
     pub fn new(config: Config) -> Self {
         Self { config, sessions: BTreeMap::new(), applying: BTreeMap::new(), outbox: Outbox::default() }
+    }
+
+    /// Other keys are in this home now: their logs are wanted in the sessions that begin from now on.
+    pub fn set_own(&mut self, own: Vec<AuthorId>) {
+        self.config.own = own;
     }
 
     /// Takes in what happened. Drain [`poll_output`](Self::poll_output) afterwards.
@@ -170,9 +175,13 @@ impl Node {
         plan: Plan,
         read: &dyn Read,
     ) -> Result<(), StoreError> {
-        let interest = Interest { authors: self.authors(read)?, schemas: plan.schemas.clone() };
-        let own = self.config.own.clone();
-        let session = Session::new(peer, initiator, plan, interest, own, now.monotonic);
+        let schemas = match &plan.schemas {
+            Some(schemas) => Some(schemas.clone()),
+            None => kept_schemas(read)?,
+        };
+        let interest = Interest { authors: self.authors(read)?, schemas };
+        let (own, blocked) = (self.config.own.clone(), read.blocked()?.into_iter().collect());
+        let session = Session::new(peer, initiator, plan, interest, own, blocked, now.monotonic);
         let authors: Vec<AuthorId> = session.interest.authors.iter().flatten().copied().collect();
         let scope = match session.interest.authors {
             None => ScopeKind::All,
@@ -308,7 +317,7 @@ impl Session {
                 self.clock.extend(offer.authors)?;
                 if offer.last { Ok(self.start_receiving(context)?) } else { Ok(()) }
             }
-            Message::Want(want) if self.we_give() => Ok(self.serving.want(want)?),
+            Message::Want(want) if self.we_give() => Ok(self.serving.want(want, &self.blocked)?),
             Message::WantContent(want) if self.we_give() => Ok(self.serving.want_content(want)?),
             Message::Served(served) => Ok(self.on_served(served)?),
             Message::Done(done) if ready && !self.done_received => {
@@ -392,7 +401,7 @@ impl Session {
         let frames = if interests.is_empty() {
             vec![crate::wire::Clock { authors: Bounded::default(), last: true }]
         } else {
-            clock_frames(context.read, &interests, &self.interest.schemas)?
+            clock_frames(context.read, &interests, &self.plan.schemas)?
         };
         for frame in frames {
             self.report.summary_bytes += context.send(Class::Control, &Message::Clock(frame)) as u64;

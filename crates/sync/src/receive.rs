@@ -12,12 +12,12 @@ use madake_store::{
     Wanted,
 };
 
+use crate::Bounded;
 use crate::io::Output;
 use crate::node::Context;
 use crate::report::{MAX_LISTED, Missing};
 use crate::session::Session;
 use crate::wire::{Class, Done, FRAMED_CONTENT, Message, Range, Served, Want, WantContent, What};
-use crate::{Bounded, Interest};
 
 /// Requests that are out at a time: enough to keep a long link busy.
 const MAX_OPEN: usize = 4;
@@ -305,13 +305,16 @@ impl Session {
     }
 
     fn plan_ranges(&mut self, context: &mut Context<'_>, system: bool) -> Result<(), StoreError> {
-        let (interest, report, read) = (&self.interest, &mut self.report, context.read);
+        let read = context.read;
+        self.refuse_blocked(read, system)?;
+        let (interest, blocked, report) = (&self.interest, &self.blocked, &mut self.report);
         let told_diverged = &mut self.told_diverged;
         let ranges = self.clock.newer_than(
             read,
             system,
             |author, log| {
-                Ok(interest.wants_author(&author)
+                Ok(!blocked.contains(&author)
+                    && interest.wants_author(&author)
                     && interest.wants_log(log, read.schema(author, log)?.as_ref()))
             },
             |author, log, seq| {
@@ -325,6 +328,19 @@ impl Session {
         self.report.rounds += u32::from(!ranges.is_empty());
         self.receiving.asked = ranges.iter().map(|range| ((range.author, range.log), *range)).collect();
         self.receiving.ranges = ranges.into();
+        Ok(())
+    }
+
+    /// Says, once, which of the authors that the peer has something new of are blocked here.
+    fn refuse_blocked(&mut self, read: &dyn Read, system: bool) -> Result<(), StoreError> {
+        if !system || self.blocked.is_empty() {
+            return Ok(());
+        }
+        let blocked = self.clock.authors_among(&self.blocked, read)?;
+        for author in blocked {
+            let reason = "blocked: the logs of this author are not kept here".into();
+            self.report.refuse(What::Author, author.to_string(), reason);
+        }
         Ok(())
     }
 
@@ -387,7 +403,7 @@ impl Session {
                     break; // one stated size after the other
                 }
                 let known = receiving.lacking.contains(&(wanted.id, wanted.size)) || fetched_now.is_some();
-                let takes = !known && wants(&self.interest, context.read, &wanted)?;
+                let takes = !known && self.wants_content(context.read, &wanted)?;
                 let receiving = &mut self.receiving;
                 if takes && wanted.size > FRAMED_CONTENT {
                     if receiving.fetching.len() >= MAX_FETCHES {
@@ -468,6 +484,7 @@ impl Session {
             Fate::Diverged { ours } => Some(format!("diverged: {ours} stands at its place here")),
             Fate::BadLink(error) => Some(format!("link: {error}")),
             Fate::TooManyLogs => Some("too-many-logs: so many logs of one author are not kept".into()),
+            Fate::Blocked => Some("blocked: its author is blocked here".into()),
             Fate::SeqTooHigh => Some("seq-too-high: sequence numbers end below 2^48".into()),
         };
         if let Some(reason) = refusal {
@@ -538,7 +555,7 @@ impl Session {
             let Some(last) = page.last() else { return Ok(()) };
             cursor = Some(*last);
             for wanted in page {
-                if told == Some(wanted.id) || !wants(&self.interest, context.read, &wanted)? {
+                if told == Some(wanted.id) || !self.wants_content(context.read, &wanted)? {
                     continue;
                 }
                 told = Some(wanted.id);
@@ -554,16 +571,16 @@ impl Session {
         Ok(())
     }
 
+    /// Whether something missing is of a log that this session is about.
+    fn wants_content(&self, read: &dyn Read, wanted: &Wanted) -> Result<bool, StoreError> {
+        let Position { author, log, .. } = wanted.by;
+        Ok(self.wants(&author, log, read.schema(author, log)?.as_ref()))
+    }
+
     fn send_done(&mut self, context: &mut Context<'_>, done: Done) {
         self.done_sent = true;
         context.send(Class::Control, &Message::Done(done));
     }
-}
-
-/// Whether something missing is of a log that this session is about.
-fn wants(interest: &Interest, read: &dyn Read, wanted: &Wanted) -> Result<bool, StoreError> {
-    let Position { author, log, .. } = wanted.by;
-    Ok(interest.wants_author(&author) && interest.wants_log(log, read.schema(author, log)?.as_ref()))
 }
 
 fn next(counter: &mut u32) -> u32 {

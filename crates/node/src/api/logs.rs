@@ -8,7 +8,7 @@ use data_encoding::BASE64;
 use hyper::{Response, StatusCode};
 use madake_log::{AuthenticEntry, BatchVerifier, LogId, Schema};
 use madake_object::{Object, ObjectId};
-use madake_store::{HeldLog, NewContent, Position, Read as _, payload_object};
+use madake_store::{Author, HeldLog, NewContent, Position, Read as _, payload_object};
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -34,8 +34,8 @@ const PAGE: usize = 1_000;
 /// the next record to come.
 pub(super) fn append(shell: Arc<Shell>, query: &Query, body: Body) -> Result<Response<Body>, ApiError> {
     let records = Records::new(body, shell.store().clone());
-    let schema = match appendable(&shell, query) {
-        Ok(schema) => schema,
+    let (schema, author) = match appendable(&shell, query) {
+        Ok(appendable) => appendable,
         Err(error) => {
             tokio::spawn(records.drain());
             return Err(error);
@@ -44,7 +44,7 @@ pub(super) fn append(shell: Arc<Shell>, query: &Query, body: Body) -> Result<Res
     Ok(batched(records, query.flag("end"), move |batch, lines| {
         let end = batch.last().is_some_and(|record| record.last);
         let contents: Vec<NewContent> = batch.into_iter().map(|record| record.content).collect();
-        for entry in shell.author.append(&schema, &contents, end)? {
+        for entry in author.append(&schema, &contents, end)? {
             lines.send(&json!({
                 "author": entry.at.author.to_string(),
                 "log": entry.at.log.get(),
@@ -57,8 +57,8 @@ pub(super) fn append(shell: Arc<Shell>, query: &Query, body: Body) -> Result<Res
     }))
 }
 
-/// The schema that is to be appended to, if this home may.
-fn appendable(shell: &Shell, query: &Query) -> Result<Schema, ApiError> {
+/// The schema that is to be appended to and who signs, if this home may.
+fn appendable(shell: &Shell, query: &Query) -> Result<(Schema, Arc<Author>), ApiError> {
     let text = query.need("schema")?;
     let schema: Schema =
         text.parse().map_err(|error| ApiError::usage(format!("`{text}` is no schema: {error}")))?;
@@ -66,13 +66,7 @@ fn appendable(shell: &Shell, query: &Query) -> Result<Schema, ApiError> {
         return Err(ApiError::usage(format!("`{schema}` is reserved for what madake writes itself"))
             .hint("madake commit NAME FILE"));
     }
-    if let Some(author) = query.get("author") {
-        let author = shell.resolve_author(author)?;
-        if author != shell.author.id() {
-            return Err(ApiError::new(403, "no-key", format!("the key of {author} is not in this home")));
-        }
-    }
-    Ok(schema)
+    Ok((schema, shell.resolve_writer(query.get("author"))?))
 }
 
 /// `GET /v1/logs[?author=A][&schema=S]` → per log `{author, log, schema, seq, head, state}`

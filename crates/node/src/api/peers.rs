@@ -1,10 +1,9 @@
-//! Peers and whose logs are kept.
+//! Peers: who this node talks to.
 
 use std::sync::Arc;
 
 use hyper::{Response, StatusCode};
-use madake_log::AuthorId;
-use madake_store::{Change, Peer, Policy};
+use madake_store::{Change, Peer};
 use serde_json::{Value, json};
 
 use super::node::blocking;
@@ -25,7 +24,7 @@ pub(super) fn list(shell: &Shell) -> Result<Response<Body>, ApiError> {
 }
 
 /// `POST /v1/peers?ticket=T[&name=N]` → the peer. Adding it again changes its name and addresses.
-pub(super) async fn add(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
+pub(super) async fn add(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
     let text = query.need("ticket")?;
     let ticket: Ticket = text.parse().map_err(|error| {
         ApiError::usage(format!("`{text}` is no ticket: {error}"))
@@ -65,7 +64,7 @@ pub(super) async fn add(shell: Arc<Shell>, query: &Query) -> Result<Response<Bod
 }
 
 /// `DELETE /v1/peers?peer=P` → the peer that was removed
-pub(super) async fn remove(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
+pub(super) async fn remove(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
     let (node, _) = shell.resolve_peer(query.need("peer")?)?;
     blocking(move || {
         let known = shell.store().peer(node)?;
@@ -74,19 +73,6 @@ pub(super) async fn remove(shell: Arc<Shell>, query: &Query) -> Result<Response<
         let mut value = peer_json(&peer);
         value["allowed"] = json!(false);
         Ok(object(&value))
-    })
-    .await
-}
-
-/// `POST /v1/follow?author=A` → `{author, policy}`
-pub(super) async fn follow(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
-    let author: AuthorId = shell.resolve_author(query.need("author")?)?;
-    if let Err(error) = author.check_key() {
-        return Err(ApiError::usage(format!("{author} is no author's key: {error}")));
-    }
-    blocking(move || {
-        shell.store().apply(vec![Change::Policy(author, Policy::Follow)])?;
-        Ok(object(&json!({"author": author.to_string(), "policy": Policy::Follow.as_str()})))
     })
     .await
 }

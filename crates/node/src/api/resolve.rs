@@ -1,9 +1,11 @@
 //! From what a person types to what is meant.
 
+use std::sync::Arc;
+
 use madake_log::{AuthorId, LogId, Schema, SeqNum};
 use madake_object::{CommitId, FileName, ObjectId};
 use madake_store::engine::Table;
-use madake_store::{Head, Policy, Read as _, tables};
+use madake_store::{Author, Head, Read as _, tables};
 
 use super::ApiError;
 use crate::net::ticket::PREFIX;
@@ -16,14 +18,32 @@ const MIN_DIGITS: usize = 6;
 const LOOKED_AT: usize = 8;
 
 impl Shell {
-    /// An author: 64 digits, or the unique beginning of one that is known here.
+    /// An author: 64 digits, the unique beginning of one that is known here, or the name of one whose key
+    /// is here.
     pub(super) fn resolve_author(&self, text: &str) -> Result<AuthorId, ApiError> {
         if let Ok(author) = text.parse::<AuthorId>() {
             return Ok(author);
         }
-        let own = [self.author.id(), self.node()].map(|id| *id.as_bytes());
+        let own = self.authors();
+        if let Some((_, author)) = own.iter().find(|(name, _)| name.as_str() == text) {
+            return Ok(author.id());
+        }
+        let own = own.iter().map(|(_, author)| author.id()).chain([self.node()]);
+        let own: Vec<[u8; 32]> = own.map(|id| *id.as_bytes()).collect();
         self.resolve_prefix("author", text, &[tables::LOG_HEAD, tables::POLICY], &own)
             .map(AuthorId::from_bytes)
+    }
+
+    /// The author who is to sign: the first, unless another one is named.
+    pub(super) fn resolve_writer(&self, text: Option<&str>) -> Result<Arc<Author>, ApiError> {
+        let Some(text) = text else { return Ok(self.author.clone()) };
+        let id = self.resolve_author(text)?;
+        let held = self.authors().into_iter().find(|(_, author)| author.id() == id);
+        let no_key = || {
+            ApiError::new(403, "no-key", format!("the key of {id} is not in this home"))
+                .hint("`madake author list` shows whose are; `madake author new NAME` makes one")
+        };
+        held.map(|(_, author)| author).ok_or_else(no_key)
     }
 
     /// A log: `AUTHOR/LOG`, where LOG is a number or a registered schema.
@@ -127,13 +147,15 @@ impl Shell {
         let parsed: FileName =
             name.parse().map_err(|error| ApiError::usage(format!("`{name}` is no name: {error}")))?;
         let authors = match author {
-            Some(author) => vec![self.resolve_author(author)?],
+            Some(author) => [vec![self.resolve_author(author)?], Vec::new(), Vec::new()],
             None => self.candidates()?,
         };
         let mut found = Vec::new();
-        for candidate in authors {
-            found.extend(self.store().head(candidate, &parsed)?);
-            if found.first().is_some_and(|head| head.author == self.author.id()) {
+        for tier in authors {
+            for candidate in tier {
+                found.extend(self.store().head(candidate, &parsed)?);
+            }
+            if !found.is_empty() {
                 break;
             }
         }
@@ -153,17 +175,17 @@ impl Shell {
     pub(super) fn resolve_tree(&self, prefix: &str, author: Option<&str>) -> Result<Vec<Head>, ApiError> {
         let (prefix, author) = split_owner(prefix.trim_end_matches('/'), author);
         let authors = match author {
-            Some(author) => vec![self.resolve_author(author)?],
+            Some(author) => [vec![self.resolve_author(author)?], Vec::new(), Vec::new()],
             None => self.candidates()?,
         };
         let mut found: Vec<Vec<Head>> = Vec::new();
-        for candidate in authors {
-            let search = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-            let heads = self.store().heads(candidate, &search)?;
-            if !heads.is_empty() {
-                found.push(heads);
+        let search = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+        for tier in authors {
+            for candidate in tier {
+                let heads = self.store().heads(candidate, &search)?;
+                found.extend((!heads.is_empty()).then_some(heads));
             }
-            if found.len() == 1 && candidate == self.author.id() {
+            if !found.is_empty() {
                 break;
             }
         }
@@ -178,13 +200,13 @@ impl Shell {
         }
     }
 
-    /// Oneself first, then the followed authors.
-    fn candidates(&self) -> Result<Vec<AuthorId>, ApiError> {
-        let mut authors = vec![self.author.id()];
-        let policies = self.store().policies()?;
-        let followed = policies.into_iter().filter(|(_, policy)| *policy == Policy::Follow);
-        authors.extend(followed.map(|(author, _)| author).filter(|author| *author != self.author.id()));
-        Ok(authors)
+    /// Whose names are looked at, those of the next only if none of these has any: the first author,
+    /// the others whose keys are here, the followed ones.
+    fn candidates(&self) -> Result<[Vec<AuthorId>; 3], ApiError> {
+        let own: Vec<AuthorId> = self.authors().into_iter().map(|(_, author)| author.id()).collect();
+        let mut followed = self.store().followed()?;
+        followed.retain(|author| !own.contains(author));
+        Ok([own[..1].to_vec(), own[1..].to_vec(), followed])
     }
 
     fn resolve_prefix(

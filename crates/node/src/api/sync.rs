@@ -20,7 +20,7 @@ use crate::shell::Shell;
 /// `POST /v1/sync?peer=P&mode=pull|push|sync[&schema=S…]` → lines `{"progress":…}`, then one line: the result
 ///
 /// `{sent, received, refused, missing, rounds, summary_bytes, seconds, peer}`
-pub(super) async fn run(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
+pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
     let (node, addresses) = shell.resolve_peer(query.need("peer")?)?;
     let (receives, gives) = match query.need("mode")? {
         "pull" => (true, false),

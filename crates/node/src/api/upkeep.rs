@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hyper::{Response, StatusCode};
-use madake_log::{AuthorId, SeqNum};
+use madake_log::SeqNum;
 use madake_object::ObjectId;
 use madake_store::engine::{Part, Progress, Reclaim, Work};
 use madake_store::{
-    Change, CheckStep, Dropped, KeptFor, Outcome, Position, Read as _, Release, StoreError, payload_object, tables,
+    Change, CheckStep, Dropped, KeptFor, Outcome, Position, Read as _, Release, StoreError, payload_object,
+    tables,
 };
 use serde_json::{Value, json};
 
@@ -27,7 +28,7 @@ const TELL: Duration = Duration::from_millis(200);
 
 /// `POST /v1/gc[?dry_run=1]` → `{dry_run, freed, dropped, bytes, parts}`
 pub(super) fn collect(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
-    let dry_run = query.flag("dry_run")?;
+    let dry_run = query.flag("dry_run");
     let body = lines(move |lines| {
         let store = shell.store();
         let mut teller = Teller::new(lines);
@@ -52,7 +53,8 @@ pub(super) fn drop_payload(shell: Arc<Shell>, query: &Query) -> Result<Response<
     let at = shell.resolve_entry(query.need("entry")?)?;
     let body = lines(move |lines| {
         let store = shell.store();
-        let none = || ApiError::not_found(format!("{at} is not here")).hint("`madake log list` shows the logs");
+        let none =
+            || ApiError::not_found(format!("{at} is not here")).hint("`madake log list` shows the logs");
         let entry = store.entries(at.author, at.log, at.seq, 1)?.into_iter().next();
         let entry = entry.filter(|entry| entry.seq() == at.seq).ok_or_else(none)?;
         let id = payload_object(&entry);
@@ -75,8 +77,9 @@ pub(super) fn drop_payload(shell: Arc<Shell>, query: &Query) -> Result<Response<
 pub(super) fn unput(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
     let id = shell.resolve_object(query.need("object")?)?;
     if !shell.store().engine().contains(tables::PINNED, id.as_bytes()).map_err(StoreError::from)? {
-        return Err(ApiError::not_found(format!("{id} was not put here"))
-            .hint("what a commit or an entry names is kept for it; `madake payload drop` gives up a payload"));
+        return Err(ApiError::not_found(format!("{id} was not put here")).hint(
+            "what a commit or an entry names is kept for it; `madake payload drop` gives up a payload",
+        ));
     }
     let body = lines(move |lines| {
         let (release, freed) = release(&shell, id, Change::Unpin(id), lines)?;
@@ -93,7 +96,7 @@ pub(super) fn unput(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, 
 
 /// `POST /v1/check[?repair=1]` → `{checked, problems, repaired, ok, …}`
 pub(super) fn check(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
-    let repair = query.flag("repair")?;
+    let repair = query.flag("repair");
     let body = lines(move |lines| {
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let mut teller = Teller::new(lines);
@@ -166,7 +169,9 @@ impl Shell {
             let (author, log, from, to) = self.resolve_entries(text)?;
             return match to {
                 Some(to) if to == from => Ok(Position { author, log, seq: from }),
-                _ => Err(ApiError::usage(format!("`{text}` is not one entry")).hint("name it AUTHOR/LOG@SEQ")),
+                _ => {
+                    Err(ApiError::usage(format!("`{text}` is not one entry")).hint("name it AUTHOR/LOG@SEQ"))
+                }
             };
         }
         let digits = text.to_ascii_lowercase();

@@ -15,7 +15,7 @@ use madake_object::ObjectId;
 
 use crate::collect::Collecting;
 use crate::engine::{Batch, Engine};
-use crate::outcome::{Change, Fate, Flaw, Outcome, PayloadFate};
+use crate::outcome::{Change, Fate, Flaw, Outcome, PayloadFate, Policy};
 use crate::read::{self, Wanted};
 use crate::rows::RECORD_ENTRY;
 use crate::store::StoreError;
@@ -46,6 +46,8 @@ pub(crate) struct Round<'a> {
 struct Pending {
     heads: HashMap<(AuthorId, LogId), LogHead>,
     new_logs: HashMap<AuthorId, usize>,
+    /// Authors whose policy was looked up, and whether they are blocked.
+    blocked: HashMap<AuthorId, bool>,
     entries: HashMap<Position, EntryId>,
     /// `None`: it will be gone.
     content: HashMap<ObjectId, Option<PendingContent>>,
@@ -112,7 +114,16 @@ impl<'a> Round<'a> {
                 Ok(Outcome::Done)
             }
             Change::Policy(author, policy) => {
+                self.pending.blocked.insert(author, policy == Policy::Block);
                 self.batch.put(tables::POLICY, author.as_bytes().to_vec(), vec![policy as u8]);
+                Ok(Outcome::Done)
+            }
+            Change::KeepSchema(schema) => {
+                self.batch.put(tables::INTEREST, schema.as_str().as_bytes().to_vec(), Vec::new());
+                Ok(Outcome::Done)
+            }
+            Change::DropSchema(schema) => {
+                self.batch.delete(tables::INTEREST, schema.as_str().as_bytes().to_vec());
                 Ok(Outcome::Done)
             }
             Change::Meta(name, value) => {
@@ -131,6 +142,9 @@ impl<'a> Round<'a> {
         let refused = |fate| Ok(Outcome::Entry { fate, payload: PayloadFate::NotGiven, flaw: None });
         if at.seq.get() >= SEQ_LIMIT {
             return refused(Fate::SeqTooHigh);
+        }
+        if self.is_blocked(at.author)? {
+            return refused(Fate::Blocked);
         }
         let head = self.head(at.author, at.log)?;
         let begins = head.is_none() && at.seq == SeqNum::FIRST && !at.log.is_system();
@@ -203,6 +217,15 @@ impl<'a> Round<'a> {
             Some(head) => Ok(Some(*head)),
             None => read::log_head(self.engine, author, log),
         }
+    }
+
+    fn is_blocked(&mut self, author: AuthorId) -> Result<bool, StoreError> {
+        if let Some(blocked) = self.pending.blocked.get(&author) {
+            return Ok(*blocked);
+        }
+        let blocked = read::policy(self.engine, author)? == Some(Policy::Block);
+        self.pending.blocked.insert(author, blocked);
+        Ok(blocked)
     }
 
     /// How many logs of an author are held, as far as [`LOGS_LIMIT`].
