@@ -132,7 +132,9 @@ async fn show(api: &Api, log: &str, payload: bool, out: &Out) -> Result<ExitCode
             if entry["end"] == true {
                 line.push_str("  end of log");
             }
-            if entry["held"] == false {
+            if let Some(at) = entry["dropped"].as_str() {
+                line.push_str(&format!("  payload dropped {at}"));
+            } else if entry["held"] == false {
                 line.push_str("  payload not here");
             }
             if let Some(flaw) = entry["flaw"]["message"].as_str() {

@@ -12,6 +12,7 @@ use madake_store::{Author, HeldLog, NewContent, Position, Read as _, payload_obj
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::node::rfc3339;
 use super::upload::{Record, RecordHeader, Records};
 use super::{ApiError, Body, Lines, Query, lines, respond};
 use crate::shell::Shell;
@@ -236,6 +237,9 @@ fn entry_json(shell: &Shell, entry: &AuthenticEntry, with_payload: bool) -> Resu
         "held": shell.store().content_size(payload)?.is_some(),
     });
     let at = Position::of(entry);
+    if let Some(dropped) = shell.store().dropped(payload)? {
+        value["dropped"] = json!(rfc3339(dropped.at));
+    }
     if let Some(flaw) = shell.store().flaw(&at)? {
         value["flaw"] = json!({"code": flaw.code(), "message": flaw.to_string()});
     }
