@@ -79,6 +79,18 @@ pub(crate) enum Command {
         #[arg(long)]
         author: Option<String>,
     },
+    /// What changed between two versions of a file
+    Diff {
+        /// The file's name; ~AUTHOR/NAME for somebody's own
+        name: String,
+        /// The older commit; the one before the newest, if neither is given
+        a: Option<String>,
+        /// The newer commit; the newest, if it is not given
+        b: Option<String>,
+        /// Whose version of the name
+        #[arg(long)]
+        author: Option<String>,
+    },
     /// One commit
     Show {
         /// The commit's id, or its first 6 digits or more

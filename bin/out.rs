@@ -109,6 +109,15 @@ pub(crate) fn print_line(line: &str) {
     }
 }
 
+/// Writes bytes to stdout as they are, in order with the lines.
+pub(crate) fn print_bytes(bytes: &[u8]) {
+    let mut results = RESULTS.lock().unwrap_or_else(PoisonError::into_inner);
+    results.extend(bytes);
+    if results.len() >= PIECE {
+        write_out(&mut results);
+    }
+}
+
 /// Writes a line to stderr; whether anybody reads it is not ours to care.
 pub(crate) fn to_stderr(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");

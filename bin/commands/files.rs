@@ -95,18 +95,22 @@ pub(super) async fn history(
 }
 
 pub(super) async fn show(api: &Api, commit: &str, out: &Out) -> Result<ExitCode, ApiError> {
-    let id: String = commit.chars().filter(char::is_ascii_alphanumeric).collect();
-    if id != commit || id.is_empty() {
-        return Err(ApiError::usage(format!("`{commit}` is no commit: give its hex digits"))
-            .hint("`madake history NAME` lists the commits of a file"));
-    }
-    let commit = api.one(Method::GET, &format!("/v1/commits/{id}"), &[]).await?;
+    let commit = find_commit(api, commit).await?;
     out.result(&commit, || {
         let fields = ["commit", "name", "previous", "object", "size", "mode", "author", "time", "message"];
         let line = |field| format!("{field:<10}{}", clean(&plain(&commit[field])));
         fields.map(line).join("\n")
     });
     Ok(ExitCode::SUCCESS)
+}
+
+/// A commit by its id or the beginning of it.
+pub(super) async fn find_commit(api: &Api, id: &str) -> Result<Value, ApiError> {
+    if id.is_empty() || !id.bytes().all(|digit| digit.is_ascii_alphanumeric()) {
+        return Err(ApiError::usage(format!("`{id}` is no commit: give its hex digits"))
+            .hint("`madake history NAME` lists the commits of a file"));
+    }
+    api.one(Method::GET, &format!("/v1/commits/{id}"), &[]).await
 }
 
 /// Writes a body to a file and says how long it is: aside first, so that a failure leaves what was there.

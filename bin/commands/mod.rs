@@ -1,5 +1,6 @@
 //! The commands, a room for each kind.
 
+mod diff;
 mod files;
 mod logs;
 mod node;
@@ -39,6 +40,7 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
         Command::Head(HeadCommand::List { prefix, author }) => files::heads(&api, prefix, author, out).await,
         Command::Head(HeadCommand::Show { name, author }) => files::head(&api, &name, author, out).await,
         Command::History { name, author } => files::history(&api, &name, author, out).await,
+        Command::Diff { name, a, b, author } => diff::diff(&api, &name, [a, b], author, out).await,
         Command::Show { commit } => files::show(&api, &commit, out).await,
         Command::Checkout(args) => tree::checkout(&api, args, out).await,
         Command::Author(command) => policy::authors(&api, command, out).await,
@@ -63,6 +65,7 @@ fn only_reads(command: &Command) -> bool {
         | Command::Get { .. }
         | Command::Head(_)
         | Command::History { .. }
+        | Command::Diff { .. }
         | Command::Show { .. } => true,
         Command::Log(log) => !matches!(log, LogCommand::Append { .. }),
         _ => false,
