@@ -123,6 +123,16 @@ pub(crate) enum Command {
     Push(SyncArgs),
     /// Both: pull and push in one session
     Sync(SyncArgs),
+    /// Write the completions for a shell to stdout
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages into a folder
+    Man {
+        /// The folder; it is made if it is not there
+        dir: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]

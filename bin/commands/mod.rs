@@ -2,6 +2,7 @@
 
 mod diff;
 mod files;
+mod help;
 mod logs;
 mod node;
 mod peers;
@@ -18,6 +19,12 @@ use crate::out::Out;
 
 /// Does what was typed. The exit code is for answers that are no errors: a check that fails.
 pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
+    // These need no home, and on a new machine there may be none to be found.
+    match &args.command {
+        Command::Completions { shell } => return help::completions(*shell, out),
+        Command::Man { dir } => return help::man(dir, out),
+        _ => {}
+    }
     let home = home(args.home)?;
     if only_reads(&args.command) {
         crate::out::leave_when_unread();
@@ -30,7 +37,9 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
     };
     let api = Api::open(&home).await?;
     let done = match command {
-        Command::Init { .. } | Command::Serve { .. } => Ok(ExitCode::SUCCESS),
+        Command::Init { .. } | Command::Serve { .. } | Command::Completions { .. } | Command::Man { .. } => {
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Id => node::id(&api, out).await,
         Command::Status => node::status(&api, out).await,
         Command::Log(command) => logs::run(&api, command, out).await,
