@@ -69,7 +69,8 @@ impl Api {
     /// Asks for an object's bytes, and its whole id.
     pub(crate) async fn object(&self, id: &str) -> Result<(Body, String), ApiError> {
         if id.is_empty() || !id.bytes().all(|digit| digit.is_ascii_alphanumeric()) {
-            return Err(ApiError::usage(format!("`{id}` is no object: give its hex digits")));
+            return Err(ApiError::usage(format!("`{id}` is no object: give its hex digits"))
+                .hint("`madake head show NAME` and `madake log show LOG` show them"));
         }
         let response = self.send(Method::GET, &format!("/v1/objects/{id}"), &[], full("")).await?;
         if response.status().is_success() {

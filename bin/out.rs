@@ -54,8 +54,7 @@ impl Out {
         }
         let (bold, plain) = if io::stderr().is_terminal() { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
         let lines: Vec<String> = error.message.lines().map(clean).collect();
-        let hint = error.hint.as_ref().map(|hint| format!("\nhint: {}", clean(hint))).unwrap_or_default();
-        format!("{bold}error:{plain} {}{hint}", lines.join("\n"))
+        format!("{bold}error:{plain} {}\nhint: {}", lines.join("\n"), clean(error.next()))
     }
 
     /// Shows an error and gives the exit code that belongs to it.

@@ -60,8 +60,7 @@ pub(super) fn append(shell: Arc<Shell>, query: &Query, body: Body) -> Result<Res
 /// The schema that is to be appended to and who signs, if this home may.
 fn appendable(shell: &Shell, query: &Query) -> Result<(Schema, Arc<Author>), ApiError> {
     let text = query.need("schema")?;
-    let schema: Schema =
-        text.parse().map_err(|error| ApiError::usage(format!("`{text}` is no schema: {error}")))?;
+    let schema = super::policy::parse_schema(text)?;
     if schema.is_reserved() {
         return Err(ApiError::usage(format!("`{schema}` is reserved for what madake writes itself"))
             .hint("madake commit NAME FILE"));
