@@ -7,6 +7,7 @@ mod call;
 mod checkout;
 mod commands;
 mod out;
+mod progress;
 
 use std::process::ExitCode;
 

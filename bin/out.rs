@@ -8,6 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use madake_node::api::ApiError;
 use serde_json::Value;
 
+use crate::progress::without_bar;
+
 /// How to show things.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Out {
@@ -119,7 +121,7 @@ pub(crate) fn print_bytes(bytes: &[u8]) {
 
 /// Writes a line to stderr; whether anybody reads it is not ours to care.
 pub(crate) fn to_stderr(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    without_bar(|| drop(writeln!(io::stderr(), "{line}")));
 }
 
 /// Lets what was printed be seen.
@@ -128,9 +130,15 @@ pub(crate) fn flush() {
 }
 
 fn write_out(results: &mut Vec<u8>) {
-    let mut stdout = io::stdout().lock();
+    if results.is_empty() {
+        return;
+    }
+    let write = || {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(results).and_then(|()| stdout.flush())
+    };
     if !UNREAD.load(Ordering::Relaxed)
-        && let Err(error) = stdout.write_all(results).and_then(|()| stdout.flush())
+        && let Err(error) = without_bar(write)
     {
         unread(&error);
     }
