@@ -8,6 +8,7 @@ use rand_core::{TryCryptoRng, TryRng};
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::num::NonZeroUsize;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 /// Checks signatures in batches and remembers the author keys that passed.
@@ -26,10 +27,20 @@ impl BatchVerifier {
     /// How many checked author keys are remembered: as many as a session may follow by name (`docs/spec.md`,
     /// Summary items). When they are full they are forgotten and learned anew.
     pub const MAX_AUTHORS: usize = 65_536;
+    /// The most threads that one verifier uses.
+    pub const MAX_THREADS: NonZeroUsize = NonZeroUsize::new(64).unwrap();
 
     /// A verifier that uses up to `threads` threads, the caller's included. Small batches use fewer.
+    ///
+    /// More than [`MAX_THREADS`](Self::MAX_THREADS) are never used. If the system gives no more threads (or none at
+    /// all, as on wasm), fewer do the work.
     pub fn new(threads: NonZeroUsize) -> Self {
-        Self { threads, authors: BTreeSet::new() }
+        Self { threads: threads.min(Self::MAX_THREADS), authors: BTreeSet::new() }
+    }
+
+    /// A verifier that uses as many threads as the system says can run at once; one if it does not say.
+    pub fn all_cores() -> Self {
+        Self::new(thread::available_parallelism().unwrap_or(NonZeroUsize::MIN))
     }
 
     /// Checks all entries; the results are in the order of the input.
@@ -39,9 +50,7 @@ impl BatchVerifier {
         let bad_authors = self.check_authors(&entries);
         let mut verdicts = vec![Ok(()); entries.len()];
         self.in_parallel(&entries, &mut verdicts, MIN_SHARE, |entries, verdicts| {
-            for (entries, verdicts) in entries.chunks(MAX_BATCH).zip(verdicts.chunks_mut(MAX_BATCH)) {
-                check_chunk(entries, &bad_authors, verdicts);
-            }
+            check_chunk(entries, &bad_authors, verdicts);
         });
         let judge = |(entry, verdict)| match verdict {
             Ok(()) => Ok(AuthenticEntry::batch_checked(entry)),
@@ -52,7 +61,7 @@ impl BatchVerifier {
 
     /// How many entries at once keep all threads busy with full batches.
     pub(crate) fn best_batch(&self) -> usize {
-        self.threads.get().min(MAX_THREADS) * MAX_BATCH
+        self.threads.get() * MAX_BATCH
     }
 
     /// Checks the keys not seen before and returns the bad ones.
@@ -88,25 +97,65 @@ impl BatchVerifier {
         bad
     }
 
-    /// Runs `work` over shares of `input` and of the slots beside it, a share per thread.
+    /// Runs `work` over parts of `input` and of the slots beside it, each thread taking a part when it is free.
     fn in_parallel<T: Sync, R: Send>(
         &self,
         input: &[T],
         slots: &mut [R],
-        min_share: usize,
+        min_part: usize,
         work: impl Fn(&[T], &mut [R]) + Sync,
     ) {
-        let share = input.len().div_ceil(self.threads.get()).max(min_share);
-        let mut shares = input.chunks(share).zip(slots.chunks_mut(share));
-        let Some((own_input, own_slots)) = shares.next() else { return };
-        thread::scope(|scope| {
-            let work = &work;
-            for (input, slots) in shares {
-                scope.spawn(move || work(input, slots));
+        let part = input.len().div_ceil(self.threads.get()).clamp(min_part, MAX_BATCH);
+        let threads = input.len().div_ceil(part).min(self.threads.get());
+        let parts = Mutex::new(input.chunks(part).zip(slots.chunks_mut(part)));
+        let run = || {
+            loop {
+                // Taken out before the work, or the lock would be held during it.
+                let next = parts.lock().unwrap_or_else(PoisonError::into_inner).next();
+                let Some((input, slots)) = next else { return };
+                work(input, slots);
             }
-            work(own_input, own_slots);
+        };
+        if threads < 2 || cfg!(target_family = "wasm") {
+            return run();
+        }
+        thread::scope(|scope| {
+            for _ in 1..threads {
+                // If the system has no thread left, those that there are do the work, the caller's at least.
+                if thread::Builder::new().spawn_scoped(scope, run).is_err() {
+                    break;
+                }
+            }
+            run();
         });
     }
+}
+
+/// [`BatchVerifier::verify`] on all cores, without a memory of authors: the bad entries named, in the input's order.
+///
+/// # Errors
+/// For each bad entry its place in the input (from 0), itself, and what is wrong with it; at least one.
+///
+/// ```
+/// use madake_log::*;
+/// # let key = AuthorKey::from_seed([1; 32]);
+/// # let entry = Entry::sign(&key, LogId::new(2000), None, None, PayloadId::of(b""), 0, false).unwrap();
+/// let mut forged = entry.as_bytes().to_vec();
+/// forged[100] ^= 1;
+/// let entries = vec![entry.into_entry(), Entry::decode(&forged).unwrap()];
+/// let culprits = verify_all(entries).unwrap_err();
+/// assert_eq!((culprits.len(), culprits[0].0, culprits[0].2), (1, 1, SignatureError::Signature));
+/// ```
+pub fn verify_all(entries: Vec<Entry>) -> Result<Vec<AuthenticEntry>, Vec<(usize, Entry, SignatureError)>> {
+    let mut good = Vec::with_capacity(entries.len());
+    let mut culprits = Vec::new();
+    for (at, result) in BatchVerifier::all_cores().verify(entries).into_iter().enumerate() {
+        match result {
+            Ok(entry) => good.push(entry),
+            Err((entry, why)) => culprits.push((at, entry, why)),
+        }
+    }
+    if culprits.is_empty() { Ok(good) } else { Err(culprits) }
 }
 
 /// [`BatchVerifier::verify`] without a memory of authors, for one batch.
@@ -232,8 +281,6 @@ impl TryCryptoRng for Coefficients {}
 
 /// Batches beyond this gain little (`docs/spec.md`: 164,000 per second at 1,000) and cost more when one is bad.
 const MAX_BATCH: usize = 1024;
-/// More threads than this are never used.
-const MAX_THREADS: usize = 64;
 /// A failed batch is cut in so many parts: three rounds from 1,024 down to single checks.
 const PARTS: usize = 8;
 /// A failed batch of so many or fewer is checked one by one.
@@ -303,6 +350,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn all_cores_name_all_culprits() {
+        let culprits = [3, 64, 65, 2999];
+        let entries: Vec<Entry> =
+            (0..3000).map(|n| entry(n, 2, if culprits.contains(&n) { 1 } else { 9 })).collect();
+        let found = verify_all(entries.clone()).unwrap_err();
+        assert!(
+            found.iter().all(|(at, entry, why)| entries[*at] == *entry && *why == SignatureError::Signature)
+        );
+        assert!(found.iter().map(|(at, _, _)| *at as u64).eq(culprits));
+        let good: Vec<Entry> =
+            entries.into_iter().filter(|e| AuthenticEntry::check(e.clone()).is_ok()).collect();
+        assert_eq!(verify_all(good.clone()).unwrap().len(), good.len());
+        assert_eq!(verify_all(Vec::new()), Ok(Vec::new()));
+        let many = BatchVerifier::new(NonZeroUsize::MAX);
+        assert_eq!(many.threads, BatchVerifier::MAX_THREADS);
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod links;
 mod set;
 
 pub use authentic::{AuthenticEntry, SignatureError};
-pub use batch::{BatchVerifier, verify_batch};
+pub use batch::{BatchVerifier, verify_all, verify_batch};
 pub use links::{
     Link, LinkError, Links, LogHead, Placement, PlacementError, VerifiedEntry, check_links, check_position,
 };
