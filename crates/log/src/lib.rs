@@ -58,8 +58,8 @@ pub use schema::{Schema, SchemaError};
 pub use varu64::{MAX_VARU64_LEN, VarU64Error, decode_varu64, encode_varu64, varu64_len};
 pub use verify::{
     AuthenticEntry, BatchVerifier, Link, LinkError, LinkedSet, Links, LogHead, Placement, PlacementError,
-    SetError, SignatureError, VerifiedEntry, check_links, check_position, link_set, verify_all, verify_batch,
-    verify_set,
+    Received, ReceivedError, ReceivedSetError, SetError, SignatureError, VerifiedEntry, check_links,
+    check_position, link_set, verify_all, verify_batch, verify_received, verify_set,
 };
 
 #[cfg(doctest)]
