@@ -79,6 +79,18 @@ pub(crate) enum Command {
         #[arg(long)]
         author: Option<String>,
     },
+    /// What changed between two versions of a file
+    Diff {
+        /// The file's name; ~AUTHOR/NAME for somebody's own
+        name: String,
+        /// The older commit; the one before the newest, if neither is given
+        a: Option<String>,
+        /// The newer commit; the newest, if it is not given
+        b: Option<String>,
+        /// Whose version of the name
+        #[arg(long)]
+        author: Option<String>,
+    },
     /// One commit
     Show {
         /// The commit's id, or its first 6 digits or more
@@ -131,6 +143,16 @@ pub(crate) enum Command {
     Push(SyncArgs),
     /// Both: pull and push in one session
     Sync(SyncArgs),
+    /// Write the completions for a shell to stdout
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages into a folder
+    Man {
+        /// The folder; it is made if it is not there
+        dir: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]

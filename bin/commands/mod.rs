@@ -1,6 +1,8 @@
 //! The commands, a room for each kind.
 
+mod diff;
 mod files;
+mod help;
 mod logs;
 mod node;
 mod peers;
@@ -18,6 +20,12 @@ use crate::out::Out;
 
 /// Does what was typed. The exit code is for answers that are no errors: a check that fails.
 pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
+    // These need no home, and on a new machine there may be none to be found.
+    match &args.command {
+        Command::Completions { shell } => return help::completions(*shell, out),
+        Command::Man { dir } => return help::man(dir, out),
+        _ => {}
+    }
     let home = home(args.home)?;
     if only_reads(&args.command) {
         crate::out::leave_when_unread();
@@ -30,7 +38,9 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
     };
     let api = Api::open(&home).await?;
     let done = match command {
-        Command::Init { .. } | Command::Serve { .. } => Ok(ExitCode::SUCCESS),
+        Command::Init { .. } | Command::Serve { .. } | Command::Completions { .. } | Command::Man { .. } => {
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Id => node::id(&api, out).await,
         Command::Status => node::status(&api, out).await,
         Command::Log(command) => logs::run(&api, command, out).await,
@@ -40,6 +50,7 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
         Command::Head(HeadCommand::List { prefix, author }) => files::heads(&api, prefix, author, out).await,
         Command::Head(HeadCommand::Show { name, author }) => files::head(&api, &name, author, out).await,
         Command::History { name, author } => files::history(&api, &name, author, out).await,
+        Command::Diff { name, a, b, author } => diff::diff(&api, &name, [a, b], author, out).await,
         Command::Show { commit } => files::show(&api, &commit, out).await,
         Command::Checkout(args) => tree::checkout(&api, args, out).await,
         Command::Author(command) => policy::authors(&api, command, out).await,
@@ -68,6 +79,7 @@ fn only_reads(command: &Command) -> bool {
         | Command::Get { .. }
         | Command::Head(_)
         | Command::History { .. }
+        | Command::Diff { .. }
         | Command::Show { .. }
         | Command::Fsck { repair: false } => true,
         Command::Log(log) => !matches!(log, LogCommand::Append { .. }),

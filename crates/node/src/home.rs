@@ -14,9 +14,9 @@ use madake_store::engine::{EngineError, JournalEngine, JournalOptions};
 use madake_store::{Change, META_COPY, META_EPOCH, Store, StoreError, StoreRows};
 use serde::{Deserialize, Serialize};
 
+pub use crate::config::{Config, Keep};
 use crate::keys;
 pub use crate::keys::{AuthorName, AuthorNameError, FIRST_AUTHOR, KEY_PREFIX, MAX_AUTHORS};
-use crate::net::check_address;
 
 /// The configuration's file in a home.
 pub const CONFIG: &str = "config.toml";
@@ -55,34 +55,6 @@ pub struct Home {
     /// Whether the folder is a copy or a restored backup that still has the node key of the original.
     pub copied: bool,
     _lock: HomeLock,
-}
-
-/// `config.toml`.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// What the owner calls this node.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub nick: Option<String>,
-    /// `host:port` to listen on, [`DEFAULT_LISTEN`] if absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub listen: Option<String>,
-    /// `host:port` under which others reach this node, put into its ticket instead of the bound address.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub advertise: Vec<String>,
-    /// Whose logs are kept.
-    pub keep: Keep,
-}
-
-/// Whose logs a node keeps.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Keep {
-    /// Its own and those of followed authors.
-    #[default]
-    Followed,
-    /// Everybody's: a relay.
-    All,
 }
 
 /// Why a home could not be made or opened.
@@ -129,6 +101,8 @@ pub enum HomeError {
         path: PathBuf,
         /// Which, with its line.
         message: String,
+        /// What would be right.
+        hint: String,
     },
     /// A key file does not hold a key.
     #[error("{} does not hold a key", .0.display())]
@@ -194,7 +168,7 @@ impl HomeError {
             {
                 "a file is in the way: name another folder with --home".into()
             }
-            HomeError::Config { .. } => "known settings: nick, listen, advertise, keep".into(),
+            HomeError::Config { hint, .. } => hint.clone(),
             HomeError::BadAuthorName { path, .. } => {
                 format!("rename or move it: {} holds keys only, as NAME.key", parent(path).display())
             }
@@ -253,8 +227,7 @@ impl Home {
         let options = JournalOptions::create(random()?, random()?);
         let store = open_store(path, &options)?;
         write_new(&path.join(MARKER), marker(path)?.as_bytes(), 0o600)?;
-        let text = toml::to_string(&config)
-            .map_err(|error| HomeError::Config { path: path.join(CONFIG), message: error.to_string() })?;
+        let text = config.to_text(&path.join(CONFIG))?;
         write_new(&path.join(CONFIG), text.as_bytes(), 0o644)?;
         sync_folder(path)?;
         // Folders that were made for it are durable in theirs.
@@ -285,16 +258,9 @@ impl Home {
         let text = String::from_utf8(text).map_err(|_| HomeError::Config {
             path: config_path.clone(),
             message: "it is not UTF-8".into(),
+            hint: "save it as UTF-8 text".into(),
         })?;
-        let config: Config = toml::from_str(&text).map_err(|error| HomeError::Config {
-            path: config_path,
-            message: error.to_string().trim_end().to_owned(),
-        })?;
-        for address in &config.advertise {
-            let message = |error| format!("advertise: `{address}`: {error}");
-            check_address(address)
-                .map_err(|error| HomeError::Config { path: path.join(CONFIG), message: message(error) })?;
-        }
+        let config = Config::parse(&text, &config_path)?;
         let node_key = keys::read_key(&path.join(NODE_KEY))?;
         let author_key = keys::read_key(&path.join(AUTHOR_KEY))?;
         let more_authors = keys::read_authors(path, &author_key)?;
@@ -412,8 +378,7 @@ struct Marker {
 fn marker(path: &Path) -> Result<String, HomeError> {
     let mut marker = marker_of(path)?;
     marker.nonce = HEXLOWER.encode(&random::<16>()?);
-    toml::to_string(&marker)
-        .map_err(|error| HomeError::Config { path: path.join(MARKER), message: error.to_string() })
+    toml::to_string(&marker).map_err(|error| io("write", &path.join(MARKER))(io::Error::other(error)))
 }
 
 fn marker_fits(path: &Path, found: &str) -> bool {

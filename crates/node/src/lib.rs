@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod client;
+mod config;
 pub mod daemon;
 pub mod driver;
 pub mod home;

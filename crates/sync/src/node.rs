@@ -133,8 +133,9 @@ impl Node {
             // That our own words went out says nothing of the peer.
             Input::Sent { class: Class::Control, .. } => {}
             Input::Sent { session, class, bytes } => {
-                self.with(session, now, read, |s, _| {
+                self.with(session, now, read, |s, context| {
                     s.serving.sent(class, bytes);
+                    s.tell_progress(context);
                     Ok(())
                 });
             }
@@ -238,14 +239,7 @@ impl Node {
             Ok(outcomes) => self.with(id, now, read, |session, context| {
                 session.on_applied(applying, outcomes);
                 context.output(|session| Output::Consumed { session, bytes });
-                let report = Report {
-                    refusals: Vec::new(),
-                    refusals_by_peer: Vec::new(),
-                    missing: Vec::new(),
-                    damaged: Vec::new(),
-                    ..session.report
-                };
-                context.output(|session| Output::Progress { session, report });
+                session.tell_progress(context);
                 Ok(())
             }),
         }
@@ -414,6 +408,18 @@ impl Session {
             self.tell_unwanted(context)?;
         }
         Ok(())
+    }
+
+    /// Says how far this is; lists stay here.
+    fn tell_progress(&self, context: &mut Context<'_>) {
+        let report = Report {
+            refusals: Vec::new(),
+            refusals_by_peer: Vec::new(),
+            missing: Vec::new(),
+            damaged: Vec::new(),
+            ..self.report
+        };
+        context.output(|session| Output::Progress { session, report });
     }
 
     /// Who pushes expects to give what is his own: say so if the peer keeps none of it.

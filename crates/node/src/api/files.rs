@@ -82,9 +82,12 @@ pub(super) fn commit(shell: Arc<Shell>, query: &Query, body: Body) -> Result<Res
     Ok(batched(records, false, move |batch, lines| {
         let mut versions = Vec::with_capacity(batch.len());
         for Record { header, content, .. } in batch {
-            let name = header.name.ok_or_else(|| ApiError::usage("a record without a name"))?;
-            let name: FileName =
-                name.parse().map_err(|error| ApiError::usage(format!("{name:?} is no name: {error}")))?;
+            let unnamed = || ApiError::usage("a record without a name").hint("`docs/api.md`, \"Records\"");
+            let name = header.name.ok_or_else(unnamed)?;
+            let name: FileName = name.parse().map_err(|error| {
+                ApiError::usage(format!("{name:?} is no name: {error}"))
+                    .hint("parts between slashes, such as notes/today.txt")
+            })?;
             if name.as_str().starts_with('~') {
                 return Err(ApiError::usage(format!(
                     "{name:?} begins with `~`, which means somebody's own name"
@@ -246,7 +249,8 @@ fn missing(store: &Store, id: ObjectId) -> ApiError {
             ApiError::new(404, "missing", format!("{id} is named by what is held, and is not here yet"))
                 .hint("`madake pull PEER` asks for what is missing")
         }
-        _ => ApiError::not_found(format!("there is no object {id} here")),
+        _ => ApiError::not_found(format!("there is no object {id} here"))
+            .hint("`madake head show NAME` and `madake log show LOG` show what is"),
     }
 }
 

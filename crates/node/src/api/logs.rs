@@ -3,6 +3,7 @@
 use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use data_encoding::BASE64;
 use hyper::{Response, StatusCode};
@@ -27,6 +28,8 @@ const READ_AHEAD: usize = 8 * 1024 * 1024;
 const MAX_DATA: u64 = 64 * 1024 * 1024;
 /// Entries read at a time.
 const PAGE: usize = 1_000;
+/// How far a long check is, is told so often.
+const TELL_EVERY: Duration = Duration::from_millis(200);
 
 /// `POST /v1/append?schema=S[&author=A][&end=1]`, records as the body → per entry `{author, log, seq, entry, payload}`
 ///
@@ -61,8 +64,7 @@ pub(super) fn append(shell: Arc<Shell>, query: &Query, body: Body) -> Result<Res
 /// The schema that is to be appended to and who signs, if this home may.
 fn appendable(shell: &Shell, query: &Query) -> Result<(Schema, Arc<Author>), ApiError> {
     let text = query.need("schema")?;
-    let schema: Schema =
-        text.parse().map_err(|error| ApiError::usage(format!("`{text}` is no schema: {error}")))?;
+    let schema = super::policy::parse_schema(text)?;
     if schema.is_reserved() {
         return Err(ApiError::usage(format!("`{schema}` is reserved for what madake writes itself"))
             .hint("madake commit NAME FILE"));
@@ -127,8 +129,10 @@ pub(super) fn show(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, A
     Ok(respond(StatusCode::OK, body))
 }
 
-/// `GET /v1/verify[?log=LOG]` → per log `{author, log, seq, ok, problems, payloads_missing}`
+/// `GET /v1/verify[?log=LOG][&progress=1]` → per log `{author, log, seq, ok, problems, payloads_missing}`;
+/// with `progress` also lines `{"progress":{"entries","of"}}`, now and then
 pub(super) fn verify(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
+    let with_progress = query.flag("progress");
     let only = match query.get("log") {
         None => None,
         Some(text) => {
@@ -141,8 +145,24 @@ pub(super) fn verify(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>,
     let body = lines(move |lines| {
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let mut verifier = BatchVerifier::new(threads);
+        let (mut of, mut entries, mut told) = (0, 0, Instant::now());
+        match only {
+            _ if !with_progress => {}
+            Some(held) => of = held.head.seq.get(),
+            None => of = shell.store().counts()?.entries,
+        }
         let mut check = |held: HeldLog| -> Result<(), ApiError> {
-            lines.send(&verify_log(&shell, held, &mut verifier)?)?;
+            let mut looked_at = |count: usize| {
+                entries += count;
+                if !with_progress || told.elapsed() < TELL_EVERY {
+                    return Ok(());
+                }
+                told = Instant::now();
+                lines.send(&json!({"progress": {"entries": entries, "of": of}}))?;
+                lines.flush()
+            };
+            let verified = verify_log(&shell, held, &mut verifier, &mut looked_at)?;
+            lines.send(&verified)?;
             lines.flush()
         };
         if let Some(held) = only {
@@ -266,8 +286,18 @@ fn payload_bytes(shell: &Shell, payload: ObjectId) -> Result<Option<Vec<u8>>, Ap
 }
 
 /// Reads a whole log again, as if nothing of it were known: encodings, signatures, links, payloads.
-fn verify_log(shell: &Shell, held: HeldLog, verifier: &mut BatchVerifier) -> Result<Value, ApiError> {
-    let check = shell.store().check_log(held, verifier)?;
+fn verify_log(
+    shell: &Shell,
+    held: HeldLog,
+    verifier: &mut BatchVerifier,
+    looked_at: &mut dyn FnMut(usize) -> Result<(), ApiError>,
+) -> Result<Value, ApiError> {
+    let mut gone = Ok(());
+    let check = shell.store().check_log(held, verifier, &mut |entries| {
+        gone = looked_at(entries);
+        gone.is_ok()
+    })?;
+    gone?;
     let mut problems: Vec<String> = check.problems.iter().map(ToString::to_string).collect();
     problems.extend((check.more > 0).then(|| format!("and {} more", check.more)));
     Ok(json!({

@@ -75,7 +75,11 @@ impl Query {
     }
 
     fn need(&self, name: &str) -> Result<&str, ApiError> {
-        self.get(name).ok_or_else(|| ApiError::usage(format!("`{name}` is missing")))
+        let missing = || {
+            ApiError::usage(format!("the parameter `{name}` is missing"))
+                .hint("`docs/api.md` has the parameters of every request")
+        };
+        self.get(name).ok_or_else(missing)
     }
 
     fn flag(&self, name: &str) -> bool {

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::node::blocking;
 use super::{ApiError, Body, Query, full, object, respond};
 use crate::driver::wall_clock;
-use crate::net::Ticket;
 use crate::net::ticket::PREFIX;
+use crate::net::{Ticket, TicketError};
 use crate::shell::Shell;
 
 /// A peer's name is at most so many bytes.
@@ -26,10 +26,7 @@ pub(super) fn list(shell: &Shell) -> Result<Response<Body>, ApiError> {
 /// `POST /v1/peers?ticket=T[&name=N]` → the peer. Adding it again changes its name and addresses.
 pub(super) async fn add(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
     let text = query.need("ticket")?;
-    let ticket: Ticket = text.parse().map_err(|error| {
-        ApiError::usage(format!("`{text}` is no ticket: {error}"))
-            .hint("`madake id` prints one, at the other node")
-    })?;
+    let ticket: Ticket = text.parse().map_err(|error| no_ticket(text, &error))?;
     let (node, addresses) = ticket.into_parts();
     if node == shell.node() {
         return Err(
@@ -68,13 +65,19 @@ pub(super) async fn remove(shell: Arc<Shell>, query: Query) -> Result<Response<B
     let (node, _) = shell.resolve_peer(query.need("peer")?)?;
     blocking(move || {
         let known = shell.store().peer(node)?;
-        let peer = known.ok_or_else(|| ApiError::not_found(format!("{node} is no peer of this node")))?;
+        let none = || ApiError::not_found(format!("{node} is no peer of this node")).hint("madake peer list");
+        let peer = known.ok_or_else(none)?;
         shell.store().apply(vec![Change::ForgetPeer(node)])?;
         let mut value = peer_json(&peer);
         value["allowed"] = json!(false);
         Ok(object(&value))
     })
     .await
+}
+
+pub(super) fn no_ticket(text: &str, error: &TicketError) -> ApiError {
+    ApiError::usage(format!("`{text}` is no ticket: {error}"))
+        .hint("`madake id` prints one, at the other node")
 }
 
 fn peer_json(peer: &Peer) -> Value {
@@ -94,5 +97,6 @@ fn check_name(name: &str) -> Result<(), ApiError> {
     if fits {
         return Ok(());
     }
-    Err(ApiError::usage(format!("a peer's name is 1 to {MAX_NAME} bytes without spaces, and no ticket")))
+    Err(ApiError::usage(format!("a peer's name is 1 to {MAX_NAME} bytes without spaces, and no ticket"))
+        .hint("such as: madake peer add TICKET --name laptop"))
 }

@@ -53,7 +53,7 @@ pub(super) fn interest(shell: &Shell) -> Result<Response<Body>, ApiError> {
 /// `POST /v1/interest?schema=S` → what is kept now, as [`interest`]
 pub(super) async fn keep(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
     blocking(move || {
-        let schema = parse(query.need("schema")?)?;
+        let schema = parse_schema(query.need("schema")?)?;
         let _one_at_a_time = shell.lock_settings();
         let kept = shell.store().kept_schemas()?;
         if kept.len() >= MAX_SCHEMAS && !kept.contains(&schema) {
@@ -71,7 +71,7 @@ pub(super) async fn keep(shell: Arc<Shell>, query: Query) -> Result<Response<Bod
 /// `DELETE /v1/interest[?schema=S]` → what is kept now, as [`interest`]; without a schema, all are
 pub(super) async fn drop(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
     blocking(move || {
-        let schema = query.get("schema").map(parse).transpose()?;
+        let schema = query.get("schema").map(parse_schema).transpose()?;
         let _one_at_a_time = shell.lock_settings();
         let kept = shell.store().kept_schemas()?;
         let dropped = match schema {
@@ -88,7 +88,7 @@ pub(super) async fn drop(shell: Arc<Shell>, query: Query) -> Result<Response<Bod
     .await
 }
 
-fn parse(text: &str) -> Result<Schema, ApiError> {
+pub(super) fn parse_schema(text: &str) -> Result<Schema, ApiError> {
     text.parse().map_err(|error| {
         ApiError::usage(format!("`{text}` is no schema: {error}"))
             .hint("a schema is 1 to 64 of a-z 0-9 . _ / -, such as `post`; `commit` is that of files")

@@ -70,7 +70,10 @@ impl Shell {
         });
         // A schema may look like a number.
         let found = newest.map(|(log, _)| log).or(number);
-        let none = || ApiError::not_found(format!("{author} has no log of `{schema}` here"));
+        let none = || {
+            ApiError::not_found(format!("{author} has no log of `{schema}` here"))
+                .hint(format!("madake log list --author {author}"))
+        };
         found.map(|log| (author, log)).ok_or_else(none)
     }
 
@@ -86,14 +89,18 @@ impl Shell {
         let (author, log) = self.resolve_log(log)?;
         let number = |text: &str| {
             let number = text.parse().ok().and_then(SeqNum::new);
-            number.ok_or_else(|| ApiError::usage(format!("`{text}` is no sequence number: they begin at 1")))
+            number.ok_or_else(|| {
+                ApiError::usage(format!("`{text}` is no sequence number: they begin at 1"))
+                    .hint("such as: madake log show AUTHOR/LOG@1..20")
+            })
         };
         let (from, to) = match range.split_once("..") {
             None => (number(range)?, number(range)?),
             Some((from, to)) => (number(from)?, number(to)?),
         };
         if from > to {
-            return Err(ApiError::usage(format!("`{range}` runs backwards")));
+            return Err(ApiError::usage(format!("`{range}` runs backwards"))
+                .hint(format!("the lower number comes first: {to}..{from}")));
         }
         Ok((author, log, from, Some(to)))
     }
@@ -118,8 +125,7 @@ impl Shell {
     pub(super) fn resolve_peer(&self, text: &str) -> Result<(NodeId, Vec<String>), ApiError> {
         let peers = self.store().peers()?;
         if text.trim_start().to_ascii_lowercase().starts_with(PREFIX) {
-            let ticket: Ticket =
-                text.parse().map_err(|error| ApiError::usage(format!("`{text}` is no ticket: {error}")))?;
+            let ticket: Ticket = text.parse().map_err(|error| super::peers::no_ticket(text, &error))?;
             let (node, mut addresses) = ticket.into_parts();
             let known = peers.into_iter().find(|peer| peer.node == node);
             addresses.extend(known.into_iter().flat_map(|peer| peer.addresses));
@@ -144,8 +150,10 @@ impl Shell {
     /// Whose version of `name` is meant: `author`'s, else one's own, else the one followed author's.
     pub(super) fn resolve_head(&self, name: &str, author: Option<&str>) -> Result<Head, ApiError> {
         let (name, author) = split_owner(name, author);
-        let parsed: FileName =
-            name.parse().map_err(|error| ApiError::usage(format!("`{name}` is no name: {error}")))?;
+        let parsed: FileName = name.parse().map_err(|error| {
+            ApiError::usage(format!("`{name}` is no name: {error}"))
+                .hint("`madake head list` shows the names")
+        })?;
         let authors = match author {
             Some(author) => [vec![self.resolve_author(author)?], Vec::new(), Vec::new()],
             None => self.candidates()?,
@@ -218,9 +226,9 @@ impl Shell {
     ) -> Result<[u8; 32], ApiError> {
         if text.len() < MIN_DIGITS || text.len() > 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit())
         {
-            return Err(ApiError::usage(format!(
-                "`{text}` is no {what}: give its 64 hex digits, or the first {MIN_DIGITS} or more"
-            )));
+            let message =
+                format!("`{text}` is no {what}: give its 64 hex digits, or the first {MIN_DIGITS} or more");
+            return Err(ApiError::usage(message).hint(where_shown(what)));
         }
         let mut ids: Vec<[u8; 32]> = Vec::new();
         for table in tables {
@@ -231,10 +239,24 @@ impl Shell {
         ids.sort_unstable();
         ids.dedup();
         match ids.as_slice() {
-            [] => Err(ApiError::not_found(format!("no {what} begins with {text} here"))),
+            [] => {
+                Err(ApiError::not_found(format!("no {what} begins with {text} here")).hint(where_shown(what)))
+            }
             [id] => Ok(*id),
-            _ => Err(ApiError::usage(format!("more than one {what} begins with {text}: give more digits"))),
+            _ => {
+                let message = format!("more than one {what} begins with {text}: give more digits");
+                Err(ApiError::usage(message).hint(where_shown(what)))
+            }
         }
+    }
+}
+
+/// The command that shows whole ids of this kind.
+fn where_shown(what: &str) -> &'static str {
+    match what {
+        "author" => "`madake log list --json` shows whose logs are here, `madake author list` whose keys",
+        "object" => "`madake head show NAME` and `madake log show LOG` show the objects of files and entries",
+        _ => "`madake history NAME` shows the commits of a file",
     }
 }
 
