@@ -61,10 +61,12 @@ pub struct Tree {
 /// ```
 #[derive(Clone)]
 pub struct TreeHasher {
-    /// The last bytes, at most one group. Kept until more come: only then it is sure that there is a
-    /// tree above them.
-    held: Vec<u8>,
-    /// Complete groups before them.
+    /// The last group if it is full. Open until more bytes come: only then it is sure that there is a
+    /// tree above it.
+    last: Option<Hasher>,
+    /// The bytes after it, less than a group: pieces are gathered, for the hash is fast on whole groups.
+    gathered: Vec<u8>,
+    /// Groups before these.
     groups: u64,
     /// Hashes of complete subtrees, widest first, of which the next group decides what they are merged to.
     open: Vec<ChainingValue>,
@@ -74,35 +76,36 @@ pub struct TreeHasher {
 impl TreeHasher {
     /// Nothing hashed yet.
     pub fn new() -> Self {
-        Self { held: Vec::with_capacity(GROUP_LEN), groups: 0, open: Vec::new(), outboard: Vec::new() }
+        Self { last: None, gathered: Vec::new(), groups: 0, open: Vec::new(), outboard: Vec::new() }
     }
 
     /// Hashes the next bytes. Any pieces will do; what is already on a disk is fed first to go on from there.
     pub fn update(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            if self.held.len() == GROUP_LEN {
-                let held = std::mem::take(&mut self.held);
-                self.group(&held);
-                self.held = held;
-                self.held.clear();
-            }
-            // Whole groups are hashed where they lie, but for the last.
-            while self.held.is_empty()
-                && let Some((group, rest)) = bytes.split_at_checked(GROUP_LEN)
-                && !rest.is_empty()
-            {
-                self.group(group);
-                bytes = rest;
-            }
-            let (now, rest) = bytes.split_at(bytes.len().min(GROUP_LEN - self.held.len()));
-            self.held.extend_from_slice(now);
+        if !self.gathered.is_empty() {
+            let missing = GROUP_LEN - self.gathered.len();
+            let (now, rest) = bytes.split_at(missing.min(bytes.len()));
+            self.gathered.extend_from_slice(now);
             bytes = rest;
+            if self.gathered.len() == GROUP_LEN {
+                let group = std::mem::take(&mut self.gathered);
+                self.hash_group(&group);
+                self.gathered = group;
+                self.gathered.clear();
+            }
+        }
+        while let Some((group, rest)) = bytes.split_at_checked(GROUP_LEN) {
+            self.hash_group(group);
+            bytes = rest;
+        }
+        if !bytes.is_empty() {
+            self.gathered.reserve_exact(GROUP_LEN);
+            self.gathered.extend_from_slice(bytes);
         }
     }
 
     /// How many bytes were hashed.
     pub fn size(&self) -> u64 {
-        self.groups * GROUP + self.held.len() as u64
+        (self.groups + u64::from(self.last.is_some())) * GROUP + self.gathered.len() as u64
     }
 
     /// Takes the part of the outboard that is known and was not taken before, for who writes it to a
@@ -114,11 +117,15 @@ impl TreeHasher {
     /// The id, and the (rest of the) outboard.
     pub fn finish(mut self) -> Tree {
         let size = self.size();
-        let last = std::mem::take(&mut self.held);
-        if self.groups == 0 {
-            return Tree { id: ObjectId::of(&last), size, outboard: self.outboard };
+        if size <= GROUP {
+            let id = self.last.map_or_else(|| blake3::hash(&self.gathered), |group| group.finalize());
+            return Tree { id: ObjectId::new(*id.as_bytes()), size, outboard: self.outboard };
         }
-        self.group(&last);
+        if !self.gathered.is_empty() {
+            let last = std::mem::take(&mut self.gathered);
+            self.hash_group(&last);
+        }
+        self.close_group();
         let mut right = self.open.pop().unwrap_or_default();
         while let Some(left) = self.open.pop() {
             self.note(&left, &right);
@@ -131,9 +138,18 @@ impl TreeHasher {
         Tree { id: ObjectId::new(right), size, outboard: self.outboard }
     }
 
-    /// Adds a group that is not the whole object, and of which all before it are complete.
-    fn group(&mut self, bytes: &[u8]) {
-        // As binary digits of the count tell how many complete subtrees there are before it.
+    /// Hashes a group (at the end: the last, which need not be full) and leaves it open.
+    fn hash_group(&mut self, bytes: &[u8]) {
+        self.close_group();
+        let mut hasher = Hasher::new();
+        hasher.set_input_offset(self.groups * GROUP).update(bytes);
+        self.last = Some(hasher);
+    }
+
+    /// Closes the open group: it is not the whole object.
+    fn close_group(&mut self) {
+        let Some(group) = self.last.take() else { return };
+        // As many complete subtrees stand before it as their number has ones in binary.
         while self.open.len() > self.groups.count_ones() as usize
             && let Some(right) = self.open.pop()
             && let Some(left) = self.open.pop()
@@ -141,9 +157,7 @@ impl TreeHasher {
             self.note(&left, &right);
             self.open.push(merge_subtrees_non_root(&left, &right, Mode::Hash));
         }
-        let mut hasher = Hasher::new();
-        hasher.set_input_offset(self.groups * GROUP).update(bytes);
-        self.open.push(hasher.finalize_non_root());
+        self.open.push(group.finalize_non_root());
         self.groups += 1;
     }
 
