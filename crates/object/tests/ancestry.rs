@@ -253,11 +253,16 @@ fn a_gap_below_the_answer_does_not_matter() {
     parents.extend((1..20).map(|commit| vec![commit - 1]));
     parents.push(vec![19]); // 20
     parents.push(vec![19]); // 21
+    parents.extend([vec![20], vec![22], vec![23]]); // 24: four above the fork
     let mut history = History::new(parents);
     history.missing.extend(0..19);
     assert_eq!(merge_bases(id(20), id(21), PLENTY, history.lookup()).unwrap(), [id(19)]);
     assert!(!is_ancestor(id(20), id(21), PLENTY, history.lookup()).unwrap());
     assert!(is_ancestor(id(18), id(21), PLENTY, history.lookup()).unwrap());
+    // Even if one side comes to the gap long before the other shows that it does not matter.
+    history.missing.insert(19);
+    assert!(!is_ancestor(id(24), id(21), PLENTY, history.lookup()).unwrap());
+    history.missing.remove(&19);
     assert_eq!(
         ahead_behind(id(20), id(21), PLENTY, history.lookup()).unwrap(),
         Divergence { ahead: 1, behind: 1 }
