@@ -14,6 +14,7 @@ mod author;
 mod control;
 mod group;
 mod ingest;
+mod invariants;
 mod outcome;
 mod read;
 mod rows;
@@ -23,6 +24,7 @@ pub mod tables;
 pub use author::{AppendError, Appended, Author, Committed, NewContent, NewVersion};
 pub use control::{Control, ControlError, ControlPayload};
 pub use ingest::{CONTENT_LIMIT, LOGS_LIMIT, SEQ_LIMIT, payload_object};
+pub use invariants::{Broken, Invariant, Look, Walked, store_invariants};
 pub use outcome::{
     Change, ContentFate, Fate, Flaw, LastSession, META_COPY, META_EPOCH, META_STARTS, NodeId, Outcome,
     PayloadFate, Peer, Policy,

@@ -33,6 +33,27 @@ pub struct Node {
     outbox: Outbox,
 }
 
+/// How much a node keeps of what is under way: all of it is bounded, whatever peers do.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Load {
+    /// Sessions that are open.
+    pub sessions: usize,
+    /// Outputs that nobody has taken yet.
+    pub outputs: usize,
+    /// Writes that are not answered.
+    pub writes: usize,
+    /// What the data in them weighed when it came.
+    pub write_bytes: u64,
+    /// The most requests of one peer that wait here.
+    pub most_jobs: usize,
+    /// The most requests that one session has out.
+    pub most_requests: usize,
+    /// The most big objects that one session fetches at a time.
+    pub most_fetches: usize,
+    /// The most bytes of one class and session that the connection has not taken.
+    pub most_in_flight: u64,
+}
+
 /// Outputs in order, and the next write's number.
 #[derive(Default)]
 pub(crate) struct Outbox {
@@ -159,6 +180,21 @@ impl Node {
     pub fn poll_timeout(&self) -> Option<Duration> {
         let working = self.sessions.values().filter_map(Session::working_at);
         self.sessions.values().filter_map(Session::deadline).chain(working).min()
+    }
+
+    /// How much is under way.
+    pub fn load(&self) -> Load {
+        let sessions = || self.sessions.values();
+        Load {
+            sessions: self.sessions.len(),
+            outputs: self.outbox.outputs.len(),
+            writes: self.applying.len(),
+            write_bytes: self.applying.values().map(|(_, _, bytes)| bytes).sum(),
+            most_jobs: sessions().map(|session| session.serving.jobs()).max().unwrap_or(0),
+            most_requests: sessions().map(|session| session.receiving.requests()).max().unwrap_or(0),
+            most_fetches: sessions().map(|session| session.receiving.fetches()).max().unwrap_or(0),
+            most_in_flight: sessions().map(|session| session.serving.most_in_flight()).max().unwrap_or(0),
+        }
     }
 
     fn open(

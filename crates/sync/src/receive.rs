@@ -112,6 +112,16 @@ impl Receiving {
         !self.open.is_empty() || !self.open_content.is_empty()
     }
 
+    /// Requests that are out.
+    pub(crate) fn requests(&self) -> usize {
+        self.open.len() + self.open_content.len()
+    }
+
+    /// Big objects that the shell fetches.
+    pub(crate) fn fetches(&self) -> usize {
+        self.fetching.len()
+    }
+
     pub(crate) fn is_waiting_for_summary(&self) -> bool {
         self.phase == Phase::Summary
     }
