@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use madake_log::{AuthorId, Schema};
+use madake_object::ObjectId;
 use madake_store::{Change, NodeId, Outcome, Read, StoreError};
 
 use crate::Bounded;
@@ -30,6 +31,10 @@ pub struct Node {
     config: Config,
     sessions: BTreeMap<SessionId, Session>,
     applying: BTreeMap<Token, (SessionId, Applying, u64)>,
+    /// Big objects that the shell fetches, and for which session: one at a time may write the same object.
+    fetching: BTreeMap<ObjectId, SessionId>,
+    /// One of them is fetched no longer, and others may wait for that.
+    freed: bool,
     outbox: Outbox,
 }
 
@@ -69,6 +74,7 @@ pub(crate) struct Context<'a> {
     pub(crate) session: SessionId,
     pub(crate) now: Now,
     pub(crate) read: &'a dyn Read,
+    fetching: &'a mut BTreeMap<ObjectId, SessionId>,
     outbox: &'a mut Outbox,
 }
 
@@ -93,11 +99,41 @@ impl From<String> for Failure {
 impl Node {
     /// A node without sessions.
     pub fn new(config: Config) -> Self {
-        Self { config, sessions: BTreeMap::new(), applying: BTreeMap::new(), outbox: Outbox::default() }
+        Self {
+            config,
+            sessions: BTreeMap::new(),
+            applying: BTreeMap::new(),
+            fetching: BTreeMap::new(),
+            freed: false,
+            outbox: Outbox::default(),
+        }
     }
 
     /// Takes in what happened. Drain [`poll_output`](Self::poll_output) afterwards.
     pub fn handle(&mut self, now: Now, input: Input, read: &dyn Read) {
+        self.dispatch(now, input, read);
+        // Whoever waits for what another session fetched looks again: it is here now, or has to be asked for.
+        while std::mem::take(&mut self.freed) {
+            let waits =
+                |(id, session): (&SessionId, &Session)| session.receiving.waits_for_others().then_some(*id);
+            let waiting: Vec<SessionId> = self.sessions.iter().filter_map(waits).collect();
+            for id in waiting {
+                self.with(id, now, read, |session, _| {
+                    session.receiving.look_again();
+                    Ok(())
+                });
+            }
+        }
+    }
+
+    /// A session fetches one object no longer, or none at all.
+    fn free(&mut self, session: SessionId, id: Option<ObjectId>) {
+        let before = self.fetching.len();
+        self.fetching.retain(|fetched, by| *by != session || id.is_some_and(|id| id != *fetched));
+        self.freed |= self.fetching.len() < before;
+    }
+
+    fn dispatch(&mut self, now: Now, input: Input, read: &dyn Read) {
         match input {
             Input::Opened { session, peer, initiator, plan } => {
                 if let Err(error) = self.open(now, session, peer, initiator, plan, read) {
@@ -118,7 +154,13 @@ impl Node {
                     self.end(session, EndReason::PeerStalled(PATIENCE.as_secs()));
                 }
                 for (id, session) in &mut self.sessions {
-                    let mut context = Context { session: *id, now, read, outbox: &mut self.outbox };
+                    let mut context = Context {
+                        session: *id,
+                        now,
+                        read,
+                        fetching: &mut self.fetching,
+                        outbox: &mut self.outbox,
+                    };
                     session.say_working(&mut context);
                     self.outbox.spoke = false;
                 }
@@ -155,6 +197,7 @@ impl Node {
                 });
             }
             Input::Fetched { session, id, result } => {
+                self.free(session, Some(id));
                 self.with(session, now, read, |s, context| {
                     s.on_fetched(context, id, result);
                     Ok(())
@@ -233,7 +276,8 @@ impl Node {
             capabilities: 0,
         };
         self.sessions.insert(id, session);
-        let mut context = Context { session: id, now, read, outbox: &mut self.outbox };
+        let mut context =
+            Context { session: id, now, read, fetching: &mut self.fetching, outbox: &mut self.outbox };
         context.send(Class::Control, &Message::Hello(hello));
         for authors in authors.chunks(MAX_SCOPE_FRAME) {
             let authors = Bounded::truncated(authors.to_vec());
@@ -288,7 +332,8 @@ impl Node {
     ) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.last_activity = now.monotonic;
-        let mut context = Context { session: id, now, read, outbox: &mut self.outbox };
+        let mut context =
+            Context { session: id, now, read, fetching: &mut self.fetching, outbox: &mut self.outbox };
         let result = handle(session, &mut context).and_then(|()| {
             session.advance_receiving(&mut context)?;
             serve::pump(session, &mut context);
@@ -311,6 +356,7 @@ impl Node {
 
     fn end(&mut self, id: SessionId, reason: EndReason) {
         if let Some(session) = self.sessions.remove(&id) {
+            self.free(id, None);
             self.outbox.outputs.push_back(Output::Ended { session: id, reason, report: session.report });
         }
     }
@@ -484,6 +530,11 @@ impl Session {
 }
 
 impl Context<'_> {
+    /// Takes a big object for this session, unless another one has the shell fetch it.
+    pub(crate) fn may_fetch(&mut self, id: ObjectId) -> bool {
+        *self.fetching.entry(id).or_insert(self.session) == self.session
+    }
+
     /// Hands a message to the shell and says how long its frame is.
     pub(crate) fn send(&mut self, class: Class, message: &Message) -> usize {
         // Frames are cut to size where they are filled; only a broken invariant gets here with a longer one.

@@ -71,6 +71,12 @@ impl World<'_> {
         again: bool,
     ) {
         let Some(running) = self.machines[m].running.as_mut() else { return };
+        let connection = self.connections.get(&wire).filter(|connection| !connection.ends[side].closed);
+        let Some(to) = connection.map(|connection| connection.ends[1 - side].machine) else {
+            let (life, reason) = (self.machines[m].life, EndReason::ConnectionLost("gone".into()));
+            return self
+                .after(0, Event::Input { machine: m, life, input: Input::Closed { session, reason } });
+        };
         let (writer, have) = match running.store.engine().blobs().resume(id.as_bytes()) {
             Ok(resumed) => resumed,
             Err(error) => return self.fetched(m, session, id, Err(format!("our-store: {error}"))),
@@ -95,8 +101,6 @@ impl World<'_> {
         if let Some(running) = self.machines[m].running.as_mut() {
             running.fetches.insert(fetch, new);
         }
-        let Some(connection) = self.connections.get(&wire) else { return };
-        let to = connection.ends[1 - side].machine;
         let (_, arrives) = self.travel(m, to, 45, false);
         self.at(arrives, Event::Ask { wire, side: 1 - side, fetch, id, offset });
         let life = self.machines[m].life;
