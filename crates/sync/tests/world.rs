@@ -5,17 +5,16 @@
 // The ban on the environment is for the protocol, not for the choice of seeds.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
-use madake_sync::sim::{Options, Outcome, run};
+use madake_sync::sim::{Options, Outcome, RULES, Tally, run};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
 }
 
+/// Fails with the rule that was broken, the last events, and how to see them again.
 fn holds(outcome: &Outcome, again: &str) {
     if let Some(violation) = outcome.violations.first() {
-        for line in &outcome.tail {
-            eprintln!("{line}");
-        }
+        outcome.tail.iter().for_each(|line| eprintln!("{line}"));
         panic!("{violation}\nseed {}; run it again: {again}", outcome.seed);
     }
 }
@@ -26,16 +25,67 @@ fn worlds_converge() {
         Some(seed) => vec![seed],
         None => (0..number("MADAKE_SEEDS").unwrap_or(60)).collect(),
     };
-    let (mut tally, mut steps) = (madake_sync::sim::Tally::default(), 0);
-    for seed in seeds {
-        let outcome = run(&Options { seed, ..Options::default() });
-        holds(
-            &outcome,
-            &format!("MADAKE_SEED={seed} cargo test -p madake-sync --test world worlds_converge"),
-        );
-        eprintln!("{seed} {} {:?}", outcome.steps, outcome.tally);
+    let (mut total, mut steps) = (Tally::default(), 0);
+    for seed in &seeds {
+        let outcome = run(&Options { seed: *seed, ..Options::default() });
+        holds(&outcome, &format!("MADAKE_SEED={seed} cargo test -p madake-sync --test world"));
         steps += outcome.steps;
-        tally.sessions += outcome.tally.sessions;
+        total += outcome.tally;
     }
-    println!("{steps} steps, {tally:?}");
+    println!("{} worlds, {steps} events: {total:?}", seeds.len());
+    if seeds.len() >= 60 {
+        // A world in which nothing happens breaks no rule.
+        let Tally { sessions, finished, entries, blobs, crashes, disk_failures, faults, probes, .. } = total;
+        let least = [sessions, finished, entries, blobs, crashes, disk_failures, faults, probes];
+        assert!(least.iter().all(|count| *count >= 20), "{total:?}");
+    }
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in [3, 1_000_003] {
+        let options = Options { seed, nodes: Some(4), minutes: Some(1), ..Options::default() };
+        let (first, second) = (run(&options), run(&options));
+        holds(&first, "cargo test -p madake-sync --test world the_same_seed");
+        assert_eq!((&first.trace, first.steps), (&second.trace, second.steps), "seed {seed}");
+        assert_eq!(first.tail, second.tail);
+        let other = run(&Options { seed: seed + 1, ..options });
+        assert_ne!(first.trace, other.trace, "another seed is another run");
+    }
+}
+
+/// Two nodes, calm but for one power cut: at each operation of the first one's disk. Two worlds, twelve if
+/// many are asked for.
+#[test]
+fn a_power_cut_at_every_operation_of_a_disk() {
+    let many = number("MADAKE_SEEDS").unwrap_or(0) >= 300;
+    let seeds = if many { (0..12).collect() } else { vec![4, 7] };
+    let mut cuts = 0;
+    for seed in seeds {
+        let options = Options { seed, nodes: Some(2), minutes: Some(1), calm: true, crash: None };
+        let whole = run(&options);
+        holds(&whole, "cargo test -p madake-sync --test world a_power_cut");
+        assert!(whole.tally.disk_steps > 40, "{:?}", whole.tally);
+        for step in 1..=whole.tally.disk_steps {
+            let outcome = run(&Options { crash: Some((0, step)), ..options });
+            let again =
+                format!("cargo test -p madake-sync --test world a_power_cut (it was operation {step})");
+            holds(&outcome, &again);
+            assert_eq!(outcome.tally.crashes, 1, "operation {step}");
+            cuts += 1;
+        }
+    }
+    println!("{cuts} power cuts");
+}
+
+#[test]
+fn every_rule_has_a_name_of_its_own_and_is_described() {
+    let text =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/simulator.md")).unwrap();
+    let names: std::collections::BTreeSet<_> = RULES.iter().map(|(name, _)| name).collect();
+    assert_eq!(names.len(), RULES.len());
+    for (name, sentence) in RULES {
+        assert!(text.contains(&format!("`{name}`")), "docs/simulator.md does not name {name}");
+        assert!(sentence.len() > 10);
+    }
 }

@@ -53,7 +53,7 @@ pub struct Options {
 pub struct Tally {
     /// Sessions that were begun.
     pub sessions: u64,
-    /// Of them, those that both sides finished.
+    /// Of those after the faults, how many both sides finished.
     pub finished: u64,
     /// Messages that arrived.
     pub messages: u64,
@@ -71,8 +71,27 @@ pub struct Tally {
     pub faults: u64,
     /// Comparisons of what was told with what a power cut would leave.
     pub probes: u64,
-    /// Operations of the first machine's disk: where [`Options::crash`] can strike.
+    /// Operations of the first machine's disk until the faults end: where [`Options::crash`] can strike.
     pub disk_steps: u64,
+}
+
+impl std::ops::AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        let pairs = [
+            (&mut self.sessions, other.sessions),
+            (&mut self.finished, other.finished),
+            (&mut self.messages, other.messages),
+            (&mut self.entries, other.entries),
+            (&mut self.blobs, other.blobs),
+            (&mut self.written, other.written),
+            (&mut self.crashes, other.crashes),
+            (&mut self.disk_failures, other.disk_failures),
+            (&mut self.faults, other.faults),
+            (&mut self.probes, other.probes),
+            (&mut self.disk_steps, other.disk_steps),
+        ];
+        pairs.into_iter().for_each(|(sum, more)| *sum += more);
+    }
 }
 
 /// What became of a run.

@@ -59,7 +59,7 @@ impl World<'_> {
         for a in 0..count {
             for b in a + 1..count {
                 let near = b == a + 1;
-                if if near { self.random.below(8) > 0 } else { self.random.below(3) == 0 } {
+                if if near { self.random.below(32) > 0 } else { self.random.below(3) == 0 } {
                     self.knows(a, b);
                     self.knows(b, a);
                 }
@@ -174,7 +174,7 @@ impl World<'_> {
     fn content(&mut self) -> Vec<u8> {
         let size = SIZES[self.random.below(SIZES.len())];
         // Large ones are rare: hashing them is all that a world would do.
-        let size = if size > 10_000 && self.random.below(4) > 0 { 60 } else { size };
+        let size = if size > 10_000 && self.random.below(6) > 0 { 60 } else { size };
         let mut bytes = vec![self.random.below(256) as u8; size];
         if self.random.below(6) > 0 {
             let end = size.min(8);
@@ -321,6 +321,7 @@ impl World<'_> {
             Fault::Full => disk.fail_at(step, ErrorKind::StorageFull, true),
             Fault::SlowDisk => self.machines[a].slow_until = self.now + lasts,
             Fault::Hang if running => {
+                let lasts = 2 * lasts;
                 self.machines[a].hangs_until = self.now + lasts;
                 let life = self.machines[a].life;
                 self.after(lasts, Event::Wake { machine: a, life });

@@ -6,7 +6,7 @@ use std::fmt::{self, Write as _};
 use super::Time;
 
 /// Lines that are kept.
-const KEPT: usize = 200000;
+const KEPT: usize = 200;
 
 /// The lines of one run.
 #[derive(Default)]

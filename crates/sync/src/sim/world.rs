@@ -159,10 +159,10 @@ impl<'m> World<'m> {
         }
         self.after(WATCH, Event::Watch);
         let minutes = self.options.minutes.unwrap_or(1 + self.random.below(2) as u32);
-        self.run_until(Time::from(minutes) * 60 * SECOND);
+        self.run_until(self.now + Time::from(minutes) * 60 * SECOND);
+        self.tally.disk_steps = self.machines.first().map_or(0, |machine| machine.disk.steps());
         self.calm_down();
         self.tally.disk_failures += self.machines.iter().map(|machine| machine.disk.failures()).sum::<u64>();
-        self.tally.disk_steps = self.machines.first().map_or(0, |machine| machine.disk.steps());
     }
 
     pub(super) fn outcome(self) -> Outcome {
