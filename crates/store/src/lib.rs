@@ -16,6 +16,7 @@ mod collect;
 mod control;
 mod group;
 mod ingest;
+mod invariants;
 mod outcome;
 mod read;
 mod rows;
@@ -27,6 +28,7 @@ pub use check::{CheckStep, LogCheck, LogFault, LogProblem, StoreCheck, StoreProb
 pub use collect::Collected;
 pub use control::{Control, ControlError, ControlPayload};
 pub use ingest::{CONTENT_LIMIT, LOGS_LIMIT, SEQ_LIMIT, payload_object};
+pub use invariants::{Broken, Invariant, Look, Walked, store_invariants};
 pub use outcome::{
     Change, ContentFate, Dropped, Fate, Flaw, KeptFor, LastSession, META_COPY, META_EPOCH, META_STARTS,
     NodeId, Outcome, PayloadFate, Peer, Policy, Release,

@@ -393,7 +393,7 @@ impl Store {
         Ok(ids)
     }
 
-    fn count_keys(&self, table: Table) -> Result<u64, StoreError> {
+    pub(crate) fn count_keys(&self, table: Table) -> Result<u64, StoreError> {
         let (mut count, mut after) = (0, None::<Vec<u8>>);
         loop {
             let from = after.as_ref().map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_slice()));

@@ -78,6 +78,8 @@ pub(crate) struct Receiving {
     lacking: BTreeSet<(ObjectId, u64)>,
     /// What the cursor is before has to wait until a big object has come.
     blocked: bool,
+    /// What the cursor is before is being fetched by another session.
+    elsewhere: bool,
     /// Why big objects did not come.
     failed: BTreeMap<ObjectId, String>,
     fetching: BTreeMap<ObjectId, u64>,
@@ -104,12 +106,32 @@ impl Receiving {
     /// Whether batches are being made durable, or the shell is fetching big objects: the shell always
     /// says when either is done.
     pub(crate) fn is_at_work(&self) -> bool {
-        self.applying > 0 || !self.fetching.is_empty()
+        self.applying > 0 || !self.fetching.is_empty() || self.elsewhere
     }
 
     /// Whether the peer owes us an answer.
     pub(crate) fn is_asking(&self) -> bool {
         !self.open.is_empty() || !self.open_content.is_empty()
+    }
+
+    /// Whether it waits for something that another session fetches.
+    pub(crate) fn waits_for_others(&self) -> bool {
+        self.elsewhere
+    }
+
+    /// Another session has stopped fetching something.
+    pub(crate) fn look_again(&mut self) {
+        self.elsewhere = false;
+    }
+
+    /// Requests that are out.
+    pub(crate) fn requests(&self) -> usize {
+        self.open.len() + self.open_content.len()
+    }
+
+    /// Big objects that the shell fetches.
+    pub(crate) fn fetches(&self) -> usize {
+        self.fetching.len()
     }
 
     pub(crate) fn is_waiting_for_summary(&self) -> bool {
@@ -270,7 +292,8 @@ impl Session {
             let busy = receiving.applying > 0
                 || !receiving.open.is_empty()
                 || !receiving.open_content.is_empty()
-                || !receiving.fetching.is_empty();
+                || !receiving.fetching.is_empty()
+                || receiving.elsewhere;
             if busy {
                 return Ok(());
             }
@@ -385,7 +408,8 @@ impl Session {
     }
 
     fn ask_for_content(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
-        if self.receiving.blocked && !self.receiving.fetching.is_empty() {
+        let waits = self.receiving.blocked && !self.receiving.fetching.is_empty();
+        if waits || self.receiving.elsewhere {
             return Ok(()); // the next thing to ask for waits until a big object has come
         }
         self.receiving.blocked = false;
@@ -410,6 +434,10 @@ impl Session {
                         receiving.blocked = true;
                         break; // the cursor stays before it
                     }
+                    if !context.may_fetch(wanted.id) {
+                        receiving.elsewhere = true;
+                        break; // likewise
+                    }
                     receiving.fetching.insert(wanted.id, wanted.size);
                     self.report.rounds += 1;
                     context.output(|session| Output::Fetch { session, id: wanted.id, size: wanted.size });
@@ -419,7 +447,7 @@ impl Session {
                 self.receiving.cursor = Some(wanted);
             }
             if ids.is_empty() {
-                if !self.receiving.fetching.is_empty() {
+                if !self.receiving.fetching.is_empty() || self.receiving.elsewhere {
                     return Ok(()); // goes on when one of them is done
                 }
                 continue;

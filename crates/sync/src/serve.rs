@@ -44,6 +44,16 @@ impl Serving {
         self.jobs.is_empty() && self.in_flight.iter().all(|bytes| *bytes == 0)
     }
 
+    /// Requests that wait.
+    pub(crate) fn jobs(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// The most bytes of a class that the connection has not taken.
+    pub(crate) fn most_in_flight(&self) -> u64 {
+        self.in_flight.iter().copied().max().unwrap_or(0)
+    }
+
     /// The connection took these bytes.
     pub(crate) fn sent(&mut self, class: Class, bytes: u64) {
         let in_flight = &mut self.in_flight[class as usize];
