@@ -73,7 +73,9 @@ mod format;
 mod index;
 mod ops;
 mod recovery;
+mod run;
 mod segment;
+mod slot;
 mod writer;
 
 use std::io::ErrorKind;
