@@ -167,9 +167,7 @@ fn record(
         } else {
             let slot = match value {
                 RowValue::Inline(value) => Slot::Inline(value.into()),
-                RowValue::Slice(range) => {
-                    in_body(body, place.start + range.start..place.start + range.end)?
-                }
+                RowValue::Slice(range) => in_body(body, place.start + range.start..place.start + range.end)?,
             };
             (key.into(), slot)
         };
