@@ -1,5 +1,4 @@
 //! What the index holds for a key.
-#![expect(dead_code, reason = "until the engine's index is made of runs")]
 
 /// What a key leads to.
 #[derive(Clone, Eq, PartialEq, Debug)]
