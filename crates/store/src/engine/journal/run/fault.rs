@@ -37,8 +37,6 @@ pub(in super::super) enum RunDamage {
     Order,
     /// There are not as many rows as there should be.
     Count,
-    /// The filter does not know a row that is there.
-    Filter,
 }
 
 impl RunFault {
@@ -58,7 +56,6 @@ impl fmt::Display for RunDamage {
             Self::Cover => f.write_str("it is of another part of the journal than its name says"),
             Self::Order => f.write_str("its rows are not in order"),
             Self::Count => f.write_str("it does not have as many rows as it states"),
-            Self::Filter => f.write_str("its filter does not know a row that is there"),
         }
     }
 }

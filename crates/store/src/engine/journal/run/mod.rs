@@ -1,12 +1,20 @@
 //! Runs: immutable files of sorted rows, each a cache of what a range of the journal means.
 #![expect(dead_code, unused_imports, reason = "until the engine's index is made of runs")]
 
+mod bytes;
 mod fault;
+mod filter;
+mod header;
+mod inner;
+mod keys;
+mod leaf;
 mod merge;
 mod page;
 mod plan;
 mod range;
 mod reader;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::fmt;
