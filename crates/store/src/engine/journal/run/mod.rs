@@ -1,5 +1,4 @@
 //! Runs: immutable files of sorted rows, each a cache of what a range of the journal means.
-#![expect(dead_code, unused_imports, reason = "until the engine's index is made of runs")]
 
 mod bytes;
 mod fault;
