@@ -1,5 +1,8 @@
-//! What must hold in every store at every moment, whatever crashed before: read all of it and compare.
+//! What must hold in every store at every moment, whatever crashed before: read all of it and compare. For
+//! simulations and tests, which compare stores of some thousand entries: it keeps the ids of all payloads in
+//! memory. It reads statements by itself, on purpose: what writes rows must not be what judges them.
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
 
 use madake_log::{AuthorId, Entry, LogHead, LogId, Placement, SeqNum, check_position, lipmaa};
@@ -9,7 +12,7 @@ use crate::control::{Control, ControlPayload};
 use crate::engine::Table;
 use crate::ingest::payload_object;
 use crate::outcome::Flaw;
-use crate::read::{HeldLog, Read, Wanted, for_each_prefix, has_prefix};
+use crate::read::{HeldLog, NamedBy, Read, Wanted, for_each_prefix, has_prefix};
 use crate::store::{Store, StoreError};
 use crate::tables::{self, Position};
 
@@ -118,7 +121,8 @@ pub fn store_invariants(
     look: &mut Look<'_>,
     broken: &mut dyn FnMut(Broken),
 ) -> Result<Walked, StoreError> {
-    let mut walk = Walk { store, look, broken, walked: Walked::default(), expected: Expected::default() };
+    let (walked, expected, payloads) = (Walked::default(), Expected::default(), BTreeSet::new());
+    let mut walk = Walk { store, look, broken, walked, expected, payloads };
     store.for_each_log(|held| walk.log(&held))?;
     walk.rows()?;
     walk.links_of_commits()?;
@@ -134,6 +138,8 @@ struct Walk<'a, 'b> {
     broken: &'a mut dyn FnMut(Broken),
     walked: Walked,
     expected: Expected,
+    /// What entries name and what is here.
+    payloads: BTreeSet<ObjectId>,
 }
 
 /// Rows that must be there, each counted when it was found: if a table has more, they come from nothing held.
@@ -196,9 +202,6 @@ impl Walk<'_, '_> {
         if !(self.look.authentic)(entry) {
             self.tell(Invariant::Signature, format!("{at} is not signed by its author"));
         }
-        if !self.has(tables::PAYLOAD_REF, &tables::payload_ref_key(entry.payload_id().as_bytes(), &at))? {
-            self.tell(Invariant::Payload, format!("{at} is not among those that name its payload"));
-        }
         self.payload(entry, &at)
     }
 
@@ -209,10 +212,14 @@ impl Walk<'_, '_> {
         let says_something = matches!(at.log, LogId::CONTROL | LogId::COMMIT);
         match self.store.content_size(id)? {
             None => {
-                let wanted = Wanted { id, size: stated, author: at.author, log: at.log };
+                let wanted = Wanted { id, size: stated, by: *at };
                 let is_wanted = self.has(tables::WANTED, &tables::wanted_key(&wanted))?;
                 let given_up = matches!(flaw, Some(Flaw::PayloadSize { .. }));
-                if !is_wanted && !given_up {
+                if self.store.dropped(id)?.is_some() {
+                    if is_wanted {
+                        self.tell(Invariant::Wanted, format!("{at}: {id} was dropped, and is wanted"));
+                    }
+                } else if !is_wanted && !given_up {
                     self.tell(Invariant::Payload, format!("{at}: {id} is neither here nor wanted"));
                 }
             }
@@ -224,6 +231,7 @@ impl Walk<'_, '_> {
                 }
             }
             Some(_) if says_something => {
+                self.payloads.insert(id);
                 let expected = self.statement(entry, at, id)?;
                 let fits = flaw.as_ref().map(Flaw::code) == expected;
                 if !fits {
@@ -232,6 +240,7 @@ impl Walk<'_, '_> {
                 }
             }
             Some(_) => {
+                self.payloads.insert(id);
                 if let Some(flaw) = flaw {
                     self.tell(Invariant::Payload, format!("{at} has a flaw for no reason: {flaw}"));
                 }
@@ -288,8 +297,7 @@ impl Walk<'_, '_> {
             );
         }
         if self.store.content_size(commit.object)?.is_none() {
-            let wanted =
-                Wanted { id: commit.object, size: commit.size, author: at.author, log: LogId::COMMIT };
+            let wanted = Wanted { id: commit.object, size: commit.size, by: *at };
             if !self.has(tables::WANTED, &tables::wanted_key(&wanted))? {
                 let what = format!("{at}: object {} is neither here nor wanted", commit.object);
                 self.tell(Invariant::Payload, what);
@@ -302,7 +310,6 @@ impl Walk<'_, '_> {
     fn rows(&mut self) -> Result<(), StoreError> {
         let tables = [
             (tables::ENTRY, self.walked.entries, Invariant::Head, "entries"),
-            (tables::PAYLOAD_REF, self.walked.entries, Invariant::Payload, "references to payloads"),
             (tables::REGISTER, self.expected.registers, Invariant::Statement, "registrations"),
             (tables::VERSION, self.expected.versions, Invariant::Statement, "versions"),
             (tables::COMMIT, self.expected.versions, Invariant::Statement, "entries that carry commits"),
@@ -339,10 +346,8 @@ impl Walk<'_, '_> {
                     self.tell(Invariant::Wanted, format!("{} is wanted, and is here", wanted.id));
                 }
                 if !self.is_named(wanted)? {
-                    let Wanted { id, size, author, log } = wanted;
-                    let what = format!(
-                        "{id} is wanted with {size} bytes for {author}/{log}, which does not name it"
-                    );
+                    let Wanted { id, size, by } = wanted;
+                    let what = format!("{id} is wanted with {size} bytes for {by}, which does not name it");
                     self.tell(Invariant::Wanted, what);
                 }
             }
@@ -353,44 +358,38 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// Whether a held entry or commit of the log names what is wanted, with the same size.
+    /// Whether the entry names what is wanted, or the commit that it carries does, with the same size.
     fn is_named(&self, wanted: &Wanted) -> Result<bool, StoreError> {
-        let (store, mut found) = (self.store, false);
-        let of_log = [wanted.id.as_bytes().as_slice(), &tables::log_key(wanted.author, wanted.log)].concat();
-        for_each_prefix(store.engine(), tables::PAYLOAD_REF, &of_log, |key, _| {
-            let at = Position::from_key(&key[32..]).ok_or(StoreError::broken("a payload of no entry"))?;
-            let entries = store.entries(at.author, at.log, at.seq, 1)?;
-            found |= entries
-                .first()
-                .is_some_and(|entry| Position::of(entry) == at && entry.payload_size() == wanted.size);
-            Ok(())
-        })?;
-        if found || wanted.log != LogId::COMMIT {
-            return Ok(found);
+        let by = wanted.by;
+        let entries = self.store.entries(by.author, by.log, by.seq, 1)?;
+        let Some(entry) = entries.first().filter(|entry| Position::of(entry) == by) else {
+            return Ok(false);
+        };
+        let payload = payload_object(entry);
+        if payload == wanted.id {
+            return Ok(entry.payload_size() == wanted.size);
         }
-        for_each_prefix(store.engine(), tables::LINKED, wanted.id.as_bytes(), |key, size| {
-            let by = [key.get(32..).unwrap_or_default(), wanted.author.as_bytes()].concat();
-            found |= tables::parse_u64(size) == Some(wanted.size)
-                && has_prefix(store.engine(), tables::COMMIT, &by)?;
-            Ok(())
-        })?;
-        Ok(found)
+        let commit = self.store.content(payload)?.and_then(|bytes| Commit::decode(&bytes).ok());
+        let names = |commit: Commit| commit.object == wanted.id && commit.size == wanted.size;
+        Ok(by.log == LogId::COMMIT && commit.is_some_and(names))
     }
 
     fn content(&mut self) -> Result<(), StoreError> {
         let (store, broken, walked) = (self.store, &mut *self.broken, &mut self.walked);
+        let payloads = &self.payloads;
         for_each_prefix(store.engine(), tables::CONTENT, &[], |key, bytes| {
             walked.objects += 1;
             if blake3::hash(bytes).as_bytes() != key {
                 let what = format!("{} has other bytes", hex(key));
                 broken(Broken { rule: Invariant::Content, what });
             }
-            named(store, key, broken)
+            named(store, payloads, key, broken)
         })
     }
 
     fn blobs(&mut self) -> Result<(), StoreError> {
         let (store, broken, walked) = (self.store, &mut *self.broken, &mut self.walked);
+        let payloads = &self.payloads;
         let hashed = self.look.blobs;
         for_each_prefix(store.engine(), tables::BLOB, &[], |key, size| {
             walked.objects += 1;
@@ -418,18 +417,31 @@ impl Walk<'_, '_> {
                 let what = format!("blob {} {found}", hex(key));
                 broken(Broken { rule: Invariant::Content, what });
             }
-            named(store, key, broken)
+            named(store, payloads, key, broken)
         })
     }
 }
 
-fn named(store: &Store, id: &[u8], broken: &mut dyn FnMut(Broken)) -> Result<(), StoreError> {
+/// An object that is here has a reason to be, and the store says the right one when a peer asks.
+fn named(
+    store: &Store,
+    payloads: &BTreeSet<ObjectId>,
+    key: &[u8],
+    broken: &mut dyn FnMut(Broken),
+) -> Result<(), StoreError> {
     let engine = store.engine();
-    let is_named = engine.contains(tables::PINNED, id)?
-        || has_prefix(engine, tables::PAYLOAD_REF, id)?
-        || has_prefix(engine, tables::LINKED, id)?;
-    if !is_named {
-        broken(Broken { rule: Invariant::Named, what: format!("nothing names {}", hex(id)) });
+    let id = ObjectId::new(key.try_into().map_err(|_| StoreError::broken("an object id"))?);
+    let pinned = engine.contains(tables::PINNED, key)?;
+    let named = if has_prefix(engine, tables::LINKED, key)? {
+        Some(NamedBy::Commit)
+    } else {
+        payloads.contains(&id).then_some(NamedBy::Entry)
+    };
+    if named.is_none() && !pinned {
+        broken(Broken { rule: Invariant::Named, what: format!("nothing names {id}") });
+    } else if store.named_by(id)? != named {
+        let what = format!("{id} is named by {named:?}, and the store says {:?}", store.named_by(id)?);
+        broken(Broken { rule: Invariant::Named, what });
     }
     Ok(())
 }

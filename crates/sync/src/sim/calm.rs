@@ -231,9 +231,9 @@ fn differs(store: &Store, logs: &[HeldLog], author: AuthorId) -> Result<Option<S
     let mut after = None;
     loop {
         let page = store.wanted(after, 500)?;
-        let missing = page.iter().find(|wanted| wanted.author == author);
-        if let Some(Wanted { id, size, log, .. }) = missing {
-            return Ok(Some(format!("object {id} of {size} bytes, named in {author}/{log}, is missing")));
+        let missing = page.iter().find(|wanted| wanted.by.author == author);
+        if let Some(Wanted { id, size, by }) = missing {
+            return Ok(Some(format!("object {id} of {size} bytes, named by {by}, is missing")));
         }
         match page.last() {
             Some(last) => after = Some(*last),
