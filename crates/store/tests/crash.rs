@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use madake_store::engine::{Batch, BlobWrong, Engine, EngineError, JournalEngine, JournalOptions};
+use madake_store::engine::{Batch, Engine, EngineError, JournalEngine, JournalOptions};
 use madake_store::engine::{FakeDisk, Loss, Random};
 use support::{Demo, Dump, EPOCH, SALT, dump, model, number};
 
@@ -159,6 +159,7 @@ fn check(engine: &JournalEngine, workload: &Workload, known: &Known) -> usize {
 }
 
 fn check_blobs(engine: &JournalEngine, known: &Known) {
+    use madake_store::engine::BlobWrong;
     let list = engine.blobs().list().expect("blobs can be listed");
     for (id, bytes) in &known.blobs {
         let mut found = Vec::new();
