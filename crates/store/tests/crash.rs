@@ -167,6 +167,7 @@ fn check(engine: &JournalEngine, workload: &Workload, known: &Known) -> usize {
 }
 
 fn check_blobs(engine: &JournalEngine, known: &Known) {
+    use madake_store::engine::BlobWrong;
     let list = engine.blobs().list().expect("blobs can be listed");
     for (id, bytes) in &known.blobs {
         let mut found = Vec::new();
