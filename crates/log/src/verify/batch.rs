@@ -484,5 +484,40 @@ mod tests {
             prop_assert_eq!(&verifier.verify(entries.clone()), &expected);
             prop_assert_eq!(&verifier.verify(entries), &expected);
         }
+
+        #[test]
+        fn received_and_one_by_one_agree(
+            harms in proptest::collection::vec(prop_oneof![4 => 6u8..10, 1 => 0u8..6, 1 => 10u8..14], 0..200),
+            threads in 1usize..4,
+        ) {
+            let bytes = |n: usize, harm: u8| {
+                let entry = entry(n as u64, 3, if harm < 6 { harm } else { 9 });
+                let mut bytes = entry.as_bytes().to_vec();
+                if harm == 10 {
+                    bytes[0] = 2;
+                }
+                bytes.truncate(if harm == 11 { n % 130 } else { bytes.len() });
+                bytes
+            };
+            let sent: Vec<(Vec<u8>, [u8; 8])> = harms.iter().enumerate().map(|(n, &harm)| {
+                let payload = if harm == 12 { [0xee; 8] } else { (n as u64).to_le_bytes() };
+                (bytes(n, harm), payload)
+            }).collect();
+            let received: Vec<Received<'_>> = sent.iter().zip(&harms).map(|((entry, payload), harm)| {
+                Received { entry, payload: (*harm != 13).then_some(&payload[..]) }
+            }).collect();
+            let expected: Vec<Result<AuthenticEntry, ReceivedError>> = received.iter().map(|one| {
+                let entry = Entry::decode(one.entry).map_err(ReceivedError::Entry)?;
+                if let Some(payload) = one.payload {
+                    entry.check_payload(payload).map_err(ReceivedError::Payload)?;
+                }
+                AuthenticEntry::check(entry).map_err(ReceivedError::Signature)
+            }).collect();
+            for (result, harm) in expected.iter().zip(&harms) {
+                prop_assert_eq!(result.is_ok(), matches!(harm, 6..=9 | 13), "{}", harm);
+            }
+            let mut verifier = BatchVerifier::new(NonZeroUsize::new(threads).unwrap());
+            prop_assert_eq!(&verifier.verify_received(&received), &expected);
+        }
     }
 }
