@@ -49,7 +49,7 @@ pub(crate) enum Command {
     },
     /// How the node is: peers, counts, disk
     Status,
-    /// Logs: append, list, show, verify
+    /// Logs: append, list, show, export, import, verify
     #[command(subcommand)]
     Log(LogCommand),
     /// Store files as objects; the id is b3sum's
@@ -173,6 +173,20 @@ pub(crate) enum LogCommand {
         /// With their payloads
         #[arg(long)]
         payload: bool,
+    },
+    /// Write logs into one file that a stranger can verify
+    Export {
+        /// AUTHOR/LOG; LOG is a number or a schema
+        #[arg(required = true)]
+        logs: Vec<String>,
+        /// The file, `-` for stdout
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Take the logs of a file in: each entry is verified, and kept though its author is not followed
+    Import {
+        /// What `log export` wrote, `-` for stdin
+        file: PathBuf,
     },
     /// Check every link, signature and payload again
     Verify {

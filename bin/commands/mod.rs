@@ -1,5 +1,6 @@
 //! The commands, a room for each kind.
 
+mod bundle;
 mod diff;
 mod files;
 mod help;
@@ -76,7 +77,9 @@ fn only_reads(command: &Command) -> bool {
         | Command::History { .. }
         | Command::Diff { .. }
         | Command::Show { .. } => true,
-        Command::Log(log) => !matches!(log, LogCommand::Append { .. }),
+        Command::Log(log) => {
+            !matches!(log, LogCommand::Append { .. } | LogCommand::Import { .. } | LogCommand::Export { .. })
+        }
         _ => false,
     }
 }

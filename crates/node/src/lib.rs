@@ -11,6 +11,7 @@ mod config;
 pub mod daemon;
 pub mod driver;
 pub mod home;
+mod import;
 mod keys;
 mod link;
 pub mod net;
