@@ -123,6 +123,26 @@ pub(crate) enum Command {
     Push(SyncArgs),
     /// Both: pull and push in one session
     Sync(SyncArgs),
+    /// Write everything of this home's authors into one file, to move or back up
+    Export {
+        /// The file
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// With the secret keys, under a passphrase
+        #[arg(long)]
+        with_keys: bool,
+        /// Take the passphrase from the first line of this file, and ask nobody
+        #[arg(long, value_name = "FILE", requires = "with_keys")]
+        passphrase_file: Option<PathBuf>,
+    },
+    /// Take in what `export` wrote: into a new home, one without logs, or one of the same author
+    Import {
+        /// The file
+        file: PathBuf,
+        /// Take the passphrase of its keys from the first line of this file, and ask nobody
+        #[arg(long, value_name = "FILE")]
+        passphrase_file: Option<PathBuf>,
+    },
     /// Write the completions for a shell to stdout
     Completions {
         /// Which shell

@@ -72,8 +72,14 @@ impl Api {
     }
 
     /// Asks for what is no JSON.
-    pub(crate) async fn bytes(&self, path: &str, query: &[(&str, &str)]) -> Result<Body, ApiError> {
-        let response = self.send(Method::GET, path, query, full("")).await?;
+    pub(crate) async fn bytes(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Result<Body, ApiError> {
+        let response = self.send(method, path, query, full(body)).await?;
         if response.status().is_success() {
             return Ok(response.into_body());
         }

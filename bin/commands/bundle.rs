@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use http_body_util::BodyExt as _;
+use hyper::Method;
 use madake_log::{BundleDecoder, BundleEvent};
 use madake_node::api::{ApiError, Body};
 use serde_json::{Value, json};
@@ -33,7 +34,7 @@ pub(super) async fn export(
     out: &Out,
 ) -> Result<ExitCode, ApiError> {
     let query: Vec<_> = logs.iter().map(|log| ("log", log.as_str())).collect();
-    let body = api.bytes("/v1/bundle", &query).await?;
+    let body = api.bytes(Method::GET, "/v1/bundle", &query, Vec::new()).await?;
     let progress = Progress::new(out, "writing", Unit::Bytes, None);
     if output == Path::new("-") {
         let mut stdout = std::io::stdout().lock();

@@ -63,7 +63,7 @@ pub(crate) struct Importer {
     payload: Content,
     /// The object that is coming.
     object: Content,
-    objects: Vec<Object>,
+    objects: Vec<(Object, bool)>,
     weight: usize,
     spoiled: BTreeSet<(AuthorId, LogId)>,
     pub(crate) done: Imported,
@@ -135,23 +135,34 @@ impl Importer {
         Ok(())
     }
 
-    /// The object is whole.
-    pub(crate) fn end_of_object(&mut self) -> Result<(), ImportError> {
+    /// The object is whole. What is pinned is kept though nothing names it.
+    pub(crate) fn end_of_object(&mut self, pinned: bool) -> Result<(), ImportError> {
         match std::mem::take(&mut self.object) {
-            Content::None => self.objects.push(Object::new(Vec::new())),
+            Content::None => self.objects.push((Object::new(Vec::new()), pinned)),
             Content::Small(bytes) => {
                 self.weight += bytes.len();
-                self.objects.push(Object::new(bytes));
+                self.objects.push((Object::new(bytes), pinned));
             }
             Content::Big(writer) => {
                 let (id, size) = writer.finish()?;
                 let id = ObjectId::new(id);
-                let outcomes = self.store.apply(vec![Change::Blob { id, size }])?;
-                self.content_outcome(id, size, outcomes, false);
+                self.content(id, size, Change::Blob { id, size }, pinned)?;
             }
             Content::Skipped => {}
         }
         if self.objects.len() >= BATCH || self.weight >= BATCH_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    /// Stores what is left.
+    pub(crate) fn finish(&mut self) -> Result<(), ImportError> {
+        self.flush()
+    }
+
+    fn content(&mut self, id: ObjectId, size: u64, change: Change, pinned: bool) -> Result<(), ImportError> {
+        let pin = pinned.then_some(Change::Pin(id));
+        let mut outcomes = self.store.apply(pin.into_iter().chain([change]).collect())?;
+        self.content_outcome(id, size, outcomes.pop(), false);
+        Ok(())
     }
 
     fn entry(&mut self, entry: Entry) -> Result<(), ImportError> {
@@ -202,8 +213,8 @@ impl Importer {
             Content::Big(writer) => {
                 let (id, size) = writer.finish()?;
                 let id = ObjectId::new(id);
-                let outcomes = self.store.apply(vec![Change::Blob { id, size }])?;
-                self.content_outcome(id, size, outcomes, true);
+                let mut outcomes = self.store.apply(vec![Change::Blob { id, size }])?;
+                self.content_outcome(id, size, outcomes.pop(), true);
             }
             Content::None | Content::Skipped => {}
         }
@@ -232,10 +243,26 @@ impl Importer {
                 self.entry_outcome(at, entry, payload, outcome);
             }
         }
-        for object in std::mem::take(&mut self.objects) {
+        self.flush_objects()
+    }
+
+    /// All objects that wait, in one batch.
+    fn flush_objects(&mut self) -> Result<(), ImportError> {
+        let (mut changes, mut meta) = (Vec::new(), Vec::new());
+        for (object, pinned) in std::mem::take(&mut self.objects) {
             let (id, size) = (object.id(), object.bytes().len() as u64);
-            let outcomes = self.store.apply(vec![Change::Content(object)])?;
-            self.content_outcome(id, size, outcomes, false);
+            if pinned {
+                changes.push(Change::Pin(id));
+            }
+            changes.push(Change::Content(object));
+            meta.push((id, size));
+        }
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let outcomes = self.store.apply(changes)?.into_iter().filter(|outcome| *outcome != Outcome::Done);
+        for ((id, size), outcome) in meta.into_iter().zip(outcomes) {
+            self.content_outcome(id, size, Some(outcome), false);
         }
         Ok(())
     }
@@ -262,8 +289,8 @@ impl Importer {
         }
     }
 
-    fn content_outcome(&mut self, id: ObjectId, size: u64, outcomes: Vec<Outcome>, payload: bool) {
-        let Some(Outcome::Content { fate, flaws, .. }) = outcomes.into_iter().next() else { return };
+    fn content_outcome(&mut self, id: ObjectId, size: u64, outcome: Option<Outcome>, payload: bool) {
+        let Some(Outcome::Content { fate, flaws, .. }) = outcome else { return };
         match fate {
             ContentFate::Stored => {
                 *if payload { &mut self.done.payloads } else { &mut self.done.objects } += 1;

@@ -10,6 +10,7 @@ pub mod client;
 mod config;
 pub mod daemon;
 pub mod driver;
+pub mod export;
 pub mod home;
 mod import;
 mod keys;

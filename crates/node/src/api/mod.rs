@@ -9,6 +9,7 @@
 mod body;
 mod bundle;
 mod error;
+mod export;
 mod files;
 mod logs;
 mod node;
