@@ -7,7 +7,9 @@
 //! `{"error":{"code","message","hint"}}`; one that fails before has that as its body, and a status of 4xx or 5xx.
 
 mod body;
+mod bundle;
 mod error;
+mod export;
 mod files;
 mod logs;
 mod node;
