@@ -122,7 +122,8 @@ impl Reclaimer<'_> {
                 progress(Progress { work: Work::Measuring, done: bytes + part, total });
             })?;
             bytes += len;
-            if enough(len, live.bytes) {
+            // The checkpoint at its beginning is nobody's waste.
+            if enough(len - live.begun.min(len), live.bytes) {
                 victims.insert(number, len);
             }
         }
@@ -173,8 +174,9 @@ impl Reclaimer<'_> {
             may_be_torn: false,
         };
         let mut chunk = Chunk::default();
-        let mut counted = Counted::default();
+        let mut counted = Counted { begun: len, ..Counted::default() };
         frames.read(|at, record, body| {
+            counted.begun = counted.begun.min(at);
             let generation = self.core.read().generation;
             if chunk.needed.is_empty() {
                 chunk.generation = generation;
@@ -331,6 +333,8 @@ impl Reclaimer<'_> {
 struct Counted {
     rows: u64,
     bytes: u64,
+    /// Where the segment's first batch is.
+    begun: u64,
 }
 
 /// Operations to be moved together.
