@@ -235,8 +235,8 @@ pub(crate) fn derive_rows(
     Ok(())
 }
 
-/// Checks one call's batches against the limits.
-pub(crate) fn check_limits(batches: &[Batch]) -> Result<(), EngineError> {
+/// Checks one call's batches against the limits, and that tables by hash get records only.
+pub(crate) fn check_limits(batches: &[Batch], derive: &dyn Derive) -> Result<(), EngineError> {
     let mut total = 0u64;
     for batch in batches {
         let size = batch.size_hint();
@@ -245,6 +245,11 @@ pub(crate) fn check_limits(batches: &[Batch]) -> Result<(), EngineError> {
         }
         total = total.saturating_add(size + FRAME_BYTES);
         for op in batch.ops() {
+            if let Op::Put { table, .. } = op
+                && derive.hash_key(*table).is_some()
+            {
+                return Err(EngineError::RecordsOnly { table: *table });
+            }
             if let Op::Put { key, .. } | Op::Delete { key, .. } = op
                 && key.len() > MAX_KEY_BYTES
             {

@@ -5,17 +5,32 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use madake_store::engine::{
-    Batch, Derive, DeriveError, Direction, Engine, EngineError, MemoryEngine, Random, Row, RowValue, Table,
+    Batch, Derive, DeriveError, Direction, Engine, EngineError, JournalOptions, MemoryEngine, Random, Row,
+    RowValue, Table,
 };
 
 pub(crate) const EPOCH: [u8; 16] = *b"epoch of a test.";
 pub(crate) const SALT: [u8; 16] = *b"salt for a test.";
 
-/// Record kind 1: bytes found by their hash, and by their first byte. Kind 2: no rows. Others have no meaning.
+/// A journal that goes through many small segments and runs, all in one order.
+pub(crate) fn small(segment_bytes: u64, salt: [u8; 16]) -> JournalOptions {
+    JournalOptions {
+        segment_bytes,
+        memtable_journal_bytes: 700,
+        memtable_bytes: 4000,
+        stop_bytes: 200,
+        cache_bytes: 64 << 10,
+        index_inline: true,
+        ..JournalOptions::create(EPOCH, salt)
+    }
+}
+
+/// Record kind 1: bytes found by their hash (also in a table by hash), and by their first byte. Kind 2: no rows. Others have no meaning.
 pub(crate) struct Demo;
 
 pub(crate) const BY_HASH: Table = Table(10);
 pub(crate) const BY_FIRST: Table = Table(11);
+pub(crate) const BY_ID: Table = Table(12);
 
 impl Derive for Demo {
     fn rows(&self, kind: u8, bytes: &[u8], out: &mut Vec<Row>) -> Result<(), DeriveError> {
@@ -30,11 +45,21 @@ impl Derive for Demo {
                     value: RowValue::Slice(half..bytes.len()),
                 });
                 out.push(Row { table: BY_FIRST, key: vec![first & 3], value: RowValue::Inline(hash) });
+                let (key, value) = (blake3::hash(bytes).as_bytes().to_vec(), RowValue::Slice(0..bytes.len()));
+                out.push(Row { table: BY_ID, key, value });
                 Ok(())
             }
             (2, _) => Ok(()),
             _ => Err(DeriveError::new(kind, "nobody knows such records")),
         }
+    }
+
+    fn hash_key(&self, table: Table) -> Option<usize> {
+        (table == BY_ID).then_some(16)
+    }
+
+    fn filter_key(&self, table: Table) -> usize {
+        if table == Table(1) { 1 } else { usize::MAX }
     }
 }
 
@@ -58,7 +83,7 @@ pub(crate) type Dump = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
 /// All rows of the tables that tests use.
 pub(crate) fn dump(engine: &dyn Engine) -> Result<Dump, EngineError> {
     let mut rows = Dump::new();
-    for table in (0..12).map(Table) {
+    for table in (0..13).map(Table) {
         for (key, value) in
             engine.scan(table, Bound::Unbounded, Bound::Unbounded, Direction::Forward, usize::MAX)?
         {

@@ -42,6 +42,28 @@ impl Slot {
             Self::At { segment, .. } | Self::Record { segment, .. } => Some(segment),
         }
     }
+
+    /// Turns a place counted from a body's beginning into one of the file.
+    pub(super) fn place(&mut self, in_segment: u32, body: u32) {
+        if let Self::At { segment, offset, .. } | Self::Record { segment, offset, .. } = self {
+            *segment = in_segment;
+            *offset = offset.saturating_add(body); // segments are kept under 2 GiB
+        }
+    }
+
+    /// How long the value is; `None` if there is none.
+    pub(super) fn len(&self) -> Option<u64> {
+        match self {
+            Self::Gone => None,
+            Self::Inline(value) => Some(value.len() as u64),
+            Self::At { len, .. } | Self::Record { len, .. } => Some(u64::from(*len)),
+        }
+    }
+
+    /// Bytes that it takes beside itself.
+    pub(super) fn heap_bytes(&self) -> usize {
+        if let Self::Inline(value) = self { value.len() } else { 0 }
+    }
 }
 
 /// A row of the index.
