@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 use madake_log::LogHead;
 use madake_object::Object;
-use madake_store::engine::{Batch, Engine, JournalEngine, JournalOptions};
+use madake_store::engine::{Batch, Derive, DeriveError, Engine, JournalEngine, JournalOptions, Row, Table};
 use madake_store::{Change, Outcome, Position, RECORD_CONTENT, RECORD_ENTRY, Store, StoreRows, tables};
 
 use crate::Figures;
 use crate::data::{Item, Load};
-use crate::report::{bytes_in, memory};
+use crate::report::{bytes_in, memory, worked};
 
 /// Something that keeps batches of entries durably.
 trait Keeper {
@@ -27,7 +27,7 @@ trait Keeper {
 /// Loads all entries in the way that `what` names, and says how long that took.
 pub(crate) fn load(what: &str, folder: &Path, load: &Load) -> Figures {
     match what {
-        "engine" => run(Embedded(open(folder)), folder, load),
+        "engine" => run(Embedded(open_with(folder, Arc::new(StandardRows))), folder, load),
         "store" => run(Typed(Store::new(Arc::new(open(folder)))), folder, load),
         "fjall" => run(Fjall::open(folder, true), folder, load),
         "fjall-entries" => run(Fjall::open(folder, false), folder, load),
@@ -38,8 +38,32 @@ pub(crate) fn load(what: &str, folder: &Path, load: &Load) -> Figures {
 }
 
 pub(crate) fn open(folder: &Path) -> JournalEngine {
+    open_with(folder, Arc::new(StoreRows))
+}
+
+fn open_with(folder: &Path, derive: Arc<dyn Derive>) -> JournalEngine {
     let options = JournalOptions::create([7; 16], [8; 16]);
-    JournalEngine::open(folder, &options, Arc::new(StoreRows)).unwrap()
+    JournalEngine::open(folder, &options, derive).unwrap()
+}
+
+/// The rows that the others are given: of an entry itself, its log's head and its payload. (A store also keeps
+/// by which entries a payload is named.)
+pub(crate) struct StandardRows;
+
+impl Derive for StandardRows {
+    fn rows(&self, kind: u8, bytes: &[u8], out: &mut Vec<Row>) -> Result<(), DeriveError> {
+        StoreRows.rows(kind, bytes, out)?;
+        out.retain(|row| row.table != tables::PAYLOAD_REF);
+        Ok(())
+    }
+
+    fn hash_key(&self, table: Table) -> Option<usize> {
+        StoreRows.hash_key(table)
+    }
+
+    fn filter_key(&self, table: Table) -> usize {
+        StoreRows.filter_key(table)
+    }
 }
 
 /// The batch of these entries and payloads.
@@ -71,10 +95,13 @@ fn run<K: Keeper>(mut keeper: K, folder: &Path, load: &Load) -> Figures {
     let (rss, peak) = memory();
     let begun = Instant::now();
     drop(keeper);
+    // Reading and decoding included: the same for all.
+    let worked = worked();
     Figures::from([
         ("seconds".into(), time.as_secs_f64()),
         ("last_tenth".into(), (load.entries - last_tenth) as f64 / last.as_secs_f64()),
         ("closing".into(), begun.elapsed().as_secs_f64()),
+        ("worked".into(), worked),
         ("rss".into(), rss),
         ("peak".into(), peak),
         ("bytes".into(), bytes as f64),

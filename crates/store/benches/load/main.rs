@@ -171,10 +171,16 @@ impl Bench {
                 Some((last, "× mean", 0.0)),
             );
             table.row(&format!("{what}: closing, s"), figures["closing"], None);
+            let worked = figures["worked"] / self.entries as f64 * 1e6;
+            table.row(&format!("{what}: work of all threads, µs per entry"), worked, None);
             table.row(&format!("{what}: memory after the load, MiB"), figures["rss"], None);
             table.row(&format!("{what}: most memory, MiB"), figures["peak"], None);
             let per_byte = figures["disk"] / figures["bytes"];
             table.row(&format!("{what}: disk, bytes per byte"), per_byte, None);
+            if figures["index"] > 0.0 {
+                let per_entry = figures["index"] / self.entries as f64;
+                table.row(&format!("{what}: index, bytes per entry"), per_entry, None);
+            }
         }
         whats.iter().filter(|what| !["engine", "fjall"].contains(what)).for_each(|what| self.remove(what));
     }

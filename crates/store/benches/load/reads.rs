@@ -8,11 +8,11 @@ use std::time::Instant;
 use fjall::Keyspace;
 use madake_log::{AuthorId, LogId, SeqNum};
 use madake_store::engine::{Direction, Engine, JournalEngine, JournalOptions, Table};
-use madake_store::{Position, Read, Store, StoreRows, tables};
+use madake_store::{Position, Read, Store, tables};
 
 use crate::Figures;
 use crate::data::Load;
-use crate::loads::{Fjall, batch};
+use crate::loads::{Fjall, StandardRows, batch};
 use crate::report::memory;
 
 /// Rows of a page when a log is read.
@@ -22,7 +22,7 @@ const LOGS: usize = 200;
 const KEYS: usize = 200_000;
 
 fn existing(folder: &Path) -> JournalEngine {
-    JournalEngine::open(folder, &JournalOptions::existing(), Arc::new(StoreRows)).unwrap()
+    JournalEngine::open(folder, &JournalOptions::existing(), Arc::new(StandardRows)).unwrap()
 }
 
 pub(crate) fn reopen(folder: &Path) -> Figures {

@@ -65,6 +65,14 @@ pub(crate) fn memory() -> (f64, f64) {
     (figure("VmRSS:").unwrap_or(0.0) / 1024.0, figure("VmHWM:").unwrap_or(0.0) / 1024.0)
 }
 
+/// Seconds that this process has been at work so far, on all its threads.
+pub(crate) fn worked() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+    // Ticks of 10 ms.
+    fields.skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum::<f64>() / 100.0
+}
+
 /// Bytes of all files in a folder and below; 0 if there is none.
 pub(crate) fn bytes_in(folder: &Path) -> u64 {
     let Ok(items) = std::fs::read_dir(folder) else { return 0 };
