@@ -9,7 +9,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use madake_store::engine::{
-    Batch, Direction, Engine, EngineError, JournalEngine, JournalOptions, MemoryEngine, Op, Table,
+    Batch, Direction, Engine, EngineError, JournalEngine, JournalOptions, MemoryEngine, Op, Part, Reclaim,
+    Table,
 };
 use madake_store::engine::{FakeDisk, Loss, Random};
 use proptest::prelude::*;
@@ -21,6 +22,7 @@ enum Step {
     Get(Table, Vec<u8>),
     Count(Table),
     Scan(Table, Bound<Vec<u8>>, Bound<Vec<u8>>, bool, usize),
+    Reclaim(Reclaim),
     Reopen,
     Kill,
     PowerCut,
@@ -97,6 +99,11 @@ fn step() -> impl Strategy<Value = Step> {
         1 => table().prop_map(Step::Count),
         4 => (table(), bound(), bound(), any::<bool>(), prop_oneof![0..4usize, Just(usize::MAX)])
             .prop_map(|(table, from, to, back, limit)| Step::Scan(table, from, to, back, limit)),
+        1 => prop_oneof![
+            prop_oneof![Just(0u8), Just(30), Just(90)].prop_map(|percent| Reclaim::DeadAtLeast { percent }),
+            prop::collection::vec((1..20u32).prop_map(Part), 0..8).prop_map(Reclaim::Parts),
+        ]
+        .prop_map(Step::Reclaim),
         1 => Just(Step::Reopen),
         1 => Just(Step::Kill),
         1 => Just(Step::PowerCut),
@@ -137,6 +144,18 @@ fn compare(journal: &dyn Engine, model: &MemoryEngine, step: &Step) -> Result<()
         }
         Step::Count(table) => {
             prop_assert_eq!(journal.count(*table).expect("counts"), model.count(*table).expect("memory"));
+        }
+        Step::Reclaim(what) => {
+            let planned = journal.reclaim(what.clone(), true, &mut |_| {}).expect("measures");
+            let done = journal.reclaim(what.clone(), false, &mut |_| {}).expect("rewrites");
+            prop_assert_eq!(planned, done);
+            let (report, rows) =
+                (journal.check(&mut |_| {}).expect("checks"), dump(model).expect("memory").len());
+            prop_assert!(report.is_well(), "{:?}", report.problems);
+            // `dump` leaves out table 255.
+            let others = model.count(Table(255)).expect("memory");
+            prop_assert_eq!(report.rows, rows as u64 + others);
+            prop_assert!(dump(journal).expect("reads") == dump(model).expect("memory"));
         }
         Step::Scan(table, from, to, back, limit) => {
             let direction = if *back { Direction::Backward } else { Direction::Forward };

@@ -19,9 +19,9 @@
 use std::ops::Range;
 
 use super::super::super::{EngineError, MAX_KEY_BYTES};
-use super::super::slot::{INLINE_LIMIT, IndexRow, Slot};
+use super::super::slot::Slot;
 use super::bytes::{Fields, put_uint, put_varint, uint, width};
-use super::keys::{KeyBlock, KeySizes, common};
+use super::keys::{KeyBlock, KeySizes};
 use super::page::{BODY, LEAF, PAGE, Sealed};
 
 const TYPES: u8 = 1;

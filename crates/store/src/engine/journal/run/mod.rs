@@ -1,4 +1,31 @@
-//! Runs: immutable files of sorted rows, each a cache of what a range of the journal means.
+//! Runs: the index on disk. A run is an immutable file of sorted rows (table, key, slot): what a range of the
+//! journal means. All of it can be made again from the journal, so whatever is wrong with a run, it is deleted.
+//!
+//! ```text
+//! <root>/index/<from>-<to>.run        the journal from the place <from> up to <to>; places are segment.offset in hex
+//! <root>/index/tmp-…                  being written; nobody's after a crash
+//! ```
+//!
+//! The file is made of pages of 4 KiB. The first is the *header*; then, in the order they were written in one pass:
+//!
+//! ```text
+//! leaf leaf … leaf  filter … filter  inner │ leaf … leaf  filter … inner │ … │ inner of level 2 …  the top
+//! └─ rows ───────┘  └─ of their keys ───┘ └─ above these leaves
+//! ```
+//!
+//! | at | bytes | page |
+//! |---:|---:|---|
+//! | 0 | 8 | check: the first 8 bytes of keyed BLAKE3(page key, page number as u64 ‖ bytes 8 to the end) |
+//! | 8 | 1 | kind: 1 header, 2 leaf, 3 inner, 4 filter |
+//! | 9 | 1 | how many pages this one takes: 1, but for a row or a key that does not fit |
+//! | 10 | 6 | zeros |
+//! | 16 | … | what it says, see [`header`], [`leaf`], [`inner`], [`filter`]; then zeros |
+//!
+//! Run key = derive_key("madake index run 1", epoch ‖ salt); page key = keyed BLAKE3(run key, cover). So a page is good
+//! in its place of this run of this store only.
+//!
+//! A key is looked for from the top down. Above the leaves its hash is looked for in the filter of what lies below;
+//! one in a hundred of the keys that are not there gets past it.
 
 mod bytes;
 mod fault;
@@ -24,7 +51,7 @@ pub(super) use merge::merge;
 pub(super) use page::PageCache;
 pub(super) use plan::{choose, next_merge};
 pub(super) use range::Range;
-pub(super) use reader::{Checked, Run};
+pub(super) use reader::Run;
 pub(super) use writer::RunWriter;
 
 use super::super::{Derive, Table};

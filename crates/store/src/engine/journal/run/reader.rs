@@ -2,8 +2,8 @@
 
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::super::super::files::read_full;
 use super::super::super::{Direction, FileHandle, Files};
@@ -32,6 +32,8 @@ pub(in super::super) struct Run {
     filter_key: FilterKey,
     pub(super) shape: Shape,
     cache: Arc<PageCache>,
+    /// The tree's top, once it was read: every question begins there.
+    root: OnceLock<Arc<Node>>,
     bad: AtomicBool,
 }
 
@@ -91,7 +93,8 @@ impl Run {
         cache: &Arc<PageCache>,
     ) -> Self {
         let (id, cache) = (NEXT.fetch_add(1, Ordering::Relaxed), cache.clone());
-        Self { id, path, file, header, page_key, filter_key, shape, cache, bad: AtomicBool::new(false) }
+        let (root, bad) = (OnceLock::new(), AtomicBool::new(false));
+        Self { id, path, file, header, page_key, filter_key, shape, cache, root, bad }
     }
 
     /// The part of the journal whose rows these are.
@@ -126,6 +129,7 @@ impl Run {
     }
 
     /// Whether anything wrong was met in it since it was opened.
+    #[cfg(test)]
     pub(in super::super) fn is_bad(&self) -> bool {
         self.bad.load(Ordering::Relaxed)
     }
@@ -279,8 +283,17 @@ impl Run {
         child.filter(|child| child.number < at.number).ok_or_else(|| self.malformed(at))
     }
 
-    /// A page, from the cache if it is there, else into it.
+    /// A page, from the cache if it is there, else into it. The tree's top stays with the run.
     pub(super) fn cached(&self, at: PageRef) -> Result<Arc<Node>, RunFault> {
+        if at == self.header.root {
+            return match self.root.get() {
+                Some(node) => Ok(node.clone()),
+                None => {
+                    let node = Arc::new(self.load(at)?);
+                    Ok(self.root.get_or_init(|| node).clone())
+                }
+            };
+        }
         if let Some(node) = self.cache.get(self.id, at.number) {
             return Ok(node);
         }

@@ -9,11 +9,9 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::super::super::{
-    Derive, DeriveError, Direction, FakeDisk, FileHandle, Files, Loss, Random, Row, Table,
-};
+use super::super::super::{Derive, DeriveError, Direction, FakeDisk, Files, Random, Row, Table};
 use super::super::slot::{IndexRow, Slot};
-use super::page::{PAGE, PageKey};
+use super::page::PAGE;
 use super::*;
 
 /// Table 10 is by hash; of table 11 filters know four bytes.

@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::super::super::super::{Direction, EngineError, FileHandle, Files, Loss, NoRecords, Random};
+use super::super::super::super::{Direction, EngineError, Files, Loss, NoRecords, Random};
 use super::super::page::{PAGE, PageKey};
 use super::*;
 
