@@ -2,7 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use madake_log::{Bundle, BundleEncodeError, BundleEncoder, BundleError, BundleVerifier};
+use madake_log::{
+    Bundle, BundleDecoder, BundleEncodeError, BundleEncoder, BundleError, BundleEvent, BundleVerifier, Entry,
+};
 use std::num::NonZeroUsize;
 
 fuzz_target!(|input: &[u8]| {
@@ -17,22 +19,43 @@ fuzz_target!(|input: &[u8]| {
 
 fn check(bytes: &[u8]) {
     let decoded = Bundle::decode(bytes);
-    let verified = decoded.as_ref().map_err(|why| *why).and_then(|bundle| bundle.verify(NonZeroUsize::MIN));
 
-    // In pieces whose lengths the bytes say themselves.
-    let mut verifier = BundleVerifier::new(NonZeroUsize::MIN);
-    let mut rest = bytes;
+    // In pieces whose lengths the bytes say themselves: the same events, the same fault.
+    let mut decoder = BundleDecoder::new();
+    let mut items: Vec<(Entry, Option<Vec<u8>>)> = Vec::new();
     let mut failed = None;
-    while let (Some(first), None) = (rest.first(), failed) {
-        let (piece, tail) = rest.split_at(rest.len().min(usize::from(*first) + 1));
-        failed = verifier.push(piece).err();
-        rest = tail;
+    for mut piece in pieces(bytes) {
+        while failed.is_none() {
+            match decoder.next(&mut piece) {
+                Ok(None) => break,
+                Ok(Some(BundleEvent::Entry(entry))) => items.push((entry, None)),
+                Ok(Some(BundleEvent::Payload { piece, .. })) => {
+                    let (_, payload) = items.last_mut().expect("a payload follows its entry");
+                    payload.get_or_insert_default().extend_from_slice(piece);
+                }
+                Err(why) => failed = Some(why),
+            }
+        }
     }
-    let in_pieces = failed.map_or_else(|| verifier.finish(), Err);
-    match (verified, in_pieces) {
-        // In memory all of the form comes before the signatures; in pieces they take turns.
-        (Err(BundleError::Form { .. }), Err(_)) => {}
-        (whole, pieces) => assert_eq!(whole, pieces),
+    match (&decoded, failed.map_or_else(|| decoder.finish(), Err)) {
+        (Ok(bundle), Ok(())) => {
+            let whole = bundle.items().iter().map(|item| (&item.entry, item.payload));
+            assert!(whole.eq(items.iter().map(|(entry, payload)| (entry, payload.as_deref()))));
+        }
+        (whole, pieces) => assert_eq!(whole.as_ref().err(), pieces.as_ref().err()),
+    }
+
+    // Signatures take a fuzzer's time, so of a few entries only.
+    if items.len() < 3 {
+        let verified =
+            decoded.as_ref().map_err(|why| *why).and_then(|bundle| bundle.verify(NonZeroUsize::MIN));
+        let mut verifier = BundleVerifier::new(NonZeroUsize::MIN);
+        let failed = pieces(bytes).find_map(|piece| verifier.push(piece).err());
+        match (verified, failed.map_or_else(|| verifier.finish(), Err)) {
+            // In memory all of the form comes before the signatures; in pieces they take turns.
+            (Err(BundleError::Form { .. }), Err(_)) => {}
+            (whole, pieces) => assert_eq!(whole, pieces),
+        }
     }
 
     let Ok(bundle) = decoded else { return };
@@ -51,4 +74,12 @@ fn check(bytes: &[u8]) {
     }
     encoder.finish(&mut again).expect("all payloads are whole");
     assert_eq!(again, bytes);
+}
+
+fn pieces(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (piece, tail) = rest.split_at(rest.len().min(usize::from(*rest.first()?) + 1));
+        rest = tail;
+        Some(piece)
+    })
 }
