@@ -300,6 +300,9 @@ impl Importer {
             ContentFate::Unwanted => {
                 self.refuse("object", id.to_string(), "unwanted: nothing here names it".into());
             }
+            ContentFate::Missing => {
+                self.refuse("object", id.to_string(), "gone: its file was taken away meanwhile".into());
+            }
             ContentFate::WrongSize => {
                 let reason = format!("size: it has {size} bytes, and all that names it states another size");
                 self.refuse("object", id.to_string(), reason);
