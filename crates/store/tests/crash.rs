@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use madake_store::engine::{Batch, BlobWrong, Engine, EngineError, JournalEngine, Part, Reclaim};
 use madake_store::engine::{FakeDisk, Loss, Random};
-use support::{Demo, Dump, EPOCH, SALT, dump, model, number};
+use support::{Demo, Dump, SALT, dump, model, number};
 
 const LOSSES: [Loss; 8] =
     [Loss::Kill, Loss::All, Loss::Nothing, Loss::Bytes, Loss::Some, Loss::Some, Loss::Some, Loss::Some];
