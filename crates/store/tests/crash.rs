@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use madake_store::engine::{Batch, Engine, EngineError, JournalEngine};
+use madake_store::engine::{Batch, Engine, EngineError, JournalEngine, Part, Reclaim};
 use madake_store::engine::{FakeDisk, Loss, Random};
 use support::{Demo, Dump, EPOCH, SALT, dump, model, number};
 
@@ -26,6 +26,8 @@ enum Task {
     Apply(Vec<Batch>),
     Blob(Vec<u8>),
     Part(Vec<u8>),
+    /// Of all segments, or of those of which so much is dead.
+    Reclaim(Reclaim),
     Reopen,
 }
 
@@ -42,10 +44,12 @@ impl Workload {
         let mut random = Random(seed);
         let mut tasks = Vec::new();
         for _ in 0..16 {
-            tasks.push(match random.below(8) {
+            tasks.push(match random.below(10) {
                 0 => Task::Blob(random.bytes(40)),
                 1 => Task::Part(random.bytes(40)),
                 2 => Task::Reopen,
+                3 => Task::Reclaim(Reclaim::DeadAtLeast { percent: [0, 50][random.below(2)] }),
+                4 => Task::Reclaim(Reclaim::Parts((0..12).map(|_| Part(random.below(12) as u32)).collect())),
                 _ => Task::Apply((0..1 + random.below(4)).map(|_| support::batch(&mut random)).collect()),
             });
         }
@@ -128,6 +132,10 @@ fn work(disk: &FakeDisk, workload: &Workload) -> Known {
                     known.blobs.push((id, bytes.clone()));
                 }
             }
+            Task::Reclaim(what) => {
+                // Failed or not, nobody sees anything of it.
+                let _ = open.reclaim(what.clone(), false, &mut |_| {});
+            }
             Task::Reopen => engine = None,
         }
         if disk.is_dead() {
@@ -189,6 +197,9 @@ fn survive(disk: &FakeDisk, workload: &Workload, known: &Known, random: &mut Ran
     if random.below(2) == 0 {
         go_on(&engine, random);
     }
+    if random.below(3) == 0 {
+        engine.reclaim(Reclaim::DeadAtLeast { percent: 0 }, false, &mut |_| {}).expect("rewrites");
+    }
     disk.end();
     drop(engine);
     disk.restart(Loss::All, random);
@@ -201,6 +212,8 @@ fn survive(disk: &FakeDisk, workload: &Workload, known: &Known, random: &mut Ran
     drop(engine);
     let engine = open(disk).expect("opens after a clean stop");
     assert!(engine.recovery().clean, "{:?}", engine.recovery());
+    let segments = disk.files().keys().filter(|path| path.starts_with("/store/journal")).count();
+    assert_eq!(segments, engine.recovery().segments as usize, "no segment stays that is not needed");
     assert!(dump(&engine).expect("rows") == dump(&model).expect("memory"), "the store works on");
     assert!(
         !disk.files().keys().any(|path| path.to_string_lossy().contains("tmp-")),

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use madake_store::engine::{
-    Batch, Derive, DeriveError, Direction, Engine, EngineError, JournalOptions, MemoryEngine, Random, Row,
-    RowValue, Table,
+    Batch, Derive, DeriveError, Direction, Engine, EngineError, FakeDisk, Files, JournalOptions,
+    MemoryEngine, Random, Row, RowValue, Table,
 };
 
 pub(crate) const EPOCH: [u8; 16] = *b"epoch of a test.";
@@ -119,4 +119,64 @@ pub(crate) fn config(test: &str, cases: u32) -> proptest::test_runner::Config {
 /// A number from the environment.
 pub(crate) fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+/// Writes a journal as it was before there were checkpoints: three segments, byte for byte by the format's tables.
+/// Returns its batches.
+pub(crate) fn old_journal(disk: &FakeDisk, count: usize) -> Vec<Batch> {
+    let mut random = Random(7);
+    let mut batches = Vec::new();
+    let folder = std::path::Path::new("/store/journal");
+    for path in [std::path::Path::new("/store"), folder] {
+        disk.create_dir(path).expect("a folder");
+    }
+    let mut generation = 1u64;
+    for number in 1..=3u32 {
+        let mut bytes = b"madakeJ1".to_vec();
+        bytes.extend(1u32.to_le_bytes());
+        bytes.extend(number.to_le_bytes());
+        bytes.extend(generation.to_le_bytes());
+        bytes.extend(EPOCH);
+        bytes.extend(SALT);
+        bytes.extend(0u32.to_le_bytes());
+        let checksum = blake3::derive_key("madake journal segment header 1", &bytes);
+        bytes.extend(&checksum[..16]);
+        let material = [&EPOCH[..], &SALT[..], &number.to_le_bytes()[..]].concat();
+        let key = blake3::derive_key("madake journal record key 1", &material);
+        for _ in 0..count / 3 {
+            let mut batch = Batch::new();
+            let mut body = vec![1u8, 2, 1, 2];
+            let (name, value) = ([9, random.below(9) as u8], random.bytes(100));
+            body.extend(name);
+            body.push(100);
+            body.extend(&value);
+            batch.put(Table(1), name, value);
+            batches.push(batch);
+            let place = bytes.len() as u64;
+            let mut head = (body.len() as u32).to_le_bytes().to_vec();
+            head.push(1);
+            head.extend(generation.to_le_bytes());
+            head.extend(place.to_le_bytes());
+            let sum = |parts: &[&[u8]]| {
+                let mut hasher = blake3::Hasher::new_keyed(&key);
+                hasher.update(&place.to_le_bytes());
+                parts.iter().for_each(|part| drop(hasher.update(part)));
+                *hasher.finalize().as_bytes()
+            };
+            let check = sum(&[&head]);
+            head.extend(&check[..8]);
+            let checksum = sum(&[&head, &body]);
+            bytes.extend(&head);
+            bytes.extend(&body);
+            bytes.extend(&checksum[..16]);
+            generation += 1;
+        }
+        let file = disk.create(&folder.join(format!("{number:08}.seg"))).expect("a segment");
+        file.write_at(&bytes, 0).expect("writes");
+        file.sync().expect("syncs");
+    }
+    for path in [std::path::Path::new("/"), std::path::Path::new("/store"), folder] {
+        disk.sync_dir(path).expect("syncs");
+    }
+    batches
 }

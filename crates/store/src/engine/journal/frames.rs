@@ -138,7 +138,9 @@ pub(super) fn read_record<'w>(
         return Ok(Err(Bad { what: Damage::RecordHeader, resume: at + 1 }));
     };
     let resume = at + header.record_len();
-    if u64::from(header.length) > MAX_BATCH_BYTES {
+    // What is moved may need a few bytes more than it took.
+    let slack = if header.kind == MOVED { MAX_BATCH_BYTES / 1024 } else { 0 };
+    if u64::from(header.length) > MAX_BATCH_BYTES + slack {
         return Ok(Err(Bad { what: Damage::Contradiction, resume }));
     }
     let Some(bytes) = window.get(at, header.record_len())? else {

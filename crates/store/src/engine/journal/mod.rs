@@ -91,6 +91,7 @@ mod merged;
 mod ops;
 mod options;
 mod reading;
+mod reclaim;
 mod recovery;
 mod replay;
 mod run;
@@ -114,6 +115,7 @@ use super::{
 use blobs::FileBlobs;
 use ops::{BodyFault, Meaning};
 pub use options::{Creation, Cut, IndexStatus, JournalOptions, Recovery};
+use reclaim::Reclaimer;
 use run::{PageCache, RunKey};
 use state::{Core, Maker, State};
 use writer::{Call, Prepared, Writer};
@@ -363,8 +365,13 @@ impl Engine for JournalEngine {
         Ok(self.core.segment_of(table, key)?.map(Part))
     }
 
-    fn reclaim(&self, _: Reclaim, _: bool, _: &mut dyn FnMut(Progress)) -> Result<Reclaimed, EngineError> {
-        Err(EngineError::Bug { what: "segments cannot be rewritten yet" })
+    fn reclaim(
+        &self,
+        what: Reclaim,
+        dry_run: bool,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Reclaimed, EngineError> {
+        Reclaimer { core: &self.core, writer: &self.writer }.run(what, dry_run, progress)
     }
 
     fn check(&self, _: &mut dyn FnMut(Progress)) -> Result<CheckReport, EngineError> {

@@ -202,10 +202,15 @@ pub(super) struct Moved {
 }
 
 impl Moved {
-    /// A record, of whose rows those count whose bits are set.
-    pub(super) fn record(&mut self, kind: u8, mask: &[u8], bytes: &[u8]) {
-        self.ops.extend_from_slice(&[MOVED_RECORD, kind]);
-        field(&mut self.ops, mask);
+    /// A record, of whose rows those count whose bits are set; without a mask, all of them.
+    pub(super) fn record(&mut self, kind: u8, mask: Option<&[u8]>, bytes: &[u8]) {
+        match mask {
+            None => self.ops.extend_from_slice(&[RECORD, kind]),
+            Some(mask) => {
+                self.ops.extend_from_slice(&[MOVED_RECORD, kind]);
+                field(&mut self.ops, mask);
+            }
+        }
         field(&mut self.ops, bytes);
         self.count += 1;
     }

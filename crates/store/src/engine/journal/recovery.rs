@@ -192,15 +192,25 @@ impl Found {
         folder: &Path,
         report: &mut Recovery,
     ) -> Result<(), EngineError> {
+        report.clean = self.is_clean();
+        if !report.clean {
+            self.cut_and_sync(files, folder, report)?;
+        }
+        // Only now: the checkpoint by which they are not needed was perhaps not durable.
         for number in self.left_over.drain(..) {
             // What cannot be removed now is in nobody's way.
             let removed = files.remove(&path_of(folder, number));
             report.left_over_segments += u32::from(removed.is_ok());
         }
-        report.clean = self.is_clean();
-        if report.clean {
-            return Ok(());
-        }
+        Ok(())
+    }
+
+    fn cut_and_sync(
+        &mut self,
+        files: &dyn Files,
+        folder: &Path,
+        report: &mut Recovery,
+    ) -> Result<(), EngineError> {
         if let Some(number) = self.incomplete.take() {
             let path = path_of(folder, number);
             files.remove(&path).map_err(|e| EngineError::disk(Doing::Remove, &path, e))?;

@@ -270,7 +270,12 @@ impl Standing {
             if from.segment == *number && from.offset >= sealed.len {
                 continue; // all of it is covered
             }
-            let to = Place { segment: next.unwrap_or(tail.header.number), offset: 0 };
+            // Of the last one only to its end: the segment after it may not be durable, and vanish. It is never one
+            // that was rewritten, so none that is missing lies behind.
+            let to = match next {
+                Some(next) => Place { segment: next, offset: 0 },
+                None => Place { segment: *number, offset: sealed.len },
+            };
             jobs.push(Job {
                 segment,
                 header,

@@ -5,7 +5,7 @@
 pub(super) enum Slot {
     /// Deleted: hides older rows of this key.
     Gone,
-    /// The value itself; up to [`INLINE_LIMIT`] bytes.
+    /// The value itself; up to 255 bytes.
     Inline(Box<[u8]>),
     /// The value in place in a segment, and the check by which a reader knows it.
     At {
@@ -30,9 +30,6 @@ pub(super) enum Slot {
         kind: u8,
     },
 }
-
-/// The longest value that a row of the index carries itself.
-pub(super) const INLINE_LIMIT: usize = 255;
 
 impl Slot {
     /// The segment that the value lies in, if it lies in one.

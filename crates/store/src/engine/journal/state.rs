@@ -59,6 +59,8 @@ pub(super) struct Core {
     pub(super) changed: Condvar,
     /// Held by who makes runs.
     pub(super) indexing: Mutex<()>,
+    /// Held by who rewrites or checks the journal.
+    pub(super) upkeep: Mutex<()>,
 }
 
 /// What readers see.
@@ -88,8 +90,8 @@ pub(super) struct Flow {
 impl Core {
     pub(super) fn new(journal: PathBuf, maker: Maker, options: JournalOptions, state: State) -> Self {
         let (state, flow) = (RwLock::new(state), Mutex::default());
-        let (changed, indexing) = (Condvar::new(), Mutex::new(()));
-        Self { journal, maker, options, state, flow, changed, indexing }
+        let (changed, indexing, upkeep) = (Condvar::new(), Mutex::new(()), Mutex::new(()));
+        Self { journal, maker, options, state, flow, changed, indexing, upkeep }
     }
 
     pub(super) fn meaning(&self) -> &Meaning {

@@ -119,6 +119,11 @@ impl Writer {
         sealed.chain([(self.header.number, self.end)]).collect()
     }
 
+    /// Whether the segment that is being written has any batches yet.
+    pub(super) fn has_batches(&self) -> bool {
+        self.end > self.begun
+    }
+
     /// The end of the journal.
     pub(super) fn place(&self) -> Place {
         Place { segment: self.header.number, offset: self.end }
