@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use madake_store::engine::{Batch, Engine, EngineError, JournalEngine, Part, Reclaim};
 use madake_store::engine::{FakeDisk, Loss, Random};
-use support::{Demo, Dump, EPOCH, SALT, dump, model, number};
+use support::{Demo, Dump, SALT, dump, model, number};
 
 const LOSSES: [Loss; 8] =
     [Loss::Kill, Loss::All, Loss::Nothing, Loss::Bytes, Loss::Some, Loss::Some, Loss::Some, Loss::Some];
@@ -206,6 +206,8 @@ fn survive(disk: &FakeDisk, workload: &Workload, known: &Known, random: &mut Ran
     let engine = open(disk).expect("opens after a power cut");
     assert_eq!(engine.generation(), model.generation(), "what was visible was durable");
     assert!(dump(&engine).expect("rows") == dump(&model).expect("memory"), "what was visible was durable");
+    let report = engine.check(&mut |_| {}).expect("checks");
+    assert!(report.is_well(), "{:?}", report.problems);
     check_blobs(&engine, known);
     // And on.
     go_on(&engine, random);

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use madake_store::engine::{
-    Batch, Damage, Engine, EngineError, JournalEngine, JournalOptions, MAX_APPLY_BYTES, MAX_KEY_BYTES, Table,
+    Batch, CheckReport, Damage, Engine, EngineError, JournalEngine, JournalOptions, MAX_APPLY_BYTES,
+    MAX_KEY_BYTES, Table, Wrong,
 };
 use madake_store::engine::{FakeDisk, Loss, Random};
 use proptest::prelude::*;
@@ -100,6 +101,14 @@ fn a_flipped_bit_is_never_silent() {
     println!("{flips} flips");
 }
 
+fn inspect(disk: &FakeDisk) -> CheckReport {
+    let before = disk.files();
+    let report =
+        JournalEngine::inspect(disk, Path::new("/store"), Arc::new(Demo), &mut |_| {}).expect("reads");
+    assert!(disk.files() == before, "nothing is changed");
+    report
+}
+
 /// With an index, what runs cover is not read at start: damage there is found by who reads it, and never makes
 /// other rows.
 #[test]
@@ -119,9 +128,23 @@ fn a_flipped_bit_below_the_index_makes_no_wrong_rows() {
                     Err(EngineError::Corrupt { .. }) => {
                         refused += 1;
                         assert!(files(&disk, "journal") == before, "a refused journal is not changed");
+                        let report = inspect(&disk);
+                        assert!(!report.is_well() && !report.is_mendable(), "{path:?} at {at}");
+                        let named = report.problems.iter().any(|problem| problem.file == path);
+                        assert!(named, "{path:?} at {at}: {:?}", report.problems);
                     }
                     Err(error) => panic!("{path:?} at {at}: {error:?}"),
                     Ok(engine) => {
+                        let report = engine.check(&mut |_| {}).expect("checks");
+                        if engine.recovery().cut.is_none() {
+                            // The nearest beginning of a record that is found, not far from it.
+                            let named = report.problems.iter().any(|problem| {
+                                problem.file == path
+                                    && problem.place <= at as u64
+                                    && !problem.wrong.is_in_index()
+                            });
+                            assert!(named, "{path:?} at {at}: {:?}", report.problems);
+                        }
                         let generation = engine.generation() as usize;
                         let at_least = if clean { batches.len() } else { batches.len() - 1 };
                         assert!(generation >= at_least, "{path:?} at {at}: {generation} batches");
@@ -188,6 +211,70 @@ fn an_index_that_is_damaged_is_made_anew() {
             mends_itself(&disk, &rows, &format!("{other:?} in place of {path:?}"));
         }
     }
+}
+
+#[test]
+fn damage_of_the_index_is_named_by_a_check() {
+    let (whole, _) = journal(5, true);
+    assert!(inspect(&whole).is_well(), "{:?}", inspect(&whole).problems);
+    let (mut open_ones, mut dropped) = (0, 0);
+    for (path, bytes) in files(&whole, "index") {
+        for at in (0..bytes.len()).filter(|at| bytes[*at] != 0 || at % 97 == 0) {
+            let disk = whole.copy();
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1 << (at % 8);
+            disk.tamper(&path, damaged);
+            let report = inspect(&disk);
+            assert!(report.is_mendable() && report.problems.iter().all(|problem| problem.file == path));
+            assert_eq!(report.problems.len(), 1, "{path:?} at {at}: {:?}", report.problems);
+            let engine = open(&disk).expect("opens");
+            let report = engine.check(&mut |_| {}).expect("checks");
+            if engine.recovery().dropped_runs > 0 {
+                dropped += 1;
+                assert!(report.is_well(), "{path:?} at {at}: {:?}", report.problems);
+            } else {
+                open_ones += 1;
+                assert!(report.is_mendable() && !report.is_well(), "{path:?} at {at}");
+            }
+        }
+    }
+    assert!(open_ones > 100 && dropped > 100, "{open_ones} {dropped}");
+}
+
+/// An index that holds in itself and is of another journal with records at the same places: nothing but a whole
+/// comparison finds that.
+#[test]
+fn rows_that_do_not_follow_are_named() {
+    let make = |key: u8| {
+        let disk = FakeDisk::new(1);
+        let engine = open(&disk).unwrap();
+        for n in 0..20u8 {
+            let mut batch = Batch::new();
+            batch.put(Table(1), [if n < 10 { key } else { 0 }, n], vec![n; 100]);
+            engine.apply(&[batch]).unwrap();
+        }
+        engine.close().unwrap();
+        disk
+    };
+    let (disk, other) = (make(1), make(2));
+    for (path, bytes) in files(&other, "index") {
+        disk.tamper(&path, bytes);
+    }
+    let engine = open(&disk).unwrap();
+    let report = engine.check(&mut |_| {}).unwrap();
+    let rows = report.problems.iter().filter(|problem| matches!(problem.wrong, Wrong::Row { .. })).count();
+    let missing: u64 = report
+        .problems
+        .iter()
+        .map(|problem| if let Wrong::Missing { rows } = problem.wrong { rows } else { 0 })
+        .sum();
+    assert_eq!((rows, missing, report.rows), (10, 10, 20), "{:?}", report.problems);
+    assert!(report.is_mendable());
+    drop(engine);
+    lose_index(&disk);
+    let engine = open(&disk).unwrap();
+    let report = engine.check(&mut |_| {}).unwrap();
+    assert!(report.is_well() && report.rows == 20, "{:?}", report.problems);
 }
 
 #[test]

@@ -133,7 +133,7 @@ fn a_full_disk_for_the_index_loses_nothing() {
         disk.full_folder(Some(index));
         let error = loop {
             let batch = support::batch(&mut random);
-            match engine.apply(&[batch.clone()]) {
+            match engine.apply(std::slice::from_ref(&batch)) {
                 Ok(_) => batches.push(batch),
                 Err(error) => break error,
             }
@@ -151,7 +151,7 @@ fn a_full_disk_for_the_index_loses_nothing() {
         assert!(dump(&engine).unwrap() == dump(&model(&batches)).unwrap(), "kept in memory");
         disk.full_folder(None);
         let batch = support::batch(&mut random);
-        engine.apply(&[batch.clone()]).expect("there is space again");
+        engine.apply(std::slice::from_ref(&batch)).expect("there is space again");
         batches.push(batch);
         assert!(engine.index_status().waiting < 3);
         assert!(dump(&engine).unwrap() == dump(&model(&batches)).unwrap());

@@ -149,6 +149,12 @@ fn compare(journal: &dyn Engine, model: &MemoryEngine, step: &Step) -> Result<()
             let planned = journal.reclaim(what.clone(), true, &mut |_| {}).expect("measures");
             let done = journal.reclaim(what.clone(), false, &mut |_| {}).expect("rewrites");
             prop_assert_eq!(planned, done);
+            let (report, rows) =
+                (journal.check(&mut |_| {}).expect("checks"), dump(model).expect("memory").len());
+            prop_assert!(report.is_well(), "{:?}", report.problems);
+            // `dump` leaves out table 255.
+            let others = model.count(Table(255)).expect("memory");
+            prop_assert_eq!(report.rows, rows as u64 + others);
             prop_assert!(dump(journal).expect("reads") == dump(model).expect("memory"));
         }
         Step::Scan(table, from, to, back, limit) => {

@@ -160,7 +160,9 @@ pub(crate) fn old_journal(disk: &FakeDisk, count: usize) -> Vec<Batch> {
             let sum = |parts: &[&[u8]]| {
                 let mut hasher = blake3::Hasher::new_keyed(&key);
                 hasher.update(&place.to_le_bytes());
-                parts.iter().for_each(|part| drop(hasher.update(part)));
+                for part in parts {
+                    hasher.update(part);
+                }
                 *hasher.finalize().as_bytes()
             };
             let check = sum(&[&head]);

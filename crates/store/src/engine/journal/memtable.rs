@@ -14,6 +14,7 @@ pub(super) type Key = Box<[u8]>;
 const ROW: usize = 80;
 
 /// What a part of the journal means, newest row of each key; deleted keys are rows too, and hide older ones.
+#[derive(Clone)]
 pub(super) struct Memtable {
     /// By the table's number.
     tables: Vec<BTreeMap<Key, Slot>>,

@@ -191,7 +191,8 @@ mod tests {
     #[test]
     fn keys_between_bounds_begin_with_the_common_prefix() {
         use Bound::{Excluded, Included, Unbounded};
-        let cases: [(Bound<&[u8]>, Bound<&[u8]>, &[u8]); 10] = [
+        type Case<'c> = (Bound<&'c [u8]>, Bound<&'c [u8]>, &'c [u8]);
+        let cases: [Case<'_>; 10] = [
             (Included(&[1, 2, 3]), Excluded(&[1, 2, 4]), &[1, 2, 3]),
             (Included(&[1, 2, 3]), Included(&[1, 2, 4]), &[1, 2]),
             (Included(&[1, 2, 3, 9]), Excluded(&[1, 2, 4]), &[1, 2, 3]),

@@ -83,6 +83,7 @@
 //! One process at a time: whoever opens this holds the home's lock.
 
 mod blobs;
+mod check;
 mod format;
 mod frames;
 mod indexer;
@@ -261,6 +262,20 @@ impl JournalEngine {
         flushed
     }
 
+    /// Checks the files of the store in the folder `root`, also of one that cannot be opened: each record by itself,
+    /// and each page of the index. Nothing is changed. Nobody may have the store open.
+    ///
+    /// # Errors
+    /// The journal's folder cannot be read.
+    pub fn inspect(
+        files: &dyn Files,
+        root: &Path,
+        derive: Arc<dyn Derive>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<CheckReport, EngineError> {
+        check::inspect(files, root, derive, progress)
+    }
+
     /// What was found and done at open.
     #[must_use]
     pub fn recovery(&self) -> &Recovery {
@@ -374,8 +389,8 @@ impl Engine for JournalEngine {
         Reclaimer { core: &self.core, writer: &self.writer }.run(what, dry_run, progress)
     }
 
-    fn check(&self, _: &mut dyn FnMut(Progress)) -> Result<CheckReport, EngineError> {
-        Err(EngineError::Bug { what: "a journal cannot be checked yet" })
+    fn check(&self, progress: &mut dyn FnMut(Progress)) -> Result<CheckReport, EngineError> {
+        check::check(&self.core, &self.writer, progress)
     }
 
     fn blobs(&self) -> &dyn Blobs {

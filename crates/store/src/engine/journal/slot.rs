@@ -5,7 +5,7 @@
 pub(super) enum Slot {
     /// Deleted: hides older rows of this key.
     Gone,
-    /// The value itself; up to 255 bytes.
+    /// The value itself, if it has few bytes.
     Inline(Box<[u8]>),
     /// The value in place in a segment, and the check by which a reader knows it.
     At {

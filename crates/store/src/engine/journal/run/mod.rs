@@ -51,7 +51,7 @@ pub(super) use merge::merge;
 pub(super) use page::PageCache;
 pub(super) use plan::{choose, next_merge};
 pub(super) use range::Range;
-pub(super) use reader::{Checked, Run};
+pub(super) use reader::Run;
 pub(super) use writer::RunWriter;
 
 use super::super::{Derive, Table};

@@ -129,6 +129,7 @@ impl Run {
     }
 
     /// Whether anything wrong was met in it since it was opened.
+    #[cfg(test)]
     pub(in super::super) fn is_bad(&self) -> bool {
         self.bad.load(Ordering::Relaxed)
     }
