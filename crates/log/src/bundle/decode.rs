@@ -41,9 +41,9 @@ impl<'a> Bundle<'a> {
     /// [`BundleError::Form`]: the first fault in the order of the bytes.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, BundleError> {
         let mut decoder = BundleDecoder::new();
-        let mut rest = bytes;
+        let mut input = Input::new(bytes);
         let mut items: Vec<BundleItem<'a>> = Vec::new();
-        while let Some(event) = decoder.next(&mut rest)? {
+        while let Some(event) = decoder.next_in(&mut input)? {
             match event {
                 BundleEvent::Entry(entry) => items.push(BundleItem { entry, payload: None }),
                 BundleEvent::Payload { piece, .. } => {
@@ -107,7 +107,7 @@ pub struct BundleDecoder {
     /// The beginning of something that is not whole yet; never more than one entry.
     held: Vec<u8>,
     hasher: blake3::Hasher,
-    /// How many bytes were taken.
+    /// How many bytes were taken from inputs before the present one, or put into the checksum of it.
     taken: u64,
     /// Where the present item begins.
     item_at: u64,
@@ -135,7 +135,7 @@ enum State {
     Header,
     ItemHead,
     Entry { length: usize },
-    Payload { left: u64, hasher: Box<blake3::Hasher> },
+    Payload { left: u64, hasher: Option<Box<blake3::Hasher>> },
     Checksum,
     Done,
     Failed(BundleError),
@@ -161,9 +161,24 @@ impl BundleDecoder {
     /// # Errors
     /// [`BundleError::Form`]: the bundle ends here.
     pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<BundleEvent<'a>>, BundleError> {
+        let mut whole = Input::new(input);
+        let result = self.next_in(&mut whole);
+        self.hash(&mut whole);
+        *input = whole.rest;
+        result
+    }
+
+    /// [`next`](Self::next), which leaves the checksum of the bytes taken for later: it is faster over many at once.
+    /// The input must be given until there is nothing in it any more.
+    pub(super) fn next_in<'a>(
+        &mut self,
+        input: &mut Input<'a>,
+    ) -> Result<Option<BundleEvent<'a>>, BundleError> {
         let result = self.step(input);
-        if let Err(why) = result {
-            self.state = State::Failed(why);
+        match result {
+            Err(why) => self.state = State::Failed(why),
+            Ok(None) => self.hash(input),
+            Ok(Some(_)) => {}
         }
         result
     }
@@ -185,21 +200,24 @@ impl BundleDecoder {
         matches!(self.state, State::Done)
     }
 
-    fn step<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<BundleEvent<'a>>, BundleError> {
+    fn step<'a>(&mut self, input: &mut Input<'a>) -> Result<Option<BundleEvent<'a>>, BundleError> {
         let entry = loop {
             let at = self.item_at;
             let bad = |why| BundleError::form(at, why);
             match &mut self.state {
                 State::Failed(why) => return Err(*why),
-                State::Done if input.is_empty() => return Ok(None),
-                State::Done => return Err(BundleError::form(self.taken, BundleFormError::Trailing)),
+                State::Done if input.rest.is_empty() => return Ok(None),
+                State::Done => {
+                    let end = self.taken + input.taken();
+                    return Err(BundleError::form(end, BundleFormError::Trailing));
+                }
                 State::Header => {
                     let whole = self.hold(input, HEADER_LEN);
                     check_header(&self.held).map_err(bad)?;
                     if !whole {
                         return Ok(None);
                     }
-                    self.begin_item();
+                    self.begin_item(input);
                 }
                 State::ItemHead => {
                     if self.held.is_empty() && !self.hold(input, 1) {
@@ -210,7 +228,14 @@ impl BundleDecoder {
                         return Err(bad(BundleFormError::Kind(kind)));
                     }
                     match decode_varu64(&self.held[1..]) {
-                        Ok((length, _)) => self.state = self.begin_body(kind, length).map_err(bad)?,
+                        Ok((length, _)) => {
+                            let state = self.body(kind, length).map_err(bad)?;
+                            if matches!(state, State::Checksum) {
+                                self.hash(input);
+                            }
+                            self.state = state;
+                            self.held.clear();
+                        }
                         Err(VarU64Error::NonCanonical) => return Err(bad(BundleFormError::Length)),
                         // Ends after nine bytes at the latest: no VarU64 is longer.
                         Err(VarU64Error::Short) => {
@@ -222,34 +247,41 @@ impl BundleDecoder {
                 }
                 State::Entry { length } => {
                     let length = *length;
-                    if !self.hold(input, length) {
+                    let entry = if self.held.is_empty() && input.rest.len() >= length {
+                        Entry::decode(input.take(length))
+                    } else if self.hold(input, length) {
+                        Entry::decode(&self.held)
+                    } else {
                         return Ok(None);
-                    }
-                    break Entry::decode(&self.held).map_err(|why| bad(BundleFormError::Entry(why)))?;
+                    };
+                    break entry.map_err(|why| bad(BundleFormError::Entry(why)))?;
                 }
                 State::Payload { left, hasher } => {
-                    if input.is_empty() && *left > 0 {
+                    if input.rest.is_empty() && *left > 0 {
                         return Ok(None);
                     }
-                    let length = usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
-                    let (piece, rest) = input.split_at(length);
-                    *input = rest;
+                    let length = usize::try_from(*left).unwrap_or(usize::MAX).min(input.rest.len());
+                    let piece = input.take(length);
                     *left -= length as u64;
-                    self.taken += length as u64;
-                    self.hasher.update(piece);
-                    hasher.update(piece);
                     let last = *left == 0;
-                    if last {
-                        let hash = hasher.finalize();
-                        if let Some(entry) = self.last.as_ref().filter(|e| hash != *e.payload_id().as_bytes())
-                        {
+                    let hash = match hasher {
+                        None if last => Some(blake3::hash(piece)),
+                        _ => {
+                            let hasher = hasher.get_or_insert_default();
+                            hasher.update(piece);
+                            last.then(|| hasher.finalize())
+                        }
+                    };
+                    if let (Some(hash), Some(entry)) = (hash, &self.last) {
+                        if hash != *entry.payload_id().as_bytes() {
                             return Err(bad(BundleFormError::PayloadHash { seq: entry.seq() }));
                         }
-                        self.begin_item();
+                        self.begin_item(input);
                     }
                     return Ok(Some(BundleEvent::Payload { piece, last }));
                 }
                 State::Checksum => {
+                    // All before was hashed when this state began.
                     if !self.hold(input, CHECKSUM_LEN) {
                         return Ok(None);
                     }
@@ -265,30 +297,26 @@ impl BundleDecoder {
         }
         self.last = Some(entry.clone());
         self.payload_may_follow = true;
-        self.begin_item();
+        self.begin_item(input);
         Ok(Some(BundleEvent::Entry(entry)))
     }
 
     /// Takes bytes until `length` are held; whether they are.
-    fn hold(&mut self, input: &mut &[u8], length: usize) -> bool {
-        let missing = length.saturating_sub(self.held.len()).min(input.len());
-        let (head, rest) = input.split_at(missing);
-        self.held.extend_from_slice(head);
-        *input = rest;
-        self.taken += missing as u64;
+    fn hold(&mut self, input: &mut Input<'_>, length: usize) -> bool {
+        let missing = length.saturating_sub(self.held.len()).min(input.rest.len());
+        self.held.extend_from_slice(input.take(missing));
         self.held.len() >= length
     }
 
     /// What follows is a new item.
-    fn begin_item(&mut self) {
-        self.hash_held();
-        self.item_at = self.taken;
+    fn begin_item(&mut self, input: &Input<'_>) {
+        self.held.clear();
+        self.item_at = self.taken + input.taken();
         self.state = State::ItemHead;
     }
 
-    /// What follows is the body of an item; its head is held.
-    fn begin_body(&mut self, kind: u8, length: u64) -> Result<State, BundleFormError> {
-        self.hash_held();
+    /// The state in which the body of an item of this kind and length is read.
+    fn body(&mut self, kind: u8, length: u64) -> Result<State, BundleFormError> {
         match (kind, usize::try_from(length), &self.last) {
             (KIND_ENTRY, Ok(length @ Entry::MIN_LEN..=Entry::MAX_LEN), _) => Ok(State::Entry { length }),
             (KIND_END, Ok(CHECKSUM_LEN), _) => Ok(State::Checksum),
@@ -298,16 +326,47 @@ impl BundleDecoder {
                     return Err(BundleFormError::PayloadLength { seq, stated, length });
                 }
                 self.payload_may_follow = false;
-                Ok(State::Payload { left: length, hasher: Box::default() })
+                Ok(State::Payload { left: length, hasher: None })
             }
             (KIND_PAYLOAD, ..) => Err(BundleFormError::PayloadAlone),
             _ => Err(BundleFormError::Length),
         }
     }
 
-    fn hash_held(&mut self) {
-        self.hasher.update(&self.held);
-        self.held.clear();
+    /// Puts what was taken and not yet hashed into the checksum, up to the checksum itself.
+    fn hash(&mut self, input: &mut Input<'_>) {
+        let taken = input.unhashed.len() - input.rest.len();
+        if !matches!(self.state, State::Checksum | State::Done | State::Failed(_)) {
+            self.hasher.update(&input.unhashed[..taken]);
+        }
+        self.taken += taken as u64;
+        input.unhashed = input.rest;
+    }
+}
+
+/// Bytes that were given at once.
+#[derive(Debug)]
+pub(super) struct Input<'a> {
+    /// What was not taken yet.
+    rest: &'a [u8],
+    /// From where on nothing was put into the checksum.
+    unhashed: &'a [u8],
+}
+
+impl<'a> Input<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes, unhashed: bytes }
+    }
+
+    fn take(&mut self, length: usize) -> &'a [u8] {
+        let (head, rest) = self.rest.split_at(length);
+        self.rest = rest;
+        head
+    }
+
+    /// How many bytes were taken and not put into the checksum.
+    fn taken(&self) -> u64 {
+        (self.unhashed.len() - self.rest.len()) as u64
     }
 }
 

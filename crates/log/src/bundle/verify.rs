@@ -1,5 +1,6 @@
 //! Whether a bundle's entries hold: signatures in batches, links as they come, in bounded memory.
 
+use super::decode::Input;
 use super::{BundleDecoder, BundleError, BundleEvent, BundleItem};
 use crate::entry::Entry;
 use crate::id::{AuthorId, EntryId, LogId, PayloadId, SeqNum};
@@ -173,9 +174,10 @@ impl BundleVerifier {
         Ok(self.checker.into_report())
     }
 
-    fn take(&mut self, mut bytes: &[u8]) -> Result<(), BundleError> {
+    fn take(&mut self, bytes: &[u8]) -> Result<(), BundleError> {
+        let mut input = Input::new(bytes);
         loop {
-            match self.decoder.next(&mut bytes) {
+            match self.decoder.next_in(&mut input) {
                 Ok(None) => return Ok(()),
                 Ok(Some(BundleEvent::Entry(entry))) => self.checker.entry(entry)?,
                 Ok(Some(BundleEvent::Payload { last, .. })) => {
