@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hyper::{Response, StatusCode};
 use madake_log::{AuthorId, LogHead, LogId, SeqNum};
 use madake_object::{Commit, ObjectId};
-use madake_store::{Change, META_COPY, META_EPOCH, Peer, Policy, Read as _, Store, payload_object, tables};
+use madake_store::{Change, META_COPY, META_EPOCH, Policy, Read as _, Store, payload_object, tables};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -18,6 +18,7 @@ use crate::driver::wall_clock;
 use crate::export::{Decoder, Encoder, Event, ExportError, Kind, MAX_SMALL, Settings};
 use crate::home::random;
 use crate::import::Importer;
+use crate::net::check_address;
 use crate::shell::Shell;
 
 /// Entries read at a time.
@@ -267,15 +268,17 @@ fn settle(shell: &Shell, settings: Settings) -> Result<Settled, ApiError> {
     let mut names: BTreeSet<String> = known.iter().map(|peer| peer.name.clone()).collect();
     let mut peers = 0;
     for mut peer in settings.peers {
-        if peer.node == shell.node() || known.iter().any(|known| known.node == peer.node) {
+        let is_key = peer.node.check_key().is_ok();
+        if !is_key || peer.node == shell.node() || known.iter().any(|known| known.node == peer.node) {
             continue;
         }
+        peer.addresses.retain(|address| check_address(address).is_ok());
         if super::peers::check_name(&peer.name).is_err() || names.contains(&peer.name) {
             peer.name = peer.node.to_string()[..16].to_owned();
         }
         names.insert(peer.name.clone());
         peers += 1;
-        changes.push(Change::Peer(Peer { ..peer }));
+        changes.push(Change::Peer(peer));
     }
     // An author whose key did not come along is followed: the logs are kept up to date all the same.
     let authors = settings.authors.into_iter().map(|(author, _)| (author, Policy::Follow));

@@ -1,4 +1,4 @@
-//! The control API: HTTP and JSON (`docs/protocol.md`, "Control API"). The command line is its first client.
+//! The control API: HTTP and JSON (`docs/api.md`). The command line is its first client.
 //!
 //! [`handle`] answers one request. A daemon calls it for what comes over its socket; a command that
 //! runs without a daemon calls it directly, so both do the same.

@@ -72,9 +72,10 @@ impl Settings {
         postcard::to_extend(self, vec![1])
     }
 
-    /// Reads what [`encode`](Self::encode) wrote.
+    /// Reads the one encoding that [`encode`](Self::encode) gives.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        postcard::from_bytes(bytes.strip_prefix(&[1])?).ok()
+        let settings: Self = postcard::from_bytes(bytes.strip_prefix(&[1])?).ok()?;
+        (settings.encode().ok()? == bytes).then_some(settings)
     }
 }
 

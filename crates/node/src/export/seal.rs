@@ -74,7 +74,9 @@ pub fn seal(keys: &Keys, passphrase: &str) -> Result<Vec<u8>, SealError> {
         sealed.extend(parameter.to_le_bytes());
     }
     sealed.extend(random::<24>()?);
-    let plain = Zeroizing::new(postcard::to_stdvec(keys).map_err(|_| SealError::Form)?);
+    // Room for all of it at once: a list that grows leaves copies behind.
+    let plain = Vec::with_capacity(128 + keys.more.len() * 96);
+    let plain = Zeroizing::new(postcard::to_extend(keys, plain).map_err(|_| SealError::Form)?);
     let cipher = cipher(&sealed, passphrase)?;
     let nonce = nonce(&sealed)?;
     let payload = Payload { msg: &plain, aad: &sealed };
