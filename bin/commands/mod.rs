@@ -4,6 +4,8 @@ mod files;
 mod logs;
 mod node;
 mod peers;
+#[cfg(feature = "sim")]
+mod sim;
 mod tree;
 
 use std::process::ExitCode;
@@ -16,6 +18,10 @@ use crate::out::Out;
 
 /// Does what was typed. The exit code is for answers that are no errors: a check that fails.
 pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
+    #[cfg(feature = "sim")]
+    if let Command::Sim(sim) = args.command {
+        return Ok(sim::run(&sim, out));
+    }
     let home = home(args.home)?;
     if only_reads(&args.command) {
         crate::out::leave_when_unread();
@@ -29,6 +35,8 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
     let api = Api::open(&home).await?;
     let done = match command {
         Command::Init { .. } | Command::Serve { .. } => Ok(ExitCode::SUCCESS),
+        #[cfg(feature = "sim")]
+        Command::Sim(_) => Ok(ExitCode::SUCCESS),
         Command::Id => node::id(&api, out).await,
         Command::Status => node::status(&api, out).await,
         Command::Log(command) => logs::run(&api, command, out).await,
