@@ -195,14 +195,18 @@ impl Writer {
         Self { shared, held, path, file, hasher, size: 0, unwanted, failed: None }
     }
 
-    /// Hashes what is there already.
+    /// Hashes what is there already, and writes it over itself: after a failed sync the system may show bytes
+    /// that the disk never got, and call the next sync a success.
     fn read_back(&mut self) -> Result<(), EngineError> {
         let mut piece = vec![0; PIECE];
         loop {
             match self.file.read_at(&mut piece, self.size) {
                 Ok(0) => return Ok(()),
                 Ok(n) => {
-                    self.hasher.update(piece.get(..n).unwrap_or_default());
+                    let bytes = piece.get(..n).unwrap_or_default();
+                    self.hasher.update(bytes);
+                    let again = self.file.write_at(bytes, self.size);
+                    again.map_err(|e| EngineError::disk(Doing::Write, &self.path, e))?;
                     self.size += n as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
