@@ -1,6 +1,7 @@
 //! Requests to the control API and their answers.
 
 use std::ffi::OsString;
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc as std_mpsc;
 
@@ -14,6 +15,9 @@ use madake_node::client::Client;
 use madake_node::home::KEY_PREFIX;
 use serde_json::Value;
 use tokio::sync::mpsc;
+
+use crate::out::Out;
+use crate::progress::{Progress, Unit};
 
 /// The code of an upload that the other side stopped reading: its answer says why.
 const UNHEARD: &str = "unheard";
@@ -35,6 +39,7 @@ pub(crate) struct Answer {
 pub(crate) struct Feed {
     sender: mpsc::Sender<Bytes>,
     piece: Vec<u8>,
+    progress: Option<Progress>,
 }
 
 impl Api {
@@ -69,7 +74,8 @@ impl Api {
     /// Asks for an object's bytes, and its whole id.
     pub(crate) async fn object(&self, id: &str) -> Result<(Body, String), ApiError> {
         if id.is_empty() || !id.bytes().all(|digit| digit.is_ascii_alphanumeric()) {
-            return Err(ApiError::usage(format!("`{id}` is no object: give its hex digits")));
+            return Err(ApiError::usage(format!("`{id}` is no object: give its hex digits"))
+                .hint("`madake head show NAME` and `madake log show LOG` show them"));
         }
         let response = self.send(Method::GET, &format!("/v1/objects/{id}"), &[], full("")).await?;
         if response.status().is_success() {
@@ -97,7 +103,7 @@ impl Api {
         let (sender, body) = streamed();
         let (failed, failure) = std_mpsc::channel();
         let feeding = tokio::task::spawn_blocking(move || {
-            let mut feed = Feed { sender, piece: Vec::new() };
+            let mut feed = Feed { sender, piece: Vec::new(), progress: None };
             let fed = source(&mut feed);
             if let Err(error) = fed {
                 // Let the other side see an unfinished record, so that it stores nothing of it.
@@ -204,6 +210,11 @@ impl Answer {
 }
 
 impl Feed {
+    /// Counts the bytes of contents there.
+    pub(crate) fn shows(&mut self, progress: Progress) {
+        self.progress = Some(progress);
+    }
+
     /// Begins a record.
     pub(crate) fn begin(&mut self, header: &RecordHeader) {
         encode_header(header, &mut self.piece);
@@ -212,6 +223,9 @@ impl Feed {
     /// Adds bytes to the record.
     pub(crate) fn chunk(&mut self, bytes: &[u8]) -> Result<(), ApiError> {
         encode_chunk(bytes, &mut self.piece);
+        if let Some(progress) = &self.progress {
+            progress.add(bytes.len() as u64);
+        }
         if self.piece.len() >= PIECE { self.flush() } else { Ok(()) }
     }
 
@@ -269,6 +283,14 @@ pub(crate) fn open(path: &Path) -> Result<Box<dyn std::io::Read>, ApiError> {
             .hint("`madake commit --tree DIR` commits a folder"));
     }
     Ok(Box::new(file))
+}
+
+/// A bar for reading these files; none if a person types what is read.
+pub(crate) fn reading(files: &[PathBuf], what: &'static str, out: &Out) -> Progress {
+    let size = |path: &PathBuf| std::fs::metadata(path).ok().filter(|file| file.is_file()).map(|f| f.len());
+    let total = files.iter().map(size).sum::<Option<u64>>();
+    let typed = std::io::stdin().is_terminal() && files.iter().any(|path| path == Path::new("-"));
+    Progress::new(&Out { quiet: out.quiet || typed, ..*out }, what, Unit::Bytes, total)
 }
 
 pub(crate) fn cant_read(path: &Path, error: &std::io::Error) -> ApiError {

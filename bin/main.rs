@@ -7,6 +7,7 @@ mod call;
 mod checkout;
 mod commands;
 mod out;
+mod progress;
 
 use std::process::ExitCode;
 
@@ -51,10 +52,18 @@ fn usage(error: &clap::Error) -> ExitCode {
         let lines: Vec<&str> = before_usage.filter(|line| !line.is_empty()).collect();
         let message = lines.join(" ");
         let message = message.trim_start_matches("error: ");
-        return Out::new(true, false).fail(&ApiError::usage(message).hint("madake --help"));
+        return Out::new(true, false).fail(&ApiError::usage(message).hint(help_of(&text)));
     }
     let _ = error.print();
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// The command whose help says what is allowed: what stands in front of the brackets in `Usage: …`.
+fn help_of(text: &str) -> String {
+    let usage = text.lines().find_map(|line| line.trim().strip_prefix("Usage: ")).unwrap_or("madake");
+    let word = |word: &&str| !word.starts_with(['[', '<', '-']) && word.chars().any(char::is_lowercase);
+    let command: Vec<&str> = usage.split(' ').take_while(word).collect();
+    format!("{} --help", command.join(" "))
 }
 
 fn log_to_stderr(verbose: u8, quiet: bool) {

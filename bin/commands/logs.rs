@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use super::{given, number, text};
 use crate::args::LogCommand;
-use crate::call::{Api, Feed, cant_read, open};
+use crate::call::{Api, Feed, cant_read, open, reading};
 use crate::out::{Out, Table, flush, short};
+use crate::progress::{Progress, Unit};
 
 pub(super) async fn run(api: &Api, command: LogCommand, out: &Out) -> Result<ExitCode, ApiError> {
     match command {
@@ -41,7 +42,9 @@ async fn append(
     }
     let query =
         given(&[("schema", Some(schema)), ("author", author.as_deref()), ("end", end.then_some("1"))]);
+    let progress = reading(&files, "appending", out);
     let source = move |feed: &mut Feed| {
+        feed.shows(progress);
         for path in &files {
             let reader = open(path)?;
             if lines {
@@ -132,7 +135,9 @@ async fn show(api: &Api, log: &str, payload: bool, out: &Out) -> Result<ExitCode
             if entry["end"] == true {
                 line.push_str("  end of log");
             }
-            if entry["held"] == false {
+            if let Some(at) = entry["dropped"].as_str() {
+                line.push_str(&format!("  payload dropped {at}"));
+            } else if entry["held"] == false {
                 line.push_str("  payload not here");
             }
             if let Some(flaw) = entry["flaw"]["message"].as_str() {
@@ -151,10 +156,15 @@ async fn show(api: &Api, log: &str, payload: bool, out: &Out) -> Result<ExitCode
 }
 
 async fn verify(api: &Api, log: Option<String>, out: &Out) -> Result<ExitCode, ApiError> {
-    let query = given(&[("log", log.as_deref())]);
+    let query = given(&[("log", log.as_deref()), ("progress", Some("1"))]);
     let mut answer = api.ask(Method::GET, "/v1/verify", &query).await?;
+    let progress = Progress::new(out, "checking", Unit::Entries, None);
     let mut all_ok = true;
     while let Some(log) = answer.next().await? {
+        if let Some(far) = log.get("progress") {
+            progress.set(number(far, "entries"), Some(number(far, "of")));
+            continue;
+        }
         let ok = log["ok"] == true;
         all_ok &= ok;
         out.result(&log, || verify_text(&log, ok));

@@ -30,24 +30,36 @@
 //! With the feature `serde` the ids, [`Schema`] and [`LogHead`] can be parts of messages.
 
 mod builder;
+pub mod bundle;
 mod entry;
 mod id;
 mod key;
 mod lipmaa;
+mod partial;
+pub mod proof;
 mod schema;
+#[cfg(test)]
+mod testing;
 mod varu64;
 mod verify;
 
 pub use builder::SignError;
+pub use bundle::{
+    Bundle, BundleDecoder, BundleEncodeError, BundleEncoder, BundleError, BundleEvent, BundleFormError,
+    BundleItem, BundleReport, BundleVerifier, BundledLog, EntryFault, MissingPayload,
+};
 pub use entry::{DecodeError, Entry, PayloadError};
-pub use id::{AuthorId, EntryId, IdError, LogId, PayloadId, SeqNum};
+pub use id::{AuthorId, EntryId, IdError, LogId, PayloadId, ProofId, SeqNum};
 pub use key::{AuthorKey, RefusedToSign};
 pub use lipmaa::{certificate_pool, has_lipmaa_link, lipmaa};
+pub use partial::{PartialError, PartialLog};
+pub use proof::{Accusation, Claim, ForkKind, ForkProof, ProofError, ProofKey, StatedBy};
 pub use schema::{Schema, SchemaError};
 pub use varu64::{MAX_VARU64_LEN, VarU64Error, decode_varu64, encode_varu64, varu64_len};
 pub use verify::{
     AuthenticEntry, BatchVerifier, Link, LinkError, LinkedSet, Links, LogHead, Placement, PlacementError,
-    SetError, SignatureError, VerifiedEntry, check_links, check_position, link_set, verify_batch, verify_set,
+    Received, ReceivedError, ReceivedSetError, SetError, SignatureError, VerifiedEntry, check_links,
+    check_position, link_set, verify_all, verify_batch, verify_received, verify_set,
 };
 
 #[cfg(doctest)]

@@ -7,9 +7,11 @@
 
 pub mod api;
 pub mod client;
+mod config;
 pub mod daemon;
 pub mod driver;
 pub mod home;
+mod keys;
 mod link;
 pub mod net;
 pub mod shell;

@@ -26,12 +26,20 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod ancestry;
 mod commit;
 mod history;
 mod id;
 mod name;
+mod ranges;
+mod tree;
+mod verify;
 
+pub use ancestry::{Divergence, ahead_behind, is_ancestor, last_common_ancestor, merge_bases};
 pub use commit::{Commit, CommitError, MAX_COMMIT, MAX_MERGES, MAX_MESSAGE, MAX_TAG, MAX_TAGS, Mode};
 pub use history::{HistoryError, Version, path_back};
 pub use id::{CommitAuthor, CommitId, IdError, Object, ObjectId};
 pub use name::{FileName, MAX_NAME, NameError};
+pub use ranges::{MAX_RANGES_ENCODED, MAX_SPANS, Ranges, RangesError};
+pub use tree::{GROUP, MAX_RANGED, Tree, TreeHasher, groups, outboard_len};
+pub use verify::{Part, RangeError, ReadAt, Verifier, decode_ranges, encode_ranges};

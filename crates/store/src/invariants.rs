@@ -1,5 +1,6 @@
 //! What must hold in every store at every moment, whatever crashed before: read all of it and compare.
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
 
 use madake_log::{AuthorId, Entry, LogHead, LogId, Placement, SeqNum, check_position, lipmaa};
@@ -109,7 +110,8 @@ pub struct Look<'a> {
 
 /// Walks all of a store and calls `broken` with each place that breaks a rule.
 ///
-/// Nobody may write meanwhile: what came between two reads would look broken.
+/// Nobody may write meanwhile: what came between two reads would look broken. The ids of all payloads are in
+/// memory at once: for tests, and for stores of moderate size.
 ///
 /// # Errors
 /// The engine could not read; what was found until then has been told.
@@ -118,7 +120,8 @@ pub fn store_invariants(
     look: &mut Look<'_>,
     broken: &mut dyn FnMut(Broken),
 ) -> Result<Walked, StoreError> {
-    let mut walk = Walk { store, look, broken, walked: Walked::default(), expected: Expected::default() };
+    let (walked, expected, payloads) = Default::default();
+    let mut walk = Walk { store, look, broken, walked, expected, payloads };
     store.for_each_log(|held| walk.log(&held))?;
     walk.rows()?;
     walk.links_of_commits()?;
@@ -134,6 +137,8 @@ struct Walk<'a, 'b> {
     broken: &'a mut dyn FnMut(Broken),
     walked: Walked,
     expected: Expected,
+    /// Payloads that are here: 32 bytes and more for each.
+    payloads: BTreeSet<ObjectId>,
 }
 
 /// Rows that must be there, each counted when it was found: if a table has more, they come from nothing held.
@@ -196,9 +201,6 @@ impl Walk<'_, '_> {
         if !(self.look.authentic)(entry) {
             self.tell(Invariant::Signature, format!("{at} is not signed by its author"));
         }
-        if !self.has(tables::PAYLOAD_REF, &tables::payload_ref_key(entry.payload_id().as_bytes(), &at))? {
-            self.tell(Invariant::Payload, format!("{at} is not among those that name its payload"));
-        }
         self.payload(entry, &at)
     }
 
@@ -209,8 +211,7 @@ impl Walk<'_, '_> {
         let says_something = matches!(at.log, LogId::CONTROL | LogId::COMMIT);
         match self.store.content_size(id)? {
             None => {
-                let wanted = Wanted { id, size: stated, author: at.author, log: at.log };
-                let is_wanted = self.has(tables::WANTED, &tables::wanted_key(&wanted))?;
+                let is_wanted = self.is_wanted(id, stated, at)?;
                 let given_up = matches!(flaw, Some(Flaw::PayloadSize { .. }));
                 if !is_wanted && !given_up {
                     self.tell(Invariant::Payload, format!("{at}: {id} is neither here nor wanted"));
@@ -224,6 +225,7 @@ impl Walk<'_, '_> {
                 }
             }
             Some(_) if says_something => {
+                self.payloads.insert(id);
                 let expected = self.statement(entry, at, id)?;
                 let fits = flaw.as_ref().map(Flaw::code) == expected;
                 if !fits {
@@ -232,6 +234,7 @@ impl Walk<'_, '_> {
                 }
             }
             Some(_) => {
+                self.payloads.insert(id);
                 if let Some(flaw) = flaw {
                     self.tell(Invariant::Payload, format!("{at} has a flaw for no reason: {flaw}"));
                 }
@@ -287,13 +290,10 @@ impl Walk<'_, '_> {
                 format!("{at}: the rows of commit {commit_id} are not all there"),
             );
         }
-        if self.store.content_size(commit.object)?.is_none() {
-            let wanted =
-                Wanted { id: commit.object, size: commit.size, author: at.author, log: LogId::COMMIT };
-            if !self.has(tables::WANTED, &tables::wanted_key(&wanted))? {
-                let what = format!("{at}: object {} is neither here nor wanted", commit.object);
-                self.tell(Invariant::Payload, what);
-            }
+        let here = self.store.content_size(commit.object)?.is_some();
+        if !here && !self.is_wanted(commit.object, commit.size, at)? {
+            let what = format!("{at}: object {} is neither here nor wanted", commit.object);
+            self.tell(Invariant::Payload, what);
         }
         Ok(None)
     }
@@ -302,7 +302,6 @@ impl Walk<'_, '_> {
     fn rows(&mut self) -> Result<(), StoreError> {
         let tables = [
             (tables::ENTRY, self.walked.entries, Invariant::Head, "entries"),
-            (tables::PAYLOAD_REF, self.walked.entries, Invariant::Payload, "references to payloads"),
             (tables::REGISTER, self.expected.registers, Invariant::Statement, "registrations"),
             (tables::VERSION, self.expected.versions, Invariant::Statement, "versions"),
             (tables::COMMIT, self.expected.versions, Invariant::Statement, "entries that carry commits"),
@@ -339,10 +338,8 @@ impl Walk<'_, '_> {
                     self.tell(Invariant::Wanted, format!("{} is wanted, and is here", wanted.id));
                 }
                 if !self.is_named(wanted)? {
-                    let Wanted { id, size, author, log } = wanted;
-                    let what = format!(
-                        "{id} is wanted with {size} bytes for {author}/{log}, which does not name it"
-                    );
+                    let Wanted { id, size, by } = wanted;
+                    let what = format!("{id} is wanted with {size} bytes for {by}, which does not name it");
                     self.tell(Invariant::Wanted, what);
                 }
             }
@@ -353,25 +350,25 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// Whether a held entry or commit of the log names what is wanted, with the same size.
+    /// Whether what an entry, or the commit in it, names is wanted, or was dropped.
+    fn is_wanted(&self, id: ObjectId, size: u64, by: &Position) -> Result<bool, StoreError> {
+        let wanted = Wanted { id, size, by: *by };
+        Ok(self.has(tables::WANTED, &tables::wanted_key(&wanted))? || self.store.dropped(id)?.is_some())
+    }
+
+    /// Whether the entry that something is wanted for names it, or the commit in it does, with this size.
     fn is_named(&self, wanted: &Wanted) -> Result<bool, StoreError> {
-        let (store, mut found) = (self.store, false);
-        let of_log = [wanted.id.as_bytes().as_slice(), &tables::log_key(wanted.author, wanted.log)].concat();
-        for_each_prefix(store.engine(), tables::PAYLOAD_REF, &of_log, |key, _| {
-            let at = Position::from_key(&key[32..]).ok_or(StoreError::broken("a payload of no entry"))?;
-            let entries = store.entries(at.author, at.log, at.seq, 1)?;
-            found |= entries
-                .first()
-                .is_some_and(|entry| Position::of(entry) == at && entry.payload_size() == wanted.size);
-            Ok(())
-        })?;
-        if found || wanted.log != LogId::COMMIT {
+        let (store, at) = (self.store, wanted.by);
+        let entries = store.entries(at.author, at.log, at.seq, 1)?;
+        let Some(entry) = entries.first().filter(|entry| Position::of(entry) == at) else { return Ok(false) };
+        let mut found = payload_object(entry) == wanted.id && entry.payload_size() == wanted.size;
+        if found || at.log != LogId::COMMIT {
             return Ok(found);
         }
         for_each_prefix(store.engine(), tables::LINKED, wanted.id.as_bytes(), |key, size| {
-            let by = [key.get(32..).unwrap_or_default(), wanted.author.as_bytes()].concat();
+            let by = [key.get(32..).unwrap_or_default(), at.author.as_bytes(), &at.seq.get().to_be_bytes()];
             found |= tables::parse_u64(size) == Some(wanted.size)
-                && has_prefix(store.engine(), tables::COMMIT, &by)?;
+                && store.engine().contains(tables::COMMIT, &by.concat())?;
             Ok(())
         })?;
         Ok(found)
@@ -379,18 +376,20 @@ impl Walk<'_, '_> {
 
     fn content(&mut self) -> Result<(), StoreError> {
         let (store, broken, walked) = (self.store, &mut *self.broken, &mut self.walked);
+        let payloads = &self.payloads;
         for_each_prefix(store.engine(), tables::CONTENT, &[], |key, bytes| {
             walked.objects += 1;
             if blake3::hash(bytes).as_bytes() != key {
                 let what = format!("{} has other bytes", hex(key));
                 broken(Broken { rule: Invariant::Content, what });
             }
-            named(store, key, broken)
+            named(store, key, payloads, broken)
         })
     }
 
     fn blobs(&mut self) -> Result<(), StoreError> {
         let (store, broken, walked) = (self.store, &mut *self.broken, &mut self.walked);
+        let payloads = &self.payloads;
         let hashed = self.look.blobs;
         for_each_prefix(store.engine(), tables::BLOB, &[], |key, size| {
             walked.objects += 1;
@@ -418,19 +417,31 @@ impl Walk<'_, '_> {
                 let what = format!("blob {} {found}", hex(key));
                 broken(Broken { rule: Invariant::Content, what });
             }
-            named(store, key, broken)
+            named(store, key, payloads, broken)
         })
     }
 }
 
-fn named(store: &Store, id: &[u8], broken: &mut dyn FnMut(Broken)) -> Result<(), StoreError> {
+/// What is here without a pin is named; what is pinned and a payload too has a row that says so.
+fn named(
+    store: &Store,
+    id: &[u8],
+    payloads: &BTreeSet<ObjectId>,
+    broken: &mut dyn FnMut(Broken),
+) -> Result<(), StoreError> {
     let engine = store.engine();
-    let is_named = engine.contains(tables::PINNED, id)?
-        || has_prefix(engine, tables::PAYLOAD_REF, id)?
-        || has_prefix(engine, tables::LINKED, id)?;
-    if !is_named {
-        broken(Broken { rule: Invariant::Named, what: format!("nothing names {}", hex(id)) });
-    }
+    let object = ObjectId::new(id.try_into().map_err(|_| StoreError::broken("the id of an object"))?);
+    let (pinned, noted) = (engine.contains(tables::PINNED, id)?, engine.contains(tables::NAMED, id)?);
+    let (payload, linked) = (payloads.contains(&object), has_prefix(engine, tables::LINKED, id)?);
+    let what = match () {
+        () if !pinned && !payload && !linked => format!("nothing names {object}"),
+        () if pinned && payload && !noted => {
+            format!("{object} is pinned and a payload, and has no row for it")
+        }
+        () if noted && !payload && !linked => format!("{object} has a row that says it is named, and is not"),
+        () => return Ok(()),
+    };
+    broken(Broken { rule: Invariant::Named, what });
     Ok(())
 }
 

@@ -47,9 +47,4 @@ fn entry_rows(entry: &Entry, out: &mut Vec<Row>) {
         key: tables::log_key(at.author, at.log).to_vec(),
         value: inline(tables::head_value(&LogHead::of(entry))),
     });
-    out.push(Row {
-        table: tables::PAYLOAD_REF,
-        key: tables::payload_ref_key(entry.payload_id().as_bytes(), &at),
-        value: inline(Vec::new()),
-    });
 }

@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use madake_store::engine::{Batch, Engine, EngineError, JournalEngine, JournalOptions};
+use madake_store::engine::{Batch, BlobWrong, Engine, EngineError, JournalEngine, JournalOptions};
 use madake_store::engine::{FakeDisk, Loss, Random};
 use support::{Demo, Dump, EPOCH, SALT, dump, model, number};
 
@@ -43,8 +43,8 @@ impl Workload {
         let mut tasks = Vec::new();
         for _ in 0..16 {
             tasks.push(match random.below(8) {
-                0 => Task::Blob(random.bytes(40)),
-                1 => Task::Part(random.bytes(40)),
+                0 => Task::Blob(blob(random.bytes(40))),
+                1 => Task::Part(blob(random.bytes(40))),
                 2 => Task::Reopen,
                 _ => Task::Apply((0..1 + random.below(4)).map(|_| support::batch(&mut random)).collect()),
             });
@@ -57,6 +57,11 @@ impl Workload {
         let states = (0..=batches.len()).map(|n| dump(&model(&batches[..n])).expect("memory")).collect();
         Self { tasks, batches, states }
     }
+}
+
+/// Short, or of a few chunk groups, so that it has an outboard.
+fn blob(bytes: Vec<u8>) -> Vec<u8> {
+    if bytes[0].is_multiple_of(2) { bytes } else { bytes.repeat(1000) }
 }
 
 /// What a process knew when it ended.
@@ -103,7 +108,7 @@ fn work(disk: &FakeDisk, workload: &Workload) -> Known {
             }
             Task::Blob(bytes) => {
                 let finished = open.blobs().begin().and_then(|mut blob| {
-                    bytes.chunks(16).try_for_each(|chunk| blob.write(chunk))?;
+                    bytes.chunks(bytes.len() / 3 + 1).try_for_each(|chunk| blob.write(chunk))?;
                     blob.finish()
                 });
                 if let Ok((id, _)) = finished {
@@ -113,7 +118,9 @@ fn work(disk: &FakeDisk, workload: &Workload) -> Known {
             Task::Part(bytes) => {
                 let id = *blake3::hash(bytes).as_bytes();
                 let finished = open.blobs().resume(&id).and_then(|(mut blob, there)| {
-                    bytes[there as usize..].chunks(16).try_for_each(|chunk| blob.write(chunk))?;
+                    bytes[there as usize..]
+                        .chunks(bytes.len() / 3 + 1)
+                        .try_for_each(|chunk| blob.write(chunk))?;
                     blob.finish()
                 });
                 if let Ok((id, _)) = finished {
@@ -165,7 +172,14 @@ fn check_blobs(engine: &JournalEngine, known: &Known) {
         let mut blob = engine.blobs().open(&info.id).expect("opens").expect("what is listed is there");
         io::Read::read_to_end(&mut blob, &mut found).expect("reads");
         assert!(*blake3::hash(&found).as_bytes() == info.id, "what has a name has the bytes");
+        // Its outboard is right, or not there; then it is made when somebody wants ranges.
+        let problems = engine.blobs().check(&info.id, info.size).expect("checks");
+        assert!(problems.iter().all(|problem| problem.wrong == BlobWrong::OutboardMissing), "{problems:?}");
+        assert!(engine.blobs().open_ranged(&info.id).expect("opens").is_some());
+        assert_eq!(engine.blobs().check(&info.id, info.size).expect("checks"), [], "it was made");
     }
+    engine.blobs().sweep().expect("sweeps");
+    assert_eq!(engine.blobs().sweep().expect("sweeps"), 0);
 }
 
 /// Opens after an end, checks, and goes on: what is visible stays through a power cut, and the store works.

@@ -8,7 +8,7 @@ use madake_object::ObjectId;
 use madake_store::{Change, NodeId, Outcome, Read, StoreError};
 
 use crate::Bounded;
-use crate::interest::Interest;
+use crate::interest::{Interest, kept_schemas};
 use crate::io::{Config, Input, Now, Output, Plan, SessionId, Token};
 use crate::receive::Applying;
 use crate::report::{EndReason, Report};
@@ -109,6 +109,11 @@ impl Node {
         }
     }
 
+    /// Other keys are in this home now: their logs are wanted in the sessions that begin from now on.
+    pub fn set_own(&mut self, own: Vec<AuthorId>) {
+        self.config.own = own;
+    }
+
     /// Takes in what happened. Drain [`poll_output`](Self::poll_output) afterwards.
     pub fn handle(&mut self, now: Now, input: Input, read: &dyn Read) {
         self.dispatch(now, input, read);
@@ -191,8 +196,9 @@ impl Node {
             // That our own words went out says nothing of the peer.
             Input::Sent { class: Class::Control, .. } => {}
             Input::Sent { session, class, bytes } => {
-                self.with(session, now, read, |s, _| {
+                self.with(session, now, read, |s, context| {
                     s.serving.sent(class, bytes);
+                    s.tell_progress(context);
                     Ok(())
                 });
             }
@@ -249,9 +255,13 @@ impl Node {
         plan: Plan,
         read: &dyn Read,
     ) -> Result<(), StoreError> {
-        let interest = Interest { authors: self.authors(read)?, schemas: plan.schemas.clone() };
-        let own = self.config.own.clone();
-        let session = Session::new(peer, initiator, plan, interest, own, now.monotonic);
+        let schemas = match &plan.schemas {
+            Some(schemas) => Some(schemas.clone()),
+            None => kept_schemas(read)?,
+        };
+        let interest = Interest { authors: self.authors(read)?, schemas };
+        let (own, blocked) = (self.config.own.clone(), read.blocked()?.into_iter().collect());
+        let session = Session::new(peer, initiator, plan, interest, own, blocked, now.monotonic);
         let authors: Vec<AuthorId> = session.interest.authors.iter().flatten().copied().collect();
         let scope = match session.interest.authors {
             None => ScopeKind::All,
@@ -309,14 +319,7 @@ impl Node {
             Ok(outcomes) => self.with(id, now, read, |session, context| {
                 session.on_applied(applying, outcomes);
                 context.output(|session| Output::Consumed { session, bytes });
-                let report = Report {
-                    refusals: Vec::new(),
-                    refusals_by_peer: Vec::new(),
-                    missing: Vec::new(),
-                    damaged: Vec::new(),
-                    ..session.report
-                };
-                context.output(|session| Output::Progress { session, report });
+                session.tell_progress(context);
                 Ok(())
             }),
         }
@@ -390,7 +393,7 @@ impl Session {
                 self.clock.extend(offer.authors)?;
                 if offer.last { Ok(self.start_receiving(context)?) } else { Ok(()) }
             }
-            Message::Want(want) if self.we_give() => Ok(self.serving.want(want)?),
+            Message::Want(want) if self.we_give() => Ok(self.serving.want(want, &self.blocked)?),
             Message::WantContent(want) if self.we_give() => Ok(self.serving.want_content(want)?),
             Message::Served(served) => Ok(self.on_served(served)?),
             Message::Done(done) if ready && !self.done_received => {
@@ -474,7 +477,7 @@ impl Session {
         let frames = if interests.is_empty() {
             vec![crate::wire::Clock { authors: Bounded::default(), last: true }]
         } else {
-            clock_frames(context.read, &interests, &self.interest.schemas)?
+            clock_frames(context.read, &interests, &self.plan.schemas)?
         };
         for frame in frames {
             self.report.summary_bytes += context.send(Class::Control, &Message::Clock(frame)) as u64;
@@ -487,6 +490,18 @@ impl Session {
             self.tell_unwanted(context)?;
         }
         Ok(())
+    }
+
+    /// Says how far this is; lists stay here.
+    fn tell_progress(&self, context: &mut Context<'_>) {
+        let report = Report {
+            refusals: Vec::new(),
+            refusals_by_peer: Vec::new(),
+            missing: Vec::new(),
+            damaged: Vec::new(),
+            ..self.report
+        };
+        context.output(|session| Output::Progress { session, report });
     }
 
     /// Who pushes expects to give what is his own: say so if the peer keeps none of it.

@@ -5,19 +5,19 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use madake_log::{AuthenticEntry, AuthorId, LogId, SeqNum};
+use madake_log::{AuthorId, LogId, SeqNum};
 use madake_object::{Object, ObjectId};
 use madake_store::{
     Change, ContentFate, Fate, Flaw, LOGS_LIMIT, NamedBy, Outcome, PayloadFate, Position, Read, StoreError,
     Wanted,
 };
 
-use crate::io::Output;
+use crate::Bounded;
+use crate::io::{Output, Received, RefusedEntry};
 use crate::node::Context;
 use crate::report::{MAX_LISTED, Missing};
 use crate::session::Session;
 use crate::wire::{Class, Done, FRAMED_CONTENT, Message, Range, Served, Want, WantContent, What};
-use crate::{Bounded, Interest};
 
 /// Requests that are out at a time: enough to keep a long link busy.
 const MAX_OPEN: usize = 4;
@@ -29,26 +29,6 @@ const MAX_FETCHES: usize = 2;
 const MAX_UNASKED: u32 = 10_000;
 /// Objects that a peer turned out not to have and that we remember, so as not to ask again.
 const MAX_LACKING: usize = 1 << 18;
-
-/// An entry from a peer, its signature checked, its payload hashed.
-#[derive(Clone, Debug)]
-pub struct Received {
-    /// The entry.
-    pub entry: AuthenticEntry,
-    /// What came with it; whether it is the entry's payload is checked here.
-    pub payload: Option<Object>,
-}
-
-/// An entry from a peer that is none: not well formed, or not signed by its author.
-#[derive(Clone, Debug)]
-pub struct RefusedEntry {
-    /// The log that it claims to be of, if it is well formed.
-    pub log: Option<(AuthorId, LogId)>,
-    /// `AUTHOR/LOG@SEQ` if it is well formed, else the BLAKE3 of its bytes.
-    pub id: String,
-    /// A word, and after a colon what it means.
-    pub reason: String,
-}
 
 /// Where the receiving half is.
 #[derive(Default)]
@@ -328,13 +308,16 @@ impl Session {
     }
 
     fn plan_ranges(&mut self, context: &mut Context<'_>, system: bool) -> Result<(), StoreError> {
-        let (interest, report, read) = (&self.interest, &mut self.report, context.read);
+        let read = context.read;
+        self.refuse_blocked(read, system)?;
+        let (interest, blocked, report) = (&self.interest, &self.blocked, &mut self.report);
         let told_diverged = &mut self.told_diverged;
         let ranges = self.clock.newer_than(
             read,
             system,
             |author, log| {
-                Ok(interest.wants_author(&author)
+                Ok(!blocked.contains(&author)
+                    && interest.wants_author(&author)
                     && interest.wants_log(log, read.schema(author, log)?.as_ref()))
             },
             |author, log, seq| {
@@ -348,6 +331,19 @@ impl Session {
         self.report.rounds += u32::from(!ranges.is_empty());
         self.receiving.asked = ranges.iter().map(|range| ((range.author, range.log), *range)).collect();
         self.receiving.ranges = ranges.into();
+        Ok(())
+    }
+
+    /// Says, once, which of the authors that the peer has something new of are blocked here.
+    fn refuse_blocked(&mut self, read: &dyn Read, system: bool) -> Result<(), StoreError> {
+        if !system || self.blocked.is_empty() {
+            return Ok(());
+        }
+        let blocked = self.clock.authors_among(&self.blocked, read)?;
+        for author in blocked {
+            let reason = "blocked: the logs of this author are not kept here".into();
+            self.report.refuse(What::Author, author.to_string(), reason);
+        }
         Ok(())
     }
 
@@ -411,7 +407,7 @@ impl Session {
                     break; // one stated size after the other
                 }
                 let known = receiving.lacking.contains(&(wanted.id, wanted.size)) || fetched_now.is_some();
-                let takes = !known && wants(&self.interest, context.read, &wanted)?;
+                let takes = !known && self.wants_content(context.read, &wanted)?;
                 let receiving = &mut self.receiving;
                 if takes && wanted.size > FRAMED_CONTENT {
                     if receiving.fetching.len() >= MAX_FETCHES {
@@ -496,6 +492,7 @@ impl Session {
             Fate::Diverged { ours } => Some(format!("diverged: {ours} stands at its place here")),
             Fate::BadLink(error) => Some(format!("link: {error}")),
             Fate::TooManyLogs => Some("too-many-logs: so many logs of one author are not kept".into()),
+            Fate::Blocked => Some("blocked: its author is blocked here".into()),
             Fate::SeqTooHigh => Some("seq-too-high: sequence numbers end below 2^48".into()),
         };
         if let Some(reason) = refusal {
@@ -516,7 +513,7 @@ impl Session {
                 let reason = format!("payload-hash: what came hashes to {got}");
                 self.report.refuse(What::Payload, at.to_string(), reason);
             }
-            PayloadFate::AlreadyHave | PayloadFate::NotGiven => {}
+            PayloadFate::AlreadyHave | PayloadFate::NotGiven | PayloadFate::Dropped => {}
         }
         if let Some(flaw) = flaw {
             self.refuse_flaw(at, &flaw);
@@ -534,7 +531,7 @@ impl Session {
                 }
                 self.report.received.bytes += size;
             }
-            ContentFate::AlreadyHave => {}
+            ContentFate::AlreadyHave | ContentFate::Missing => {}
             ContentFate::Unwanted => {
                 let reason = "unwanted: nothing here names it any more".into();
                 self.report.refuse(What::Object, id.to_string(), reason);
@@ -566,7 +563,7 @@ impl Session {
             let Some(last) = page.last() else { return Ok(()) };
             cursor = Some(*last);
             for wanted in page {
-                if told == Some(wanted.id) || !wants(&self.interest, context.read, &wanted)? {
+                if told == Some(wanted.id) || !self.wants_content(context.read, &wanted)? {
                     continue;
                 }
                 told = Some(wanted.id);
@@ -582,16 +579,16 @@ impl Session {
         Ok(())
     }
 
+    /// Whether something missing is of a log that this session is about.
+    fn wants_content(&self, read: &dyn Read, wanted: &Wanted) -> Result<bool, StoreError> {
+        let Position { author, log, .. } = wanted.by;
+        Ok(self.wants(&author, log, read.schema(author, log)?.as_ref()))
+    }
+
     fn send_done(&mut self, context: &mut Context<'_>, done: Done) {
         self.done_sent = true;
         context.send(Class::Control, &Message::Done(done));
     }
-}
-
-/// Whether something missing is of a log that this session is about.
-fn wants(interest: &Interest, read: &dyn Read, wanted: &Wanted) -> Result<bool, StoreError> {
-    let Wanted { author, log, .. } = *wanted;
-    Ok(interest.wants_author(&author) && interest.wants_log(log, read.schema(author, log)?.as_ref()))
 }
 
 fn next(counter: &mut u32) -> u32 {

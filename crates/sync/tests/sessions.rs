@@ -356,6 +356,12 @@ impl Read for Rotten<'_> {
     fn followed(&self) -> Result<Vec<AuthorId>, StoreError> {
         self.store.followed()
     }
+    fn blocked(&self) -> Result<Vec<AuthorId>, StoreError> {
+        self.store.blocked()
+    }
+    fn kept_schemas(&self) -> Result<Vec<Schema>, StoreError> {
+        self.store.kept_schemas()
+    }
     fn epoch(&self) -> Result<[u8; 16], StoreError> {
         self.store.epoch()
     }

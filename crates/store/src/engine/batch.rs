@@ -124,6 +124,22 @@ pub trait Derive: Send + Sync {
     /// # Errors
     /// The record has no meaning; the batch that holds it is refused.
     fn rows(&self, kind: u8, bytes: &[u8], out: &mut Vec<Row>) -> Result<(), DeriveError>;
+
+    /// `Some(n)` says that the table is one *by hash*: its keys have at least `n` bytes (16 or more) and begin
+    /// with `n` bytes of a cryptographic hash, so that two keys which agree in these are the same key. An index
+    /// on disk keeps only these bytes. Rows of such a table come from records only (a put into it is refused,
+    /// a delete is not), and the value of each is its whole record.
+    fn hash_key(&self, table: Table) -> Option<usize> {
+        let _ = table;
+        None
+    }
+
+    /// How many leading bytes of a key are enough to ask whether a table may hold it: as many as the prefixes
+    /// have that it is often scanned for. The whole key, if nothing else is said.
+    fn filter_key(&self, table: Table) -> usize {
+        let _ = table;
+        usize::MAX
+    }
 }
 
 /// For stores without records: refuses each.
@@ -205,12 +221,20 @@ pub(crate) fn derive_rows(
         {
             return Err(DeriveError::new(kind, "a row's value lies outside the record"));
         }
+        if let Some(shortest) = derive.hash_key(row.table) {
+            if row.key.len() < shortest {
+                return Err(DeriveError::new(kind, "a key of a table by hash is too short"));
+            }
+            if row.value != RowValue::Slice(0..bytes.len()) {
+                return Err(DeriveError::new(kind, "a row of a table by hash is not the whole record"));
+            }
+        }
     }
     Ok(())
 }
 
-/// Checks one call's batches against the limits.
-pub(crate) fn check_limits(batches: &[Batch]) -> Result<(), EngineError> {
+/// Checks one call's batches against the limits, and that tables by hash get records only.
+pub(crate) fn check_limits(batches: &[Batch], derive: &dyn Derive) -> Result<(), EngineError> {
     let mut total = 0u64;
     for batch in batches {
         let size = batch.size_hint();
@@ -219,6 +243,11 @@ pub(crate) fn check_limits(batches: &[Batch]) -> Result<(), EngineError> {
         }
         total = total.saturating_add(size + FRAME_BYTES);
         for op in batch.ops() {
+            if let Op::Put { table, .. } = op
+                && derive.hash_key(*table).is_some()
+            {
+                return Err(EngineError::RecordsOnly { table: *table });
+            }
             if let Op::Put { key, .. } | Op::Delete { key, .. } = op
                 && key.len() > MAX_KEY_BYTES
             {

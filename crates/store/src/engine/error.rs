@@ -2,6 +2,7 @@
 
 use std::{fmt, io, path::PathBuf, sync::Arc};
 
+use super::Table;
 use super::batch::DeriveError;
 use super::blobs::{BlobId, Hex};
 
@@ -86,6 +87,23 @@ pub enum EngineError {
         /// Why.
         source: DeriveError,
     },
+    /// The caller put a row into a table whose rows come from records only; nothing of the call was applied.
+    #[error("table {} takes rows from records only", table.0)]
+    RecordsOnly {
+        /// The table.
+        table: Table,
+    },
+    /// A file of the index is damaged. It holds nothing that the journal does not: it is made anew when the
+    /// store is opened again.
+    #[error("the index is damaged: {} at page {page}: {what}; open the store again, and it is made anew from the journal", path.display())]
+    Index {
+        /// The file.
+        path: PathBuf,
+        /// Which page of it.
+        page: u64,
+        /// What is wrong there.
+        what: String,
+    },
     /// A stored record, intact, has no meaning to this program: its rules changed since it was written.
     #[error("a record in journal segment {segment} at byte {offset} is intact but not understood")]
     NotUnderstood {
@@ -123,12 +141,15 @@ impl EngineError {
     #[must_use]
     pub fn blame(&self) -> Blame {
         match self {
-            Self::Disk { .. } | Self::DiskFull { .. } | Self::Corrupt { .. } => Blame::Disk,
+            Self::Disk { .. } | Self::DiskFull { .. } | Self::Corrupt { .. } | Self::Index { .. } => {
+                Blame::Disk
+            }
             Self::Refusing { cause } => cause.blame(),
             Self::Newer { .. }
             | Self::NoStore { .. }
             | Self::TooLarge { .. }
             | Self::Derive { .. }
+            | Self::RecordsOnly { .. }
             | Self::WrongHash { .. }
             | Self::InUse { .. } => Blame::Caller,
             Self::NotUnderstood { .. } | Self::Bug { .. } => Blame::Us,

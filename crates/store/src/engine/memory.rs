@@ -7,7 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::batch::{check_limits, derive_rows};
 use super::blobs::{BlobId, BlobInfo, BlobReader, BlobWriter, Blobs};
-use super::{Batch, Derive, Direction, Engine, EngineError, KeyValue, Op, RowValue, Table};
+use super::{
+    Batch, CheckReport, Derive, Direction, Engine, EngineError, KeyValue, Op, Part, Progress, Reclaim,
+    Reclaimed, RowValue, Table,
+};
 
 /// A row's change; `None` takes it away.
 type Change = (Table, Vec<u8>, Option<Vec<u8>>);
@@ -104,7 +107,7 @@ impl Engine for MemoryEngine {
     }
 
     fn apply(&self, batches: &[Batch]) -> Result<u64, EngineError> {
-        check_limits(batches)?;
+        check_limits(batches, &*self.derive)?;
         let changes = batches.iter().map(|batch| self.changes(batch)).collect::<Result<Vec<_>, _>>()?;
         let mut state = lock(&self.state);
         for batch in changes {
@@ -134,6 +137,26 @@ impl Engine for MemoryEngine {
         let whole: usize = shelf.whole.values().map(|bytes| bytes.len()).sum();
         let parts: usize = shelf.parts.values().map(Vec::len).sum();
         Ok((rows + whole + parts) as u64)
+    }
+
+    fn count(&self, table: Table) -> Result<u64, EngineError> {
+        Ok(lock(&self.state).rows.keys().filter(|(at, _)| *at == table).count() as u64)
+    }
+
+    /// Rows in memory lie in no part.
+    fn part_of(&self, _: Table, _: &[u8]) -> Result<Option<Part>, EngineError> {
+        Ok(None)
+    }
+
+    /// What is dead in memory is gone already.
+    fn reclaim(&self, _: Reclaim, _: bool, _: &mut dyn FnMut(Progress)) -> Result<Reclaimed, EngineError> {
+        Ok(Reclaimed::default())
+    }
+
+    /// Nothing can be damaged here.
+    fn check(&self, _: &mut dyn FnMut(Progress)) -> Result<CheckReport, EngineError> {
+        let state = lock(&self.state);
+        Ok(CheckReport { batches: state.generation, rows: state.rows.len() as u64, ..CheckReport::default() })
     }
 
     fn blobs(&self) -> &dyn Blobs {

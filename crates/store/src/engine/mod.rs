@@ -18,12 +18,13 @@ mod files;
 mod journal;
 mod memory;
 mod table;
+mod upkeep;
 
 pub use batch::{
     Batch, Derive, DeriveError, FRAME_BYTES, MAX_APPLY_BYTES, MAX_BATCH_BYTES, MAX_KEY_BYTES, NoRecords, Op,
     Row, RowValue,
 };
-pub use blobs::{BlobId, BlobInfo, BlobReader, BlobWriter, Blobs};
+pub use blobs::{BlobId, BlobInfo, BlobProblem, BlobReader, BlobWriter, BlobWrong, Blobs, RangedBlob};
 pub use error::{Blame, Damage, Doing, EngineError, Limit};
 #[cfg(feature = "fake-disk")]
 pub use fake_disk::{FakeDisk, Loss, Random};
@@ -33,6 +34,7 @@ pub use files::{DirItem, DiskFiles, FileHandle, Files};
 pub use journal::{Creation, Cut, JournalEngine, JournalOptions, Recovery};
 pub use memory::MemoryEngine;
 pub use table::Table;
+pub use upkeep::{CheckReport, Part, Problem, Progress, Reclaim, Reclaimed, Work, Wrong};
 
 use std::ops::Bound;
 
@@ -122,6 +124,40 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// The disk could not be asked.
     fn disk_bytes(&self) -> Result<u64, EngineError>;
+
+    /// How many rows a table has; reads no values.
+    ///
+    /// # Errors
+    /// The engine could not look them up.
+    fn count(&self, table: Table) -> Result<u64, EngineError>;
+
+    /// The part of the store that holds the row's value, if there is such a row and its value lies in a part
+    /// that can be rewritten. Values of few bytes may lie in none.
+    ///
+    /// # Errors
+    /// The engine could not look it up.
+    fn part_of(&self, table: Table, key: &[u8]) -> Result<Option<Part>, EngineError>;
+
+    /// Rewrites parts of the store so that bytes which no row needs any more become free. No row changes, nor
+    /// does the generation; readers and writers go on meanwhile. One at a time: a second call waits for the
+    /// first. `dry_run`: only says what would be done.
+    ///
+    /// # Errors
+    /// The disk failed or a part is damaged; what was done until then stays, no row is lost, and doing it
+    /// again does no harm.
+    fn reclaim(
+        &self,
+        what: Reclaim,
+        dry_run: bool,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Reclaimed, EngineError>;
+
+    /// Reads everything in the tables and compares it with what was written; changes nothing. What is wrong is
+    /// in the report.
+    ///
+    /// # Errors
+    /// The check itself could not be made.
+    fn check(&self, progress: &mut dyn FnMut(Progress)) -> Result<CheckReport, EngineError>;
 
     /// Contents too big for a batch.
     fn blobs(&self) -> &dyn Blobs;

@@ -97,8 +97,7 @@ impl World<'_> {
                 let author = self.somebody();
                 self.owner_writes(m, vec![Change::Policy(author, Policy::Follow)]);
             }
-            // A relay keeps everybody's logs, whomever it blocks.
-            8 if !self.machines[m].keep_all && self.random.below(3) == 0 => {
+            8 if self.random.below(3) == 0 => {
                 let author = self.somebody();
                 if self.homes.get(&author) != Some(&m) {
                     self.owner_writes(m, vec![Change::Policy(author, Policy::Block)]);

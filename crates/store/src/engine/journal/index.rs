@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use super::super::{Direction, EngineError, Table};
+use super::super::{Direction, EngineError, Part, Table};
 use super::format::RECORD_HEADER;
 use super::ops::{Change, To};
 use super::segment::Segment;
@@ -89,6 +89,17 @@ impl Index {
 
     pub(super) fn contains(&self, table: Table, key: &[u8]) -> bool {
         self.tables.get(usize::from(table.0)).is_some_and(|rows| rows.contains_key(key))
+    }
+
+    pub(super) fn count(&self, table: Table) -> u64 {
+        self.tables.get(usize::from(table.0)).map_or(0, |rows| rows.len() as u64)
+    }
+
+    pub(super) fn part_of(&self, table: Table, key: &[u8]) -> Option<Part> {
+        match self.tables.get(usize::from(table.0)).and_then(|rows| rows.get(key))? {
+            Slot::Inline(_) => None,
+            Slot::At { segment, .. } => Some(Part(*segment)),
+        }
     }
 
     pub(super) fn scan(

@@ -84,7 +84,8 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use super::batch::{FRAME_BYTES, check_limits};
 use super::files::DiskFiles;
 use super::{
-    Batch, Blobs, Derive, Direction, Doing, Engine, EngineError, Files, KeyValue, MAX_APPLY_BYTES, Table,
+    Batch, Blobs, CheckReport, Derive, Direction, Doing, Engine, EngineError, Files, KeyValue,
+    MAX_APPLY_BYTES, Part, Progress, Reclaim, Reclaimed, Table,
 };
 use blobs::FileBlobs;
 use index::Index;
@@ -297,7 +298,7 @@ impl Engine for JournalEngine {
         if batches.is_empty() {
             return Ok(self.generation());
         }
-        check_limits(batches)?;
+        check_limits(batches, &*self.derive)?;
         let batches = batches.iter().map(|batch| self.prepare(batch)).collect::<Result<Vec<_>, _>>()?;
         let bytes = batches.iter().map(|batch| batch.body.len() as u64 + FRAME_BYTES).sum();
         self.group.run(Call { batches, bytes }, |calls| {
@@ -323,6 +324,22 @@ impl Engine for JournalEngine {
         let items =
             self.files.list(&self.journal).map_err(|e| EngineError::disk(Doing::List, &self.journal, e))?;
         Ok(items.iter().map(|item| item.len).sum::<u64>() + self.blobs.disk_bytes()?)
+    }
+
+    fn count(&self, table: Table) -> Result<u64, EngineError> {
+        Ok(self.index().count(table))
+    }
+
+    fn part_of(&self, table: Table, key: &[u8]) -> Result<Option<Part>, EngineError> {
+        Ok(self.index().part_of(table, key))
+    }
+
+    fn reclaim(&self, _: Reclaim, _: bool, _: &mut dyn FnMut(Progress)) -> Result<Reclaimed, EngineError> {
+        Err(EngineError::Bug { what: "segments cannot be rewritten yet" })
+    }
+
+    fn check(&self, _: &mut dyn FnMut(Progress)) -> Result<CheckReport, EngineError> {
+        Err(EngineError::Bug { what: "a journal cannot be checked yet" })
     }
 
     fn blobs(&self) -> &dyn Blobs {

@@ -235,6 +235,12 @@ impl Memory {
         Ok(None)
     }
 
+    /// Whose logs the owner wants none of, for sure.
+    pub(in crate::sim) fn blocks(&self) -> impl Iterator<Item = AuthorId> {
+        let blocks = |known: &Known<Policy>| !known.allows(Some(Policy::Follow)) && !known.allows(None);
+        self.policies.iter().filter(move |(_, known)| blocks(known)).map(|(author, _)| *author)
+    }
+
     /// Whose logs the owner wants kept, for sure or perhaps.
     pub(in crate::sim) fn may_follow(&self) -> impl Iterator<Item = AuthorId> {
         let follows = |known: &Known<Policy>| known.allows(Some(Policy::Follow));
