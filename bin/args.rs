@@ -163,6 +163,9 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         passphrase_file: Option<PathBuf>,
     },
+    /// Live through a simulated world in which much goes wrong, and check that no rule is broken
+    #[cfg(feature = "sim")]
+    Sim(SimArgs),
     /// Write the completions for a shell to stdout
     Completions {
         /// Which shell
@@ -360,4 +363,18 @@ pub(crate) struct SyncArgs {
     /// Only these schemas (system logs always come along)
     #[arg(long, num_args = 1..)]
     pub(crate) schema: Vec<String>,
+}
+
+#[cfg(feature = "sim")]
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SimArgs {
+    /// All chance follows from it: the same seed is the same world. Without it, one that is printed
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// How many nodes; without it 2 to 5, by the seed
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u8).range(2..=8))]
+    pub(crate) nodes: Option<u8>,
+    /// How many minutes of the world's time things go wrong; without it 1 or 2, by the seed
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) minutes: Option<u32>,
 }

@@ -9,6 +9,8 @@ mod logs;
 mod node;
 mod peers;
 mod policy;
+#[cfg(feature = "sim")]
+mod sim;
 mod tree;
 mod upkeep;
 
@@ -22,6 +24,10 @@ use crate::out::Out;
 
 /// Does what was typed. The exit code is for answers that are no errors: a check that fails.
 pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
+    #[cfg(feature = "sim")]
+    if let Command::Sim(sim) = args.command {
+        return Ok(sim::run(&sim, out));
+    }
     // These need no home, and on a new machine there may be none to be found.
     match &args.command {
         Command::Completions { shell } => return help::completions(*shell, out),
@@ -51,6 +57,8 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
         Command::Export { output, with_keys, passphrase_file } => {
             backup::export(&api, &home, &output, with_keys, passphrase_file.as_deref(), out).await
         }
+        #[cfg(feature = "sim")]
+        Command::Sim(_) => Ok(ExitCode::SUCCESS),
         Command::Id => node::id(&api, out).await,
         Command::Status => node::status(&api, out).await,
         Command::Log(command) => logs::run(&api, command, out).await,

@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use madake_store::engine::{Batch, BlobWrong, Engine, EngineError, JournalEngine, Part, Reclaim};
+use madake_store::engine::{Batch, Engine, EngineError, JournalEngine, Part, Reclaim};
 use madake_store::engine::{FakeDisk, Loss, Random};
 use support::{Demo, Dump, SALT, dump, model, number};
 

@@ -26,8 +26,7 @@ pub mod wire;
 
 pub use bounded::{Bounded, TooMany};
 pub use interest::Interest;
-pub use io::{Config, Input, Now, Output, Plan, SessionId, Token};
+pub use io::{Config, Input, Now, Output, Plan, Received, RefusedEntry, SessionId, Token};
 pub use node::{Load, Node};
-pub use receive::{Received, RefusedEntry};
 pub use report::{EndReason, Missing, Report};
 pub use summary::{Comparison, PeerClock, compare, tag};

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use madake_log::{AuthenticEntry, AuthorId, LogId, SeqNum};
+use madake_log::{AuthorId, LogId, SeqNum};
 use madake_object::{Object, ObjectId};
 use madake_store::{
     Change, ContentFate, Fate, Flaw, LOGS_LIMIT, NamedBy, Outcome, PayloadFate, Position, Read, StoreError,
@@ -13,7 +13,7 @@ use madake_store::{
 };
 
 use crate::Bounded;
-use crate::io::Output;
+use crate::io::{Output, Received, RefusedEntry};
 use crate::node::Context;
 use crate::report::{MAX_LISTED, Missing};
 use crate::session::Session;
@@ -29,26 +29,6 @@ const MAX_FETCHES: usize = 2;
 const MAX_UNASKED: u32 = 10_000;
 /// Objects that a peer turned out not to have and that we remember, so as not to ask again.
 const MAX_LACKING: usize = 1 << 18;
-
-/// An entry from a peer, its signature checked, its payload hashed.
-#[derive(Clone, Debug)]
-pub struct Received {
-    /// The entry.
-    pub entry: AuthenticEntry,
-    /// What came with it; whether it is the entry's payload is checked here.
-    pub payload: Option<Object>,
-}
-
-/// An entry from a peer that is none: not well formed, or not signed by its author.
-#[derive(Clone, Debug)]
-pub struct RefusedEntry {
-    /// The log that it claims to be of, if it is well formed.
-    pub log: Option<(AuthorId, LogId)>,
-    /// `AUTHOR/LOG@SEQ` if it is well formed, else the BLAKE3 of its bytes.
-    pub id: String,
-    /// A word, and after a colon what it means.
-    pub reason: String,
-}
 
 /// Where the receiving half is.
 #[derive(Default)]

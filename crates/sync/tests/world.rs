@@ -1,7 +1,8 @@
 //! Seeded worlds (`docs/simulator.md`): whatever goes wrong in them, no rule is broken, and when the faults end
 //! all who want something have it.
 //!
-//! `MADAKE_SEEDS=N` runs N worlds (60 without it); `MADAKE_SEED=S` runs one again.
+//! `MADAKE_SEEDS=N` runs N worlds (60 without it), from `MADAKE_FIRST=S` on if that is given; `MADAKE_SEED=S`
+//! runs one again.
 // The ban on the environment is for the protocol, not for the choice of seeds.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
@@ -23,7 +24,10 @@ fn holds(outcome: &Outcome, again: &str) {
 fn worlds_converge() {
     let seeds: Vec<u64> = match number("MADAKE_SEED") {
         Some(seed) => vec![seed],
-        None => (0..number("MADAKE_SEEDS").unwrap_or(60)).collect(),
+        None => {
+            let first = number("MADAKE_FIRST").unwrap_or(0);
+            (first..first + number("MADAKE_SEEDS").unwrap_or(60)).collect()
+        }
     };
     let (mut total, mut steps) = (Tally::default(), 0);
     for seed in &seeds {

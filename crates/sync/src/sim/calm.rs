@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use madake_log::AuthorId;
-use madake_store::{HeldLog, Read, Store, StoreError, Wanted};
+use madake_store::{HeldLog, Policy, Read, Store, StoreError, Wanted};
 
 use super::SECOND;
 use super::rules::{
@@ -137,20 +137,22 @@ impl World<'_> {
     }
 
     fn refused_nothing(&mut self, ended: &[Ended]) {
-        let refused = ended.iter().find(|ended| ended.report.refused > 0 || ended.report.refused_by_peer > 0);
-        if let Some(Ended { machine, peer, report, .. }) = refused {
-            let what = format!("node {machine} and {peer} refuse {:?}", report.refusals);
-            self.violates::<SecondIsNothing>(what);
+        for Ended { machine, peer, report, .. } in ended {
+            // Whom a node blocks it refuses each time, and says so.
+            let all = report.refusals.iter().chain(&report.refusals_by_peer);
+            if let Some(refusal) = all.into_iter().find(|refusal| !refusal.reason.starts_with("blocked")) {
+                let what = format!("node {machine} and {peer} refuse {refusal:?}");
+                return self.violates::<SecondIsNothing>(what);
+            }
         }
     }
 
     /// Whether a node wants the logs of an author.
     fn keeps(&self, m: usize, author: AuthorId) -> bool {
         let machine = &self.machines[m];
-        let followed = machine.running.as_ref().and_then(|running| running.store.followed().ok());
-        machine.keep_all
-            || machine.keys.iter().any(|key| key.author() == author)
-            || followed.is_some_and(|followed| followed.contains(&author))
+        let policy = machine.running.as_ref().and_then(|running| running.store.policy(author).ok().flatten());
+        let own = machine.keys.iter().any(|key| key.author() == author);
+        policy != Some(Policy::Block) && (machine.keep_all || own || policy == Some(Policy::Follow))
     }
 
     fn compare_all(&mut self) -> Result<(), StoreError> {
@@ -199,7 +201,9 @@ impl World<'_> {
         self.judge::<AcknowledgedStays>(m, lost);
         let (mut out_of_scope, mut not_genuine) = (None, None);
         store.for_each_log(|HeldLog { author, log, head }| {
-            let wanted = self.keeps(m, author) || self.memories[m].ever_followed.contains(&author);
+            let wanted = self.machines[m].keep_all
+                || self.homes.get(&author) == Some(&m)
+                || self.memories[m].ever_followed.contains(&author);
             if !wanted {
                 out_of_scope = Some(format!("it holds {author}/{log}, whom its owner never wanted"));
             }
@@ -233,7 +237,7 @@ fn differs(store: &Store, logs: &[HeldLog], author: AuthorId) -> Result<Option<S
         let page = store.wanted(after, 500)?;
         let missing = page.iter().find(|wanted| wanted.by.author == author);
         if let Some(Wanted { id, size, by }) = missing {
-            return Ok(Some(format!("object {id} of {size} bytes, named by {by}, is missing")));
+            return Ok(Some(format!("object {id} of {size} bytes, named in {by}, is missing")));
         }
         match page.last() {
             Some(last) => after = Some(*last),

@@ -5,10 +5,11 @@ use std::collections::VecDeque;
 use super::{SECOND, Time};
 use crate::io::{Plan, SessionId};
 use crate::report::EndReason;
-use crate::wire::Message;
+use crate::wire::{MAX_FRAME, Message};
 
-/// Bytes of data frames that a shell reads from a peer and the node has not dealt with.
-pub(super) const CREDIT: u64 = 2 * 1024 * 1024;
+/// Bytes of data frames that a shell reads from a peer and the node has not dealt with: one frame of the largest
+/// size, so that worlds with little in them feel it.
+pub(super) const CREDIT: u64 = MAX_FRAME as u64;
 /// Frames that may wait for a stream, as in the shell.
 pub(super) const QUEUE: usize = 1_024;
 /// A connection from which nothing comes for so long is gone.

@@ -47,8 +47,8 @@ pub(super) struct Machine {
     pub(super) awake_since: Time,
     /// What came while it hung.
     pub(super) inbox: VecDeque<Input>,
-    /// The highest number of starts that it told anybody.
-    pub(super) told_start: (u64, [u8; 16]),
+    /// The start that it last told anybody of, and in which of its lives.
+    told_start: (u64, (u64, [u8; 16])),
     /// A commit round takes long until then.
     pub(super) slow_until: Time,
     /// Failures of the disk before this start.
@@ -100,7 +100,7 @@ impl Machine {
             hangs_until: 0,
             awake_since: 0,
             inbox: VecDeque::new(),
-            told_start: (0, [0; 16]),
+            told_start: (0, (0, [0; 16])),
             slow_until: 0,
             failures: 0,
         }
@@ -438,12 +438,10 @@ impl World<'_> {
                 }
             }
             Message::Hello(hello) => {
-                let told = &mut self.machines[m].told_start;
-                let earlier = hello.incarnation != *told && hello.incarnation.0 <= told.0;
-                let found = earlier.then(|| {
-                    format!("it says that it is start {}, after start {}", hello.incarnation.0, told.0)
-                });
-                *told = hello.incarnation;
+                let (is, life) = (hello.incarnation, self.machines[m].life);
+                let (told_in, told) = std::mem::replace(&mut self.machines[m].told_start, (life, is));
+                let right = if told_in == life { is == told } else { is.0 > told.0 };
+                let found = (!right).then(|| format!("it says that it is start {}, after {}", is.0, told.0));
                 self.judge::<StartsDiffer>(m, found);
             }
             _ => {}

@@ -92,13 +92,13 @@ impl World<'_> {
         match self.random.below(16) {
             0..4 => self.appends(m),
             4..6 => self.commits(m),
+            6 if self.random.below(3) == 0 => self.unputs(m),
             6 => self.puts(m),
             7 => {
                 let author = self.somebody();
                 self.owner_writes(m, vec![Change::Policy(author, Policy::Follow)]);
             }
-            // A relay keeps everybody's logs, whomever it blocks.
-            8 if !self.machines[m].keep_all && self.random.below(3) == 0 => {
+            8 if self.random.below(3) == 0 => {
                 let author = self.somebody();
                 if self.homes.get(&author) != Some(&m) {
                     self.owner_writes(m, vec![Change::Policy(author, Policy::Block)]);
@@ -255,6 +255,11 @@ impl World<'_> {
             NewContent::Blob { id, size } => Change::Blob { id, size },
         };
         self.owner_writes(m, vec![Change::Pin(id), put]);
+    }
+
+    fn unputs(&mut self, m: usize) {
+        let Some(id) = self.memories[m].forget_a_pin(&mut self.random) else { return };
+        self.owner_writes(m, vec![Change::Unpin(id)]);
     }
 
     /// An author has written, or not; these objects are kept now.

@@ -15,8 +15,7 @@ use super::rules::{Bounded, Watched};
 use super::weather::between;
 use super::world::{Event, World};
 use super::{SECOND, Time};
-use crate::io::{Input, Plan, SessionId};
-use crate::receive::{Received, RefusedEntry};
+use crate::io::{Input, Plan, Received, RefusedEntry, SessionId};
 use crate::report::EndReason;
 use crate::wire::{Class, Message, WireEntry};
 
@@ -88,7 +87,8 @@ impl World<'_> {
             let own = machine.keys.iter().map(|key| key.author()).chain([machine.node]);
             own.chain(self.memories[m].may_follow()).collect()
         });
-        let watched = Watched::new(plan.clone(), authors, self.now);
+        let blocked = self.memories[m].blocks().collect();
+        let watched = Watched::new(plan.clone(), authors, blocked, self.now);
         running.sessions.insert(session, Open { wire, side, watched });
         let life = machine.life;
         self.comes(m, life, Input::Opened { session, peer, initiator: side == 0, plan });

@@ -236,10 +236,16 @@ impl Writer {
         self.outboard.write(&self.hasher.take_outboard())
     }
 
-    /// Hashes what is there already.
+    /// Hashes what is there already, and writes it over itself: after a failed sync the system may show bytes
+    /// that the disk never got, and call the next sync a success.
     fn read_back(&mut self) -> Result<(), EngineError> {
-        let file = self.file.clone();
-        let read = outboard::each_piece(&*file, |piece| self.hash(piece));
+        let (file, mut at) = (self.file.clone(), 0);
+        let path = self.path.clone();
+        let read = outboard::each_piece(&*file, |piece| {
+            file.write_at(piece, at).map_err(|e| EngineError::disk(Doing::Write, &path, e))?;
+            at += piece.len() as u64;
+            self.hash(piece)
+        });
         read.map_err(|(_, e)| EngineError::disk(Doing::Read, &self.path, e))?
     }
 }

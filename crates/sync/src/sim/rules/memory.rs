@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use madake_log::{AuthorId, Entry, EntryId, LogId, SeqNum};
 use madake_object::ObjectId;
+use madake_store::engine::Random;
 use madake_store::{
     Change, ContentFate, Fate, HeldLog, Look, NodeId, Outcome, PayloadFate, Policy, Position, Read, Store,
     StoreError, payload_object, store_invariants,
@@ -27,6 +28,8 @@ pub(in crate::sim) struct Memory {
     /// The entries of each log, from the first on.
     logs: BTreeMap<(AuthorId, LogId), Vec<EntryId>>,
     content: BTreeSet<ObjectId>,
+    /// What the owner has put there for its own sake.
+    pins: BTreeSet<ObjectId>,
     policies: BTreeMap<AuthorId, Known<Policy>>,
     peers: BTreeMap<NodeId, Known<()>>,
     told: BTreeMap<(AuthorId, LogId), SeqNum>,
@@ -44,6 +47,7 @@ struct Known<T> {
 pub(in crate::sim) enum Note {
     Entry(Position, EntryId, ObjectId),
     Content(ObjectId),
+    Pin(ObjectId),
     Policy(AuthorId, Policy),
     Peer(NodeId, bool),
     Other,
@@ -58,6 +62,7 @@ impl Note {
             }
             Change::Content(object) => Note::Content(object.id()),
             Change::Blob { id, .. } => Note::Content(*id),
+            Change::Pin(id) => Note::Pin(*id),
             Change::Policy(author, policy) => Note::Policy(*author, *policy),
             Change::Peer(peer) => Note::Peer(peer.node, true),
             Change::ForgetPeer(node) => Note::Peer(*node, false),
@@ -113,6 +118,7 @@ impl Memory {
                 (Note::Content(id), Outcome::Content { fate: ContentFate::Stored, .. }) => {
                     self.content.insert(*id);
                 }
+                (Note::Pin(id), _) => drop(self.pins.insert(*id)),
                 (Note::Policy(author, policy), _) => {
                     self.policies.entry(*author).or_default().set(Some(*policy));
                     self.ever_followed.extend((*policy == Policy::Follow).then_some(*author));
@@ -140,6 +146,16 @@ impl Memory {
                 _ => {}
             }
         }
+    }
+
+    /// A pin that its owner takes away: the object may go with it, unless something names it, which
+    /// `whole-batches` sees.
+    pub(in crate::sim) fn forget_a_pin(&mut self, random: &mut Random) -> Option<ObjectId> {
+        let number = random.below(self.pins.len());
+        let id = *self.pins.iter().nth(number)?;
+        self.pins.remove(&id);
+        self.content.remove(&id);
+        Some(id)
     }
 
     /// Objects that an owner was told to be durable.
@@ -233,6 +249,12 @@ impl Memory {
             }
         }
         Ok(None)
+    }
+
+    /// Whose logs the owner wants none of, for sure.
+    pub(in crate::sim) fn blocks(&self) -> impl Iterator<Item = AuthorId> {
+        let blocks = |known: &Known<Policy>| !known.allows(Some(Policy::Follow)) && !known.allows(None);
+        self.policies.iter().filter(move |(_, known)| blocks(known)).map(|(author, _)| *author)
     }
 
     /// Whose logs the owner wants kept, for sure or perhaps.

@@ -25,6 +25,8 @@ pub(in crate::sim) struct Watched {
     plan: Plan,
     /// Whose logs were wanted when it began; `None` for everybody's.
     wanted: Interest,
+    /// Whose logs were not wanted, whatever else is.
+    blocked: BTreeSet<AuthorId>,
     peer_receives: bool,
     /// What the peer asked for.
     asked: BTreeMap<u32, Vec<Range>>,
@@ -45,11 +47,17 @@ pub(in crate::sim) struct Watched {
 }
 
 impl Watched {
-    pub(in crate::sim) fn new(plan: Plan, authors: Option<BTreeSet<AuthorId>>, now: Time) -> Self {
+    pub(in crate::sim) fn new(
+        plan: Plan,
+        authors: Option<BTreeSet<AuthorId>>,
+        blocked: BTreeSet<AuthorId>,
+        now: Time,
+    ) -> Self {
         let wanted = Interest { authors, schemas: plan.schemas.clone() };
         Self {
             plan,
             wanted,
+            blocked,
             peer_receives: false,
             asked: BTreeMap::new(),
             asked_content: BTreeMap::new(),
@@ -115,7 +123,7 @@ impl Scope {
         for change in changes {
             let Change::Entry { entry, .. } = change else { continue };
             let (author, log) = (entry.author(), entry.log());
-            if !watched.wanted.wants_author(&author) {
+            if watched.blocked.contains(&author) || !watched.wanted.wants_author(&author) {
                 return Some(format!("it writes {author}/{log}, and keeps no logs of this author"));
             }
             let schema = read.schema(author, log).ok().flatten();
@@ -159,6 +167,9 @@ impl Serving {
                         return Some("it gives bytes that are no entry".into());
                     };
                     let at = Position::of(&entry);
+                    if watched.blocked.contains(&at.author) {
+                        return Some(format!("it gives {at}, whose author it blocks"));
+                    }
                     let covers = |range: &Range| {
                         (range.author, range.log) == (at.author, at.log)
                             && (range.from..=range.to).contains(&at.seq)
