@@ -33,6 +33,8 @@ pub(crate) struct Progress {
 pub(crate) enum Unit {
     Bytes,
     Entries,
+    /// Of several kinds of work, one after the other: said beside the count.
+    Steps,
 }
 
 impl Progress {
@@ -107,6 +109,8 @@ fn style(unit: Unit, total_known: bool) -> ProgressStyle {
         (Unit::Bytes, false) => "{spinner} {done}",
         (Unit::Entries, true) => "{bar:24} {human_pos} of {human_len} entries",
         (Unit::Entries, false) => "{spinner} {human_pos} entries",
+        // The total is that of the kind of work at hand, and comes with it.
+        (Unit::Steps, _) => "{spinner} {human_pos}",
     };
     let rest = if total_known { ", {eta} left" } else { "" };
     // The templates are ours: one that is wrong shows a plain bar.
@@ -128,7 +132,7 @@ mod tests {
 
     #[test]
     fn templates_are_templates() {
-        for unit in [Unit::Bytes, Unit::Entries] {
+        for unit in [Unit::Bytes, Unit::Entries, Unit::Steps] {
             for known in [true, false] {
                 let bar = ProgressBar::with_draw_target(Some(10), ProgressDrawTarget::hidden());
                 bar.set_style(style(unit, known));

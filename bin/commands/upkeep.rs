@@ -10,11 +10,12 @@ use super::{number, text};
 use crate::args::PayloadCommand;
 use crate::call::Api;
 use crate::out::{Out, bytes, short};
+use crate::progress::{Progress, Unit};
 
 /// `payload drop ENTRY`
 pub(crate) async fn payload(api: &Api, command: PayloadCommand, out: &Out) -> Result<ExitCode, ApiError> {
     let PayloadCommand::Drop { entry } = command;
-    let done = last(api, "/v1/payload/drop", &[("entry", &entry)]).await?;
+    let done = last(api, out, "/v1/payload/drop", &[("entry", &entry)]).await?;
     out.result(&done, || match number(&done, "dropped") {
         0 => format!("{} was not here; it is not wanted any more", short(text(&done, "object"))),
         _ => format!("dropped {}, freed {}", short(text(&done, "object")), freed(&done)),
@@ -24,7 +25,7 @@ pub(crate) async fn payload(api: &Api, command: PayloadCommand, out: &Out) -> Re
 
 /// `unput ID`
 pub(crate) async fn unput(api: &Api, id: &str, out: &Out) -> Result<ExitCode, ApiError> {
-    let done = last(api, "/v1/unput", &[("object", id)]).await?;
+    let done = last(api, out, "/v1/unput", &[("object", id)]).await?;
     out.result(&done, || match text(&done, "kept") {
         "" => format!("{} is gone, freed {}", short(text(&done, "object")), freed(&done)),
         why => format!(
@@ -38,7 +39,7 @@ pub(crate) async fn unput(api: &Api, id: &str, out: &Out) -> Result<ExitCode, Ap
 /// `gc [--dry-run]`
 pub(crate) async fn collect(api: &Api, dry_run: bool, out: &Out) -> Result<ExitCode, ApiError> {
     let query: &[(&str, &str)] = if dry_run { &[("dry_run", "1")] } else { &[] };
-    let done = last(api, "/v1/gc", query).await?;
+    let done = last(api, out, "/v1/gc", query).await?;
     out.result(&done, || {
         let objects = number(&done, "dropped");
         let would = if dry_run { "would free" } else { "freed" };
@@ -50,7 +51,7 @@ pub(crate) async fn collect(api: &Api, dry_run: bool, out: &Out) -> Result<ExitC
 /// `fsck [--repair]`: a store that is not well is exit 1.
 pub(crate) async fn check(api: &Api, repair: bool, out: &Out) -> Result<ExitCode, ApiError> {
     let query: &[(&str, &str)] = if repair { &[("repair", "1")] } else { &[] };
-    let report = last(api, "/v1/check", query).await?;
+    let report = last(api, out, "/v1/check", query).await?;
     out.result(&report, || report_text(&report));
     if report["ok"] == true {
         return Ok(ExitCode::SUCCESS);
@@ -95,12 +96,13 @@ fn freed(done: &Value) -> String {
 }
 
 /// The object at the end of an answer; what comes before it is progress.
-async fn last(api: &Api, path: &str, query: &[(&str, &str)]) -> Result<Value, ApiError> {
+async fn last(api: &Api, out: &Out, path: &str, query: &[(&str, &str)]) -> Result<Value, ApiError> {
     let mut answer = api.ask(Method::POST, path, query).await?;
+    let progress = Progress::new(out, "working", Unit::Steps, None);
     while let Some(line) = answer.next().await? {
-        if line.get("progress").is_none() {
-            return Ok(line);
-        }
+        let Some(far) = line.get("progress") else { return Ok(line) };
+        progress.set(number(far, "done"), far["total"].as_u64());
+        progress.say(text(far, "work"));
     }
     Err(ApiError::new(502, "daemon", "the answer was empty"))
 }

@@ -352,6 +352,20 @@ async fn real_answers_are_as_they_are_described() {
     let imported = api.ok(&empty, "POST", "/v1/import", "", &[], &export).await.lines.pop().unwrap();
     assert_eq!(imported["objects"], 3, "{imported}");
 
+    // Upkeep.
+    let gone = api.ok(&a, "POST", "/v1/unput", "", &[("object", text(&put, "object"))], b"").await.lines;
+    assert_eq!(gone.last().unwrap()["dropped"], 1, "{gone:?}");
+    let entry = format!("{author}/post@1");
+    let gone = api.ok(&a, "POST", "/v1/payload/drop", "", &[("entry", &entry)], b"").await.lines;
+    assert_eq!(gone.last().unwrap()["dropped"], 1, "{gone:?}");
+    let shown = api.ok(&a, "GET", "/v1/entries", "", &[("log", &entry)], b"").await.lines;
+    assert!(shown[0]["dropped"].is_string(), "{shown:?}");
+    for dry_run in ["1", "0"] {
+        api.ok(&a, "POST", "/v1/gc", "", &[("dry_run", dry_run)], b"").await;
+    }
+    let checked = api.ok(&a, "POST", "/v1/check", "", &[("repair", "1")], b"").await.lines;
+    assert_eq!(checked.last().unwrap()["ok"], true, "{checked:?}");
+
     api.ok(&a, "DELETE", "/v1/peers", "", &[("peer", "b")], b"").await;
     let all: BTreeSet<_> = api.operations.keys().cloned().collect();
     assert_eq!(api.asked, all, "a route that was never asked");
