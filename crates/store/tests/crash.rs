@@ -49,8 +49,8 @@ impl Workload {
         let mut tasks = Vec::new();
         for _ in 0..16 {
             tasks.push(match random.below(10) {
-                0 => Task::Blob(random.bytes(40)),
-                1 => Task::Part(random.bytes(40)),
+                0 => Task::Blob(blob(random.bytes(40))),
+                1 => Task::Part(blob(random.bytes(40))),
                 2 => Task::Reopen,
                 3 => Task::Reclaim(Reclaim::DeadAtLeast { percent: [0, 50][random.below(2)] }),
                 4 => Task::Reclaim(Reclaim::Parts((0..12).map(|_| Part(random.below(12) as u32)).collect())),
@@ -65,6 +65,11 @@ impl Workload {
         let states = (0..=batches.len()).map(|n| dump(&model(&batches[..n])).expect("memory")).collect();
         Self { tasks, batches, states }
     }
+}
+
+/// Short, or of a few chunk groups, so that it has an outboard.
+fn blob(bytes: Vec<u8>) -> Vec<u8> {
+    if bytes[0].is_multiple_of(2) { bytes } else { bytes.repeat(1000) }
 }
 
 /// What a process knew when it ended.
@@ -123,7 +128,7 @@ fn work_with(disk: &FakeDisk, workload: &Workload, index_inline: bool) -> Known 
             }
             Task::Blob(bytes) => {
                 let finished = open.blobs().begin().and_then(|mut blob| {
-                    bytes.chunks(16).try_for_each(|chunk| blob.write(chunk))?;
+                    bytes.chunks(bytes.len() / 3 + 1).try_for_each(|chunk| blob.write(chunk))?;
                     blob.finish()
                 });
                 if let Ok((id, _)) = finished {
@@ -133,7 +138,9 @@ fn work_with(disk: &FakeDisk, workload: &Workload, index_inline: bool) -> Known 
             Task::Part(bytes) => {
                 let id = *blake3::hash(bytes).as_bytes();
                 let finished = open.blobs().resume(&id).and_then(|(mut blob, there)| {
-                    bytes[there as usize..].chunks(16).try_for_each(|chunk| blob.write(chunk))?;
+                    bytes[there as usize..]
+                        .chunks(bytes.len() / 3 + 1)
+                        .try_for_each(|chunk| blob.write(chunk))?;
                     blob.finish()
                 });
                 if let Ok((id, _)) = finished {
@@ -176,6 +183,7 @@ fn check(engine: &JournalEngine, workload: &Workload, known: &Known) -> usize {
 }
 
 fn check_blobs(engine: &JournalEngine, known: &Known) {
+    use madake_store::engine::BlobWrong;
     let list = engine.blobs().list().expect("blobs can be listed");
     for (id, bytes) in &known.blobs {
         let mut found = Vec::new();
@@ -189,7 +197,14 @@ fn check_blobs(engine: &JournalEngine, known: &Known) {
         let mut blob = engine.blobs().open(&info.id).expect("opens").expect("what is listed is there");
         io::Read::read_to_end(&mut blob, &mut found).expect("reads");
         assert!(*blake3::hash(&found).as_bytes() == info.id, "what has a name has the bytes");
+        // Its outboard is right, or not there; then it is made when somebody wants ranges.
+        let problems = engine.blobs().check(&info.id, info.size).expect("checks");
+        assert!(problems.iter().all(|problem| problem.wrong == BlobWrong::OutboardMissing), "{problems:?}");
+        assert!(engine.blobs().open_ranged(&info.id).expect("opens").is_some());
+        assert_eq!(engine.blobs().check(&info.id, info.size).expect("checks"), [], "it was made");
     }
+    engine.blobs().sweep().expect("sweeps");
+    assert_eq!(engine.blobs().sweep().expect("sweeps"), 0);
 }
 
 /// Opens after an end, checks, and goes on: what is visible stays through a power cut, and the store works.

@@ -1,4 +1,4 @@
-//! sled as the index of the journal: only the pointers into it, and the rows that change.
+//! sled as the index of the journal: the pointers into it and the rows that change, or the latter only.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,8 +14,8 @@ use crate::report::{bytes_in, memory};
 /// itself, so nothing is lost between.
 const FLUSH: usize = (16 << 20) / 330 / BATCH;
 
-/// Puts in, for each entry, where it is, where its payload is, and the log's head.
-pub(crate) fn sled(folder: &Path, load: &Load) -> Figures {
+/// Puts in, for each entry, its log's head; with `pointers`, also where it is and where its payload is.
+pub(crate) fn sled(folder: &Path, load: &Load, pointers: bool) -> Figures {
     let database = sled::Config::new().path(folder).open().unwrap();
     let (mut time, mut rows, mut place) = (Duration::ZERO, 0u64, 0u64);
     for (i, items) in load.batches().enumerate() {
@@ -29,16 +29,18 @@ pub(crate) fn sled(folder: &Path, load: &Load) -> Figures {
                 slot[8..].copy_from_slice(&(len as u64).to_le_bytes());
                 slot
             };
-            let len = item.entry.as_bytes().len();
-            batch.insert([&[1], &at.key()[..]].concat(), &slot(place, len));
-            place += len as u64;
-            let hash = item.entry.payload_id();
-            batch.insert([&[4], &hash.as_bytes()[..16]].concat(), &slot(place, item.payload.len()));
-            place += item.payload.len() as u64;
+            if pointers {
+                let len = item.entry.as_bytes().len();
+                batch.insert([&[1], &at.key()[..]].concat(), &slot(place, len));
+                place += len as u64;
+                let hash = item.entry.payload_id();
+                batch.insert([&[4], &hash.as_bytes()[..16]].concat(), &slot(place, item.payload.len()));
+                place += item.payload.len() as u64;
+            }
             let head = tables::head_value(&LogHead::of(&item.entry));
             batch.insert([&[3], &tables::log_key(at.author, at.log)[..]].concat(), head);
         }
-        rows += 3 * items.len() as u64;
+        rows += if pointers { 3 } else { 1 } * items.len() as u64;
         database.apply_batch(batch).unwrap();
         if (i + 1).is_multiple_of(FLUSH) {
             database.flush().unwrap();

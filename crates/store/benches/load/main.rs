@@ -84,7 +84,8 @@ fn run_child(args: &[String]) {
         "read" => reads::read(folder, &load),
         "read-fjall" => reads::read_fjall(folder, &load),
         "read-one" => reads::read_one(folder, &load),
-        "sled-index" => indexes::sled(folder, &load),
+        "sled-index" => indexes::sled(folder, &load, true),
+        "sled-heads" => indexes::sled(folder, &load, false),
         "sled-reopen" => indexes::sled_reopen(folder),
         load_of => loads::load(load_of, folder, &load),
     };
@@ -286,12 +287,23 @@ impl Bench {
 
     fn sled(&self, table: &mut Table) {
         let entries = self.entries.min(1_000_000);
-        let figures = self.child("sled-index", &self.data(), "sled-index", entries);
-        table.row("sled as the index: rows/s", figures["rows"] / figures["seconds"], None);
-        table.row("sled as the index: bytes per entry", figures["disk"] / entries as f64, None);
-        table.row("sled as the index: memory, MiB", figures["rss"], None);
-        let reopened = self.child("sled-reopen", &self.data(), "sled-index", entries);
-        table.row("sled as the index: opening, s", reopened["seconds"], None);
-        self.remove("sled-index");
+        let ours = self.child("engine", &self.data(), "sled-ours", entries);
+        let opened = self.child("reopen", &self.data(), "sled-ours", entries);
+        for (what, name) in [("sled-index", "all"), ("sled-heads", "log heads only")] {
+            let figures = self.child(what, &self.data(), what, entries);
+            let name = |figure: &str| format!("sled as the index, {name}: {figure}");
+            table.row(&name("rows/s"), figures["rows"] / figures["seconds"], None);
+            let ratio = Some((figures["seconds"] / ours["seconds"], "× the whole engine", 0.0));
+            table.row(&name("time, s"), figures["seconds"], ratio);
+            let ratio = Some((figures["disk"] / ours["index"], "× runs", 0.0));
+            table.row(&name("bytes per entry"), figures["disk"] / entries as f64, ratio);
+            let ratio = Some((figures["rss"] / ours["rss"], "× the whole engine", 0.0));
+            table.row(&name("memory, MiB"), figures["rss"], ratio);
+            let reopened = self.child("sled-reopen", &self.data(), what, entries);
+            let ratio = Some((reopened["seconds"] / opened["seconds"], "× the whole engine", 0.0));
+            table.row(&name("opening, s"), reopened["seconds"], ratio);
+            self.remove(what);
+        }
+        self.remove("sled-ours");
     }
 }
