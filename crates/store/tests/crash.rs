@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use madake_store::engine::{Batch, Engine, EngineError, JournalEngine, Part, Reclaim};
+use madake_store::engine::{Batch, Engine, EngineError, JournalEngine, JournalOptions, Part, Reclaim};
 use madake_store::engine::{FakeDisk, Loss, Random};
 use support::{Demo, Dump, SALT, dump, model, number};
 
@@ -17,8 +17,12 @@ const LOSSES: [Loss; 8] =
     [Loss::Kill, Loss::All, Loss::Nothing, Loss::Bytes, Loss::Some, Loss::Some, Loss::Some, Loss::Some];
 
 fn open(disk: &FakeDisk) -> Result<JournalEngine, EngineError> {
+    open_with(disk, true)
+}
+
+fn open_with(disk: &FakeDisk, index_inline: bool) -> Result<JournalEngine, EngineError> {
     // Small, so that the journal goes through several segments, and the index through several runs.
-    let options = support::small(1500, SALT);
+    let options = JournalOptions { index_inline, ..support::small(1500, SALT) };
     JournalEngine::open_on(Arc::new(disk.clone()), Path::new("/store"), &options, Arc::new(Demo))
 }
 
@@ -80,12 +84,16 @@ struct Known {
 
 /// Works until all is done or the process ends; single failures are lived with as a node would.
 fn work(disk: &FakeDisk, workload: &Workload) -> Known {
+    work_with(disk, workload, true)
+}
+
+fn work_with(disk: &FakeDisk, workload: &Workload, index_inline: bool) -> Known {
     let mut known = Known::default();
     let mut engine = None;
     for task in &workload.tasks {
         for _ in 0..2 {
             if engine.is_none() {
-                engine = open(disk).ok(); // and once more after a single failure
+                engine = open_with(disk, index_inline).ok(); // and once more after a single failure
             }
         }
         let Some(open) = &engine else { break };
@@ -307,6 +315,61 @@ fn an_end_at_every_operation() {
     }
     println!("{runs} ends, {nested} ends while starting again");
     assert!(runs > 1000 || number("MADAKE_SEED").is_some());
+}
+
+/// With a thread that makes runs: what it has done at a step differs from time to time, what holds does not.
+#[test]
+fn an_end_at_any_operation_of_two_threads() {
+    let mut runs = 0;
+    for seed in seeds(3, &[]) {
+        let workload = Workload::new(seed);
+        let whole = FakeDisk::new(seed);
+        work_with(&whole, &workload, false);
+        for step in 1..=whole.steps() + 1 {
+            let disk = FakeDisk::new(seed);
+            let fails = step % 3 == 0;
+            if fails {
+                disk.fail_at(step, io::ErrorKind::StorageFull, step % 2 == 0);
+            } else {
+                disk.end_at(step);
+            }
+            let known = work_with(&disk, &workload, false);
+            disk.end();
+            let loss = LOSSES[step as usize % LOSSES.len()];
+            run("an_end_at_any_operation_of_two_threads", seed, (step, fails, loss), || {
+                let mut random = Random(seed ^ step << 8);
+                disk.restart(loss, &mut random);
+                disk.mend();
+                survive(&disk, &workload, &known, &mut random);
+                runs += 1;
+            });
+        }
+    }
+    println!("{runs} ends");
+}
+
+/// A disk that takes nothing: a store that was ended in order can still be read.
+#[test]
+fn a_disk_that_takes_nothing_can_be_read() {
+    let disk = FakeDisk::new(1);
+    let workload = Workload::new(3);
+    let engine = open(&disk).expect("opens");
+    for batch in &workload.batches {
+        engine.apply(std::slice::from_ref(batch)).expect("applies");
+    }
+    drop(engine);
+    disk.fail_at(1, io::ErrorKind::ReadOnlyFilesystem, true);
+    let engine = open(&disk).expect("opens");
+    assert!(dump(&engine).expect("reads") == *workload.states.last().expect("a state"));
+    assert!(engine.check(&mut |_| {}).expect("checks").is_well());
+    let error = engine.apply(&[Batch::new()]).expect_err("it takes nothing");
+    assert!(matches!(error, EngineError::Disk { .. }), "{error:?}");
+    assert!(engine.reclaim(Reclaim::DeadAtLeast { percent: 0 }, false, &mut |_| {}).is_err());
+    assert!(dump(&engine).expect("reads go on") == *workload.states.last().expect("a state"));
+    drop(engine);
+    disk.mend();
+    let engine = open(&disk).expect("opens");
+    assert!(dump(&engine).expect("reads") == *workload.states.last().expect("a state"));
 }
 
 #[test]
