@@ -49,7 +49,7 @@ pub(crate) enum Command {
     },
     /// How the node is: peers, counts, disk
     Status,
-    /// Logs: append, list, show, verify
+    /// Logs: append, list, show, export, import, verify
     #[command(subcommand)]
     Log(LogCommand),
     /// Store files as objects; the id is b3sum's
@@ -79,6 +79,18 @@ pub(crate) enum Command {
         #[arg(long)]
         author: Option<String>,
     },
+    /// What changed between two versions of a file
+    Diff {
+        /// The file's name; ~AUTHOR/NAME for somebody's own
+        name: String,
+        /// The older commit; the one before the newest, if neither is given
+        a: Option<String>,
+        /// The newer commit; the newest, if it is not given
+        b: Option<String>,
+        /// Whose version of the name
+        #[arg(long)]
+        author: Option<String>,
+    },
     /// One commit
     Show {
         /// The commit's id, or its first 6 digits or more
@@ -86,13 +98,44 @@ pub(crate) enum Command {
     },
     /// Write the newest version of a file, or of all below a prefix
     Checkout(CheckoutArgs),
+    /// Authors whose keys this home holds
+    #[command(subcommand)]
+    Author(AuthorCommand),
     /// Peers: who this node talks to
     #[command(subcommand)]
     Peer(PeerCommand),
     /// Keep an author's logs, and ask peers for them
     Follow {
-        /// The author's key
+        /// The author's key, or its first 6 digits or more if it is known here
         author: String,
+    },
+    /// Refuse an author's logs; what is here stays until `gc`, and `follow` undoes it
+    Block {
+        /// The author's key, or its first 6 digits or more
+        author: String,
+    },
+    /// Which schemas are kept; without any listed, all are
+    #[command(subcommand)]
+    Interest(InterestCommand),
+    /// Payloads of entries
+    #[command(subcommand)]
+    Payload(PayloadCommand),
+    /// Keep an object for its own sake no longer; what nothing else names is gone then
+    Unput {
+        /// The object's id, or its first 6 digits or more
+        id: String,
+    },
+    /// Take away what nothing names, and give the space of what is gone back to the disk
+    Gc {
+        /// Only say what would be done
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Read and check everything that is kept
+    Fsck {
+        /// Mend what can be mended: what is damaged is asked for again
+        #[arg(long)]
+        repair: bool,
     },
     /// Take what a peer has and this node lacks
     Pull(SyncArgs),
@@ -100,6 +143,39 @@ pub(crate) enum Command {
     Push(SyncArgs),
     /// Both: pull and push in one session
     Sync(SyncArgs),
+    /// Write everything of this home's authors into one file, to move or back up
+    Export {
+        /// The file
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// With the secret keys, under a passphrase
+        #[arg(long)]
+        with_keys: bool,
+        /// Take the passphrase from the first line of this file, and ask nobody
+        #[arg(long, value_name = "FILE", requires = "with_keys")]
+        passphrase_file: Option<PathBuf>,
+    },
+    /// Take in what `export` wrote: into a new home, one without logs, or one of the same author
+    Import {
+        /// The file
+        file: PathBuf,
+        /// Take the passphrase of its keys from the first line of this file, and ask nobody
+        #[arg(long, value_name = "FILE")]
+        passphrase_file: Option<PathBuf>,
+    },
+    /// Live through a simulated world in which much goes wrong, and check that no rule is broken
+    #[cfg(feature = "sim")]
+    Sim(SimArgs),
+    /// Write the completions for a shell to stdout
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages into a folder
+    Man {
+        /// The folder; it is made if it is not there
+        dir: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -113,7 +189,7 @@ pub(crate) enum LogCommand {
         /// Every line is an entry, acknowledged when it is durable
         #[arg(long)]
         lines: bool,
-        /// Whose log
+        /// Whose log: the name or id of an author whose key is here
         #[arg(long)]
         author: Option<String>,
         /// The last entry ends the log
@@ -141,10 +217,33 @@ pub(crate) enum LogCommand {
         #[arg(long)]
         payload: bool,
     },
+    /// Write logs into one file that a stranger can verify
+    Export {
+        /// AUTHOR/LOG; LOG is a number or a schema
+        #[arg(required = true)]
+        logs: Vec<String>,
+        /// The file, `-` for stdout
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Take the logs of a file in: each entry is verified, and kept though its author is not followed
+    Import {
+        /// What `log export` wrote, `-` for stdin
+        file: PathBuf,
+    },
     /// Check every link, signature and payload again
     Verify {
         /// AUTHOR/LOG; all logs without it
         log: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PayloadCommand {
+    /// Give up a payload: it is gone from the disk, and not wanted again; the entry stays
+    Drop {
+        /// AUTHOR/LOG@SEQ, or the entry's id
+        entry: String,
     },
 }
 
@@ -162,6 +261,9 @@ pub(crate) struct CommitArgs {
     /// Commit every regular file below this folder that has changed
     #[arg(long, value_name = "DIR")]
     pub(crate) tree: Option<PathBuf>,
+    /// Who signs: the name or id of an author whose key is here
+    #[arg(long)]
+    pub(crate) author: Option<String>,
     /// Put this in front of the names: PREFIX/relative/path
     #[arg(long, requires = "tree")]
     pub(crate) prefix: Option<String>,
@@ -207,6 +309,17 @@ pub(crate) struct CheckoutArgs {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum AuthorCommand {
+    /// The authors and their names
+    List,
+    /// Make the key of a further author
+    New {
+        /// What to call it here: 1-32 of a-z 0-9 _ -
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum PeerCommand {
     /// Add a peer, or change its name and addresses
     Add {
@@ -225,6 +338,24 @@ pub(crate) enum PeerCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum InterestCommand {
+    /// The schemas that are kept
+    List,
+    /// Keep this schema, and only those that are listed
+    Add {
+        /// Such as `post`; `commit` is that of files
+        schema: String,
+    },
+    /// List a schema no longer; what is here of it stays
+    Remove {
+        /// A schema that is listed
+        schema: String,
+    },
+    /// Keep all schemas
+    All,
+}
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SyncArgs {
     /// The peer's name, id or ticket
@@ -232,4 +363,18 @@ pub(crate) struct SyncArgs {
     /// Only these schemas (system logs always come along)
     #[arg(long, num_args = 1..)]
     pub(crate) schema: Vec<String>,
+}
+
+#[cfg(feature = "sim")]
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SimArgs {
+    /// All chance follows from it: the same seed is the same world. Without it, one that is printed
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// How many nodes; without it 2 to 5, by the seed
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u8).range(2..=8))]
+    pub(crate) nodes: Option<u8>,
+    /// How many minutes of the world's time things go wrong; without it 1 or 2, by the seed
+    #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) minutes: Option<u32>,
 }

@@ -1,6 +1,7 @@
 //! Requests to the control API and their answers.
 
 use std::ffi::OsString;
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc as std_mpsc;
 
@@ -14,6 +15,9 @@ use madake_node::client::Client;
 use madake_node::home::KEY_PREFIX;
 use serde_json::Value;
 use tokio::sync::mpsc;
+
+use crate::out::Out;
+use crate::progress::{Progress, Unit};
 
 /// The code of an upload that the other side stopped reading: its answer says why.
 const UNHEARD: &str = "unheard";
@@ -35,6 +39,7 @@ pub(crate) struct Answer {
 pub(crate) struct Feed {
     sender: mpsc::Sender<Bytes>,
     piece: Vec<u8>,
+    progress: Option<Progress>,
 }
 
 impl Api {
@@ -66,10 +71,29 @@ impl Api {
         line.ok_or_else(|| ApiError::new(502, "daemon", "the answer was empty"))
     }
 
+    /// Asks for what is no JSON.
+    pub(crate) async fn bytes(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Result<Body, ApiError> {
+        let response = self.send(method, path, query, full(body)).await?;
+        if response.status().is_success() {
+            return Ok(response.into_body());
+        }
+        match Answer::of(response).await {
+            Err(error) => Err(error),
+            Ok(_) => Err(ApiError::new(502, "daemon", "an answer that makes no sense")),
+        }
+    }
+
     /// Asks for an object's bytes, and its whole id.
     pub(crate) async fn object(&self, id: &str) -> Result<(Body, String), ApiError> {
         if id.is_empty() || !id.bytes().all(|digit| digit.is_ascii_alphanumeric()) {
-            return Err(ApiError::usage(format!("`{id}` is no object: give its hex digits")));
+            return Err(ApiError::usage(format!("`{id}` is no object: give its hex digits"))
+                .hint("`madake head show NAME` and `madake log show LOG` show them"));
         }
         let response = self.send(Method::GET, &format!("/v1/objects/{id}"), &[], full("")).await?;
         if response.status().is_success() {
@@ -97,7 +121,7 @@ impl Api {
         let (sender, body) = streamed();
         let (failed, failure) = std_mpsc::channel();
         let feeding = tokio::task::spawn_blocking(move || {
-            let mut feed = Feed { sender, piece: Vec::new() };
+            let mut feed = Feed { sender, piece: Vec::new(), progress: None };
             let fed = source(&mut feed);
             if let Err(error) = fed {
                 // Let the other side see an unfinished record, so that it stores nothing of it.
@@ -204,6 +228,11 @@ impl Answer {
 }
 
 impl Feed {
+    /// Counts the bytes of contents there.
+    pub(crate) fn shows(&mut self, progress: Progress) {
+        self.progress = Some(progress);
+    }
+
     /// Begins a record.
     pub(crate) fn begin(&mut self, header: &RecordHeader) {
         encode_header(header, &mut self.piece);
@@ -212,6 +241,9 @@ impl Feed {
     /// Adds bytes to the record.
     pub(crate) fn chunk(&mut self, bytes: &[u8]) -> Result<(), ApiError> {
         encode_chunk(bytes, &mut self.piece);
+        if let Some(progress) = &self.progress {
+            progress.add(bytes.len() as u64);
+        }
         if self.piece.len() >= PIECE { self.flush() } else { Ok(()) }
     }
 
@@ -219,6 +251,28 @@ impl Feed {
     pub(crate) fn end(&mut self) -> Result<(), ApiError> {
         encode_end(&mut self.piece);
         if self.piece.len() >= PIECE { self.flush() } else { Ok(()) }
+    }
+
+    /// Adds bytes that are in no record.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) -> Result<(), ApiError> {
+        self.piece.extend_from_slice(bytes);
+        if let Some(progress) = &self.progress {
+            progress.add(bytes.len() as u64);
+        }
+        if self.piece.len() >= PIECE { self.flush() } else { Ok(()) }
+    }
+
+    /// All that a reader has, in no record.
+    pub(crate) fn raw_from(&mut self, mut reader: impl std::io::Read, path: &Path) -> Result<(), ApiError> {
+        let mut buffer = vec![0; PIECE];
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(length) => self.raw(&buffer[..length])?,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(cant_read(path, &error)),
+            }
+        }
     }
 
     /// Sends what was written so far.
@@ -259,7 +313,7 @@ impl Feed {
 }
 
 /// A file that a person named, or stdin for `-`.
-pub(crate) fn open(path: &Path) -> Result<Box<dyn std::io::Read>, ApiError> {
+pub(crate) fn open(path: &Path) -> Result<Box<dyn std::io::Read + Send>, ApiError> {
     if path == Path::new("-") {
         return Ok(Box::new(std::io::stdin()));
     }
@@ -269,6 +323,14 @@ pub(crate) fn open(path: &Path) -> Result<Box<dyn std::io::Read>, ApiError> {
             .hint("`madake commit --tree DIR` commits a folder"));
     }
     Ok(Box::new(file))
+}
+
+/// A bar for reading these files; none if a person types what is read.
+pub(crate) fn reading(files: &[PathBuf], what: &'static str, out: &Out) -> Progress {
+    let size = |path: &PathBuf| std::fs::metadata(path).ok().filter(|file| file.is_file()).map(|f| f.len());
+    let total = files.iter().map(size).sum::<Option<u64>>();
+    let typed = std::io::stdin().is_terminal() && files.iter().any(|path| path == Path::new("-"));
+    Progress::new(&Out { quiet: out.quiet || typed, ..*out }, what, Unit::Bytes, total)
 }
 
 pub(crate) fn cant_read(path: &Path, error: &std::io::Error) -> ApiError {

@@ -43,6 +43,7 @@ impl Target {
                 other => std::io::Error::from(other).to_string(),
             };
             ApiError::new(500, "file", format!("can't write {}/{relative}: {why}", self.shown))
+                .hint("check out into an empty or new folder: madake checkout --tree PREFIX -o DIR")
         };
         let mut folder: Option<OwnedFd> = None;
         let (parents, name) = relative.rsplit_once('/').map_or((None, relative), |(p, n)| (Some(p), n));

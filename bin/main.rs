@@ -7,6 +7,7 @@ mod call;
 mod checkout;
 mod commands;
 mod out;
+mod progress;
 
 use std::process::ExitCode;
 
@@ -45,16 +46,40 @@ fn main() -> ExitCode {
 /// What to do with words that are no command.
 fn usage(error: &clap::Error) -> ExitCode {
     let wants_json = std::env::args_os().any(|arg| arg == "--json");
+    let is_help = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    );
+    let text = error.render().to_string();
     if wants_json && !matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        let text = error.render().to_string();
         let before_usage = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
         let lines: Vec<&str> = before_usage.filter(|line| !line.is_empty()).collect();
         let message = lines.join(" ");
         let message = message.trim_start_matches("error: ");
-        return Out::new(true, false).fail(&ApiError::usage(message).hint("madake --help"));
+        return Out::new(true, false).fail(&ApiError::usage(message).hint(help_of(&text)));
     }
-    let _ = error.print();
+    if is_help {
+        let _ = error.print();
+    } else {
+        let styled = match std::io::IsTerminal::is_terminal(&std::io::stderr()) {
+            true => error.render().ansi().to_string(),
+            false => text.clone(),
+        };
+        // The last line says how to get help, in words of its own.
+        let said = styled.trim_end().rsplit_once("\n\n").map_or(styled.trim_end(), |(said, _)| said);
+        out::to_stderr(&format!("{said}\n\nhint: {}", help_of(&text)));
+    }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
+}
+
+/// The command whose help says what is allowed: what stands in front of the brackets in `Usage: …`.
+fn help_of(text: &str) -> String {
+    let usage = text.lines().find_map(|line| line.trim().strip_prefix("Usage: ")).unwrap_or("madake");
+    let word = |word: &&str| !word.starts_with(['[', '<', '-']) && word.chars().any(char::is_lowercase);
+    let command: Vec<&str> = usage.split(' ').take_while(word).collect();
+    format!("{} --help", command.join(" "))
 }
 
 fn log_to_stderr(verbose: u8, quiet: bool) {

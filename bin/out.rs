@@ -8,6 +8,8 @@ use std::sync::{Mutex, PoisonError};
 use madake_node::api::ApiError;
 use serde_json::Value;
 
+use crate::progress::without_bar;
+
 /// How to show things.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Out {
@@ -35,6 +37,7 @@ impl Out {
     /// Something that helps people and is no result.
     pub(crate) fn note(&self, text: &str) {
         if !self.json && !self.quiet {
+            flush(); // on a terminal it stands after the results that it speaks of
             to_stderr(&clean(text));
         }
     }
@@ -54,8 +57,7 @@ impl Out {
         }
         let (bold, plain) = if io::stderr().is_terminal() { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };
         let lines: Vec<String> = error.message.lines().map(clean).collect();
-        let hint = error.hint.as_ref().map(|hint| format!("\nhint: {}", clean(hint))).unwrap_or_default();
-        format!("{bold}error:{plain} {}{hint}", lines.join("\n"))
+        format!("{bold}error:{plain} {}\nhint: {}", lines.join("\n"), clean(error.next()))
     }
 
     /// Shows an error and gives the exit code that belongs to it.
@@ -109,9 +111,18 @@ pub(crate) fn print_line(line: &str) {
     }
 }
 
+/// Writes bytes to stdout as they are, in order with the lines.
+pub(crate) fn print_bytes(bytes: &[u8]) {
+    let mut results = RESULTS.lock().unwrap_or_else(PoisonError::into_inner);
+    results.extend(bytes);
+    if results.len() >= PIECE {
+        write_out(&mut results);
+    }
+}
+
 /// Writes a line to stderr; whether anybody reads it is not ours to care.
 pub(crate) fn to_stderr(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
+    without_bar(|| drop(writeln!(io::stderr(), "{line}")));
 }
 
 /// Lets what was printed be seen.
@@ -120,9 +131,15 @@ pub(crate) fn flush() {
 }
 
 fn write_out(results: &mut Vec<u8>) {
-    let mut stdout = io::stdout().lock();
+    if results.is_empty() {
+        return;
+    }
+    let write = || {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(results).and_then(|()| stdout.flush())
+    };
     if !UNREAD.load(Ordering::Relaxed)
-        && let Err(error) = stdout.write_all(results).and_then(|()| stdout.flush())
+        && let Err(error) = without_bar(write)
     {
         unread(&error);
     }

@@ -1,4 +1,4 @@
-//! What is typed and what is answered: identity, logs, objects, peers (`docs/protocol.md`), each with no daemon
+//! What is typed and what is answered: identity, logs, objects, peers (`docs/api.md`), each with no daemon
 //! running and with one.
 #![allow(clippy::unwrap_used)] // a panic is how a test reports
 
@@ -383,8 +383,7 @@ fn people_get_text_and_programs_json() {
     let ran = home.run(["--help"]);
     assert_eq!(ran.code, 0);
     let help = String::from_utf8(ran.stdout).unwrap();
-    let commands =
-        "init id serve status log put get commit head history show checkout peer follow pull push sync";
+    let commands = "init id serve status log put get commit head history show diff checkout author peer follow block interest pull push sync completions man";
     for command in commands.split(' ') {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is not in the help");
     }

@@ -74,6 +74,13 @@ fn the_protocol_does_not_take_the_engine_that_writes_to_disks() {
         store["features"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
     assert!(!features.contains(&"journal") && !features.contains(&"default"), "{features:?}");
     assert!(packages["madake-store"]["features"]["journal"].is_array(), "the feature has another name now");
+    // Only the simulator stands on it, and only who asks for the simulator gets it.
+    let features = sync["features"].as_object().unwrap();
+    assert!(!features.contains_key("default"), "{features:?}");
+    for (name, needs) in features {
+        let engine = needs.to_string().contains("madake-store/");
+        assert!(!engine || name == "sim", "feature {name} needs {needs}");
+    }
 }
 
 #[test]

@@ -5,15 +5,19 @@ use std::process::ExitCode;
 
 use http_body_util::BodyExt as _;
 use hyper::Method;
+use hyper::body::Body as _;
 use madake_node::api::{ApiError, Body, RecordHeader};
 use serde_json::{Value, json};
 
 use super::{given, text};
-use crate::call::{Api, Feed, open};
+use crate::call::{Api, Feed, open, reading};
 use crate::out::{Out, Table, clean, short};
+use crate::progress::{Progress, Unit};
 
 pub(super) async fn put(api: &Api, files: Vec<PathBuf>, out: &Out) -> Result<ExitCode, ApiError> {
+    let progress = reading(&files, "storing", out);
     let source = move |feed: &mut Feed| {
+        feed.shows(progress);
         for path in &files {
             let label = Some(path.to_string_lossy().into_owned());
             feed.record(&RecordHeader { label, ..RecordHeader::default() }, open(path)?, path)?;
@@ -33,7 +37,7 @@ pub(super) async fn get(api: &Api, id: &str, output: Option<&Path>, out: &Out) -
         copy(body, &id, &mut std::io::stdout().lock(), "stdout").await?;
         return Ok(ExitCode::SUCCESS);
     };
-    let size = write_file(body, &id, path, false).await?;
+    let size = write_file(body, &id, path, false, out).await?;
     let value = json!({"object": id, "size": size, "file": path.to_string_lossy()});
     out.result(&value, || format!("{id}  {}", path.display()));
     Ok(ExitCode::SUCCESS)
@@ -95,12 +99,7 @@ pub(super) async fn history(
 }
 
 pub(super) async fn show(api: &Api, commit: &str, out: &Out) -> Result<ExitCode, ApiError> {
-    let id: String = commit.chars().filter(char::is_ascii_alphanumeric).collect();
-    if id != commit || id.is_empty() {
-        return Err(ApiError::usage(format!("`{commit}` is no commit: give its hex digits"))
-            .hint("`madake history NAME` lists the commits of a file"));
-    }
-    let commit = api.one(Method::GET, &format!("/v1/commits/{id}"), &[]).await?;
+    let commit = find_commit(api, commit).await?;
     out.result(&commit, || {
         let fields = ["commit", "name", "previous", "object", "size", "mode", "author", "time", "message"];
         let line = |field| format!("{field:<10}{}", clean(&plain(&commit[field])));
@@ -109,31 +108,78 @@ pub(super) async fn show(api: &Api, commit: &str, out: &Out) -> Result<ExitCode,
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes a body to a file and says how long it is: aside first, so that a failure leaves what was there.
-pub(super) async fn write_file(body: Body, id: &str, path: &Path, executable: bool) -> Result<u64, ApiError> {
+/// A commit by its id or the beginning of it.
+pub(super) async fn find_commit(api: &Api, id: &str) -> Result<Value, ApiError> {
+    if id.is_empty() || !id.bytes().all(|digit| digit.is_ascii_alphanumeric()) {
+        return Err(ApiError::usage(format!("`{id}` is no commit: give its hex digits"))
+            .hint("`madake history NAME` lists the commits of a file"));
+    }
+    api.one(Method::GET, &format!("/v1/commits/{id}"), &[]).await
+}
+
+/// Writes a body to a file and says how long it is.
+pub(super) async fn write_file(
+    body: Body,
+    id: &str,
+    path: &Path,
+    executable: bool,
+    out: &Out,
+) -> Result<u64, ApiError> {
+    let progress = Progress::new(out, "writing", Unit::Bytes, body.size_hint().exact());
+    let mode = if executable { 0o777 } else { 0o666 };
+    let shown = path.display().to_string();
+    write_aside(path, mode, async |file| copy(body, id, &mut Counted { to: file, progress }, &shown).await)
+        .await
+}
+
+/// Makes a file by what `write` writes: aside first, so that a failure leaves what was there.
+pub(super) async fn write_aside<T>(
+    path: &Path,
+    mode: u32,
+    write: impl AsyncFnOnce(&mut std::fs::File) -> Result<T, ApiError>,
+) -> Result<T, ApiError> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    let failed = |error: std::io::Error| {
-        ApiError::new(500, "file", format!("can't write {}: {error}", path.display()))
-    };
+    let failed = |error: std::io::Error| cant_write(&path.display().to_string(), &error);
     let name = path.file_name().ok_or_else(|| ApiError::usage(format!("{} is no file", path.display())))?;
     if std::fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
         // A device, a pipe or a link: written as it is.
         let mut file = std::fs::OpenOptions::new().write(true).truncate(true).open(path).map_err(failed)?;
-        return copy(body, id, &mut file, &path.display().to_string()).await;
+        return write(&mut file).await;
     }
     let mut aside = std::ffi::OsString::from(".");
     aside.push(name);
     aside.push(format!(".{}.part", std::process::id()));
     let aside = path.with_file_name(aside);
-    let mode = if executable { 0o777 } else { 0o666 };
     let mut file =
         std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside).map_err(failed)?;
-    let copied = copy(body, id, &mut file, &path.display().to_string()).await;
-    let renamed = copied.and_then(|size| std::fs::rename(&aside, path).map(|()| size).map_err(failed));
+    let written = write(&mut file).await;
+    let renamed = written.and_then(|done| std::fs::rename(&aside, path).map(|()| done).map_err(failed));
     if renamed.is_err() {
         let _ = std::fs::remove_file(&aside);
     }
     renamed
+}
+
+pub(super) fn cant_write(shown: &str, error: &std::io::Error) -> ApiError {
+    ApiError::new(500, "file", format!("can't write {shown}: {error}"))
+}
+
+/// A writer whose bytes are counted.
+pub(super) struct Counted<W> {
+    pub(super) to: W,
+    pub(super) progress: Progress,
+}
+
+impl<W: std::io::Write> std::io::Write for Counted<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.to.write(bytes)?;
+        self.progress.add(written as u64);
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.to.flush()
+    }
 }
 
 /// Writes an object's bytes to `to`, and says how many there were. They are hashed on the way: what is
@@ -153,12 +199,12 @@ pub(super) async fn copy(
             if error.kind() == std::io::ErrorKind::BrokenPipe {
                 return Ok(size); // nobody wants the rest
             }
-            return Err(ApiError::new(500, "file", format!("can't write {shown}: {error}")));
+            return Err(cant_write(shown, &error));
         }
         hasher.update(&data);
         size += data.len() as u64;
     }
-    to.flush().map_err(|error| ApiError::new(500, "file", format!("can't write {shown}: {error}")))?;
+    to.flush().map_err(|error| cant_write(shown, &error))?;
     if hasher.finalize().to_string() != id {
         return Err(ApiError::new(500, "damaged", format!("what is stored of {id} is cut short or damaged"))
             .hint("keep a copy of the home; a peer that has the object can give it to a new one"));

@@ -1,4 +1,4 @@
-//! `log append|list|show|verify`.
+//! `log append|list|show|verify`; `log export|import` are in [`bundle`].
 
 use std::io::{BufReader, IsTerminal as _};
 use std::path::{Path, PathBuf};
@@ -8,10 +8,11 @@ use hyper::Method;
 use madake_node::api::{ApiError, RecordHeader};
 use serde_json::Value;
 
-use super::{given, number, text};
+use super::{bundle, given, number, text};
 use crate::args::LogCommand;
-use crate::call::{Api, Feed, cant_read, open};
+use crate::call::{Api, Feed, cant_read, open, reading};
 use crate::out::{Out, Table, flush, short};
+use crate::progress::{Progress, Unit};
 
 pub(super) async fn run(api: &Api, command: LogCommand, out: &Out) -> Result<ExitCode, ApiError> {
     match command {
@@ -20,6 +21,8 @@ pub(super) async fn run(api: &Api, command: LogCommand, out: &Out) -> Result<Exi
         }
         LogCommand::List { author, schema } => list(api, author, schema, out).await,
         LogCommand::Show { log, payload } => show(api, &log, payload, out).await,
+        LogCommand::Export { logs, output } => bundle::export(api, &logs, &output, out).await,
+        LogCommand::Import { file } => bundle::import(api, file, out).await,
         LogCommand::Verify { log } => verify(api, log, out).await,
     }
 }
@@ -41,7 +44,9 @@ async fn append(
     }
     let query =
         given(&[("schema", Some(schema)), ("author", author.as_deref()), ("end", end.then_some("1"))]);
+    let progress = reading(&files, "appending", out);
     let source = move |feed: &mut Feed| {
+        feed.shows(progress);
         for path in &files {
             let reader = open(path)?;
             if lines {
@@ -132,7 +137,9 @@ async fn show(api: &Api, log: &str, payload: bool, out: &Out) -> Result<ExitCode
             if entry["end"] == true {
                 line.push_str("  end of log");
             }
-            if entry["held"] == false {
+            if let Some(at) = entry["dropped"].as_str() {
+                line.push_str(&format!("  payload dropped {at}"));
+            } else if entry["held"] == false {
                 line.push_str("  payload not here");
             }
             if let Some(flaw) = entry["flaw"]["message"].as_str() {
@@ -151,10 +158,15 @@ async fn show(api: &Api, log: &str, payload: bool, out: &Out) -> Result<ExitCode
 }
 
 async fn verify(api: &Api, log: Option<String>, out: &Out) -> Result<ExitCode, ApiError> {
-    let query = given(&[("log", log.as_deref())]);
+    let query = given(&[("log", log.as_deref()), ("progress", Some("1"))]);
     let mut answer = api.ask(Method::GET, "/v1/verify", &query).await?;
+    let progress = Progress::new(out, "checking", Unit::Entries, None);
     let mut all_ok = true;
     while let Some(log) = answer.next().await? {
+        if let Some(far) = log.get("progress") {
+            progress.set(number(far, "entries"), Some(number(far, "of")));
+            continue;
+        }
         let ok = log["ok"] == true;
         all_ok &= ok;
         out.result(&log, || verify_text(&log, ok));

@@ -1,10 +1,18 @@
 //! The commands, a room for each kind.
 
+mod backup;
+mod bundle;
+mod diff;
 mod files;
+mod help;
 mod logs;
 mod node;
 mod peers;
+mod policy;
+#[cfg(feature = "sim")]
+mod sim;
 mod tree;
+mod upkeep;
 
 use std::process::ExitCode;
 
@@ -16,6 +24,16 @@ use crate::out::Out;
 
 /// Does what was typed. The exit code is for answers that are no errors: a check that fails.
 pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
+    #[cfg(feature = "sim")]
+    if let Command::Sim(sim) = args.command {
+        return Ok(sim::run(&sim, out));
+    }
+    // These need no home, and on a new machine there may be none to be found.
+    match &args.command {
+        Command::Completions { shell } => return help::completions(*shell, out),
+        Command::Man { dir } => return help::man(dir, out),
+        _ => {}
+    }
     let home = home(args.home)?;
     if only_reads(&args.command) {
         crate::out::leave_when_unread();
@@ -26,9 +44,21 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
         Command::Serve { listen, open } => return node::serve(&home, listen, open, out).await,
         command => command,
     };
+    if let Command::Import { file, passphrase_file } = command {
+        return backup::import(&home, file, passphrase_file.as_deref(), out).await;
+    }
     let api = Api::open(&home).await?;
     let done = match command {
-        Command::Init { .. } | Command::Serve { .. } => Ok(ExitCode::SUCCESS),
+        Command::Init { .. }
+        | Command::Serve { .. }
+        | Command::Import { .. }
+        | Command::Completions { .. }
+        | Command::Man { .. } => Ok(ExitCode::SUCCESS),
+        Command::Export { output, with_keys, passphrase_file } => {
+            backup::export(&api, &home, &output, with_keys, passphrase_file.as_deref(), out).await
+        }
+        #[cfg(feature = "sim")]
+        Command::Sim(_) => Ok(ExitCode::SUCCESS),
         Command::Id => node::id(&api, out).await,
         Command::Status => node::status(&api, out).await,
         Command::Log(command) => logs::run(&api, command, out).await,
@@ -38,10 +68,18 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
         Command::Head(HeadCommand::List { prefix, author }) => files::heads(&api, prefix, author, out).await,
         Command::Head(HeadCommand::Show { name, author }) => files::head(&api, &name, author, out).await,
         Command::History { name, author } => files::history(&api, &name, author, out).await,
+        Command::Diff { name, a, b, author } => diff::diff(&api, &name, [a, b], author, out).await,
         Command::Show { commit } => files::show(&api, &commit, out).await,
         Command::Checkout(args) => tree::checkout(&api, args, out).await,
+        Command::Author(command) => policy::authors(&api, command, out).await,
         Command::Peer(command) => peers::run(&api, command, out).await,
-        Command::Follow { author } => peers::follow(&api, &author, out).await,
+        Command::Follow { author } => policy::follow(&api, &author, out).await,
+        Command::Block { author } => policy::block(&api, &author, out).await,
+        Command::Interest(command) => policy::interest(&api, command, out).await,
+        Command::Payload(command) => upkeep::payload(&api, command, out).await,
+        Command::Unput { id } => upkeep::unput(&api, &id, out).await,
+        Command::Gc { dry_run } => upkeep::collect(&api, dry_run, out).await,
+        Command::Fsck { repair } => upkeep::check(&api, repair, out).await,
         Command::Pull(args) => peers::sync(&api, "pull", args, out).await,
         Command::Push(args) => peers::sync(&api, "push", args, out).await,
         Command::Sync(args) => peers::sync(&api, "sync", args, out).await,
@@ -59,8 +97,12 @@ fn only_reads(command: &Command) -> bool {
         | Command::Get { .. }
         | Command::Head(_)
         | Command::History { .. }
-        | Command::Show { .. } => true,
-        Command::Log(log) => !matches!(log, LogCommand::Append { .. }),
+        | Command::Diff { .. }
+        | Command::Show { .. }
+        | Command::Fsck { repair: false } => true,
+        Command::Log(log) => {
+            !matches!(log, LogCommand::Append { .. } | LogCommand::Import { .. } | LogCommand::Export { .. })
+        }
         _ => false,
     }
 }

@@ -1,6 +1,5 @@
-//! `peer`, `follow`, `pull`, `push`, `sync`.
+//! `peer`, `pull`, `push`, `sync`.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use hyper::Method;
@@ -11,6 +10,7 @@ use super::{number, text};
 use crate::args::{PeerCommand, SyncArgs};
 use crate::call::Api;
 use crate::out::{Out, Table, bytes, clean, short};
+use crate::progress::{Progress, Unit};
 
 /// Lines of refusals and missing things that a person is shown; programs get all.
 const SHOWN: usize = 10;
@@ -44,33 +44,28 @@ pub(super) async fn run(api: &Api, command: PeerCommand, out: &Out) -> Result<Ex
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) async fn follow(api: &Api, author: &str, out: &Out) -> Result<ExitCode, ApiError> {
-    let policy = api.one(Method::POST, "/v1/follow", &[("author", author)]).await?;
-    out.result(&policy, || format!("follow  {}", text(&policy, "author")));
-    out.note("`madake pull PEER` brings what a peer has of this author");
-    Ok(ExitCode::SUCCESS)
-}
-
-pub(super) async fn sync(api: &Api, mode: &str, args: SyncArgs, out: &Out) -> Result<ExitCode, ApiError> {
+pub(super) async fn sync(
+    api: &Api,
+    mode: &'static str,
+    args: SyncArgs,
+    out: &Out,
+) -> Result<ExitCode, ApiError> {
     let mut query = vec![("peer", args.peer.as_str()), ("mode", mode)];
     query.extend(args.schema.iter().map(|schema| ("schema", schema.as_str())));
     let mut answer = api.ask(Method::POST, "/v1/sync", &query).await?;
-    let bar = !out.json && !out.quiet && std::io::stderr().is_terminal();
+    let progress = Progress::new(out, mode, Unit::Entries, None);
     let mut result = None;
     let outcome = loop {
         match answer.next().await {
             Ok(Some(value)) => match value.get("progress") {
-                Some(progress) if bar => show_progress(progress),
-                Some(_) => {}
+                Some(far) => show_progress(&progress, far),
                 None => result = Some(value),
             },
             Ok(None) => break Ok(()),
             Err(error) => break Err(error),
         }
     };
-    if bar {
-        let _ = write!(std::io::stderr(), "\r\x1b[K");
-    }
+    drop(progress);
     outcome?;
     let result = result.ok_or_else(|| ApiError::new(502, "daemon", "the session ended without a result"))?;
     out.result(&result, || result_text(&result));
@@ -92,17 +87,15 @@ fn addresses(peer: &Value) -> String {
     if list.is_empty() { "(no address)".into() } else { list.join(" ") }
 }
 
-fn show_progress(progress: &Value) {
-    let (received, offered) = (&progress["received"], number(&progress["offered"], "entries"));
-    let entries = number(received, "entries");
-    let total = if offered > 0 { format!(" of {offered}") } else { String::new() };
-    let _ = write!(
-        std::io::stderr(),
-        "\r\x1b[K{entries}{total} entries, {} objects, {}",
-        number(received, "objects") + number(received, "payloads"),
-        bytes(number(received, "bytes"))
-    );
-    let _ = std::io::stderr().flush();
+fn show_progress(progress: &Progress, far: &Value) {
+    let (received, sent) = (&far["received"], &far["sent"]);
+    let count = |field: &str| number(received, field) + number(sent, field);
+    let objects = count("objects") + count("payloads");
+    // What is offered is known of what comes; of what goes, the peer knows.
+    let offered = number(&far["offered"], "entries");
+    let total = (number(sent, "entries") == 0).then_some(offered);
+    progress.set(count("entries"), total);
+    progress.say(&format!("{objects} objects, {}", bytes(count("bytes"))));
 }
 
 fn result_text(result: &Value) -> String {

@@ -10,12 +10,13 @@ use hyper::Method;
 use madake_node::api::{ApiError, RecordHeader};
 use madake_object::FileName;
 
-use super::files::{copy, write_file};
-use super::{given, text};
+use super::files::{Counted, copy, write_file};
+use super::{given, number, text};
 use crate::args::{CheckoutArgs, CommitArgs};
 use crate::call::{Api, Feed, cant_read, open};
 use crate::checkout::Target;
 use crate::out::{Out, clean, short};
+use crate::progress::{Progress, Unit};
 
 pub(super) async fn commit(
     api: &Api,
@@ -24,6 +25,7 @@ pub(super) async fn commit(
     out: &Out,
 ) -> Result<ExitCode, ApiError> {
     let message = args.message;
+    let query: Vec<_> = args.author.iter().map(|author| ("author", author.as_str())).collect();
     let mut made = 0;
     let mut show = |commit: serde_json::Value| {
         made += 1;
@@ -38,7 +40,7 @@ pub(super) async fn commit(
             let header = RecordHeader { name: Some(name), executable, message, ..RecordHeader::default() };
             feed.record(&header, open(&file)?, &file)
         };
-        api.upload("/v1/commits", &[], source, show).await?;
+        api.upload("/v1/commits", &query, source, show).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let Some(root) = args.tree else { return Ok(ExitCode::from(2)) };
@@ -53,8 +55,11 @@ pub(super) async fn commit(
     let walk = Walk { prefix, home: (home.dev(), home.ino()), out };
     walk.folder(&root, "", &mut found)?;
     let count = found.len();
+    let total = found.iter().map(|file| file.size).sum();
+    let progress = Progress::new(out, "committing", Unit::Bytes, Some(total));
     let source = move |feed: &mut Feed| {
-        for (name, path) in found {
+        feed.shows(progress);
+        for Found { name, path, .. } in found {
             let file = File::options()
                 .read(true)
                 .custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32)
@@ -67,7 +72,7 @@ pub(super) async fn commit(
         }
         Ok(())
     };
-    api.upload("/v1/commits", &[], source, &mut show).await?;
+    api.upload("/v1/commits", &query, source, &mut show).await?;
     out.note(&format!("{made} of {count} files have a new version"));
     Ok(ExitCode::SUCCESS)
 }
@@ -94,7 +99,7 @@ pub(super) async fn checkout(api: &Api, args: CheckoutArgs, out: &Out) -> Result
             copy(body, &id, &mut std::io::stdout().lock(), "stdout").await?;
             return Ok(ExitCode::SUCCESS);
         }
-        write_file(body, &id, &args.output, head["mode"] == "executable").await?;
+        write_file(body, &id, &args.output, head["mode"] == "executable", out).await?;
         out.result(&head, || format!("{}  {}", short(text(&head, "commit")), args.output.display()));
         return Ok(ExitCode::SUCCESS);
     }
@@ -127,6 +132,8 @@ pub(super) async fn checkout(api: &Api, args: CheckoutArgs, out: &Out) -> Result
     let target = Target::open(&args.output, args.force)?;
     let paths: BTreeSet<&str> = files.iter().map(|file| text(file, "path")).collect();
     let mut clashing = 0;
+    let total = files.iter().map(|file| number(file, "size")).sum();
+    let progress = Progress::new(out, "writing", Unit::Bytes, Some(total));
     for file in &files {
         let path = text(file, "path");
         // A name may be a file of one commit and a folder of another: both can't be on a disk.
@@ -139,7 +146,8 @@ pub(super) async fn checkout(api: &Api, args: CheckoutArgs, out: &Out) -> Result
         // Names are checked where they are signed and where they come in; a third time where they are used.
         check_name(path)?;
         let (body, id) = api.object(text(file, "object")).await?;
-        let mut to = target.create(path, file["mode"] == "executable")?;
+        let to = target.create(path, file["mode"] == "executable")?;
+        let mut to = Counted { to, progress: progress.clone() };
         copy(body, &id, &mut to, path).await?;
         out.result(file, || format!("{}  {}", short(text(file, "commit")), clean(path)));
     }
@@ -152,6 +160,13 @@ pub(super) async fn checkout(api: &Api, args: CheckoutArgs, out: &Out) -> Result
     Ok(ExitCode::SUCCESS)
 }
 
+/// A file that is to be committed.
+struct Found {
+    name: String,
+    path: PathBuf,
+    size: u64,
+}
+
 /// How a folder is looked through.
 struct Walk<'a> {
     prefix: &'a str,
@@ -162,12 +177,7 @@ struct Walk<'a> {
 
 impl Walk<'_> {
     /// All regular files below a folder, in the order of their names; what is left out is told.
-    fn folder(
-        &self,
-        folder: &Path,
-        relative: &str,
-        found: &mut Vec<(String, PathBuf)>,
-    ) -> Result<(), ApiError> {
+    fn folder(&self, folder: &Path, relative: &str, found: &mut Vec<Found>) -> Result<(), ApiError> {
         let Self { prefix, out, .. } = self;
         let here = std::fs::metadata(folder).map_err(|error| cant_read(folder, &error))?;
         if (here.dev(), here.ino()) == self.home {
@@ -198,7 +208,8 @@ impl Walk<'_> {
             } else if kind.is_file() {
                 let full = if prefix.is_empty() { relative } else { format!("{prefix}/{relative}") };
                 check_name(&full)?;
-                found.push((full, path));
+                let size = item.metadata().map_or(0, |file| file.len()); // for the bar only
+                found.push(Found { name: full, path, size });
             } else {
                 out.skipped(&relative, "not a regular file");
             }

@@ -70,6 +70,11 @@ id32! {
     PayloadId
 }
 
+id32! {
+    /// The id of a fork proof: BLAKE3 over its bytes, in a context of its own ([`ForkProof`](crate::ForkProof)).
+    ProofId
+}
+
 impl PayloadId {
     /// The id of these payload bytes.
     ///
@@ -234,7 +239,7 @@ fn parse_hex(text: &str) -> Result<[u8; 32], IdError> {
 
 #[cfg(feature = "serde")]
 mod with_serde {
-    use super::{AuthorId, EntryId, LogId, PayloadId, SeqNum};
+    use super::{AuthorId, EntryId, LogId, PayloadId, ProofId, SeqNum};
     use serde::de::{Deserialize, Deserializer, Error, Visitor};
     use serde::ser::{Serialize, Serializer};
     use std::fmt;
@@ -281,7 +286,7 @@ mod with_serde {
         )*};
     }
 
-    serde32!(AuthorId EntryId PayloadId);
+    serde32!(AuthorId EntryId PayloadId ProofId);
 
     impl Serialize for LogId {
         fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

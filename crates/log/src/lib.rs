@@ -24,30 +24,46 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Many entries at once: [`BatchVerifier`]; some entries of a log in any order: [`verify_set`]; against a log's
-//! head alone: [`check_position`]. Rules and their reasons are in `docs/` (`docs/spec.md`, `docs/spec.md`).
+//! - Many entries at once: [`BatchVerifier`], [`verify_all`]; a log from its bytes: [`verify_received`]; entries of a
+//!   log in any order: [`verify_set`]; against a log's head alone: [`check_position`].
+//! - The newest part of a log, tied to its beginning: [`PartialLog`].
+//! - Logs and payloads in one file that a stranger can verify: [`bundle`].
+//! - Two histories of one log, proved to anybody: [`proof`].
 //!
-//! With the feature `serde` the ids, [`Schema`] and [`LogHead`] can be parts of messages.
+//! The bytes of it all, and the reasons for the rules, are in `docs/spec.md`. With the feature `serde` the ids,
+//! [`Schema`] and [`LogHead`] can be parts of messages.
 
 mod builder;
+pub mod bundle;
 mod entry;
 mod id;
 mod key;
 mod lipmaa;
+mod partial;
+pub mod proof;
 mod schema;
+#[cfg(test)]
+mod testing;
 mod varu64;
 mod verify;
 
 pub use builder::SignError;
+pub use bundle::{
+    Bundle, BundleDecoder, BundleEncodeError, BundleEncoder, BundleError, BundleEvent, BundleFormError,
+    BundleItem, BundleReport, BundleVerifier, BundledLog, EntryFault, MissingPayload,
+};
 pub use entry::{DecodeError, Entry, PayloadError};
-pub use id::{AuthorId, EntryId, IdError, LogId, PayloadId, SeqNum};
+pub use id::{AuthorId, EntryId, IdError, LogId, PayloadId, ProofId, SeqNum};
 pub use key::{AuthorKey, RefusedToSign};
 pub use lipmaa::{certificate_pool, has_lipmaa_link, lipmaa};
+pub use partial::{PartialError, PartialLog};
+pub use proof::{Accusation, Claim, ForkKind, ForkProof, ProofError, ProofKey, StatedBy};
 pub use schema::{Schema, SchemaError};
 pub use varu64::{MAX_VARU64_LEN, VarU64Error, decode_varu64, encode_varu64, varu64_len};
 pub use verify::{
     AuthenticEntry, BatchVerifier, Link, LinkError, LinkedSet, Links, LogHead, Placement, PlacementError,
-    SetError, SignatureError, VerifiedEntry, check_links, check_position, link_set, verify_batch, verify_set,
+    Received, ReceivedError, ReceivedSetError, SetError, SignatureError, VerifiedEntry, check_links,
+    check_position, link_set, verify_all, verify_batch, verify_received, verify_set,
 };
 
 #[cfg(doctest)]

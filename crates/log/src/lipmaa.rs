@@ -15,7 +15,7 @@ use crate::id::SeqNum;
 /// assert_eq!(lipmaa(18236498188585393201), 6078832729528464400);
 /// ```
 pub const fn lipmaa(seq: u64) -> u64 {
-    lipmaa_wide(seq as u128) as u64
+    narrow(seq)
 }
 
 /// Whether the entry at `seq` carries a lipmaa link of its own: not at 1, and not where it would equal the backlink.
@@ -47,6 +47,13 @@ pub fn certificate_pool(x: SeqNum) -> Vec<SeqNum> {
     pool
 }
 
+/// The shortest path of links from `x` to entry 1, both included, descending.
+///
+/// Links do not cross, so whatever an entry above `x` links to at or below `x` is on this path.
+pub(crate) fn path_to_first(x: SeqNum) -> impl Iterator<Item = SeqNum> {
+    path(u128::from(x.get()), 1).filter_map(|n| u64::try_from(n).ok().and_then(SeqNum::new))
+}
+
 /// The shortest path of links from `from` down to `to`, both included. Taking the longest link that does not
 /// pass the goal is shortest.
 fn path(from: u128, to: u128) -> impl Iterator<Item = u128> {
@@ -62,31 +69,45 @@ fn path(from: u128, to: u128) -> impl Iterator<Item = u128> {
     })
 }
 
-/// [`lipmaa`] up to h(42), which certificate pools near 2^64 start from.
-const fn lipmaa_wide(n: u128) -> u128 {
-    if n < 2 {
-        return 0;
-    }
-    let mut k = 1;
-    while k < LAST && H[k + 1] <= n {
-        k += 1;
-    }
-    if H[k] == n {
-        return H[k - 1]; // n − 3^(k−1), for h(k) = 3^(k−1) + h(k−1)
-    }
-    let mut rest = n;
-    loop {
-        while H[k] > rest {
-            k -= 1;
+/// Where the lipmaa link of a number points, for numbers below the h(k) that would follow the table's last.
+macro_rules! lipmaa_in {
+    ($(#[$doc:meta])* $name:ident, $number:ty, $h:ident) => {
+        $(#[$doc])*
+        const fn $name(n: $number) -> $number {
+            if n < 2 {
+                return 0;
+            }
+            let mut k = 1;
+            while k + 1 < $h.len() && $h[k + 1] <= n {
+                k += 1;
+            }
+            if $h[k] == n {
+                return $h[k - 1]; // n − 3^(k−1), for h(k) = 3^(k−1) + h(k−1)
+            }
+            let mut rest = n;
+            loop {
+                while $h[k] > rest {
+                    k -= 1;
+                }
+                if $h[k] == rest {
+                    return n - $h[k];
+                }
+                rest -= $h[k];
+            }
         }
-        if H[k] == rest {
-            return n - H[k];
-        }
-        rest -= H[k];
-    }
+    };
 }
 
-/// The last k in the table; h(41) is the greatest one below 2^64.
+lipmaa_in!(
+    /// Of all of u64, whose numbers are half the work of the wide ones.
+    narrow, u64, NARROW
+);
+lipmaa_in!(
+    /// Up to h(42), which certificate pools near 2^64 start from.
+    lipmaa_wide, u128, H
+);
+
+/// The last k in the wide table; h(41) is the greatest one below 2^64.
 const LAST: usize = 42;
 
 /// h(0) = 0, h(1) = 1, h(2) = 4 …
@@ -95,6 +116,17 @@ const H: [u128; LAST + 1] = {
     let mut k = 1;
     while k <= LAST {
         table[k] = 3 * table[k - 1] + 1;
+        k += 1;
+    }
+    table
+};
+
+/// Those of [`H`] that are below 2^64.
+const NARROW: [u64; LAST] = {
+    let mut table = [0; LAST];
+    let mut k = 0;
+    while k < LAST {
+        table[k] = H[k] as u64;
         k += 1;
     }
     table
@@ -124,6 +156,11 @@ mod tests {
     fn by_the_definition() {
         for n in (1..5_000).chain(u128::from(u64::MAX) - 500..=u128::from(u64::MAX)) {
             assert_eq!(lipmaa_wide(n), by_definition(n), "{n}");
+        }
+        for h in H.map(|h| u64::try_from(h).unwrap_or(u64::MAX)) {
+            for n in h.saturating_sub(50)..=h.saturating_add(50) {
+                assert_eq!(u128::from(lipmaa(n)), lipmaa_wide(u128::from(n)), "{n}");
+            }
         }
         assert_eq!(lipmaa(0), 0);
         assert_eq!(lipmaa(1), 0);
@@ -163,6 +200,18 @@ mod tests {
             assert_eq!(pool.first(), Some(&SeqNum::FIRST));
             assert!(pool.contains(&SeqNum::new(x).unwrap()));
         }
+    }
+
+    #[test]
+    fn later_links_end_on_the_path() {
+        for n in 1..2_000 {
+            let path: Vec<u64> = path_to_first(SeqNum::new(n).unwrap()).map(SeqNum::get).collect();
+            for later in n + 1..=9_841 {
+                let target = lipmaa(later);
+                assert!(target > n || path.contains(&target), "{later} to {target}, over {n}");
+            }
+        }
+        assert!(path_to_first(SeqNum::MAX).count() < 120);
     }
 
     proptest! {

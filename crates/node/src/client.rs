@@ -96,6 +96,7 @@ impl From<HomeError> for ApiError {
             HomeError::Exists(_) => "home-exists",
             HomeError::InUse { .. } => "in-use",
             HomeError::Config { .. } => "config",
+            HomeError::AuthorExists(_) => "author-exists",
             HomeError::Engine(_) | HomeError::Store(_) => "store",
             _ => "home",
         };

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use madake_log::AuthorId;
 use madake_store::{Change, Outcome, Store, StoreError};
 use madake_sync::wire::Class;
 use madake_sync::{Config, EndReason, Input, Node, Now, Output, Plan, Report, SessionId, Token};
@@ -40,6 +41,8 @@ pub(crate) enum Event {
     Input(Input),
     /// A session begins.
     Open(Box<Opening>),
+    /// These keys are in this home.
+    Own(Vec<AuthorId>),
 }
 
 /// A session about to begin: its streams, and where its end is told.
@@ -74,6 +77,11 @@ impl Driver {
         let runtime = tokio::runtime::Handle::current();
         std::thread::spawn(move || runtime.block_on(drive(Node::new(config), store, inbox)));
         driver
+    }
+
+    /// Tells which keys are in this home, for the sessions to come.
+    pub async fn set_own(&self, own: Vec<AuthorId>) {
+        let _ = self.events.send(Event::Own(own)).await; // a loop that is gone needs it no more
     }
 
     /// Runs a session over this connection to its end.
@@ -143,6 +151,10 @@ async fn drive(mut node: Node, store: Arc<Store>, mut inbox: mpsc::Receiver<Even
             event = inbox.recv() => match event {
                 Some(Event::Input(input)) => input,
                 Some(Event::Open(opening)) => begin(*opening, &mut open),
+                Some(Event::Own(own)) => {
+                    node.set_own(own);
+                    continue;
+                }
                 None => break,
             },
             () = tick => Input::Tick,

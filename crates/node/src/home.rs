@@ -13,9 +13,11 @@ use madake_log::AuthorKey;
 use madake_store::engine::{EngineError, JournalEngine, JournalOptions};
 use madake_store::{Change, META_COPY, META_EPOCH, Store, StoreError, StoreRows};
 use serde::{Deserialize, Serialize};
-use zeroize::Zeroizing;
 
-use crate::net::check_address;
+pub use crate::config::{Config, Keep};
+use crate::export::Keys;
+use crate::keys;
+pub use crate::keys::{AuthorName, AuthorNameError, FIRST_AUTHOR, KEY_PREFIX, MAX_AUTHORS};
 
 /// The configuration's file in a home.
 pub const CONFIG: &str = "config.toml";
@@ -23,6 +25,8 @@ pub const CONFIG: &str = "config.toml";
 pub const NODE_KEY: &str = "node.key";
 /// The key with which the first author's entries are signed.
 pub const AUTHOR_KEY: &str = "author.key";
+/// The folder with the keys of further authors, `NAME.key` each.
+pub const AUTHORS: &str = "authors";
 /// What the home looked like when its store epoch was made.
 pub const MARKER: &str = "home.marker";
 /// Held by the process that has the store open.
@@ -34,9 +38,6 @@ pub const DEFAULT_LISTEN: &str = "[::]:6232";
 /// The same on a machine without IPv6.
 pub const DEFAULT_LISTEN_V4: &str = "0.0.0.0:6232";
 
-/// What is written in front of a key's hex digits, so that a key file is known by its look.
-pub const KEY_PREFIX: &str = "madake-key-1 ";
-
 /// An open home: this process has its lock.
 #[derive(Debug)]
 pub struct Home {
@@ -46,41 +47,15 @@ pub struct Home {
     pub config: Config,
     /// The node's key.
     pub node_key: Arc<AuthorKey>,
-    /// The author's key.
+    /// The first author's key.
     pub author_key: Arc<AuthorKey>,
+    /// Keys of further authors, with their names, as they were when the home was opened.
+    pub more_authors: Vec<(AuthorName, Arc<AuthorKey>)>,
     /// Everything that is kept.
     pub store: Arc<Store>,
     /// Whether the folder is a copy or a restored backup that still has the node key of the original.
     pub copied: bool,
     _lock: HomeLock,
-}
-
-/// `config.toml`.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Config {
-    /// What the owner calls this node.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub nick: Option<String>,
-    /// `host:port` to listen on, [`DEFAULT_LISTEN`] if absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub listen: Option<String>,
-    /// `host:port` under which others reach this node, put into its ticket instead of the bound address.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub advertise: Vec<String>,
-    /// Whose logs are kept.
-    pub keep: Keep,
-}
-
-/// Whose logs a node keeps.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Keep {
-    /// Its own and those of followed authors.
-    #[default]
-    Followed,
-    /// Everybody's: a relay.
-    All,
 }
 
 /// Why a home could not be made or opened.
@@ -127,10 +102,29 @@ pub enum HomeError {
         path: PathBuf,
         /// Which, with its line.
         message: String,
+        /// What would be right.
+        hint: String,
     },
     /// A key file does not hold a key.
     #[error("{} does not hold a key", .0.display())]
     BadKey(PathBuf),
+    /// A key file's name is no author's name.
+    #[error("{} is no author's name: {why}", .path.display())]
+    BadAuthorName {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        why: AuthorNameError,
+    },
+    /// Two key files hold one key.
+    #[error("{} and {} hold the same key", .0.display(), .1.display())]
+    SameKey(PathBuf, PathBuf),
+    /// There is such an author already.
+    #[error("there is an author called `{0}` in this home already")]
+    AuthorExists(AuthorName),
+    /// As many authors as a home may have.
+    #[error("a home holds the keys of at most {MAX_AUTHORS} authors")]
+    TooManyAuthors,
     /// A key file can be read by others.
     #[error("{} can be read by others (mode {mode:03o})", .path.display())]
     OpenKey {
@@ -175,7 +169,14 @@ impl HomeError {
             {
                 "a file is in the way: name another folder with --home".into()
             }
-            HomeError::Config { .. } => "known settings: nick, listen, advertise, keep".into(),
+            HomeError::Config { hint, .. } => hint.clone(),
+            HomeError::BadAuthorName { path, .. } => {
+                format!("rename or move it: {} holds keys only, as NAME.key", parent(path).display())
+            }
+            HomeError::SameKey(..) => "remove one of the two files".into(),
+            HomeError::AuthorExists(_) => "`madake author list` shows them; choose another name".into(),
+            HomeError::BadKey(_) => "put it back from a backup: nothing else signs for this author".into(),
+            HomeError::TooManyAuthors => "another home holds more: madake --home DIR init".into(),
             HomeError::OpenKey { path, .. } => format!("chmod 600 {}", path.display()),
             HomeError::Engine(EngineError::DiskFull { .. }) => "free some space and try again".into(),
             HomeError::Engine(EngineError::Corrupt { .. }) => {
@@ -203,6 +204,15 @@ impl Home {
 
     /// Makes a home: the folder, two keys, an empty store, a configuration. Refuses to touch one that is there.
     pub fn init(path: &Path, config: Config) -> Result<Home, HomeError> {
+        Self::make(path, config, None)
+    }
+
+    /// Makes a home with the keys of an export. What has its node's key is taken for a copy.
+    pub fn restore(path: &Path, keys: &Keys) -> Result<Home, HomeError> {
+        Self::make(path, Config::default(), Some(keys))
+    }
+
+    fn make(path: &Path, config: Config, given: Option<&Keys>) -> Result<Home, HomeError> {
         if Self::exists(path) {
             return Err(HomeError::Exists(path.into()));
         }
@@ -222,13 +232,21 @@ impl Home {
             .map_err(io("set the mode of", path))?;
         let lock =
             HomeLock::take(path)?.ok_or_else(|| HomeError::InUse { path: path.into(), process: None })?;
-        let node_key = make_key(&path.join(NODE_KEY))?;
-        let author_key = make_key(&path.join(AUTHOR_KEY))?;
+        let (node_path, author_path) = (path.join(NODE_KEY), path.join(AUTHOR_KEY));
+        let (node_key, author_key) = match given {
+            Some(keys) => {
+                (keys::put_key(&node_path, &keys.node)?, keys::put_key(&author_path, &keys.author)?)
+            }
+            None => (keys::make_key(&node_path)?, keys::make_key(&author_path)?),
+        };
+        let more_authors = match given {
+            Some(keys) => keys::put_authors(path, &keys.more)?,
+            None => Vec::new(),
+        };
         let options = JournalOptions::create(random()?, random()?);
         let store = open_store(path, &options)?;
         write_new(&path.join(MARKER), marker(path)?.as_bytes(), 0o600)?;
-        let text = toml::to_string(&config)
-            .map_err(|error| HomeError::Config { path: path.join(CONFIG), message: error.to_string() })?;
+        let text = config.to_text(&path.join(CONFIG))?;
         write_new(&path.join(CONFIG), text.as_bytes(), 0o644)?;
         sync_folder(path)?;
         // Folders that were made for it are durable in theirs.
@@ -242,7 +260,12 @@ impl Home {
                 synced => synced?,
             }
         }
-        Ok(Home { path: path.into(), config, node_key, author_key, store, copied: false, _lock: lock })
+        let copied = given.is_some();
+        if copied {
+            store.apply(vec![Change::Meta(META_COPY, vec![1])])?;
+        }
+        let path = path.into();
+        Ok(Home { path, config, node_key, author_key, more_authors, store, copied, _lock: lock })
     }
 
     /// Opens a home whose lock was taken.
@@ -258,18 +281,12 @@ impl Home {
         let text = String::from_utf8(text).map_err(|_| HomeError::Config {
             path: config_path.clone(),
             message: "it is not UTF-8".into(),
+            hint: "save it as UTF-8 text".into(),
         })?;
-        let config: Config = toml::from_str(&text).map_err(|error| HomeError::Config {
-            path: config_path,
-            message: error.to_string().trim_end().to_owned(),
-        })?;
-        for address in &config.advertise {
-            let message = |error| format!("advertise: `{address}`: {error}");
-            check_address(address)
-                .map_err(|error| HomeError::Config { path: path.join(CONFIG), message: message(error) })?;
-        }
-        let node_key = read_key(&path.join(NODE_KEY))?;
-        let author_key = read_key(&path.join(AUTHOR_KEY))?;
+        let config = Config::parse(&text, &config_path)?;
+        let node_key = keys::read_key(&path.join(NODE_KEY))?;
+        let author_key = keys::read_key(&path.join(AUTHOR_KEY))?;
+        let more_authors = keys::read_authors(path, &author_key)?;
         let store = open_store(path, &JournalOptions::existing())?;
         let marker_path = path.join(MARKER);
         let found = match std::fs::read_to_string(&marker_path) {
@@ -284,11 +301,22 @@ impl Home {
             replace(&marker_path, marker(path)?.as_bytes(), 0o600)?;
         }
         let copied = store.meta(META_COPY)?.is_some_and(|copy| copy == [1]);
-        Ok(Home { path: path.into(), config, node_key, author_key, store, copied, _lock: lock })
+        let path = path.into();
+        Ok(Home { path, config, node_key, author_key, more_authors, store, copied, _lock: lock })
     }
 }
 
 impl Home {
+    /// Makes the key of a further author. Who has the home open keeps the list of those that are there.
+    pub fn new_author(&self, name: &AuthorName) -> Result<Arc<AuthorKey>, HomeError> {
+        keys::make_folder(&self.path)?;
+        let path = keys::path_of(&self.path, name);
+        if path.exists() {
+            return Err(HomeError::AuthorExists(name.clone()));
+        }
+        keys::replace_key(&path)
+    }
+
     /// Gives a home that is a copy a node key of its own, so that it is another node than the original.
     /// The author's key stays the same on both.
     pub fn become_clone(self) -> Result<Home, HomeError> {
@@ -296,8 +324,7 @@ impl Home {
             return Err(HomeError::NoCopy(self.path));
         }
         // Should this be cut off between the two, it is done again: another key, as good as the first.
-        let path = self.path.join(NODE_KEY);
-        let node_key = new_key(|text| replace(&path, text, 0o600))?;
+        let node_key = keys::replace_key(&self.path.join(NODE_KEY))?;
         self.store.apply(vec![Change::Meta(META_COPY, vec![0])])?;
         Ok(Home { node_key, copied: false, ..self })
     }
@@ -354,33 +381,6 @@ fn open_store(path: &Path, options: &JournalOptions) -> Result<Arc<Store>, HomeE
     Ok(Arc::new(Store::new(Arc::new(engine))))
 }
 
-fn make_key(path: &Path) -> Result<Arc<AuthorKey>, HomeError> {
-    new_key(|text| write_new(path, text, 0o600))
-}
-
-/// Makes a key and has its file's text written before it is used.
-fn new_key(write: impl FnOnce(&[u8]) -> Result<(), HomeError>) -> Result<Arc<AuthorKey>, HomeError> {
-    let seed = Zeroizing::new(random::<32>()?);
-    let text = Zeroizing::new(format!("{KEY_PREFIX}{}\n", HEXLOWER.encode(&*seed)));
-    write(text.as_bytes())?;
-    Ok(Arc::new(AuthorKey::from_seed(*seed)))
-}
-
-fn read_key(path: &Path) -> Result<Arc<AuthorKey>, HomeError> {
-    let mut file = File::open(path).map_err(io("open", path))?;
-    let mode = file.metadata().map_err(io("look at", path))?.mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(HomeError::OpenKey { path: path.into(), mode });
-    }
-    let mut text = Zeroizing::new(String::new());
-    file.read_to_string(&mut text).map_err(io("read", path))?;
-    let bad = || HomeError::BadKey(path.into());
-    let digits = text.trim_end().strip_prefix(KEY_PREFIX).ok_or_else(bad)?;
-    let bytes = Zeroizing::new(HEXLOWER.decode(digits.as_bytes()).map_err(|_| bad())?);
-    let seed = Zeroizing::new(<[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| bad())?);
-    Ok(Arc::new(AuthorKey::from_seed(*seed)))
-}
-
 /// What `home.marker` holds.
 #[derive(Serialize, Deserialize, Eq, PartialEq)]
 struct Marker {
@@ -396,8 +396,7 @@ struct Marker {
 fn marker(path: &Path) -> Result<String, HomeError> {
     let mut marker = marker_of(path)?;
     marker.nonce = HEXLOWER.encode(&random::<16>()?);
-    toml::to_string(&marker)
-        .map_err(|error| HomeError::Config { path: path.join(MARKER), message: error.to_string() })
+    toml::to_string(&marker).map_err(|error| io("write", &path.join(MARKER))(io::Error::other(error)))
 }
 
 fn marker_fits(path: &Path, found: &str) -> bool {
@@ -418,14 +417,14 @@ fn marker_of(path: &Path) -> Result<Marker, HomeError> {
 }
 
 /// Writes a file that must not be there, and syncs it.
-fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), HomeError> {
+pub(crate) fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<(), HomeError> {
     let mut file =
         OpenOptions::new().write(true).create_new(true).mode(mode).open(path).map_err(io("make", path))?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(io("write", path))
 }
 
 /// Writes a file aside, syncs it, and puts it in the place of the old one.
-fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), HomeError> {
+pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), HomeError> {
     let aside = path.with_extension("new");
     match std::fs::remove_file(&aside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io("remove", &aside)(error)),
@@ -436,11 +435,15 @@ fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<(), HomeError> {
     path.parent().map_or(Ok(()), sync_folder)
 }
 
-fn sync_folder(path: &Path) -> Result<(), HomeError> {
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(path)
+}
+
+pub(crate) fn sync_folder(path: &Path) -> Result<(), HomeError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(io("sync", path))
 }
 
-fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HomeError {
+pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HomeError {
     let path = path.to_path_buf();
     move |source| HomeError::Io { doing, path, source }
 }

@@ -7,9 +7,13 @@
 
 pub mod api;
 pub mod client;
+mod config;
 pub mod daemon;
 pub mod driver;
+pub mod export;
 pub mod home;
+mod import;
+mod keys;
 mod link;
 pub mod net;
 pub mod shell;

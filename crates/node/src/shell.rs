@@ -2,16 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use madake_log::AuthorId;
+use madake_log::{AuthorId, AuthorKey};
 use madake_store::{Author, Change, LastSession, META_STARTS, Store};
 use madake_sync::{Config as NodeConfig, EndReason, Report};
 use tokio::sync::OnceCell;
 
 use crate::driver::{Driver, wall_clock};
-use crate::home::{Home, HomeError, Keep, random};
+use crate::home::{AuthorName, Home, HomeError, Keep, MAX_AUTHORS, random};
 use crate::link::close;
 use crate::net::{BindError, Endpoint, NodeId, Ticket, reachable_addresses};
 
@@ -25,14 +25,18 @@ pub(crate) const GOODBYE: Duration = Duration::from_millis(500);
 pub struct Shell {
     /// The home.
     pub home: Home,
-    /// The home's author, who signs what is written here.
-    pub author: Author,
+    /// The home's first author, who signs what is written here unless another one is named.
+    pub author: Arc<Author>,
+    /// Further authors whose keys are here, ordered by name.
+    more_authors: RwLock<Vec<(AuthorName, Arc<Author>)>>,
     /// Where the daemon listens; nowhere in a command that runs by itself.
     listening: Option<SocketAddr>,
     /// Whether nodes that are not known may talk to us.
     pub open: bool,
     network: OnceCell<Network>,
     held_off: Mutex<BTreeMap<NodeId, Instant>>,
+    /// Held while a setting is read, judged and written.
+    settings: Mutex<()>,
 }
 
 /// What is needed to talk to peers.
@@ -62,10 +66,12 @@ pub enum NetworkError {
 impl Shell {
     /// For a command that runs by itself: no socket until a peer is dialled.
     pub fn new(home: Home) -> Self {
-        let author = Author::new(home.author_key.clone(), home.store.clone());
+        let author = |key: &Arc<AuthorKey>| Arc::new(Author::new(key.clone(), home.store.clone()));
+        let more_authors = home.more_authors.iter().map(|(name, key)| (name.clone(), author(key)));
+        let (more_authors, author) = (RwLock::new(more_authors.collect()), author(&home.author_key));
         let network = OnceCell::new();
-        let held_off = Mutex::default();
-        Self { home, author, listening: None, open: false, network, held_off }
+        let (held_off, settings) = (Mutex::default(), Mutex::default());
+        Self { home, author, more_authors, listening: None, open: false, network, held_off, settings }
     }
 
     /// For a daemon: binds its socket at once, to the first of the addresses that this machine has.
@@ -98,6 +104,53 @@ impl Shell {
     /// The node's key.
     pub fn node(&self) -> NodeId {
         self.home.node_key.author()
+    }
+
+    /// The authors whose keys are here, the first first, the others ordered by name.
+    pub fn authors(&self) -> Vec<(AuthorName, Arc<Author>)> {
+        let more = self.more_authors.read().unwrap_or_else(PoisonError::into_inner);
+        std::iter::once((AuthorName::first(), self.author.clone())).chain(more.iter().cloned()).collect()
+    }
+
+    /// Makes a further author, whose logs are kept from now on.
+    pub async fn new_author(&self, name: AuthorName) -> Result<AuthorId, HomeError> {
+        let make = || {
+            let _one_at_a_time = self.lock_settings();
+            let authors = self.authors();
+            if authors.iter().any(|(other, _)| *other == name) {
+                return Err(HomeError::AuthorExists(name));
+            }
+            if authors.len() >= MAX_AUTHORS {
+                return Err(HomeError::TooManyAuthors);
+            }
+            let author = Arc::new(Author::new(self.home.new_author(&name)?, self.home.store.clone()));
+            let id = author.id();
+            let mut more = self.more_authors.write().unwrap_or_else(PoisonError::into_inner);
+            more.push((name, author));
+            more.sort_by(|(a, _), (b, _)| a.cmp(b));
+            Ok(id)
+        };
+        let id = tokio::task::block_in_place(make)?;
+        if let Some(network) = self.network.get() {
+            network.driver.set_own(self.own()).await;
+        }
+        Ok(id)
+    }
+
+    /// The keys that are in this home: authors and node.
+    pub(crate) fn own(&self) -> Vec<AuthorId> {
+        let authors = self.authors().into_iter().map(|(_, author)| author.id());
+        authors.chain([self.node()]).collect()
+    }
+
+    /// Whether this key is in this home.
+    pub fn is_own(&self, author: AuthorId) -> bool {
+        self.own().contains(&author)
+    }
+
+    /// For who changes a setting by what it is now.
+    pub(crate) fn lock_settings(&self) -> MutexGuard<'_, ()> {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Where the daemon listens.
@@ -172,7 +225,7 @@ impl Shell {
         };
         let starts = starts.saturating_add(1);
         self.store().apply(vec![Change::Meta(META_STARTS, starts.to_be_bytes().to_vec())])?;
-        let own: Vec<AuthorId> = vec![self.author.id(), self.node()];
+        let own = self.own();
         let keep_all = self.home.config.keep == Keep::All;
         let config = NodeConfig { node: self.node(), own, keep_all, incarnation: (starts, random()?) };
         Ok(Driver::start(config, self.store().clone()))

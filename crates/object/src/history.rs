@@ -18,7 +18,7 @@ pub struct Version {
 #[non_exhaustive]
 pub enum HistoryError<E> {
     /// A commit that another one links to is not here.
-    #[error("commit {missing} is not here, though {by:?} links to it")]
+    #[error("commit {missing} is not here{}", by.map(|by| format!(", though {by} links to it")).unwrap_or_default())]
     Missing {
         /// The commit that was looked for.
         missing: CommitId,
@@ -28,6 +28,12 @@ pub enum HistoryError<E> {
     /// Hash links can't form a circle: the lookup gave some commit the bytes of another.
     #[error("the lookup answered wrongly: commit {0} is in its own history")]
     Circle(CommitId),
+    /// The work that was allowed is done, and the answer is not found.
+    #[error("the answer needs more than the {limit} commits that may be visited")]
+    TooLong {
+        /// How many may be visited.
+        limit: usize,
+    },
     /// The lookup itself failed.
     #[error(transparent)]
     Lookup(#[from] E),

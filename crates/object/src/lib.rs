@@ -5,6 +5,13 @@
 //! object, named by the hash of its bytes. Who stands behind a commit is not this crate's matter:
 //! it counts where a signed log entry of its author carries it (`docs/spec.md`, "Commits").
 //!
+//! How commits are related ([`merge_bases`], [`is_ancestor`], [`ahead_behind`], [`path_back`]) is answered
+//! by pure functions over a lookup.
+//!
+//! A big object travels in [`Ranges`] of chunk groups, each of which a [`Verifier`] checks against the id
+//! before anything is done with it. For that, whoever sends keeps the hashes above the groups, which a
+//! [`TreeHasher`] finds while the bytes come by.
+//!
 //! ```
 //! use madake_object::{Commit, CommitAuthor, FileName, Mode, Object};
 //!
@@ -26,12 +33,20 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod ancestry;
 mod commit;
 mod history;
 mod id;
 mod name;
+mod ranges;
+mod tree;
+mod verify;
 
+pub use ancestry::{Divergence, ahead_behind, is_ancestor, last_common_ancestor, merge_bases};
 pub use commit::{Commit, CommitError, MAX_COMMIT, MAX_MERGES, MAX_MESSAGE, MAX_TAG, MAX_TAGS, Mode};
 pub use history::{HistoryError, Version, path_back};
 pub use id::{CommitAuthor, CommitId, IdError, Object, ObjectId};
 pub use name::{FileName, MAX_NAME, NameError};
+pub use ranges::{MAX_RANGES_ENCODED, MAX_SPANS, Ranges, RangesError};
+pub use tree::{GROUP, MAX_RANGED, Tree, TreeHasher, groups, outboard_len};
+pub use verify::{Part, RangeError, ReadAt, Verifier, decode_ranges, encode_ranges};

@@ -101,6 +101,9 @@ pub enum AppendError {
     /// Somebody else writes with the same key, faster than we do.
     #[error("entries of this author keep arriving from elsewhere: is the key in use on another device?")]
     Contended,
+    /// The caller's: entries of a blocked author are not stored, whoever signs them.
+    #[error("this author is blocked here")]
+    Blocked,
     /// The author has as many logs as are kept of anybody.
     #[error("this author has {LOGS_LIMIT} logs, and no more are kept of one author")]
     TooManyLogs,
@@ -200,6 +203,7 @@ impl Author {
                 };
                 let object = Object::new(commit.encode()?);
                 let id = Commit::id_of(object.bytes());
+                chains.undrop(version.content.id())?;
                 let entry = chains.push(LogId::COMMIT, NewContent::Bytes(object), false)?;
                 chains.content(version.content.clone());
                 let (name, object) = (version.name.clone(), version.content.id());
@@ -234,6 +238,9 @@ impl Author {
                 .any(|outcome| matches!(outcome, Outcome::Entry { fate: Fate::TooManyLogs, .. }))
             {
                 return Err(AppendError::TooManyLogs);
+            }
+            if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Entry { fate: Fate::Blocked, .. })) {
+                return Err(AppendError::Blocked);
             }
         }
         Err(AppendError::Contended)
@@ -294,6 +301,7 @@ impl<'a> Chains<'a> {
         };
         let entry = self.sign(log, head.as_ref(), seq, &payload, end)?;
         let (id, payload_id) = (entry.id(), payload.id());
+        self.undrop(payload_id)?;
         self.heads.insert(log, Some(LogHead::of(&entry)));
         self.signed.insert((log, seq), id);
         match payload {
@@ -312,6 +320,14 @@ impl<'a> Chains<'a> {
             NewContent::Bytes(object) => Change::Content(object),
             NewContent::Blob { id, size } => Change::Blob { id, size },
         });
+    }
+
+    /// What its owner writes again is kept again.
+    fn undrop(&mut self, id: ObjectId) -> Result<(), StoreError> {
+        if self.store.dropped(id)?.is_some() {
+            self.changes.push(Change::Undrop(id));
+        }
+        Ok(())
     }
 
     fn sign(

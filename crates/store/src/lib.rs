@@ -11,9 +11,13 @@
 pub mod engine;
 
 mod author;
+mod check;
+mod collect;
 mod control;
 mod group;
 mod ingest;
+#[cfg(feature = "fake-disk")]
+mod invariants;
 mod outcome;
 mod read;
 mod rows;
@@ -21,11 +25,15 @@ mod store;
 pub mod tables;
 
 pub use author::{AppendError, Appended, Author, Committed, NewContent, NewVersion};
+pub use check::{CheckStep, LogCheck, LogFault, LogProblem, StoreCheck, StoreProblem};
+pub use collect::Collected;
 pub use control::{Control, ControlError, ControlPayload};
 pub use ingest::{CONTENT_LIMIT, LOGS_LIMIT, SEQ_LIMIT, payload_object};
+#[cfg(feature = "fake-disk")]
+pub use invariants::{Broken, Invariant, Look, Walked, store_invariants};
 pub use outcome::{
-    Change, ContentFate, Fate, Flaw, LastSession, META_COPY, META_EPOCH, META_STARTS, NodeId, Outcome,
-    PayloadFate, Peer, Policy,
+    Change, ContentFate, Dropped, Fate, Flaw, KeptFor, LastSession, META_COPY, META_EPOCH, META_STARTS,
+    NodeId, Outcome, PayloadFate, Peer, Policy, Release,
 };
 pub use read::{Counts, Head, HeldLog, NamedBy, Read, Wanted};
 pub use rows::{RECORD_CONTENT, RECORD_ENTRY, StoreRows};

@@ -1,6 +1,6 @@
 //! What can be asked of a store, and what became of it.
 
-use madake_log::{AuthenticEntry, AuthorId, EntryId, PlacementError};
+use madake_log::{AuthenticEntry, AuthorId, EntryId, PlacementError, Schema};
 use madake_object::{Object, ObjectId};
 use serde::{Deserialize, Serialize};
 
@@ -31,8 +31,18 @@ pub enum Change {
         /// Bytes.
         size: u64,
     },
-    /// Keep this object though no log names it.
+    /// Keep this object though no log names it; it may be wanted again if it was dropped.
     Pin(ObjectId),
+    /// An object is kept for its own sake no longer. What nothing else names is gone then.
+    Unpin(ObjectId),
+    /// Give up the payload of an entry: it is gone, and not wanted again. Kept if a commit or a pin needs it.
+    Drop(Position, Dropped),
+    /// A dropped object may be kept again.
+    Undrop(ObjectId),
+    /// Give up damaged content. What names it wants it again when the entry is applied once more.
+    Lose(ObjectId),
+    /// Content that, as a collection found, nothing names: gone, unless something names it by now.
+    Sweep(ObjectId),
     /// A peer to talk to, added or changed.
     Peer(Peer),
     /// A peer to talk to no longer.
@@ -41,6 +51,10 @@ pub enum Change {
     LastSession(NodeId, LastSession),
     /// Whether an author's logs are kept.
     Policy(AuthorId, Policy),
+    /// Keep logs of this schema, and of no others but those that are listed too.
+    KeepSchema(Schema),
+    /// List this schema no longer; when none is listed, all are kept.
+    DropSchema(Schema),
     /// A fact about this store itself, under a name of its own ([`META_EPOCH`], [`META_STARTS`]…).
     Meta(&'static str, Vec<u8>),
 }
@@ -68,13 +82,46 @@ pub enum Outcome {
     Content {
         /// Of the content itself.
         fate: ContentFate,
-        /// What here names it; an entry rather than a commit, if both do.
+        /// What here names it; a commit rather than an entry, if both do.
         named_by: Option<NamedBy>,
         /// Entries that name it and whose statement does not count.
         flaws: Vec<(Position, Flaw)>,
     },
+    /// Of content that was to go.
+    Release(Release),
     /// Of anything else.
     Done,
+}
+
+/// What became of content that was to go.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Release {
+    /// It is gone.
+    Gone {
+        /// Its bytes.
+        size: u64,
+    },
+    /// It was not here; a drop holds for later all the same.
+    NotHere,
+    /// It stays, for this reason.
+    Kept(KeptFor),
+}
+
+/// Why content stays.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum KeptFor {
+    /// A person put it here, and has not unput it.
+    #[error("it was put here, and is kept until `unput`")]
+    Pin,
+    /// A commit has it as its file.
+    #[error("a commit names it as its file")]
+    Commit,
+    /// It is a commit, or a statement of an author: what others decide by.
+    #[error("it is a statement that histories rest on")]
+    Statement,
+    /// An entry has it as its payload.
+    #[error("an entry has it as its payload")]
+    Entry,
 }
 
 /// What became of an entry.
@@ -100,6 +147,23 @@ pub enum Fate {
     TooManyLogs,
     /// Its sequence number is 2^48 or more.
     SeqTooHigh,
+    /// Its author is blocked here.
+    Blocked,
+}
+
+impl Fate {
+    /// Why the entry was not taken: a word, and after a colon what it means. `None` if it is here.
+    pub fn refusal(&self) -> Option<String> {
+        Some(match self {
+            Fate::Appended | Fate::AlreadyHave => return None,
+            Fate::Gap { held } => format!("gap: the log is held up to {held}"),
+            Fate::Diverged { ours } => format!("diverged: {ours} stands at its place here"),
+            Fate::BadLink(error) => format!("link: {error}"),
+            Fate::TooManyLogs => "too-many-logs: so many logs of one author are not kept".into(),
+            Fate::Blocked => "blocked: its author is blocked here".into(),
+            Fate::SeqTooHigh => "seq-too-high: sequence numbers end below 2^48".into(),
+        })
+    }
 }
 
 /// What became of the payload that was handed over with an entry.
@@ -111,6 +175,8 @@ pub enum PayloadFate {
     AlreadyHave,
     /// None came (or none that could be kept).
     NotGiven,
+    /// It was dropped here before, and is not kept again.
+    Dropped,
     /// It is not the payload that the entry names; the right one is still wanted.
     WrongHash {
         /// The BLAKE3 of what came.
@@ -129,6 +195,8 @@ pub enum ContentFate {
     Unwanted,
     /// Everything that names it states another size; it is wanted no longer.
     WrongSize,
+    /// Its file was taken away while it waited for this; it is as if it had not come.
+    Missing,
 }
 
 /// Why the payload of an entry does not count, though the entry itself is well signed and linked.
@@ -226,6 +294,25 @@ impl LastSession {
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
         decode_versioned(bytes, "how a session went")
+    }
+}
+
+/// By whom and when content was given up.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// Whose command it was.
+    pub by: AuthorId,
+    /// Milliseconds since 1970 UTC.
+    pub at: i64,
+}
+
+impl Dropped {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, StoreError> {
+        encode_versioned(self)
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        decode_versioned(bytes, "what was dropped")
     }
 }
 

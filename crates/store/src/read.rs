@@ -6,7 +6,7 @@ use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Schem
 use madake_object::{Commit, CommitId, FileName, ObjectId};
 
 use crate::engine::{Direction, Engine, KeyValue, Table};
-use crate::outcome::{Flaw, LastSession, META_EPOCH, NodeId, Peer, Policy};
+use crate::outcome::{Dropped, Flaw, LastSession, META_EPOCH, NodeId, Peer, Policy};
 use crate::store::{Store, StoreError};
 use crate::tables::{self, Position};
 
@@ -35,7 +35,7 @@ pub trait Read {
     fn content(&self, id: ObjectId) -> Result<Option<Vec<u8>>, StoreError>;
     /// The size of an object that is held, blob or not.
     fn content_size(&self, id: ObjectId) -> Result<Option<u64>, StoreError>;
-    /// What of the things held names this object; an entry rather than a commit, if both do.
+    /// What of the things held names this object; a commit rather than an entry, if both do.
     fn named_by(&self, id: ObjectId) -> Result<Option<NamedBy>, StoreError>;
     /// The schema that an author registered on a log.
     fn schema(&self, author: AuthorId, log: LogId) -> Result<Option<Schema>, StoreError>;
@@ -44,6 +44,10 @@ pub trait Read {
     fn wanted(&self, after: Option<Wanted>, limit: usize) -> Result<Vec<Wanted>, StoreError>;
     /// All followed authors, ordered.
     fn followed(&self) -> Result<Vec<AuthorId>, StoreError>;
+    /// All blocked authors, ordered.
+    fn blocked(&self) -> Result<Vec<AuthorId>, StoreError>;
+    /// The schemas whose logs are kept, ordered; none if all are.
+    fn kept_schemas(&self) -> Result<Vec<Schema>, StoreError>;
     /// The store epoch: random, new after a copy or a restore.
     fn epoch(&self) -> Result<[u8; 16], StoreError>;
     /// Batches ever applied.
@@ -68,10 +72,8 @@ pub struct Wanted {
     pub id: ObjectId,
     /// How many bytes it has, as stated by what names it.
     pub size: u64,
-    /// Whose log names it.
-    pub author: AuthorId,
-    /// Which of the author's logs.
-    pub log: LogId,
+    /// The entry that names it, or that carries the commit which does.
+    pub by: Position,
 }
 
 /// What makes an object part of the logs.
@@ -160,12 +162,7 @@ impl Read for Store {
     }
 
     fn named_by(&self, id: ObjectId) -> Result<Option<NamedBy>, StoreError> {
-        for (table, by) in [(tables::PAYLOAD_REF, NamedBy::Entry), (tables::LINKED, NamedBy::Commit)] {
-            if has_prefix(self.engine(), table, id.as_bytes())? {
-                return Ok(Some(by));
-            }
-        }
-        Ok(None)
+        named_by(self.engine(), id)
     }
 
     fn schema(&self, author: AuthorId, log: LogId) -> Result<Option<Schema>, StoreError> {
@@ -184,8 +181,20 @@ impl Read for Store {
     }
 
     fn followed(&self) -> Result<Vec<AuthorId>, StoreError> {
-        let policies = self.policies()?;
-        Ok(policies.into_iter().filter(|(_, p)| *p == Policy::Follow).map(|(author, _)| author).collect())
+        authors_with(self, Policy::Follow)
+    }
+
+    fn blocked(&self) -> Result<Vec<AuthorId>, StoreError> {
+        authors_with(self, Policy::Block)
+    }
+
+    fn kept_schemas(&self) -> Result<Vec<Schema>, StoreError> {
+        let mut schemas = Vec::new();
+        for_each_prefix(self.engine(), tables::INTEREST, &[], |key, _| {
+            schemas.push(schema(key)?);
+            Ok(())
+        })?;
+        Ok(schemas)
     }
 
     fn epoch(&self) -> Result<[u8; 16], StoreError> {
@@ -220,6 +229,11 @@ impl Store {
     /// A fact about this store itself, as [`crate::Change::Meta`] wrote it.
     pub fn meta(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.engine().get(tables::META, name.as_bytes())?)
+    }
+
+    /// Whether an author is followed or blocked, if either.
+    pub fn policy(&self, author: AuthorId) -> Result<Option<Policy>, StoreError> {
+        policy(self.engine(), author)
     }
 
     /// All authors with a policy, ordered.
@@ -323,6 +337,12 @@ impl Store {
         decoded.transpose()
     }
 
+    /// By whom and when an object was given up, if it was.
+    pub fn dropped(&self, id: ObjectId) -> Result<Option<Dropped>, StoreError> {
+        let value = self.engine().get(tables::DROPPED, id.as_bytes())?;
+        value.map(|value| Dropped::decode(&value)).transpose()
+    }
+
     /// Why the payload of an entry does not count, if it does not.
     pub fn flaw(&self, at: &Position) -> Result<Option<Flaw>, StoreError> {
         self.engine().get(tables::FLAW, &at.key())?.map(|value| Flaw::decode(&value)).transpose()
@@ -373,7 +393,7 @@ impl Store {
         Ok(ids)
     }
 
-    fn count_keys(&self, table: Table) -> Result<u64, StoreError> {
+    pub(crate) fn count_keys(&self, table: Table) -> Result<u64, StoreError> {
         let (mut count, mut after) = (0, None::<Vec<u8>>);
         loop {
             let from = after.as_ref().map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_slice()));
@@ -425,6 +445,17 @@ pub(crate) fn has_prefix(engine: &dyn Engine, table: Table, prefix: &[u8]) -> Re
     Ok(count_prefix(engine, table, prefix, 1)? > 0)
 }
 
+/// The first key that begins with `prefix`.
+pub(crate) fn first_key(
+    engine: &dyn Engine,
+    table: Table,
+    prefix: &[u8],
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let end = tables::after_prefix(prefix);
+    let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
+    Ok(engine.scan_keys(table, Bound::Included(prefix), to, Direction::Forward, 1)?.into_iter().next())
+}
+
 /// The first or last `limit` rows whose key begins with `prefix`.
 fn scan_prefix(
     engine: &dyn Engine,
@@ -447,11 +478,36 @@ pub(crate) fn log_head(
     value.map(|value| tables::parse_head(&value).ok_or(StoreError::broken("a log head"))).transpose()
 }
 
+pub(crate) fn policy(engine: &dyn Engine, author: AuthorId) -> Result<Option<Policy>, StoreError> {
+    engine.get(tables::POLICY, author.as_bytes())?.map(|value| Policy::from_value(&value)).transpose()
+}
+
+fn authors_with(store: &Store, policy: Policy) -> Result<Vec<AuthorId>, StoreError> {
+    let policies = store.policies()?.into_iter();
+    Ok(policies.filter(|(_, found)| *found == policy).map(|(author, _)| author).collect())
+}
+
 pub(crate) fn content_size(engine: &dyn Engine, id: ObjectId) -> Result<Option<u64>, StoreError> {
     if let Some(size) = engine.get(tables::BLOB, id.as_bytes())? {
         return tables::parse_u64(&size).map(Some).ok_or(StoreError::broken("the size of a blob"));
     }
     Ok(engine.size(tables::CONTENT, id.as_bytes())?)
+}
+
+/// What names an object. Content is only ever kept because something names it or a pin holds it, so that no
+/// row is needed for each payload: what is here without a pin is named.
+pub(crate) fn named_by(engine: &dyn Engine, id: ObjectId) -> Result<Option<NamedBy>, StoreError> {
+    if has_prefix(engine, tables::LINKED, id.as_bytes())? {
+        return Ok(Some(NamedBy::Commit));
+    }
+    let by_entry = match content_size(engine, id)? {
+        None => has_prefix(engine, tables::WANTED, id.as_bytes())?,
+        Some(_) => {
+            !engine.contains(tables::PINNED, id.as_bytes())?
+                || engine.contains(tables::NAMED, id.as_bytes())?
+        }
+    };
+    Ok(by_entry.then_some(NamedBy::Entry))
 }
 
 /// An entry's hash covers all of its bytes.

@@ -40,7 +40,7 @@ impl Derive for StoreRows {
     fn filter_key(&self, table: Table) -> usize {
         match table {
             // Asked by the id that their keys begin with.
-            tables::PAYLOAD_REF | tables::COMMIT | tables::LINKED | tables::WANTED => 32,
+            tables::COMMIT | tables::LINKED | tables::WANTED => 32,
             _ => usize::MAX,
         }
     }
@@ -58,10 +58,5 @@ fn entry_rows(entry: &Entry, out: &mut Vec<Row>) {
         table: tables::LOG_HEAD,
         key: tables::log_key(at.author, at.log).to_vec(),
         value: inline(tables::head_value(&LogHead::of(entry))),
-    });
-    out.push(Row {
-        table: tables::PAYLOAD_REF,
-        key: tables::payload_ref_key(entry.payload_id().as_bytes(), &at),
-        value: inline(Vec::new()),
     });
 }

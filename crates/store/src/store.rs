@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::collect::Collecting;
 use crate::engine::{Engine, EngineError, MAX_APPLY_BYTES};
 use crate::group::GroupCommit;
 use crate::ingest::Round;
@@ -16,6 +17,7 @@ const ROUND_BYTES: u64 = MAX_APPLY_BYTES / 4;
 pub struct Store {
     engine: Arc<dyn Engine>,
     group: GroupCommit<Vec<Change>, Result<Vec<Outcome>, StoreError>>,
+    pub(crate) collecting: Collecting,
 }
 
 /// Why the store could not do what was asked.
@@ -45,7 +47,7 @@ impl From<EngineError> for StoreError {
 impl Store {
     /// A store over an engine that was opened with [`crate::StoreRows`].
     pub fn new(engine: Arc<dyn Engine>) -> Self {
-        Self { engine, group: GroupCommit::default() }
+        Self { engine, group: GroupCommit::default(), collecting: Collecting::default() }
     }
 
     /// Makes one batch of the changes and returns when it is durable: all of it, or, on an error, none.
@@ -74,7 +76,7 @@ impl Store {
         let mut groups = groups.into_iter();
         while let Some(first) = groups.next() {
             // What is too large for one call of the engine is cut into several.
-            let mut round = Round::new(self.engine());
+            let mut round = Round::new(self.engine(), &self.collecting);
             let (mut batches, mut derived, mut bytes) = (Vec::new(), Vec::new(), 0);
             let mut next = Some(first);
             while let Some(changes) = next.take() {
@@ -91,7 +93,13 @@ impl Store {
             }
             let applied = if batches.is_empty() { Ok(0) } else { self.engine.apply(&batches) };
             match applied.map_err(StoreError::from) {
-                Ok(_) => results.extend(derived),
+                Ok(_) => {
+                    results.extend(derived);
+                    for id in round.gone_blobs() {
+                        // If this fails, the file is an orphan, which the next collection finds.
+                        let _ = self.engine.blobs().remove(id.as_bytes());
+                    }
+                }
                 Err(error) => results.extend(derived.iter().map(|_| Err(error.clone()))),
             }
         }

@@ -1,7 +1,7 @@
 //! The tables: number, key and value of each, beside the code that reads and writes them.
 //!
 //! Numbers in keys are big-endian, so that the order of keys is the order of numbers. The layout is
-//! drawn in `docs/spec.md`, "Tables". Tables 1–15 hold rows that follow from records and are never
+//! drawn in `docs/storage.md`, "Tables". Tables 1–15 hold rows that follow from records and are never
 //! written themselves ([`crate::StoreRows`]); 16 and up are written by the store.
 
 use madake_log::{AuthorId, Entry, EntryId, LogHead, LogId, SeqNum};
@@ -16,8 +16,6 @@ pub const ENTRY: Table = Table(1);
 pub const LOG_HEAD: Table = Table(3);
 /// `object id` → its bytes (up to 1 MiB; longer ones are blobs).
 pub const CONTENT: Table = Table(4);
-/// `payload id ‖ author ‖ log ‖ seq` → nothing: which entries have this payload.
-pub const PAYLOAD_REF: Table = Table(5);
 
 /// A name → a fact about this store itself (`epoch`: 16 bytes, `starts`: u64).
 pub const META: Table = Table(16);
@@ -33,8 +31,8 @@ pub const VERSION: Table = Table(20);
 pub const COMMIT: Table = Table(21);
 /// `object id ‖ commit id` → size: which commits link an object, and the size that they state.
 pub const LINKED: Table = Table(22);
-/// `object id ‖ size ‖ author ‖ log` → nothing: content that an entry or commit of this log names, with
-/// this size, and that is not here.
+/// `object id ‖ size ‖ author ‖ log ‖ seq` → nothing: content that this entry, or the commit in it, names
+/// with this size, and that is not here.
 pub const WANTED: Table = Table(23);
 /// `object id` → nothing: kept because a person put it here.
 pub const PINNED: Table = Table(24);
@@ -45,6 +43,14 @@ pub const FLAW: Table = Table(26);
 
 /// `node id` → postcard of a [`crate::LastSession`].
 pub const LAST_SESSION: Table = Table(27);
+/// `object id` → nothing: an entry names this object, which is pinned too. What is here and not pinned is
+/// named by something in any case, and needs no row.
+pub const NAMED: Table = Table(28);
+/// `object id` → postcard of a [`crate::Dropped`]: content that was given up, and is not wanted again.
+pub const DROPPED: Table = Table(29);
+
+/// `schema` → nothing: logs of this schema are kept. No rows: all schemas are.
+pub const INTEREST: Table = Table(30);
 
 /// Where an entry stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
@@ -71,7 +77,7 @@ impl Position {
         key
     }
 
-    /// The position that a key of [`ENTRY`] (or the end of one of [`PAYLOAD_REF`]) names.
+    /// The position that a key of [`ENTRY`] (or the end of one of [`WANTED`]) names.
     pub fn from_key(key: &[u8]) -> Option<Self> {
         let (author, log) = parse_log_key(key.get(..40)?)?;
         let seq = SeqNum::new(parse_u64(key.get(40..)?)?)?;
@@ -124,11 +130,6 @@ pub fn parse_head(value: &[u8]) -> Option<LogHead> {
     })
 }
 
-/// The rows of [`PAYLOAD_REF`] for one payload and one entry.
-pub fn payload_ref_key(payload: &[u8; 32], at: &Position) -> Vec<u8> {
-    [payload.as_slice(), &at.key()].concat()
-}
-
 /// The key of a registration in [`REGISTER`].
 pub fn register_key(author: AuthorId, log: LogId, seq: SeqNum) -> [u8; 48] {
     Position { author, log, seq }.key()
@@ -177,16 +178,15 @@ pub fn linked_key(object: ObjectId, commit: CommitId) -> Vec<u8> {
 
 /// The key of something missing in [`WANTED`].
 pub fn wanted_key(wanted: &Wanted) -> Vec<u8> {
-    let Wanted { id, size, author, log } = wanted;
-    [id.as_bytes().as_slice(), &size.to_be_bytes(), &log_key(*author, *log)].concat()
+    [wanted.id.as_bytes().as_slice(), &wanted.size.to_be_bytes(), &wanted.by.key()].concat()
 }
 
 /// What a key of [`WANTED`] names.
 pub fn parse_wanted_key(key: &[u8]) -> Option<Wanted> {
     let (id, rest) = key.split_at_checked(32)?;
-    let (size, log) = rest.split_at_checked(8)?;
-    let (author, log) = parse_log_key(log)?;
-    Some(Wanted { id: ObjectId::new(id.try_into().ok()?), size: parse_u64(size)?, author, log })
+    let (size, by) = rest.split_at_checked(8)?;
+    let by = Position::from_key(by)?;
+    Some(Wanted { id: ObjectId::new(id.try_into().ok()?), size: parse_u64(size)?, by })
 }
 
 /// Exactly eight bytes, big-endian.
@@ -224,7 +224,7 @@ mod tests {
         let name: FileName = "a/b".parse().unwrap();
         let key = version_key(at.author, &name, at.seq);
         assert_eq!(parse_version_key(&key), Some((at.author, name, at.seq)));
-        let wanted = Wanted { id: ObjectId::new([1; 32]), size: 5, author: at.author, log: at.log };
+        let wanted = Wanted { id: ObjectId::new([1; 32]), size: 5, by: at };
         assert_eq!(parse_wanted_key(&wanted_key(&wanted)), Some(wanted));
     }
 

@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use madake_store::engine::{Batch, Engine, EngineError, JournalEngine, Part, Reclaim};
+use madake_store::engine::{Batch, Engine, EngineError, JournalEngine, JournalOptions, Part, Reclaim};
 use madake_store::engine::{FakeDisk, Loss, Random};
 use support::{Demo, Dump, SALT, dump, model, number};
 
@@ -17,8 +17,12 @@ const LOSSES: [Loss; 8] =
     [Loss::Kill, Loss::All, Loss::Nothing, Loss::Bytes, Loss::Some, Loss::Some, Loss::Some, Loss::Some];
 
 fn open(disk: &FakeDisk) -> Result<JournalEngine, EngineError> {
+    open_with(disk, true)
+}
+
+fn open_with(disk: &FakeDisk, index_inline: bool) -> Result<JournalEngine, EngineError> {
     // Small, so that the journal goes through several segments, and the index through several runs.
-    let options = support::small(1500, SALT);
+    let options = JournalOptions { index_inline, ..support::small(1500, SALT) };
     JournalEngine::open_on(Arc::new(disk.clone()), Path::new("/store"), &options, Arc::new(Demo))
 }
 
@@ -45,8 +49,8 @@ impl Workload {
         let mut tasks = Vec::new();
         for _ in 0..16 {
             tasks.push(match random.below(10) {
-                0 => Task::Blob(random.bytes(40)),
-                1 => Task::Part(random.bytes(40)),
+                0 => Task::Blob(blob(random.bytes(40))),
+                1 => Task::Part(blob(random.bytes(40))),
                 2 => Task::Reopen,
                 3 => Task::Reclaim(Reclaim::DeadAtLeast { percent: [0, 50][random.below(2)] }),
                 4 => Task::Reclaim(Reclaim::Parts((0..12).map(|_| Part(random.below(12) as u32)).collect())),
@@ -63,6 +67,11 @@ impl Workload {
     }
 }
 
+/// Short, or of a few chunk groups, so that it has an outboard.
+fn blob(bytes: Vec<u8>) -> Vec<u8> {
+    if bytes[0].is_multiple_of(2) { bytes } else { bytes.repeat(1000) }
+}
+
 /// What a process knew when it ended.
 #[derive(Default)]
 struct Known {
@@ -75,12 +84,16 @@ struct Known {
 
 /// Works until all is done or the process ends; single failures are lived with as a node would.
 fn work(disk: &FakeDisk, workload: &Workload) -> Known {
+    work_with(disk, workload, true)
+}
+
+fn work_with(disk: &FakeDisk, workload: &Workload, index_inline: bool) -> Known {
     let mut known = Known::default();
     let mut engine = None;
     for task in &workload.tasks {
         for _ in 0..2 {
             if engine.is_none() {
-                engine = open(disk).ok(); // and once more after a single failure
+                engine = open_with(disk, index_inline).ok(); // and once more after a single failure
             }
         }
         let Some(open) = &engine else { break };
@@ -115,7 +128,7 @@ fn work(disk: &FakeDisk, workload: &Workload) -> Known {
             }
             Task::Blob(bytes) => {
                 let finished = open.blobs().begin().and_then(|mut blob| {
-                    bytes.chunks(16).try_for_each(|chunk| blob.write(chunk))?;
+                    bytes.chunks(bytes.len() / 3 + 1).try_for_each(|chunk| blob.write(chunk))?;
                     blob.finish()
                 });
                 if let Ok((id, _)) = finished {
@@ -125,7 +138,9 @@ fn work(disk: &FakeDisk, workload: &Workload) -> Known {
             Task::Part(bytes) => {
                 let id = *blake3::hash(bytes).as_bytes();
                 let finished = open.blobs().resume(&id).and_then(|(mut blob, there)| {
-                    bytes[there as usize..].chunks(16).try_for_each(|chunk| blob.write(chunk))?;
+                    bytes[there as usize..]
+                        .chunks(bytes.len() / 3 + 1)
+                        .try_for_each(|chunk| blob.write(chunk))?;
                     blob.finish()
                 });
                 if let Ok((id, _)) = finished {
@@ -168,6 +183,7 @@ fn check(engine: &JournalEngine, workload: &Workload, known: &Known) -> usize {
 }
 
 fn check_blobs(engine: &JournalEngine, known: &Known) {
+    use madake_store::engine::BlobWrong;
     let list = engine.blobs().list().expect("blobs can be listed");
     for (id, bytes) in &known.blobs {
         let mut found = Vec::new();
@@ -181,7 +197,14 @@ fn check_blobs(engine: &JournalEngine, known: &Known) {
         let mut blob = engine.blobs().open(&info.id).expect("opens").expect("what is listed is there");
         io::Read::read_to_end(&mut blob, &mut found).expect("reads");
         assert!(*blake3::hash(&found).as_bytes() == info.id, "what has a name has the bytes");
+        // Its outboard is right, or not there; then it is made when somebody wants ranges.
+        let problems = engine.blobs().check(&info.id, info.size).expect("checks");
+        assert!(problems.iter().all(|problem| problem.wrong == BlobWrong::OutboardMissing), "{problems:?}");
+        assert!(engine.blobs().open_ranged(&info.id).expect("opens").is_some());
+        assert_eq!(engine.blobs().check(&info.id, info.size).expect("checks"), [], "it was made");
     }
+    engine.blobs().sweep().expect("sweeps");
+    assert_eq!(engine.blobs().sweep().expect("sweeps"), 0);
 }
 
 /// Opens after an end, checks, and goes on: what is visible stays through a power cut, and the store works.
@@ -292,6 +315,61 @@ fn an_end_at_every_operation() {
     }
     println!("{runs} ends, {nested} ends while starting again");
     assert!(runs > 1000 || number("MADAKE_SEED").is_some());
+}
+
+/// With a thread that makes runs: what it has done at a step differs from time to time, what holds does not.
+#[test]
+fn an_end_at_any_operation_of_two_threads() {
+    let mut runs = 0;
+    for seed in seeds(3, &[]) {
+        let workload = Workload::new(seed);
+        let whole = FakeDisk::new(seed);
+        work_with(&whole, &workload, false);
+        for step in 1..=whole.steps() + 1 {
+            let disk = FakeDisk::new(seed);
+            let fails = step % 3 == 0;
+            if fails {
+                disk.fail_at(step, io::ErrorKind::StorageFull, step % 2 == 0);
+            } else {
+                disk.end_at(step);
+            }
+            let known = work_with(&disk, &workload, false);
+            disk.end();
+            let loss = LOSSES[step as usize % LOSSES.len()];
+            run("an_end_at_any_operation_of_two_threads", seed, (step, fails, loss), || {
+                let mut random = Random(seed ^ step << 8);
+                disk.restart(loss, &mut random);
+                disk.mend();
+                survive(&disk, &workload, &known, &mut random);
+                runs += 1;
+            });
+        }
+    }
+    println!("{runs} ends");
+}
+
+/// A disk that takes nothing: a store that was ended in order can still be read.
+#[test]
+fn a_disk_that_takes_nothing_can_be_read() {
+    let disk = FakeDisk::new(1);
+    let workload = Workload::new(3);
+    let engine = open(&disk).expect("opens");
+    for batch in &workload.batches {
+        engine.apply(std::slice::from_ref(batch)).expect("applies");
+    }
+    drop(engine);
+    disk.fail_at(1, io::ErrorKind::ReadOnlyFilesystem, true);
+    let engine = open(&disk).expect("opens");
+    assert!(dump(&engine).expect("reads") == *workload.states.last().expect("a state"));
+    assert!(engine.check(&mut |_| {}).expect("checks").is_well());
+    let error = engine.apply(&[Batch::new()]).expect_err("it takes nothing");
+    assert!(matches!(error, EngineError::Disk { .. }), "{error:?}");
+    assert!(engine.reclaim(Reclaim::DeadAtLeast { percent: 0 }, false, &mut |_| {}).is_err());
+    assert!(dump(&engine).expect("reads go on") == *workload.states.last().expect("a state"));
+    drop(engine);
+    disk.mend();
+    let engine = open(&disk).expect("opens");
+    assert!(dump(&engine).expect("reads") == *workload.states.last().expect("a state"));
 }
 
 #[test]

@@ -4,12 +4,12 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use madake_log::{AuthenticEntry, AuthorKey, Entry, LogHead, LogId, PayloadId, SeqNum};
+use madake_log::{AuthenticEntry, AuthorKey, Entry, LogHead, LogId, PayloadId, Schema, SeqNum};
 use madake_object::{Commit, CommitAuthor, Mode, Object, ObjectId};
 use madake_store::engine::{Direction, JournalEngine, JournalOptions, MemoryEngine, Table};
 use madake_store::{
-    Author, Change, ContentFate, Fate, Flaw, LOGS_LIMIT, NamedBy, NewContent, NewVersion, Outcome,
-    PayloadFate, Position, Read, Store, StoreRows,
+    AppendError, Author, Change, ContentFate, Fate, Flaw, LOGS_LIMIT, NamedBy, NewContent, NewVersion,
+    Outcome, PayloadFate, Policy, Position, Read, Store, StoreRows,
 };
 use proptest::prelude::*;
 
@@ -405,4 +405,34 @@ fn so_many_logs_of_one_author_and_no_more() {
     assert!(outcomes[..LOGS_LIMIT].iter().all(|outcome| *fate(outcome) == Fate::Appended));
     assert_eq!(*fate(&outcomes[LOGS_LIMIT]), Fate::TooManyLogs);
     assert_eq!(*fate(&store.apply(vec![put(&first(LOGS_LIMIT), None)]).unwrap()[0]), Fate::TooManyLogs);
+}
+
+#[test]
+fn entries_of_a_blocked_author_are_refused_from_the_change_on_that_blocks_it() {
+    let (store, key) = (Arc::new(memory()), key(1));
+    let payloads = [object(b"1"), object(b"2"), object(b"3")];
+    let log = chain(&key, LogId::new(5_000), &payloads);
+    let policy = |policy| Change::Policy(key.author(), policy);
+    let changes = vec![put(&log[0], None), policy(Policy::Block), put(&log[1], None)];
+    let outcomes = store.apply(changes).unwrap();
+    assert_eq!((fate(&outcomes[0]), fate(&outcomes[2])), (&Fate::Appended, &Fate::Blocked));
+    assert_eq!(*fate(&store.apply(vec![put(&log[1], None)]).unwrap()[0]), Fate::Blocked);
+    assert_eq!(store.log_head(key.author(), LogId::new(5_000)).unwrap().unwrap().seq, SeqNum::FIRST);
+    assert_eq!(store.blocked().unwrap(), [key.author()]);
+    let author = Author::new(Arc::new(AuthorKey::from_seed([1; 32])), store.clone());
+    let appended = author.append(&"post".parse().unwrap(), &[NewContent::Bytes(object(b"x"))], false);
+    assert!(matches!(appended, Err(AppendError::Blocked)), "{appended:?}");
+    let outcomes = store.apply(vec![policy(Policy::Follow), put(&log[1], None), put(&log[2], None)]).unwrap();
+    assert_eq!((fate(&outcomes[1]), fate(&outcomes[2])), (&Fate::Appended, &Fate::Appended));
+}
+
+#[test]
+fn kept_schemas_are_listed_in_order() {
+    let store = memory();
+    assert_eq!(store.kept_schemas().unwrap(), []);
+    let [post, chat] = ["post", "chat"].map(|schema| schema.parse::<Schema>().unwrap());
+    store.apply(vec![Change::KeepSchema(post.clone()), Change::KeepSchema(chat.clone())]).unwrap();
+    assert_eq!(store.kept_schemas().unwrap(), [chat.clone(), post.clone()]);
+    store.apply(vec![Change::DropSchema(post), Change::KeepSchema(chat.clone())]).unwrap();
+    assert_eq!(store.kept_schemas().unwrap(), [chat]);
 }

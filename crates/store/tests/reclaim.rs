@@ -215,6 +215,42 @@ fn nobody_notices() {
     assert!(dump(&engine).unwrap() == rows, "what the journal alone says is the same");
 }
 
+/// Batches at the limit are moved in pieces, each below it.
+#[test]
+fn the_largest_batches_are_moved() {
+    let disk = FakeDisk::new(1);
+    let options = JournalOptions {
+        segment_bytes: 256 << 20,
+        index_inline: true,
+        ..JournalOptions::create(EPOCH, SALT)
+    };
+    let engine = open_with(&disk, &options);
+    put(&engine, b"small", vec![1; 2_000_000]);
+    let mut batch = Batch::new();
+    let (large, many) = (vec![2; 42 << 20], vec![3; 100]);
+    batch.put(T, *b"large", large.clone());
+    for n in 0..200_000u32 {
+        batch.put(Table(2), n.to_be_bytes(), many.clone());
+    }
+    assert!(batch.size_hint() + 2_000_000 > 64 << 20);
+    engine.apply(&[batch]).unwrap();
+    let mut batch = Batch::new();
+    batch.put(T, *b"largest", vec![4; (64 << 20) - 100]);
+    engine.apply(&[batch]).unwrap();
+    let parts = (1..10).map(Part).collect();
+    let done = reclaim(&engine, Reclaim::Parts(parts));
+    assert_eq!((done.parts, done.rows_moved), (1, 200_003), "{done:?}");
+    disk.end();
+    drop(engine);
+    disk.restart(Loss::All, &mut Random(1));
+    lose_runs(&disk, |_| true);
+    let engine = open_with(&disk, &options);
+    assert_eq!(engine.get(T, b"large").unwrap(), Some(large));
+    assert_eq!(engine.size(T, b"largest").unwrap(), Some((64 << 20) - 100));
+    assert_eq!(engine.count(Table(2)).unwrap(), 200_000);
+    assert!(engine.check(&mut |_| {}).unwrap().is_well());
+}
+
 #[test]
 fn a_damaged_part_is_not_rewritten() {
     let disk = FakeDisk::new(1);

@@ -3,6 +3,9 @@
 use std::collections::BTreeSet;
 
 use madake_log::{AuthorId, LogId, Schema};
+use madake_store::{Read, StoreError};
+
+use crate::wire::MAX_SCHEMAS;
 
 /// What one side of a session wants: authors and schemas.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -11,6 +14,12 @@ pub struct Interest {
     pub authors: Option<BTreeSet<AuthorId>>,
     /// Which schemas, `commit` among them; `None` for all. System logs are always wanted (B1).
     pub schemas: Option<BTreeSet<Schema>>,
+}
+
+/// The schemas that a node keeps, as far as a Hello can name them; `None` for all.
+pub(crate) fn kept_schemas(read: &dyn Read) -> Result<Option<BTreeSet<Schema>>, StoreError> {
+    let kept: BTreeSet<Schema> = read.kept_schemas()?.into_iter().take(MAX_SCHEMAS).collect();
+    Ok((!kept.is_empty()).then_some(kept))
 }
 
 impl Interest {

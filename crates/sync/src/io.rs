@@ -3,11 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use madake_log::{AuthorId, Schema};
+use madake_log::{AuthenticEntry, AuthorId, LogId, Schema};
 use madake_object::{Object, ObjectId};
 use madake_store::{Change, NodeId, Outcome, StoreError};
 
-use crate::receive::{Received, RefusedEntry};
 use crate::report::{EndReason, Report};
 use crate::wire::{Class, Message};
 
@@ -48,8 +47,29 @@ pub struct Plan {
     pub receives: bool,
     /// Give what the peer lacks.
     pub gives: bool,
-    /// Only these schemas, whatever is kept otherwise; system logs always come along.
+    /// Only these schemas, whatever is kept otherwise; system logs always come along. `None` to take
+    /// what is kept ([`madake_store::Read::kept_schemas`]) and to give whatever the peer wants.
     pub schemas: Option<BTreeSet<Schema>>,
+}
+
+/// An entry from a peer, its signature checked, its payload hashed.
+#[derive(Clone, Debug)]
+pub struct Received {
+    /// The entry.
+    pub entry: AuthenticEntry,
+    /// What came with it; whether it is the entry's payload is checked here.
+    pub payload: Option<Object>,
+}
+
+/// An entry from a peer that is none: not well formed, or not signed by its author.
+#[derive(Clone, Debug)]
+pub struct RefusedEntry {
+    /// The log that it claims to be of, if it is well formed.
+    pub log: Option<(AuthorId, LogId)>,
+    /// `AUTHOR/LOG@SEQ` if it is well formed, else the BLAKE3 of its bytes.
+    pub id: String,
+    /// A word, and after a colon what it means.
+    pub reason: String,
 }
 
 /// What happened.

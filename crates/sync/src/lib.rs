@@ -7,7 +7,8 @@
 //! all cores; what comes in here is authentic already, and says so in its type.
 //!
 //! Rooms: [`wire`] (messages and their bytes) · `summary` (what differs) · `interest` (what is
-//! wanted) · `session` (one peer), with its two halves `receive` and `serve` · `node` (all of them).
+//! wanted) · `session` (one peer), with its two halves `receive` and `serve` · `node` (all of them) ·
+//! `sim` (feature `sim`: the simulator, which alone stands on the engine that writes to disks).
 //! `docs/protocol.md` describes the messages and the states.
 
 mod bounded;
@@ -18,13 +19,14 @@ mod receive;
 mod report;
 mod serve;
 mod session;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod summary;
 pub mod wire;
 
 pub use bounded::{Bounded, TooMany};
 pub use interest::Interest;
-pub use io::{Config, Input, Now, Output, Plan, SessionId, Token};
-pub use node::Node;
-pub use receive::{Received, RefusedEntry};
+pub use io::{Config, Input, Now, Output, Plan, Received, RefusedEntry, SessionId, Token};
+pub use node::{Load, Node};
 pub use report::{EndReason, Missing, Report};
 pub use summary::{Comparison, PeerClock, compare, tag};

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use madake_log::{AuthorId, Schema};
+use madake_object::ObjectId;
 use madake_store::{Change, NodeId, Outcome, Read, StoreError};
 
 use crate::Bounded;
-use crate::interest::Interest;
+use crate::interest::{Interest, kept_schemas};
 use crate::io::{Config, Input, Now, Output, Plan, SessionId, Token};
 use crate::receive::Applying;
 use crate::report::{EndReason, Report};
@@ -30,7 +31,32 @@ pub struct Node {
     config: Config,
     sessions: BTreeMap<SessionId, Session>,
     applying: BTreeMap<Token, (SessionId, Applying, u64)>,
+    /// Big objects that the shell fetches, and for which session: one at a time may write the same object.
+    fetching: BTreeMap<ObjectId, SessionId>,
+    /// One of them is fetched no longer, and others may wait for that.
+    freed: bool,
     outbox: Outbox,
+}
+
+/// How much a node keeps of what is under way: all of it is bounded, whatever peers do.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Load {
+    /// Sessions that are open.
+    pub sessions: usize,
+    /// Outputs that nobody has taken yet.
+    pub outputs: usize,
+    /// Writes that are not answered.
+    pub writes: usize,
+    /// What the data in them weighed when it came.
+    pub write_bytes: u64,
+    /// The most requests of one peer that wait here.
+    pub most_jobs: usize,
+    /// The most requests that one session has out.
+    pub most_requests: usize,
+    /// The most big objects that one session fetches at a time.
+    pub most_fetches: usize,
+    /// The most bytes of one class and session that the connection has not taken.
+    pub most_in_flight: u64,
 }
 
 /// Outputs in order, and the next write's number.
@@ -48,6 +74,7 @@ pub(crate) struct Context<'a> {
     pub(crate) session: SessionId,
     pub(crate) now: Now,
     pub(crate) read: &'a dyn Read,
+    fetching: &'a mut BTreeMap<ObjectId, SessionId>,
     outbox: &'a mut Outbox,
 }
 
@@ -72,11 +99,46 @@ impl From<String> for Failure {
 impl Node {
     /// A node without sessions.
     pub fn new(config: Config) -> Self {
-        Self { config, sessions: BTreeMap::new(), applying: BTreeMap::new(), outbox: Outbox::default() }
+        Self {
+            config,
+            sessions: BTreeMap::new(),
+            applying: BTreeMap::new(),
+            fetching: BTreeMap::new(),
+            freed: false,
+            outbox: Outbox::default(),
+        }
+    }
+
+    /// Other keys are in this home now: their logs are wanted in the sessions that begin from now on.
+    pub fn set_own(&mut self, own: Vec<AuthorId>) {
+        self.config.own = own;
     }
 
     /// Takes in what happened. Drain [`poll_output`](Self::poll_output) afterwards.
     pub fn handle(&mut self, now: Now, input: Input, read: &dyn Read) {
+        self.dispatch(now, input, read);
+        // Whoever waits for what another session fetched looks again: it is here now, or has to be asked for.
+        while std::mem::take(&mut self.freed) {
+            let waits =
+                |(id, session): (&SessionId, &Session)| session.receiving.waits_for_others().then_some(*id);
+            let waiting: Vec<SessionId> = self.sessions.iter().filter_map(waits).collect();
+            for id in waiting {
+                self.with(id, now, read, |session, _| {
+                    session.receiving.look_again();
+                    Ok(())
+                });
+            }
+        }
+    }
+
+    /// A session fetches one object no longer, or none at all.
+    fn free(&mut self, session: SessionId, id: Option<ObjectId>) {
+        let before = self.fetching.len();
+        self.fetching.retain(|fetched, by| *by != session || id.is_some_and(|id| id != *fetched));
+        self.freed |= self.fetching.len() < before;
+    }
+
+    fn dispatch(&mut self, now: Now, input: Input, read: &dyn Read) {
         match input {
             Input::Opened { session, peer, initiator, plan } => {
                 if let Err(error) = self.open(now, session, peer, initiator, plan, read) {
@@ -97,7 +159,13 @@ impl Node {
                     self.end(session, EndReason::PeerStalled(PATIENCE.as_secs()));
                 }
                 for (id, session) in &mut self.sessions {
-                    let mut context = Context { session: *id, now, read, outbox: &mut self.outbox };
+                    let mut context = Context {
+                        session: *id,
+                        now,
+                        read,
+                        fetching: &mut self.fetching,
+                        outbox: &mut self.outbox,
+                    };
                     session.say_working(&mut context);
                     self.outbox.spoke = false;
                 }
@@ -128,12 +196,14 @@ impl Node {
             // That our own words went out says nothing of the peer.
             Input::Sent { class: Class::Control, .. } => {}
             Input::Sent { session, class, bytes } => {
-                self.with(session, now, read, |s, _| {
+                self.with(session, now, read, |s, context| {
                     s.serving.sent(class, bytes);
+                    s.tell_progress(context);
                     Ok(())
                 });
             }
             Input::Fetched { session, id, result } => {
+                self.free(session, Some(id));
                 self.with(session, now, read, |s, context| {
                     s.on_fetched(context, id, result);
                     Ok(())
@@ -161,6 +231,21 @@ impl Node {
         self.sessions.values().filter_map(Session::deadline).chain(working).min()
     }
 
+    /// How much is under way.
+    pub fn load(&self) -> Load {
+        let sessions = || self.sessions.values();
+        Load {
+            sessions: self.sessions.len(),
+            outputs: self.outbox.outputs.len(),
+            writes: self.applying.len(),
+            write_bytes: self.applying.values().map(|(_, _, bytes)| bytes).sum(),
+            most_jobs: sessions().map(|session| session.serving.jobs()).max().unwrap_or(0),
+            most_requests: sessions().map(|session| session.receiving.requests()).max().unwrap_or(0),
+            most_fetches: sessions().map(|session| session.receiving.fetches()).max().unwrap_or(0),
+            most_in_flight: sessions().map(|session| session.serving.most_in_flight()).max().unwrap_or(0),
+        }
+    }
+
     fn open(
         &mut self,
         now: Now,
@@ -170,9 +255,13 @@ impl Node {
         plan: Plan,
         read: &dyn Read,
     ) -> Result<(), StoreError> {
-        let interest = Interest { authors: self.authors(read)?, schemas: plan.schemas.clone() };
-        let own = self.config.own.clone();
-        let session = Session::new(peer, initiator, plan, interest, own, now.monotonic);
+        let schemas = match &plan.schemas {
+            Some(schemas) => Some(schemas.clone()),
+            None => kept_schemas(read)?,
+        };
+        let interest = Interest { authors: self.authors(read)?, schemas };
+        let (own, blocked) = (self.config.own.clone(), read.blocked()?.into_iter().collect());
+        let session = Session::new(peer, initiator, plan, interest, own, blocked, now.monotonic);
         let authors: Vec<AuthorId> = session.interest.authors.iter().flatten().copied().collect();
         let scope = match session.interest.authors {
             None => ScopeKind::All,
@@ -197,7 +286,8 @@ impl Node {
             capabilities: 0,
         };
         self.sessions.insert(id, session);
-        let mut context = Context { session: id, now, read, outbox: &mut self.outbox };
+        let mut context =
+            Context { session: id, now, read, fetching: &mut self.fetching, outbox: &mut self.outbox };
         context.send(Class::Control, &Message::Hello(hello));
         for authors in authors.chunks(MAX_SCOPE_FRAME) {
             let authors = Bounded::truncated(authors.to_vec());
@@ -229,14 +319,7 @@ impl Node {
             Ok(outcomes) => self.with(id, now, read, |session, context| {
                 session.on_applied(applying, outcomes);
                 context.output(|session| Output::Consumed { session, bytes });
-                let report = Report {
-                    refusals: Vec::new(),
-                    refusals_by_peer: Vec::new(),
-                    missing: Vec::new(),
-                    damaged: Vec::new(),
-                    ..session.report
-                };
-                context.output(|session| Output::Progress { session, report });
+                session.tell_progress(context);
                 Ok(())
             }),
         }
@@ -252,7 +335,8 @@ impl Node {
     ) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.last_activity = now.monotonic;
-        let mut context = Context { session: id, now, read, outbox: &mut self.outbox };
+        let mut context =
+            Context { session: id, now, read, fetching: &mut self.fetching, outbox: &mut self.outbox };
         let result = handle(session, &mut context).and_then(|()| {
             session.advance_receiving(&mut context)?;
             serve::pump(session, &mut context);
@@ -275,6 +359,7 @@ impl Node {
 
     fn end(&mut self, id: SessionId, reason: EndReason) {
         if let Some(session) = self.sessions.remove(&id) {
+            self.free(id, None);
             self.outbox.outputs.push_back(Output::Ended { session: id, reason, report: session.report });
         }
     }
@@ -308,7 +393,7 @@ impl Session {
                 self.clock.extend(offer.authors)?;
                 if offer.last { Ok(self.start_receiving(context)?) } else { Ok(()) }
             }
-            Message::Want(want) if self.we_give() => Ok(self.serving.want(want)?),
+            Message::Want(want) if self.we_give() => Ok(self.serving.want(want, &self.blocked)?),
             Message::WantContent(want) if self.we_give() => Ok(self.serving.want_content(want)?),
             Message::Served(served) => Ok(self.on_served(served)?),
             Message::Done(done) if ready && !self.done_received => {
@@ -392,7 +477,7 @@ impl Session {
         let frames = if interests.is_empty() {
             vec![crate::wire::Clock { authors: Bounded::default(), last: true }]
         } else {
-            clock_frames(context.read, &interests, &self.interest.schemas)?
+            clock_frames(context.read, &interests, &self.plan.schemas)?
         };
         for frame in frames {
             self.report.summary_bytes += context.send(Class::Control, &Message::Clock(frame)) as u64;
@@ -405,6 +490,18 @@ impl Session {
             self.tell_unwanted(context)?;
         }
         Ok(())
+    }
+
+    /// Says how far this is; lists stay here.
+    fn tell_progress(&self, context: &mut Context<'_>) {
+        let report = Report {
+            refusals: Vec::new(),
+            refusals_by_peer: Vec::new(),
+            missing: Vec::new(),
+            damaged: Vec::new(),
+            ..self.report
+        };
+        context.output(|session| Output::Progress { session, report });
     }
 
     /// Who pushes expects to give what is his own: say so if the peer keeps none of it.
@@ -448,6 +545,11 @@ impl Session {
 }
 
 impl Context<'_> {
+    /// Takes a big object for this session, unless another one has the shell fetch it.
+    pub(crate) fn may_fetch(&mut self, id: ObjectId) -> bool {
+        *self.fetching.entry(id).or_insert(self.session) == self.session
+    }
+
     /// Hands a message to the shell and says how long its frame is.
     pub(crate) fn send(&mut self, class: Class, message: &Message) -> usize {
         // Frames are cut to size where they are filled; only a broken invariant gets here with a longer one.

@@ -5,19 +5,19 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use madake_log::{AuthenticEntry, AuthorId, LogId, SeqNum};
+use madake_log::{AuthorId, LogId, SeqNum};
 use madake_object::{Object, ObjectId};
 use madake_store::{
     Change, ContentFate, Fate, Flaw, LOGS_LIMIT, NamedBy, Outcome, PayloadFate, Position, Read, StoreError,
     Wanted,
 };
 
-use crate::io::Output;
+use crate::Bounded;
+use crate::io::{Output, Received, RefusedEntry};
 use crate::node::Context;
 use crate::report::{MAX_LISTED, Missing};
 use crate::session::Session;
 use crate::wire::{Class, Done, FRAMED_CONTENT, Message, Range, Served, Want, WantContent, What};
-use crate::{Bounded, Interest};
 
 /// Requests that are out at a time: enough to keep a long link busy.
 const MAX_OPEN: usize = 4;
@@ -29,26 +29,6 @@ const MAX_FETCHES: usize = 2;
 const MAX_UNASKED: u32 = 10_000;
 /// Objects that a peer turned out not to have and that we remember, so as not to ask again.
 const MAX_LACKING: usize = 1 << 18;
-
-/// An entry from a peer, its signature checked, its payload hashed.
-#[derive(Clone, Debug)]
-pub struct Received {
-    /// The entry.
-    pub entry: AuthenticEntry,
-    /// What came with it; whether it is the entry's payload is checked here.
-    pub payload: Option<Object>,
-}
-
-/// An entry from a peer that is none: not well formed, or not signed by its author.
-#[derive(Clone, Debug)]
-pub struct RefusedEntry {
-    /// The log that it claims to be of, if it is well formed.
-    pub log: Option<(AuthorId, LogId)>,
-    /// `AUTHOR/LOG@SEQ` if it is well formed, else the BLAKE3 of its bytes.
-    pub id: String,
-    /// A word, and after a colon what it means.
-    pub reason: String,
-}
 
 /// Where the receiving half is.
 #[derive(Default)]
@@ -78,6 +58,8 @@ pub(crate) struct Receiving {
     lacking: BTreeSet<(ObjectId, u64)>,
     /// What the cursor is before has to wait until a big object has come.
     blocked: bool,
+    /// What the cursor is before is being fetched by another session.
+    elsewhere: bool,
     /// Why big objects did not come.
     failed: BTreeMap<ObjectId, String>,
     fetching: BTreeMap<ObjectId, u64>,
@@ -104,12 +86,32 @@ impl Receiving {
     /// Whether batches are being made durable, or the shell is fetching big objects: the shell always
     /// says when either is done.
     pub(crate) fn is_at_work(&self) -> bool {
-        self.applying > 0 || !self.fetching.is_empty()
+        self.applying > 0 || !self.fetching.is_empty() || self.elsewhere
     }
 
     /// Whether the peer owes us an answer.
     pub(crate) fn is_asking(&self) -> bool {
         !self.open.is_empty() || !self.open_content.is_empty()
+    }
+
+    /// Whether it waits for something that another session fetches.
+    pub(crate) fn waits_for_others(&self) -> bool {
+        self.elsewhere
+    }
+
+    /// Another session has stopped fetching something.
+    pub(crate) fn look_again(&mut self) {
+        self.elsewhere = false;
+    }
+
+    /// Requests that are out.
+    pub(crate) fn requests(&self) -> usize {
+        self.open.len() + self.open_content.len()
+    }
+
+    /// Big objects that the shell fetches.
+    pub(crate) fn fetches(&self) -> usize {
+        self.fetching.len()
     }
 
     pub(crate) fn is_waiting_for_summary(&self) -> bool {
@@ -270,7 +272,8 @@ impl Session {
             let busy = receiving.applying > 0
                 || !receiving.open.is_empty()
                 || !receiving.open_content.is_empty()
-                || !receiving.fetching.is_empty();
+                || !receiving.fetching.is_empty()
+                || receiving.elsewhere;
             if busy {
                 return Ok(());
             }
@@ -305,13 +308,16 @@ impl Session {
     }
 
     fn plan_ranges(&mut self, context: &mut Context<'_>, system: bool) -> Result<(), StoreError> {
-        let (interest, report, read) = (&self.interest, &mut self.report, context.read);
+        let read = context.read;
+        self.refuse_blocked(read, system)?;
+        let (interest, blocked, report) = (&self.interest, &self.blocked, &mut self.report);
         let told_diverged = &mut self.told_diverged;
         let ranges = self.clock.newer_than(
             read,
             system,
             |author, log| {
-                Ok(interest.wants_author(&author)
+                Ok(!blocked.contains(&author)
+                    && interest.wants_author(&author)
                     && interest.wants_log(log, read.schema(author, log)?.as_ref()))
             },
             |author, log, seq| {
@@ -325,6 +331,19 @@ impl Session {
         self.report.rounds += u32::from(!ranges.is_empty());
         self.receiving.asked = ranges.iter().map(|range| ((range.author, range.log), *range)).collect();
         self.receiving.ranges = ranges.into();
+        Ok(())
+    }
+
+    /// Says, once, which of the authors that the peer has something new of are blocked here.
+    fn refuse_blocked(&mut self, read: &dyn Read, system: bool) -> Result<(), StoreError> {
+        if !system || self.blocked.is_empty() {
+            return Ok(());
+        }
+        let blocked = self.clock.authors_among(&self.blocked, read)?;
+        for author in blocked {
+            let reason = "blocked: the logs of this author are not kept here".into();
+            self.report.refuse(What::Author, author.to_string(), reason);
+        }
         Ok(())
     }
 
@@ -369,7 +388,8 @@ impl Session {
     }
 
     fn ask_for_content(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
-        if self.receiving.blocked && !self.receiving.fetching.is_empty() {
+        let waits = self.receiving.blocked && !self.receiving.fetching.is_empty();
+        if waits || self.receiving.elsewhere {
             return Ok(()); // the next thing to ask for waits until a big object has come
         }
         self.receiving.blocked = false;
@@ -387,12 +407,16 @@ impl Session {
                     break; // one stated size after the other
                 }
                 let known = receiving.lacking.contains(&(wanted.id, wanted.size)) || fetched_now.is_some();
-                let takes = !known && wants(&self.interest, context.read, &wanted)?;
+                let takes = !known && self.wants_content(context.read, &wanted)?;
                 let receiving = &mut self.receiving;
                 if takes && wanted.size > FRAMED_CONTENT {
                     if receiving.fetching.len() >= MAX_FETCHES {
                         receiving.blocked = true;
                         break; // the cursor stays before it
+                    }
+                    if !context.may_fetch(wanted.id) {
+                        receiving.elsewhere = true;
+                        break; // likewise
                     }
                     receiving.fetching.insert(wanted.id, wanted.size);
                     self.report.rounds += 1;
@@ -403,7 +427,7 @@ impl Session {
                 self.receiving.cursor = Some(wanted);
             }
             if ids.is_empty() {
-                if !self.receiving.fetching.is_empty() {
+                if !self.receiving.fetching.is_empty() || self.receiving.elsewhere {
                     return Ok(()); // goes on when one of them is done
                 }
                 continue;
@@ -457,20 +481,11 @@ impl Session {
 
     fn entry_outcome(&mut self, at: Position, entry_bytes: u64, payload_bytes: u64, outcome: Outcome) {
         let Outcome::Entry { fate, payload, flaw } = outcome else { return };
-        let refusal = match fate {
-            Fate::Appended => {
-                self.report.received.entries += 1;
-                self.report.received.bytes += entry_bytes;
-                None
-            }
-            Fate::AlreadyHave => None,
-            Fate::Gap { held } => Some(format!("gap: the log is held up to {held}")),
-            Fate::Diverged { ours } => Some(format!("diverged: {ours} stands at its place here")),
-            Fate::BadLink(error) => Some(format!("link: {error}")),
-            Fate::TooManyLogs => Some("too-many-logs: so many logs of one author are not kept".into()),
-            Fate::SeqTooHigh => Some("seq-too-high: sequence numbers end below 2^48".into()),
-        };
-        if let Some(reason) = refusal {
+        if fate == Fate::Appended {
+            self.report.received.entries += 1;
+            self.report.received.bytes += entry_bytes;
+        }
+        if let Some(reason) = fate.refusal() {
             // What follows a refused entry can't be taken either: one line for the log is enough.
             if self.receiving.spoiled.insert((at.author, at.log)) {
                 self.report.refuse(What::Entry, at.to_string(), reason);
@@ -488,7 +503,7 @@ impl Session {
                 let reason = format!("payload-hash: what came hashes to {got}");
                 self.report.refuse(What::Payload, at.to_string(), reason);
             }
-            PayloadFate::AlreadyHave | PayloadFate::NotGiven => {}
+            PayloadFate::AlreadyHave | PayloadFate::NotGiven | PayloadFate::Dropped => {}
         }
         if let Some(flaw) = flaw {
             self.refuse_flaw(at, &flaw);
@@ -506,7 +521,7 @@ impl Session {
                 }
                 self.report.received.bytes += size;
             }
-            ContentFate::AlreadyHave => {}
+            ContentFate::AlreadyHave | ContentFate::Missing => {}
             ContentFate::Unwanted => {
                 let reason = "unwanted: nothing here names it any more".into();
                 self.report.refuse(What::Object, id.to_string(), reason);
@@ -538,7 +553,7 @@ impl Session {
             let Some(last) = page.last() else { return Ok(()) };
             cursor = Some(*last);
             for wanted in page {
-                if told == Some(wanted.id) || !wants(&self.interest, context.read, &wanted)? {
+                if told == Some(wanted.id) || !self.wants_content(context.read, &wanted)? {
                     continue;
                 }
                 told = Some(wanted.id);
@@ -554,16 +569,16 @@ impl Session {
         Ok(())
     }
 
+    /// Whether something missing is of a log that this session is about.
+    fn wants_content(&self, read: &dyn Read, wanted: &Wanted) -> Result<bool, StoreError> {
+        let Position { author, log, .. } = wanted.by;
+        Ok(self.wants(&author, log, read.schema(author, log)?.as_ref()))
+    }
+
     fn send_done(&mut self, context: &mut Context<'_>, done: Done) {
         self.done_sent = true;
         context.send(Class::Control, &Message::Done(done));
     }
-}
-
-/// Whether something missing is of a log that this session is about.
-fn wants(interest: &Interest, read: &dyn Read, wanted: &Wanted) -> Result<bool, StoreError> {
-    let Wanted { author, log, .. } = *wanted;
-    Ok(interest.wants_author(&author) && interest.wants_log(log, read.schema(author, log)?.as_ref()))
 }
 
 fn next(counter: &mut u32) -> u32 {

@@ -1,7 +1,8 @@
 //! The half of a session that gives: answers to what the peer asked for, no faster than it takes them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
+use madake_log::AuthorId;
 use madake_object::ObjectId;
 use madake_store::{NamedBy, Read, StoreError};
 use serde_bytes::ByteBuf;
@@ -43,17 +44,27 @@ impl Serving {
         self.jobs.is_empty() && self.in_flight.iter().all(|bytes| *bytes == 0)
     }
 
+    /// Requests that wait.
+    pub(crate) fn jobs(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// The most bytes of a class that the connection has not taken.
+    pub(crate) fn most_in_flight(&self) -> u64 {
+        self.in_flight.iter().copied().max().unwrap_or(0)
+    }
+
     /// The connection took these bytes.
     pub(crate) fn sent(&mut self, class: Class, bytes: u64) {
         let in_flight = &mut self.in_flight[class as usize];
         *in_flight = in_flight.saturating_sub(bytes);
     }
 
-    /// Takes a request for entries.
+    /// Takes a request for entries; those of blocked authors are not given.
     ///
     /// # Errors
     /// In words, what the peer did wrong.
-    pub(crate) fn want(&mut self, want: Want) -> Result<(), String> {
+    pub(crate) fn want(&mut self, want: Want, blocked: &BTreeSet<AuthorId>) -> Result<(), String> {
         let system = want.ranges.iter().filter(|range| range.log.is_system()).count();
         let class = match system {
             0 => Class::User,
@@ -64,7 +75,9 @@ impl Serving {
             return Err("a request for entries from a higher number to a lower".into());
         }
         self.number(want.id)?;
-        self.push(Job::Entries { want: want.id, class, ranges: want.ranges.into_vec().into() })
+        let mut ranges: VecDeque<Range> = want.ranges.into_vec().into();
+        ranges.retain(|range| !blocked.contains(&range.author));
+        self.push(Job::Entries { want: want.id, class, ranges })
     }
 
     /// Takes a request for objects.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use madake_log::{AuthorId, LogId};
+use madake_log::{AuthorId, LogId, Schema};
 use madake_store::NodeId;
 
 use crate::interest::Interest;
@@ -34,6 +34,9 @@ pub(crate) struct Session {
     pub(crate) interest: Interest,
     /// Authors whose keys are here.
     pub(crate) own: Vec<AuthorId>,
+    /// Authors that this node keeps nothing of, as it was when the session began; the store goes by what
+    /// is so when it writes.
+    pub(crate) blocked: BTreeSet<AuthorId>,
     /// What the peer said, once it has.
     pub(crate) theirs: Option<Theirs>,
     /// The authors of the peer's scope that have come so far, until all have.
@@ -75,6 +78,7 @@ impl Session {
         plan: Plan,
         interest: Interest,
         own: Vec<AuthorId>,
+        blocked: BTreeSet<AuthorId>,
         now: Duration,
     ) -> Self {
         Self {
@@ -83,6 +87,7 @@ impl Session {
             plan,
             interest,
             own,
+            blocked,
             theirs: None,
             scope_so_far: BTreeSet::new(),
             hello: None,
@@ -102,6 +107,13 @@ impl Session {
     /// Whether entries will come to us.
     pub(crate) fn we_receive(&self) -> bool {
         self.plan.receives && self.theirs.as_ref().is_some_and(|theirs| theirs.gives)
+    }
+
+    /// Whether we want this author's log, with this schema, in this session.
+    pub(crate) fn wants(&self, author: &AuthorId, log: LogId, schema: Option<&Schema>) -> bool {
+        !self.blocked.contains(author)
+            && self.interest.wants_author(author)
+            && self.interest.wants_log(log, schema)
     }
 
     /// Whether entries will go to the peer.

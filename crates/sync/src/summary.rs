@@ -71,6 +71,25 @@ impl PeerClock {
         self.logs.get(&(author, log)).copied()
     }
 
+    /// Those of these authors of whom the peer has anything that is not held here.
+    pub(crate) fn authors_among(
+        &self,
+        authors: &BTreeSet<AuthorId>,
+        read: &dyn Read,
+    ) -> Result<Vec<AuthorId>, StoreError> {
+        let mut found = Vec::new();
+        for author in authors {
+            let logs = self.logs.range((*author, LogId::new(0))..=(*author, LogId::new(u64::MAX)));
+            for (&(_, log), &(seq, _)) in logs {
+                if read.log_head(*author, log)?.is_none_or(|head| head.seq < seq) {
+                    found.push(*author);
+                    break;
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// What the peer has more of than is held here, as ranges to ask for, in the order of authors;
     /// of system logs, or of the others. Whether a log is wanted is asked of `wanted`.
     ///
@@ -235,12 +254,18 @@ fn union_of_authors(interests: &[&Interest]) -> Option<BTreeSet<AuthorId>> {
     Some(union)
 }
 
-/// Calls `visit` with each held author of the interest and all logs held of it, in order.
+/// Calls `visit` with each held author of the interest and all logs held of it, in order. Blocked authors
+/// are left out: what is still here of them is not given on.
 fn for_each_author(
     read: &dyn Read,
     interest: &Interest,
     mut visit: impl FnMut(AuthorId, &[HeldLog]) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
+    let blocked: BTreeSet<AuthorId> = read.blocked()?.into_iter().collect();
+    let mut visit = |author, logs: &[HeldLog]| match blocked.contains(&author) {
+        true => Ok(()),
+        false => visit(author, logs),
+    };
     if let Some(authors) = &interest.authors {
         for author in authors {
             let logs = read.logs_of(*author)?;

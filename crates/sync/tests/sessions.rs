@@ -356,6 +356,12 @@ impl Read for Rotten<'_> {
     fn followed(&self) -> Result<Vec<AuthorId>, StoreError> {
         self.store.followed()
     }
+    fn blocked(&self) -> Result<Vec<AuthorId>, StoreError> {
+        self.store.blocked()
+    }
+    fn kept_schemas(&self) -> Result<Vec<Schema>, StoreError> {
+        self.store.kept_schemas()
+    }
     fn epoch(&self) -> Result<[u8; 16], StoreError> {
         self.store.epoch()
     }
@@ -434,4 +440,84 @@ fn broken_rules_are_named() {
         let named = |end: &String| end.starts_with("the peer broke the protocol") && end.contains(words);
         assert!(ends.iter().any(named), "{rule}: {ends:?}");
     }
+}
+
+/// Two peers at once, of whom the first does not have the object: asking both at the same time would have the
+/// second refused, because the shell is writing the object already, and so again in the next two sessions.
+#[test]
+fn a_big_object_is_asked_of_one_peer_after_the_other() {
+    let (mut a, b) = (Peer::new(1, true), Peer::new(2, false));
+    let data = vec![7; 300_000];
+    b.commit("big", &data);
+    let id = ObjectId::of(&data);
+    let c = Peer::new(3, true);
+    for held in b.store.logs_of(b.author.id()).unwrap() {
+        for entry in b.store.entries(held.author, held.log, SeqNum::FIRST, 10).unwrap() {
+            let payload = b.store.content(madake_store::payload_object(&entry)).unwrap().map(Object::new);
+            c.store.apply(vec![Change::Entry { entry, payload }]).unwrap();
+        }
+    }
+    assert_eq!(c.store.content_size(id).unwrap(), None, "C has the entries and not the object");
+
+    let mut others = [c, b];
+    for (number, other) in others.iter_mut().enumerate() {
+        let session = SessionId(number as u64);
+        let opened = Input::Opened { session, peer: other.id, initiator: true, plan: pull() };
+        a.node.handle(NOW, opened, &*a.store);
+        let opened = Input::Opened { session, peer: a.id, initiator: false, plan: sync() };
+        other.node.handle(NOW, opened, &*other.store);
+    }
+    let (mut asked, mut fetching, mut ended) = (Vec::new(), None, 0);
+    while ended < 2 {
+        let mut quiet = true;
+        while let Some(output) = a.node.poll_output() {
+            quiet = false;
+            match output {
+                Output::Send { session, class, frame } => {
+                    let other = &mut others[session.0 as usize];
+                    let message = Message::decode(&frame[4..]).unwrap();
+                    other.node.handle(NOW, arrived(session, message), &*other.store);
+                    let bytes = frame.len() as u64;
+                    a.node.handle(NOW, Input::Sent { session, class, bytes }, &*a.store);
+                }
+                Output::Apply { token, changes, .. } => {
+                    let outcomes = a.store.apply(changes);
+                    a.node.handle(NOW, Input::Applied { token, outcomes }, &*a.store);
+                }
+                Output::Fetch { session, id, .. } => {
+                    assert!(fetching.replace((session, id)).is_none(), "asked of both at once");
+                    asked.push(session.0);
+                }
+                Output::Ended { reason, .. } => {
+                    assert_eq!(reason, EndReason::Finished);
+                    ended += 1;
+                }
+                _ => {}
+            }
+        }
+        for other in &mut others {
+            while let Some(output) = other.node.poll_output() {
+                quiet = false;
+                if let Output::Send { session, class, frame } = output {
+                    a.node.handle(NOW, arrived(session, Message::decode(&frame[4..]).unwrap()), &*a.store);
+                    let bytes = frame.len() as u64;
+                    other.node.handle(NOW, Input::Sent { session, class, bytes }, &*other.store);
+                }
+            }
+        }
+        if quiet {
+            let (session, id) = fetching.take().expect("somebody waits for nothing");
+            let result = match others[session.0 as usize].store.content(id).unwrap() {
+                Some(bytes) => {
+                    let mut blob = a.store.engine().blobs().begin().unwrap();
+                    blob.write(&bytes).unwrap();
+                    Ok(blob.finish().unwrap().1)
+                }
+                None => Err("not-there: the peer does not have it".into()),
+            };
+            a.node.handle(NOW, Input::Fetched { session, id, result }, &*a.store);
+        }
+    }
+    assert_eq!(asked, [0, 1]);
+    assert_eq!(a.store.content_size(id).unwrap(), Some(300_000));
 }

@@ -41,7 +41,7 @@ impl VerifiedEntry {
     }
 
     /// An entry of a set whose links were all checked.
-    pub(super) fn set_checked(entry: AuthenticEntry) -> Self {
+    pub(crate) fn set_checked(entry: AuthenticEntry) -> Self {
         Self(entry)
     }
 }

@@ -6,8 +6,8 @@ mod links;
 mod set;
 
 pub use authentic::{AuthenticEntry, SignatureError};
-pub use batch::{BatchVerifier, verify_batch};
+pub use batch::{BatchVerifier, Received, ReceivedError, verify_all, verify_batch};
 pub use links::{
     Link, LinkError, Links, LogHead, Placement, PlacementError, VerifiedEntry, check_links, check_position,
 };
-pub use set::{LinkedSet, SetError, link_set, verify_set};
+pub use set::{LinkedSet, ReceivedSetError, SetError, link_set, verify_received, verify_set};

@@ -1,7 +1,7 @@
 //! Some entries of one log, in any order: do they hold together?
 
 use super::authentic::{AuthenticEntry, SignatureError};
-use super::batch::verify_batch;
+use super::batch::{BatchVerifier, Received, ReceivedError, verify_batch};
 use super::links::{LinkError, Links, VerifiedEntry, check_links};
 use crate::entry::Entry;
 use crate::id::{EntryId, SeqNum};
@@ -51,6 +51,33 @@ pub fn verify_set(entries: Vec<Entry>, threads: NonZeroUsize) -> Result<LinkedSe
     link_set(checked.collect::<Result<_, _>>()?)
 }
 
+/// Checks entries of one log and their payloads as they came, in any order and with any gaps: form, payloads and
+/// signatures on up to `threads` threads, then [links](link_set).
+///
+/// ```
+/// use madake_log::*;
+/// # let key = AuthorKey::from_seed([1; 32]);
+/// # let entry = Entry::sign(&key, LogId::new(2000), None, None, PayloadId::of(b"hello"), 5, false)?;
+/// let received = [Received { entry: entry.as_bytes(), payload: Some(b"hello") }];
+/// let log = verify_received(&received, std::thread::available_parallelism()?)?;
+/// assert_eq!(log.into_verified().map(|entries| entries.len()), Some(1));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// [`ReceivedSetError`]: the first that is bad by itself, in the order of the input; else what does not fit together.
+pub fn verify_received(
+    received: &[Received<'_>],
+    threads: NonZeroUsize,
+) -> Result<LinkedSet, ReceivedSetError> {
+    let results = BatchVerifier::new(threads).verify_received(received);
+    let results = results.into_iter().enumerate();
+    let entries = results
+        .map(|(at, result)| result.map_err(|why| ReceivedSetError::One { at, why }))
+        .collect::<Result<_, _>>()?;
+    Ok(link_set(entries)?)
+}
+
 /// Checks that authentic entries of one log, in any order and with any gaps, hold together.
 ///
 /// The same entry twice is the same as once. Each link is followed to the entry of the set that it points at;
@@ -61,8 +88,10 @@ pub fn verify_set(entries: Vec<Entry>, threads: NonZeroUsize) -> Result<LinkedSe
 /// broken log.
 pub fn link_set(mut entries: Vec<AuthenticEntry>) -> Result<LinkedSet, SetError> {
     check_one_log(entries.iter().map(|entry| &**entry))?;
-    entries.sort_by_key(|entry| (entry.seq(), entry.id()));
-    entries.dedup();
+    if !entries.is_sorted_by(|one, other| one.seq() < other.seq()) {
+        entries.sort_by_key(|entry| (entry.seq(), entry.id()));
+        entries.dedup();
+    }
     if let Some((one, other)) =
         entries.iter().zip(entries.iter().skip(1)).find(|(one, other)| one.seq() == other.seq())
     {
@@ -87,22 +116,37 @@ fn check_one_log<'a>(mut entries: impl Iterator<Item = &'a Entry>) -> Result<(),
 }
 
 /// Follows all links of `entries`, which ascend without doubles.
-fn follow_links(entries: &[AuthenticEntry]) -> Result<Links, SetError> {
-    let held =
-        |seq: u64| entries.binary_search_by_key(&seq, |entry| entry.seq().get()).ok().map(|at| &*entries[at]);
+fn follow_links<'a>(entries: &'a [AuthenticEntry]) -> Result<Links, SetError> {
+    // In a whole log each entry is at the place that its number says; else it is searched for.
+    let at_its_place = |seq: u64| {
+        let at = usize::try_from(seq.checked_sub(1)?).ok()?;
+        entries.get(at).filter(|entry| entry.seq().get() == seq)
+    };
+    let found = |seq: u64| {
+        let at = entries.binary_search_by_key(&seq, |entry| entry.seq().get()).ok()?;
+        entries.get(at)
+    };
+    let held = |seq: u64| at_its_place(seq).or_else(|| found(seq)).map(|entry| &**entry);
     let mut worst = Links::Complete;
     let mut absent: BTreeMap<SeqNum, EntryId> = BTreeMap::new();
     for entry in entries {
-        let targets =
-            [(entry.seq().get() - 1, entry.backlink()), (lipmaa_of(entry.seq().get()), entry.lipmaa())];
-        let links = check_links(entry, held(targets[0].0), held(targets[1].0))
-            .map_err(|source| SetError::Links { seq: entry.seq(), entry: entry.id(), source })?;
+        let target = |stated: Option<EntryId>, seq: u64| Some((SeqNum::new(seq)?, stated?, held(seq)));
+        let backlink = target(entry.backlink(), entry.seq().get() - 1);
+        let lipmaa = target(entry.lipmaa(), lipmaa_of(entry.seq().get()));
+        let given =
+            |target: Option<(SeqNum, EntryId, Option<&'a Entry>)>| target.and_then(|(_, _, entry)| entry);
+        let links = check_links(entry, given(backlink), given(lipmaa)).map_err(|source| SetError::Links {
+            seq: entry.seq(),
+            entry: entry.id(),
+            source,
+        })?;
         worst = worst.max(links);
-        for (seq, stated) in targets {
-            let (Some(seq), Some(other), None) = (SeqNum::new(seq), stated, held(seq)) else { continue };
-            let one = *absent.entry(seq).or_insert(other);
-            if one != other {
-                return Err(SetError::Fork { seq, one, other });
+        for (seq, other, held) in [backlink, lipmaa].into_iter().flatten() {
+            if held.is_none() {
+                let one = *absent.entry(seq).or_insert(other);
+                if one != other {
+                    return Err(SetError::Fork { seq, one, other });
+                }
             }
         }
     }
@@ -154,6 +198,23 @@ pub enum SetError {
         /// What is wrong with the link.
         source: LinkError,
     },
+}
+
+/// Why entries as they came do not make verified ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReceivedSetError {
+    /// One of them is bad by itself.
+    #[error("item {at}: {why}")]
+    One {
+        /// Its place in the input, from 0.
+        at: usize,
+        /// What is wrong with it.
+        why: ReceivedError,
+    },
+    /// They do not hold together.
+    #[error("{0}")]
+    Set(#[from] SetError),
 }
 
 impl SetError {
@@ -252,6 +313,28 @@ mod tests {
         bytes[1] ^= 1;
         entries[1] = Entry::decode(&bytes).unwrap();
         assert_eq!(verify_set(entries, NonZeroUsize::MIN), Err(SetError::MixedLogs));
+    }
+
+    #[test]
+    fn as_they_came() {
+        let (log, fork) = (log(14, 0), log(14, 1));
+        let received = |log: &[AuthenticEntry], spoilt: Option<usize>| {
+            let bytes: Vec<Vec<u8>> = log.iter().map(|entry| entry.as_bytes().to_vec()).collect();
+            let one =
+                |(at, entry)| Received { entry, payload: Some(if spoilt == Some(at) { b"?" } else { &[0] }) };
+            let received: Vec<Received<'_>> = bytes.iter().map(Vec::as_slice).enumerate().map(one).collect();
+            verify_received(&received, NonZeroUsize::MIN)
+        };
+        assert_eq!(received(&log, None), Ok(link_set(log.clone()).unwrap()));
+        let why = ReceivedError::Payload(crate::PayloadError::Hash);
+        assert_eq!(received(&log, Some(3)), Err(ReceivedSetError::One { at: 3, why }));
+        assert_eq!(received(&fork, None), Err(ReceivedSetError::One { at: 0, why }));
+        let mixed = [&log[..3], &log[2..], &log[..1]].concat();
+        assert_eq!(received(&mixed, None).unwrap().into_verified().map(|all| all.len()), Some(14));
+        let key = AuthorKey::from_seed([2; 32]);
+        let other = Entry::sign(&key, LogId::new(5000), None, None, PayloadId::of(&[0]), 1, false).unwrap();
+        let mixed = [&log[..], &[other]].concat();
+        assert_eq!(received(&mixed, None), Err(ReceivedSetError::Set(SetError::MixedLogs)));
     }
 
     proptest! {

@@ -58,9 +58,30 @@ impl ApiError {
         self
     }
 
+    /// What to type next: as it was said where the error was made, else what helps with errors of its kind.
+    pub fn next(&self) -> &str {
+        if let Some(hint) = &self.hint {
+            return hint;
+        }
+        match self.code.as_str() {
+            "usage" => "`madake --help` lists the commands, `madake COMMAND --help` says what each takes",
+            "not-found" => "`madake log list`, `madake head list` and `madake peer list` show what is here",
+            "bug" => "this is a mistake of madake's own: please report it with what `madake -vv` says",
+            "store" | "damaged" => {
+                "keep a copy of the home before anything else; `madake log verify` checks what is held"
+            }
+            "daemon" | "cut" | "gone" => {
+                "was the daemon stopped? type the command again: what it acknowledged is kept"
+            }
+            "network" => "`madake status` shows how the node and its peers are",
+            "file" | "stdout" | "system" => "check the path, its rights and the room on the disk",
+            _ => "`madake status` shows how the node is; `madake -v` says more of what happens",
+        }
+    }
+
     /// `{"error":{"code","message","hint"}}`
     pub fn to_json(&self) -> Value {
-        json!({"error": {"code": self.code, "message": self.message, "hint": self.hint}})
+        json!({"error": {"code": self.code, "message": self.message, "hint": self.next()}})
     }
 
     /// Reads what [`to_json`](Self::to_json) wrote; `None` if the value is no error.
@@ -109,9 +130,20 @@ impl From<AppendError> for ApiError {
         match error {
             AppendError::Store(error) => error.into(),
             AppendError::Reserved(_) => Self::usage(error.to_string()).hint("madake commit NAME FILE"),
-            AppendError::Commit(_) => Self::usage(error.to_string()),
-            AppendError::Contended => Self::new(409, "contended", error.to_string()),
-            other => Self::new(500, "append", other.to_string()),
+            AppendError::Commit(_) => {
+                Self::usage(error.to_string()).hint("`madake commit --help` says what a commit may have")
+            }
+            AppendError::Contended => Self::new(409, "contended", error.to_string())
+                .hint("write in one home only, or the logs fork; `madake log list` shows how far they are"),
+            AppendError::Blocked => {
+                Self::new(403, "blocked", error.to_string()).hint("`madake follow AUTHOR` undoes it")
+            }
+            AppendError::TooManyLogs | AppendError::TooManyGenerations(_) => {
+                Self::new(409, "append", error.to_string())
+                    .hint("write to a schema that is there: `madake log list` shows them")
+            }
+            other => Self::new(500, "append", other.to_string())
+                .hint("`madake log list` shows how far the logs are; `madake log verify` checks them"),
         }
     }
 }

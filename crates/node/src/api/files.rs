@@ -69,15 +69,25 @@ pub(super) fn get(shell: &Shell, id: &str) -> Result<Response<Body>, ApiError> {
     Ok(response)
 }
 
-/// `POST /v1/commits`, records with `name` as the body → per commit `{name, commit, object, previous, author, entry}`
-pub(super) fn commit(shell: Arc<Shell>, body: Body) -> Response<Body> {
+/// `POST /v1/commits[?author=A]`, records with `name` as the body → per commit `{name, commit, object, previous, author, entry}`
+pub(super) fn commit(shell: Arc<Shell>, query: &Query, body: Body) -> Result<Response<Body>, ApiError> {
     let records = Records::new(body, shell.store().clone());
-    batched(records, false, move |batch, lines| {
+    let author = match shell.resolve_writer(query.get("author")) {
+        Ok(author) => author,
+        Err(error) => {
+            tokio::spawn(records.drain());
+            return Err(error);
+        }
+    };
+    Ok(batched(records, false, move |batch, lines| {
         let mut versions = Vec::with_capacity(batch.len());
         for Record { header, content, .. } in batch {
-            let name = header.name.ok_or_else(|| ApiError::usage("a record without a name"))?;
-            let name: FileName =
-                name.parse().map_err(|error| ApiError::usage(format!("{name:?} is no name: {error}")))?;
+            let unnamed = || ApiError::usage("a record without a name").hint("`docs/api.md`, \"Records\"");
+            let name = header.name.ok_or_else(unnamed)?;
+            let name: FileName = name.parse().map_err(|error| {
+                ApiError::usage(format!("{name:?} is no name: {error}"))
+                    .hint("parts between slashes, such as notes/today.txt")
+            })?;
             if name.as_str().starts_with('~') {
                 return Err(ApiError::usage(format!(
                     "{name:?} begins with `~`, which means somebody's own name"
@@ -88,18 +98,18 @@ pub(super) fn commit(shell: Arc<Shell>, body: Body) -> Response<Body> {
             let (message, only_if_changed) = (header.message, header.only_if_changed);
             versions.push(NewVersion { name, content, mode, message, time: wall_clock(), only_if_changed });
         }
-        for made in shell.author.commit(&versions)? {
+        for made in author.commit(&versions)? {
             lines.send(&json!({
                 "name": made.name.as_str(),
                 "commit": made.commit.to_string(),
                 "object": made.object.to_string(),
                 "previous": made.previous.map(|previous| previous.to_string()),
-                "author": shell.author.id().to_string(),
+                "author": author.id().to_string(),
                 "entry": made.entry.to_string(),
             }))?;
         }
         lines.flush()
-    })
+    }))
 }
 
 /// `GET /v1/commits/ID` → one commit
@@ -239,7 +249,8 @@ fn missing(store: &Store, id: ObjectId) -> ApiError {
             ApiError::new(404, "missing", format!("{id} is named by what is held, and is not here yet"))
                 .hint("`madake pull PEER` asks for what is missing")
         }
-        _ => ApiError::not_found(format!("there is no object {id} here")),
+        _ => ApiError::not_found(format!("there is no object {id} here"))
+            .hint("`madake head show NAME` and `madake log show LOG` show what is"),
     }
 }
 

@@ -3,15 +3,17 @@
 use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use data_encoding::BASE64;
 use hyper::{Response, StatusCode};
-use madake_log::{AuthenticEntry, BatchVerifier, Entry, LogHead, LogId, Schema, SeqNum};
+use madake_log::{AuthenticEntry, BatchVerifier, LogId, Schema};
 use madake_object::{Object, ObjectId};
-use madake_store::{HeldLog, NewContent, Position, Read as _, payload_object};
+use madake_store::{Author, HeldLog, NewContent, Position, Read as _, payload_object};
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+use super::node::rfc3339;
 use super::upload::{Record, RecordHeader, Records};
 use super::{ApiError, Body, Lines, Query, lines, respond};
 use crate::shell::Shell;
@@ -26,6 +28,8 @@ const READ_AHEAD: usize = 8 * 1024 * 1024;
 const MAX_DATA: u64 = 64 * 1024 * 1024;
 /// Entries read at a time.
 const PAGE: usize = 1_000;
+/// How far a long check is, is told so often.
+const TELL_EVERY: Duration = Duration::from_millis(200);
 
 /// `POST /v1/append?schema=S[&author=A][&end=1]`, records as the body → per entry `{author, log, seq, entry, payload}`
 ///
@@ -34,8 +38,8 @@ const PAGE: usize = 1_000;
 /// the next record to come.
 pub(super) fn append(shell: Arc<Shell>, query: &Query, body: Body) -> Result<Response<Body>, ApiError> {
     let records = Records::new(body, shell.store().clone());
-    let schema = match appendable(&shell, query) {
-        Ok(schema) => schema,
+    let (schema, author) = match appendable(&shell, query) {
+        Ok(appendable) => appendable,
         Err(error) => {
             tokio::spawn(records.drain());
             return Err(error);
@@ -44,7 +48,7 @@ pub(super) fn append(shell: Arc<Shell>, query: &Query, body: Body) -> Result<Res
     Ok(batched(records, query.flag("end"), move |batch, lines| {
         let end = batch.last().is_some_and(|record| record.last);
         let contents: Vec<NewContent> = batch.into_iter().map(|record| record.content).collect();
-        for entry in shell.author.append(&schema, &contents, end)? {
+        for entry in author.append(&schema, &contents, end)? {
             lines.send(&json!({
                 "author": entry.at.author.to_string(),
                 "log": entry.at.log.get(),
@@ -57,22 +61,15 @@ pub(super) fn append(shell: Arc<Shell>, query: &Query, body: Body) -> Result<Res
     }))
 }
 
-/// The schema that is to be appended to, if this home may.
-fn appendable(shell: &Shell, query: &Query) -> Result<Schema, ApiError> {
+/// The schema that is to be appended to and who signs, if this home may.
+fn appendable(shell: &Shell, query: &Query) -> Result<(Schema, Arc<Author>), ApiError> {
     let text = query.need("schema")?;
-    let schema: Schema =
-        text.parse().map_err(|error| ApiError::usage(format!("`{text}` is no schema: {error}")))?;
+    let schema = super::policy::parse_schema(text)?;
     if schema.is_reserved() {
         return Err(ApiError::usage(format!("`{schema}` is reserved for what madake writes itself"))
             .hint("madake commit NAME FILE"));
     }
-    if let Some(author) = query.get("author") {
-        let author = shell.resolve_author(author)?;
-        if author != shell.author.id() {
-            return Err(ApiError::new(403, "no-key", format!("the key of {author} is not in this home")));
-        }
-    }
-    Ok(schema)
+    Ok((schema, shell.resolve_writer(query.get("author"))?))
 }
 
 /// `GET /v1/logs[?author=A][&schema=S]` → per log `{author, log, schema, seq, head, state}`
@@ -132,8 +129,10 @@ pub(super) fn show(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, A
     Ok(respond(StatusCode::OK, body))
 }
 
-/// `GET /v1/verify[?log=LOG]` → per log `{author, log, seq, ok, problems, payloads_missing}`
+/// `GET /v1/verify[?log=LOG][&progress=1]` → per log `{author, log, seq, ok, problems, payloads_missing}`;
+/// with `progress` also lines `{"progress":{"entries","of"}}`, now and then
 pub(super) fn verify(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
+    let with_progress = query.flag("progress");
     let only = match query.get("log") {
         None => None,
         Some(text) => {
@@ -146,8 +145,24 @@ pub(super) fn verify(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>,
     let body = lines(move |lines| {
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let mut verifier = BatchVerifier::new(threads);
+        let (mut of, mut entries, mut told) = (0, 0, Instant::now());
+        match only {
+            _ if !with_progress => {}
+            Some(held) => of = held.head.seq.get(),
+            None => of = shell.store().counts()?.entries,
+        }
         let mut check = |held: HeldLog| -> Result<(), ApiError> {
-            lines.send(&verify_log(&shell, held, &mut verifier)?)?;
+            let mut looked_at = |count: usize| {
+                entries += count;
+                if !with_progress || told.elapsed() < TELL_EVERY {
+                    return Ok(());
+                }
+                told = Instant::now();
+                lines.send(&json!({"progress": {"entries": entries, "of": of}}))?;
+                lines.flush()
+            };
+            let verified = verify_log(&shell, held, &mut verifier, &mut looked_at)?;
+            lines.send(&verified)?;
             lines.flush()
         };
         if let Some(held) = only {
@@ -242,6 +257,9 @@ fn entry_json(shell: &Shell, entry: &AuthenticEntry, with_payload: bool) -> Resu
         "held": shell.store().content_size(payload)?.is_some(),
     });
     let at = Position::of(entry);
+    if let Some(dropped) = shell.store().dropped(payload)? {
+        value["dropped"] = json!(rfc3339(dropped.at));
+    }
     if let Some(flaw) = shell.store().flaw(&at)? {
         value["flaw"] = json!({"code": flaw.code(), "message": flaw.to_string()});
     }
@@ -268,86 +286,28 @@ fn payload_bytes(shell: &Shell, payload: ObjectId) -> Result<Option<Vec<u8>>, Ap
 }
 
 /// Reads a whole log again, as if nothing of it were known: encodings, signatures, links, payloads.
-fn verify_log(shell: &Shell, held: HeldLog, verifier: &mut BatchVerifier) -> Result<Value, ApiError> {
-    let HeldLog { author, log, head: stated } = held;
-    let (mut problems, mut missing, mut head) = (Vec::new(), 0u64, None::<LogHead>);
-    let mut next = Some(SeqNum::FIRST);
-    while let Some(from) = next {
-        let page = shell.store().entries(author, log, from, PAGE)?;
-        next = page.last().and_then(|entry| entry.seq().next()).filter(|next| *next <= stated.seq);
-        // The log may grow while it is read: only what was there at the beginning is looked at.
-        let there = page.into_iter().filter(|entry| entry.seq() <= stated.seq);
-        let entries: Vec<Entry> = there.map(AuthenticEntry::into_entry).collect();
-        for checked in verifier.verify(entries) {
-            let entry = match checked {
-                Ok(entry) => entry,
-                Err((entry, error)) => {
-                    problems.push(format!("@{}: {}: {error}", entry.seq(), error.reason()));
-                    head = Some(LogHead::of(&entry));
-                    continue;
-                }
-            };
-            let lipmaa = match SeqNum::new(madake_log::lipmaa(entry.seq().get())) {
-                Some(seq) if entry.lipmaa().is_some() => {
-                    shell.store().entry_id(&Position { author, log, seq })?
-                }
-                _ => None,
-            };
-            match madake_log::check_position(&entry, head.as_ref(), lipmaa) {
-                Ok(madake_log::Placement::Extends) => {}
-                Ok(other) => problems.push(format!("@{}: out of place: {other:?}", entry.seq())),
-                Err(error) => problems.push(format!("@{}: link: {error}", entry.seq())),
-            }
-            head = Some(LogHead::of(&entry));
-            match verify_payload(shell, &entry)? {
-                Payload::Fits => {}
-                Payload::Missing => missing += 1,
-                Payload::Wrong(why) => problems.push(format!("@{}: {why}", entry.seq())),
-            }
-        }
-    }
-    if head != Some(stated) {
-        problems
-            .push(format!("the log ends at another entry than its head, {} at {}", stated.entry, stated.seq));
-    }
+fn verify_log(
+    shell: &Shell,
+    held: HeldLog,
+    verifier: &mut BatchVerifier,
+    looked_at: &mut dyn FnMut(usize) -> Result<(), ApiError>,
+) -> Result<Value, ApiError> {
+    let mut gone = Ok(());
+    let check = shell.store().check_log(held, verifier, &mut |entries| {
+        gone = looked_at(entries);
+        gone.is_ok()
+    })?;
+    gone?;
+    let mut problems: Vec<String> = check.problems.iter().map(ToString::to_string).collect();
+    problems.extend((check.more > 0).then(|| format!("and {} more", check.more)));
     Ok(json!({
-        "author": author.to_string(),
-        "log": log.get(),
-        "seq": stated.seq.get(),
+        "author": held.author.to_string(),
+        "log": held.log.get(),
+        "seq": held.head.seq.get(),
         "ok": problems.is_empty(),
         "problems": problems,
-        "payloads_missing": missing,
+        "payloads_missing": check.payloads_missing,
     }))
-}
-
-enum Payload {
-    Fits,
-    Missing,
-    Wrong(String),
-}
-
-fn verify_payload(shell: &Shell, entry: &Entry) -> Result<Payload, ApiError> {
-    let id = payload_object(entry);
-    if let Some(bytes) = shell.store().content(id)? {
-        return Ok(match entry.check_payload(&bytes) {
-            Ok(()) => Payload::Fits,
-            Err(error) => Payload::Wrong(format!("{}: {error}", error.reason())),
-        });
-    }
-    let Some(mut reader) = shell.store().engine().blobs().open(id.as_bytes())? else {
-        return Ok(Payload::Missing);
-    };
-    let mut hasher = blake3::Hasher::new();
-    if let Err(error) = hasher.update_reader(&mut reader) {
-        return Ok(Payload::Wrong(format!("unreadable: {error}")));
-    }
-    Ok(if hasher.finalize().as_bytes() != id.as_bytes() {
-        Payload::Wrong("payload-hash: the stored file has changed".into())
-    } else if reader.len() != entry.payload_size() {
-        Payload::Wrong("payload-size: the stored file is longer or shorter than the entry says".into())
-    } else {
-        Payload::Fits
-    })
 }
 
 fn schema_name(shell: &Shell, held: HeldLog) -> Result<Option<String>, ApiError> {

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
-use hyper::Response;
-use madake_store::Read as _;
-use serde_json::json;
+use hyper::{Response, StatusCode};
+use madake_log::AuthorId;
+use madake_store::{Author, Read as _};
+use serde_json::{Value, json};
 
-use super::{ApiError, Body, object};
+use super::{ApiError, Body, Query, full, object, respond};
+use crate::home::AuthorName;
 use crate::shell::Shell;
 
 /// `GET /v1/id` → `{author, node, ticket, epoch, home, nick}`
@@ -20,6 +22,28 @@ pub(super) fn id(shell: &Shell) -> Result<Response<Body>, ApiError> {
         "home": shell.home.path.to_string_lossy(),
         "nick": shell.home.config.nick,
     })))
+}
+
+/// `GET /v1/authors` → per author whose key is here `{author, name}`
+pub(super) fn authors(shell: &Shell) -> Result<Response<Body>, ApiError> {
+    let line = |(name, author): &(AuthorName, Arc<Author>)| format!("{}\n", author_json(name, author.id()));
+    let text: String = shell.authors().iter().map(line).collect();
+    Ok(respond(StatusCode::OK, full(text)))
+}
+
+/// `POST /v1/authors?name=N` → `{author, name}`
+pub(super) async fn new_author(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
+    let text = query.need("name")?;
+    let name: AuthorName = text.parse().map_err(|error| {
+        ApiError::usage(format!("`{text}` can't be an author's name: {error}"))
+            .hint("such as: madake author new work")
+    })?;
+    let author = shell.new_author(name.clone()).await?;
+    Ok(object(&author_json(&name, author)))
+}
+
+fn author_json(name: &AuthorName, author: AuthorId) -> Value {
+    json!({"author": author.to_string(), "name": name.as_str()})
 }
 
 /// `GET /v1/status` → `{node, author, listening, peers, logs, entries, objects, missing, bytes, forks, contested, generation}`

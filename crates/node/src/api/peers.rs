@@ -1,17 +1,16 @@
-//! Peers and whose logs are kept.
+//! Peers: who this node talks to.
 
 use std::sync::Arc;
 
 use hyper::{Response, StatusCode};
-use madake_log::AuthorId;
-use madake_store::{Change, Peer, Policy};
+use madake_store::{Change, Peer};
 use serde_json::{Value, json};
 
 use super::node::blocking;
 use super::{ApiError, Body, Query, full, object, respond};
 use crate::driver::wall_clock;
-use crate::net::Ticket;
 use crate::net::ticket::PREFIX;
+use crate::net::{Ticket, TicketError};
 use crate::shell::Shell;
 
 /// A peer's name is at most so many bytes.
@@ -25,12 +24,9 @@ pub(super) fn list(shell: &Shell) -> Result<Response<Body>, ApiError> {
 }
 
 /// `POST /v1/peers?ticket=T[&name=N]` → the peer. Adding it again changes its name and addresses.
-pub(super) async fn add(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
+pub(super) async fn add(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
     let text = query.need("ticket")?;
-    let ticket: Ticket = text.parse().map_err(|error| {
-        ApiError::usage(format!("`{text}` is no ticket: {error}"))
-            .hint("`madake id` prints one, at the other node")
-    })?;
+    let ticket: Ticket = text.parse().map_err(|error| no_ticket(text, &error))?;
     let (node, addresses) = ticket.into_parts();
     if node == shell.node() {
         return Err(
@@ -65,11 +61,12 @@ pub(super) async fn add(shell: Arc<Shell>, query: &Query) -> Result<Response<Bod
 }
 
 /// `DELETE /v1/peers?peer=P` → the peer that was removed
-pub(super) async fn remove(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
+pub(super) async fn remove(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
     let (node, _) = shell.resolve_peer(query.need("peer")?)?;
     blocking(move || {
         let known = shell.store().peer(node)?;
-        let peer = known.ok_or_else(|| ApiError::not_found(format!("{node} is no peer of this node")))?;
+        let none = || ApiError::not_found(format!("{node} is no peer of this node")).hint("madake peer list");
+        let peer = known.ok_or_else(none)?;
         shell.store().apply(vec![Change::ForgetPeer(node)])?;
         let mut value = peer_json(&peer);
         value["allowed"] = json!(false);
@@ -78,17 +75,9 @@ pub(super) async fn remove(shell: Arc<Shell>, query: &Query) -> Result<Response<
     .await
 }
 
-/// `POST /v1/follow?author=A` → `{author, policy}`
-pub(super) async fn follow(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
-    let author: AuthorId = shell.resolve_author(query.need("author")?)?;
-    if let Err(error) = author.check_key() {
-        return Err(ApiError::usage(format!("{author} is no author's key: {error}")));
-    }
-    blocking(move || {
-        shell.store().apply(vec![Change::Policy(author, Policy::Follow)])?;
-        Ok(object(&json!({"author": author.to_string(), "policy": Policy::Follow.as_str()})))
-    })
-    .await
+pub(super) fn no_ticket(text: &str, error: &TicketError) -> ApiError {
+    ApiError::usage(format!("`{text}` is no ticket: {error}"))
+        .hint("`madake id` prints one, at the other node")
 }
 
 fn peer_json(peer: &Peer) -> Value {
@@ -101,12 +90,13 @@ fn peer_json(peer: &Peer) -> Value {
     })
 }
 
-fn check_name(name: &str) -> Result<(), ApiError> {
+pub(super) fn check_name(name: &str) -> Result<(), ApiError> {
     let fits = (1..=MAX_NAME).contains(&name.len())
         && !name.chars().any(|c| c.is_control() || c.is_whitespace())
         && !name.to_ascii_lowercase().starts_with(PREFIX);
     if fits {
         return Ok(());
     }
-    Err(ApiError::usage(format!("a peer's name is 1 to {MAX_NAME} bytes without spaces, and no ticket")))
+    Err(ApiError::usage(format!("a peer's name is 1 to {MAX_NAME} bytes without spaces, and no ticket"))
+        .hint("such as: madake peer add TICKET --name laptop"))
 }

@@ -1,29 +1,49 @@
 //! From what a person types to what is meant.
 
+use std::sync::Arc;
+
 use madake_log::{AuthorId, LogId, Schema, SeqNum};
 use madake_object::{CommitId, FileName, ObjectId};
 use madake_store::engine::Table;
-use madake_store::{Head, Policy, Read as _, tables};
+use madake_store::{Author, Head, Read as _, tables};
 
 use super::ApiError;
 use crate::net::ticket::PREFIX;
 use crate::net::{NodeId, Ticket};
 use crate::shell::Shell;
 
-/// A prefix of an id has at least so many digits (`docs/protocol.md`).
+/// A prefix of an id has at least so many digits (`docs/api.md`).
 const MIN_DIGITS: usize = 6;
 /// Ids that are looked at to see whether a prefix is unique.
 const LOOKED_AT: usize = 8;
 
 impl Shell {
-    /// An author: 64 digits, or the unique beginning of one that is known here.
+    /// An author: 64 digits, the unique beginning of one that is known here, or the name of one whose key
+    /// is here.
     pub(super) fn resolve_author(&self, text: &str) -> Result<AuthorId, ApiError> {
         if let Ok(author) = text.parse::<AuthorId>() {
             return Ok(author);
         }
-        let own = [self.author.id(), self.node()].map(|id| *id.as_bytes());
+        let own = self.authors();
+        if let Some((_, author)) = own.iter().find(|(name, _)| name.as_str() == text) {
+            return Ok(author.id());
+        }
+        let own = own.iter().map(|(_, author)| author.id()).chain([self.node()]);
+        let own: Vec<[u8; 32]> = own.map(|id| *id.as_bytes()).collect();
         self.resolve_prefix("author", text, &[tables::LOG_HEAD, tables::POLICY], &own)
             .map(AuthorId::from_bytes)
+    }
+
+    /// The author who is to sign: the first, unless another one is named.
+    pub(super) fn resolve_writer(&self, text: Option<&str>) -> Result<Arc<Author>, ApiError> {
+        let Some(text) = text else { return Ok(self.author.clone()) };
+        let id = self.resolve_author(text)?;
+        let held = self.authors().into_iter().find(|(_, author)| author.id() == id);
+        let no_key = || {
+            ApiError::new(403, "no-key", format!("the key of {id} is not in this home"))
+                .hint("`madake author list` shows whose are; `madake author new NAME` makes one")
+        };
+        held.map(|(_, author)| author).ok_or_else(no_key)
     }
 
     /// A log: `AUTHOR/LOG`, where LOG is a number or a registered schema.
@@ -50,7 +70,10 @@ impl Shell {
         });
         // A schema may look like a number.
         let found = newest.map(|(log, _)| log).or(number);
-        let none = || ApiError::not_found(format!("{author} has no log of `{schema}` here"));
+        let none = || {
+            ApiError::not_found(format!("{author} has no log of `{schema}` here"))
+                .hint(format!("madake log list --author {author}"))
+        };
         found.map(|log| (author, log)).ok_or_else(none)
     }
 
@@ -66,14 +89,18 @@ impl Shell {
         let (author, log) = self.resolve_log(log)?;
         let number = |text: &str| {
             let number = text.parse().ok().and_then(SeqNum::new);
-            number.ok_or_else(|| ApiError::usage(format!("`{text}` is no sequence number: they begin at 1")))
+            number.ok_or_else(|| {
+                ApiError::usage(format!("`{text}` is no sequence number: they begin at 1"))
+                    .hint("such as: madake log show AUTHOR/LOG@1..20")
+            })
         };
         let (from, to) = match range.split_once("..") {
             None => (number(range)?, number(range)?),
             Some((from, to)) => (number(from)?, number(to)?),
         };
         if from > to {
-            return Err(ApiError::usage(format!("`{range}` runs backwards")));
+            return Err(ApiError::usage(format!("`{range}` runs backwards"))
+                .hint(format!("the lower number comes first: {to}..{from}")));
         }
         Ok((author, log, from, Some(to)))
     }
@@ -98,8 +125,7 @@ impl Shell {
     pub(super) fn resolve_peer(&self, text: &str) -> Result<(NodeId, Vec<String>), ApiError> {
         let peers = self.store().peers()?;
         if text.trim_start().to_ascii_lowercase().starts_with(PREFIX) {
-            let ticket: Ticket =
-                text.parse().map_err(|error| ApiError::usage(format!("`{text}` is no ticket: {error}")))?;
+            let ticket: Ticket = text.parse().map_err(|error| super::peers::no_ticket(text, &error))?;
             let (node, mut addresses) = ticket.into_parts();
             let known = peers.into_iter().find(|peer| peer.node == node);
             addresses.extend(known.into_iter().flat_map(|peer| peer.addresses));
@@ -124,16 +150,20 @@ impl Shell {
     /// Whose version of `name` is meant: `author`'s, else one's own, else the one followed author's.
     pub(super) fn resolve_head(&self, name: &str, author: Option<&str>) -> Result<Head, ApiError> {
         let (name, author) = split_owner(name, author);
-        let parsed: FileName =
-            name.parse().map_err(|error| ApiError::usage(format!("`{name}` is no name: {error}")))?;
+        let parsed: FileName = name.parse().map_err(|error| {
+            ApiError::usage(format!("`{name}` is no name: {error}"))
+                .hint("`madake head list` shows the names")
+        })?;
         let authors = match author {
-            Some(author) => vec![self.resolve_author(author)?],
+            Some(author) => [vec![self.resolve_author(author)?], Vec::new(), Vec::new()],
             None => self.candidates()?,
         };
         let mut found = Vec::new();
-        for candidate in authors {
-            found.extend(self.store().head(candidate, &parsed)?);
-            if found.first().is_some_and(|head| head.author == self.author.id()) {
+        for tier in authors {
+            for candidate in tier {
+                found.extend(self.store().head(candidate, &parsed)?);
+            }
+            if !found.is_empty() {
                 break;
             }
         }
@@ -153,17 +183,17 @@ impl Shell {
     pub(super) fn resolve_tree(&self, prefix: &str, author: Option<&str>) -> Result<Vec<Head>, ApiError> {
         let (prefix, author) = split_owner(prefix.trim_end_matches('/'), author);
         let authors = match author {
-            Some(author) => vec![self.resolve_author(author)?],
+            Some(author) => [vec![self.resolve_author(author)?], Vec::new(), Vec::new()],
             None => self.candidates()?,
         };
         let mut found: Vec<Vec<Head>> = Vec::new();
-        for candidate in authors {
-            let search = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
-            let heads = self.store().heads(candidate, &search)?;
-            if !heads.is_empty() {
-                found.push(heads);
+        let search = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+        for tier in authors {
+            for candidate in tier {
+                let heads = self.store().heads(candidate, &search)?;
+                found.extend((!heads.is_empty()).then_some(heads));
             }
-            if found.len() == 1 && candidate == self.author.id() {
+            if !found.is_empty() {
                 break;
             }
         }
@@ -178,13 +208,13 @@ impl Shell {
         }
     }
 
-    /// Oneself first, then the followed authors.
-    fn candidates(&self) -> Result<Vec<AuthorId>, ApiError> {
-        let mut authors = vec![self.author.id()];
-        let policies = self.store().policies()?;
-        let followed = policies.into_iter().filter(|(_, policy)| *policy == Policy::Follow);
-        authors.extend(followed.map(|(author, _)| author).filter(|author| *author != self.author.id()));
-        Ok(authors)
+    /// Whose names are looked at, those of the next only if none of these has any: the first author,
+    /// the others whose keys are here, the followed ones.
+    fn candidates(&self) -> Result<[Vec<AuthorId>; 3], ApiError> {
+        let own: Vec<AuthorId> = self.authors().into_iter().map(|(_, author)| author.id()).collect();
+        let mut followed = self.store().followed()?;
+        followed.retain(|author| !own.contains(author));
+        Ok([own[..1].to_vec(), own[1..].to_vec(), followed])
     }
 
     fn resolve_prefix(
@@ -196,9 +226,9 @@ impl Shell {
     ) -> Result<[u8; 32], ApiError> {
         if text.len() < MIN_DIGITS || text.len() > 64 || !text.bytes().all(|digit| digit.is_ascii_hexdigit())
         {
-            return Err(ApiError::usage(format!(
-                "`{text}` is no {what}: give its 64 hex digits, or the first {MIN_DIGITS} or more"
-            )));
+            let message =
+                format!("`{text}` is no {what}: give its 64 hex digits, or the first {MIN_DIGITS} or more");
+            return Err(ApiError::usage(message).hint(where_shown(what)));
         }
         let mut ids: Vec<[u8; 32]> = Vec::new();
         for table in tables {
@@ -209,10 +239,24 @@ impl Shell {
         ids.sort_unstable();
         ids.dedup();
         match ids.as_slice() {
-            [] => Err(ApiError::not_found(format!("no {what} begins with {text} here"))),
+            [] => {
+                Err(ApiError::not_found(format!("no {what} begins with {text} here")).hint(where_shown(what)))
+            }
             [id] => Ok(*id),
-            _ => Err(ApiError::usage(format!("more than one {what} begins with {text}: give more digits"))),
+            _ => {
+                let message = format!("more than one {what} begins with {text}: give more digits");
+                Err(ApiError::usage(message).hint(where_shown(what)))
+            }
         }
+    }
+}
+
+/// The command that shows whole ids of this kind.
+fn where_shown(what: &str) -> &'static str {
+    match what {
+        "author" => "`madake log list --json` shows whose logs are here, `madake author list` whose keys",
+        "object" => "`madake head show NAME` and `madake log show LOG` show the objects of files and entries",
+        _ => "`madake history NAME` shows the commits of a file",
     }
 }
 

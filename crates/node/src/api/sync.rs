@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hyper::{Response, StatusCode};
-use madake_log::Schema;
 use madake_store::Read as _;
 use madake_sync::wire::{Counts, MAX_SCHEMAS};
 use madake_sync::{EndReason, Plan, Report};
@@ -20,22 +19,24 @@ use crate::shell::Shell;
 /// `POST /v1/sync?peer=P&mode=pull|push|sync[&schema=S…]` → lines `{"progress":…}`, then one line: the result
 ///
 /// `{sent, received, refused, missing, rounds, summary_bytes, seconds, peer}`
-pub(super) async fn run(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
+pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
     let (node, addresses) = shell.resolve_peer(query.need("peer")?)?;
     let (receives, gives) = match query.need("mode")? {
         "pull" => (true, false),
         "push" => (false, true),
         "sync" => (true, true),
-        other => return Err(ApiError::usage(format!("`{other}` is none of pull, push and sync"))),
+        other => {
+            return Err(ApiError::usage(format!("`{other}` is none of pull, push and sync"))
+                .hint("madake pull PEER, madake push PEER or madake sync PEER"));
+        }
     };
     let mut schemas = BTreeSet::new();
     for text in query.all("schema") {
-        let schema: Schema =
-            text.parse().map_err(|error| ApiError::usage(format!("`{text}` is no schema: {error}")))?;
-        schemas.insert(schema);
+        schemas.insert(super::policy::parse_schema(text)?);
     }
     if schemas.len() > MAX_SCHEMAS {
-        return Err(ApiError::usage(format!("at most {MAX_SCHEMAS} schemas can be asked for at a time")));
+        return Err(ApiError::usage(format!("at most {MAX_SCHEMAS} schemas can be asked for at a time"))
+            .hint("name fewer, or none for all that are kept (`madake interest list`)"));
     }
     let plan = Plan { receives, gives, schemas: (!schemas.is_empty()).then_some(schemas) };
 
@@ -148,7 +149,9 @@ fn dial_error(error: &DialError) -> ApiError {
         DialError::NoAddresses { .. } => ApiError::unreachable(error.to_string()).hint(
             "`madake id`, while the other node runs, prints a ticket with addresses: madake peer add TICKET",
         ),
-        DialError::Ourselves => ApiError::usage(error.to_string()),
+        DialError::Ourselves => {
+            ApiError::usage(error.to_string()).hint("`madake peer list` shows the other nodes")
+        }
         DialError::Impostor { .. } => ApiError::new(502, "impostor", error.to_string())
             .hint("another node has its address now: ask its owner for a new ticket"),
         _ => ApiError::unreachable(error.to_string())

@@ -108,8 +108,10 @@ impl Records {
         }
         let length = self.length(MAX_HEADER, "a header").await?;
         let header = self.take(length as usize).await?;
-        let header: RecordHeader = serde_json::from_slice(&header)
-            .map_err(|error| ApiError::usage(format!("a record's header: {error}")))?;
+        let header: RecordHeader = serde_json::from_slice(&header).map_err(|error| {
+            ApiError::usage(format!("a record's header: {error}"))
+                .hint("`docs/api.md`, \"Records\", has its fields")
+        })?;
         let mut small = Vec::new();
         let mut blob: Option<Box<dyn BlobWriter>> = None;
         loop {
@@ -143,7 +145,8 @@ impl Records {
         let mut bytes = self.take(4).await?;
         match bytes.get_u32_le() {
             length if length > limit => {
-                Err(ApiError::usage(format!("{what} of {length} bytes; the limit is {limit}")))
+                Err(ApiError::usage(format!("{what} of {length} bytes; the limit is {limit}"))
+                    .hint("`docs/api.md`, \"Records\", has the bytes of a request's body"))
             }
             length => Ok(length),
         }

@@ -53,7 +53,6 @@ pub(crate) struct StandardRows;
 impl Derive for StandardRows {
     fn rows(&self, kind: u8, bytes: &[u8], out: &mut Vec<Row>) -> Result<(), DeriveError> {
         StoreRows.rows(kind, bytes, out)?;
-        out.retain(|row| row.table != tables::PAYLOAD_REF);
         Ok(())
     }
 

@@ -2,6 +2,9 @@
 
 use std::fmt;
 use std::io::{Read, Seek};
+use std::path::PathBuf;
+
+use madake_object::{ReadAt, TreeHasher};
 
 use super::EngineError;
 
@@ -20,6 +23,80 @@ pub struct BlobInfo {
 impl fmt::Debug for BlobInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({} bytes)", Hex(&self.id), self.size)
+    }
+}
+
+/// A finished content, to be sent in ranges (`madake_object::encode_ranges`). Both parts are as the disk gives
+/// them: sending checks them against the id.
+pub struct RangedBlob {
+    /// Its size in bytes.
+    pub size: u64,
+    /// Its bytes.
+    pub data: Box<dyn ReadAt + Send>,
+    /// The hashes above its chunk groups.
+    pub outboard: Box<dyn ReadAt + Send>,
+}
+
+/// Something wrong with a content.
+#[derive(Clone, Eq, PartialEq, Debug)]
+pub struct BlobProblem {
+    /// In which file.
+    pub file: PathBuf,
+    /// Where in it, in bytes.
+    pub place: u64,
+    /// What.
+    pub wrong: BlobWrong,
+}
+
+impl fmt::Display for BlobProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at byte {}: {}", self.file.display(), self.place, self.wrong)
+    }
+}
+
+/// What is wrong with a content.
+#[derive(Clone, Eq, PartialEq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BlobWrong {
+    /// It is not there.
+    #[error("the content is missing")]
+    Missing,
+    /// It is shorter or longer than it was.
+    #[error("the content has {found} bytes, not {expected}")]
+    Size {
+        /// How many it had.
+        expected: u64,
+        /// How many it has.
+        found: u64,
+    },
+    /// The chunk group that begins here is the first that is not as it was.
+    #[error("the content has changed in these 16 KiB")]
+    Content,
+    /// Something from here on is not as it was; without the hashes that are damaged too, nobody can say where.
+    #[error("the content has changed between here and byte {to}")]
+    ContentUpTo {
+        /// Where it is as it was again, or ends.
+        to: u64,
+    },
+    /// The disk can't read it.
+    #[error("it cannot be read: {reason}")]
+    Unreadable {
+        /// What the system said.
+        reason: String,
+    },
+    /// The content is well, its outboard is not; [`Blobs::remake_outboard`] makes it again.
+    #[error("the outboard has changed; it can be made again")]
+    Outboard,
+    /// The content is well and has no outboard; [`Blobs::remake_outboard`] makes it, as does whoever needs it.
+    #[error("the outboard is missing; it can be made again")]
+    OutboardMissing,
+}
+
+impl BlobWrong {
+    /// Whether the content itself is well.
+    #[must_use]
+    pub fn is_in_outboard(&self) -> bool {
+        matches!(self, Self::Outboard | Self::OutboardMissing)
     }
 }
 
@@ -57,6 +134,61 @@ pub trait Blobs: Send + Sync {
     /// # Errors
     /// The disk failed.
     fn list(&self) -> Result<Vec<BlobInfo>, EngineError>;
+
+    /// Opens a finished content to be sent in ranges, if it is here. An outboard that is missing is made, which
+    /// reads the content once; so it is if it has the wrong length. An engine that keeps none, as this method
+    /// where it is not replaced, reads the content into memory.
+    ///
+    /// # Errors
+    /// The disk failed, or gave bytes that are not the content's where the outboard had to be made.
+    fn open_ranged(&self, id: &BlobId) -> Result<Option<RangedBlob>, EngineError> {
+        let Some(mut reader) = self.open(id)? else { return Ok(None) };
+        let mut data = Vec::new();
+        reader
+            .read_to_end(&mut data)
+            .map_err(|_| EngineError::Bug { what: "a content could not be read" })?;
+        let mut hasher = TreeHasher::new();
+        hasher.update(&data);
+        let outboard = hasher.finish().outboard;
+        Ok(Some(RangedBlob { size: data.len() as u64, data: Box::new(data), outboard: Box::new(outboard) }))
+    }
+
+    /// Makes a content's outboard again, whatever is there of it; says whether the content is here. Nothing to do
+    /// where none is kept.
+    ///
+    /// # Errors
+    /// The disk failed, or gave bytes that are not the content's.
+    fn remake_outboard(&self, id: &BlobId) -> Result<bool, EngineError> {
+        Ok(self.open(id)?.is_some())
+    }
+
+    /// Reads a content that was finished with `size` bytes, and its outboard if one is kept, and compares them
+    /// with the id. Changes nothing. Empty if all is well.
+    ///
+    /// # Errors
+    /// The check itself could not be made; what the disk can't read is a problem, not an error.
+    fn check(&self, id: &BlobId, size: u64) -> Result<Vec<BlobProblem>, EngineError> {
+        let problem = |place, wrong| Ok(vec![BlobProblem { file: Hex(id).to_string().into(), place, wrong }]);
+        let Some(mut reader) = self.open(id)? else { return problem(0, BlobWrong::Missing) };
+        let found = reader.len();
+        if found != size {
+            return problem(found.min(size), BlobWrong::Size { expected: size, found });
+        }
+        let mut hasher = blake3::Hasher::new();
+        match hasher.update_reader(&mut reader) {
+            Err(error) => problem(0, BlobWrong::Unreadable { reason: error.to_string() }),
+            Ok(hasher) if hasher.finalize().as_bytes() == id => Ok(Vec::new()),
+            Ok(_) => problem(0, BlobWrong::ContentUpTo { to: size }),
+        }
+    }
+
+    /// Removes what a crash left behind of contents that are not here; says how many files.
+    ///
+    /// # Errors
+    /// The disk failed.
+    fn sweep(&self) -> Result<u64, EngineError> {
+        Ok(0)
+    }
 }
 
 /// A content being written. Dropped without [`BlobWriter::finish`]: one from [`Blobs::begin`] is gone, one from

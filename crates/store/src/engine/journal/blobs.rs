@@ -1,4 +1,7 @@
-//! Big contents as files: written aside, synced, renamed to their hash, folder synced.
+//! Big contents as files: written aside, synced, renamed to their hash, folder synced. Beside each lies its
+//! outboard, named before it, so that a content without one is rare and one without a content is litter.
+
+mod outboard;
 
 use std::collections::HashSet;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -6,16 +9,24 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use madake_object::{Tree, TreeHasher};
+
 use super::super::blobs::Hex;
-use super::super::{BlobId, BlobInfo, BlobReader, BlobWriter, Blobs, Doing, EngineError, FileHandle, Files};
+use super::super::{
+    BlobId, BlobInfo, BlobProblem, BlobReader, BlobWriter, Blobs, Doing, EngineError, FileHandle, Files,
+    RangedBlob,
+};
 use super::recovery::sync_dir;
+use outboard::Aside;
 
 /// Begins the names of files without an id.
 const TEMPORARY: &str = "tmp-";
 /// Ends the names of files that can be resumed.
 const PART: &str = ".part";
-/// How much is read at once when a part is hashed again.
-const PIECE: usize = 64 << 10;
+/// Ends the names of outboards.
+const OUTBOARD: &str = ".bao";
+/// How much is read at once when a file is hashed again.
+const PIECE: usize = 256 << 10;
 
 /// The folder `objects/`. Cheap to clone.
 #[derive(Clone)]
@@ -82,9 +93,19 @@ impl Shared {
         self.folder_of(id).join(Hex(id).to_string())
     }
 
-    /// Gives a durable file its name, durably.
-    fn publish(&self, from: &Path, id: &BlobId) -> Result<(), EngineError> {
-        let (folder, path) = (self.folder_of(id), self.path_of(id));
+    fn outboard_of(&self, id: &BlobId) -> PathBuf {
+        self.folder_of(id).join(format!("{}{OUTBOARD}", Hex(id)))
+    }
+
+    /// A name for a file that begins without an id.
+    fn temporary(&self) -> PathBuf {
+        let number = self.next_temporary.fetch_add(1, Ordering::Relaxed);
+        self.incoming.join(format!("{TEMPORARY}{number}"))
+    }
+
+    /// Gives durable files their names, durably; the content's last.
+    fn publish(&self, from: &Path, outboard: Option<&Path>, id: &BlobId) -> Result<(), EngineError> {
+        let folder = self.folder_of(id);
         let first = id.first().copied().unwrap_or_default();
         self.files.create_dir(&folder).map_err(|e| EngineError::disk(Doing::Create, &folder, e))?;
         if !self.lock().durable_folders.contains(&first) {
@@ -92,15 +113,17 @@ impl Shared {
             self.lock().durable_folders.insert(first);
         }
         // If the content is there already, this replaces it by the same bytes, freshly synced.
-        self.files.rename(from, &path).map_err(|e| EngineError::disk(Doing::Rename, from, e))?;
+        let names = outboard.map(|outboard| (outboard, self.outboard_of(id)));
+        for (from, to) in names.into_iter().chain([(from, self.path_of(id))]) {
+            self.files.rename(from, &to).map_err(|e| EngineError::disk(Doing::Rename, from, e))?;
+        }
         sync_dir(&*self.files, &folder)
     }
 }
 
 impl Blobs for FileBlobs {
     fn begin(&self) -> Result<Box<dyn BlobWriter>, EngineError> {
-        let number = self.shared.next_temporary.fetch_add(1, Ordering::Relaxed);
-        let path = self.shared.incoming.join(format!("{TEMPORARY}{number}"));
+        let path = self.shared.temporary();
         let file = self.shared.files.create(&path).map_err(|e| EngineError::disk(Doing::Create, &path, e))?;
         Ok(Box::new(Writer::new(self.shared.clone(), None, path, file)))
     }
@@ -127,19 +150,14 @@ impl Blobs for FileBlobs {
     }
 
     fn open(&self, id: &BlobId) -> Result<Option<Box<dyn BlobReader>>, EngineError> {
-        let path = self.shared.path_of(id);
-        let file = match self.shared.files.open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(EngineError::disk(Doing::Open, &path, error)),
-        };
-        let len = file.len().map_err(|e| EngineError::disk(Doing::Read, &path, e))?;
-        Ok(Some(Box::new(Reader { file, at: 0, len })))
+        let opened = open(&*self.shared.files, &self.shared.path_of(id))?;
+        Ok(opened.map(|(file, len)| Box::new(Reader { file, at: 0, len }) as Box<dyn BlobReader>))
     }
 
     fn remove(&self, id: &BlobId) -> Result<bool, EngineError> {
+        // The content first: whoever makes an outboard looks afterwards whether there is still one.
         let removed = remove(&*self.shared.files, &self.shared.path_of(id))?;
-        if removed {
+        if remove(&*self.shared.files, &self.shared.outboard_of(id))? || removed {
             sync_dir(&*self.shared.files, &self.shared.folder_of(id))?;
         }
         Ok(removed)
@@ -162,6 +180,22 @@ impl Blobs for FileBlobs {
         infos.sort_unstable();
         Ok(infos)
     }
+
+    fn open_ranged(&self, id: &BlobId) -> Result<Option<RangedBlob>, EngineError> {
+        self.shared.open_ranged(id)
+    }
+
+    fn remake_outboard(&self, id: &BlobId) -> Result<bool, EngineError> {
+        self.shared.remake_outboard(id)
+    }
+
+    fn check(&self, id: &BlobId, size: u64) -> Result<Vec<BlobProblem>, EngineError> {
+        self.shared.check(id, size)
+    }
+
+    fn sweep(&self) -> Result<u64, EngineError> {
+        self.shared.sweep()
+    }
 }
 
 /// Keeps others from writing the same part.
@@ -182,7 +216,8 @@ struct Writer {
     held: Option<Held>,
     path: PathBuf,
     file: Arc<dyn FileHandle>,
-    hasher: blake3::Hasher,
+    hasher: TreeHasher,
+    outboard: Aside,
     size: u64,
     /// The file is to go when this is dropped.
     unwanted: bool,
@@ -191,24 +226,27 @@ struct Writer {
 
 impl Writer {
     fn new(shared: Arc<Shared>, held: Option<Held>, path: PathBuf, file: Arc<dyn FileHandle>) -> Self {
-        let (hasher, unwanted) = (blake3::Hasher::new(), held.is_none());
-        Self { shared, held, path, file, hasher, size: 0, unwanted, failed: None }
+        let (hasher, unwanted, outboard) = (TreeHasher::new(), held.is_none(), Aside::new(shared.clone()));
+        Self { shared, held, path, file, hasher, outboard, size: 0, unwanted, failed: None }
     }
 
-    /// Hashes what is there already.
+    fn hash(&mut self, bytes: &[u8]) -> Result<(), EngineError> {
+        self.hasher.update(bytes);
+        self.size += bytes.len() as u64;
+        self.outboard.write(&self.hasher.take_outboard())
+    }
+
+    /// Hashes what is there already, and writes it over itself: after a failed sync the system may show bytes
+    /// that the disk never got, and call the next sync a success.
     fn read_back(&mut self) -> Result<(), EngineError> {
-        let mut piece = vec![0; PIECE];
-        loop {
-            match self.file.read_at(&mut piece, self.size) {
-                Ok(0) => return Ok(()),
-                Ok(n) => {
-                    self.hasher.update(piece.get(..n).unwrap_or_default());
-                    self.size += n as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(EngineError::disk(Doing::Read, &self.path, error)),
-            }
-        }
+        let (file, mut at) = (self.file.clone(), 0);
+        let path = self.path.clone();
+        let read = outboard::each_piece(&*file, |piece| {
+            file.write_at(piece, at).map_err(|e| EngineError::disk(Doing::Write, &path, e))?;
+            at += piece.len() as u64;
+            self.hash(piece)
+        });
+        read.map_err(|(_, e)| EngineError::disk(Doing::Read, &self.path, e))?
     }
 }
 
@@ -222,9 +260,7 @@ impl BlobWriter for Writer {
             self.failed = Some(error.clone());
             return Err(error);
         }
-        self.hasher.update(chunk);
-        self.size += chunk.len() as u64;
-        Ok(())
+        self.hash(chunk).inspect_err(|error| self.failed = Some(error.clone()))
     }
 
     fn written(&self) -> u64 {
@@ -235,19 +271,23 @@ impl BlobWriter for Writer {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
-        let found = *self.hasher.finalize().as_bytes();
+        let Tree { id, outboard, .. } = std::mem::take(&mut self.hasher).finish();
+        let found = *id.as_bytes();
         if let Some(held) = &self.held
             && held.id != found
         {
             self.unwanted = true;
             return Err(EngineError::WrongHash { expected: held.id, found });
         }
+        self.outboard.write(&outboard)?;
+        let outboard = self.outboard.sync()?;
         if let Err(error) = self.file.sync() {
             // Which of the bytes are on the disk can no longer be found out.
             self.unwanted = true;
             return Err(EngineError::disk(Doing::Sync, &self.path, error));
         }
-        self.shared.publish(&self.path, &found)?;
+        self.shared.publish(&self.path, outboard.as_deref(), &found)?;
+        self.outboard.keep();
         self.unwanted = false;
         Ok((found, self.size))
     }
@@ -302,6 +342,20 @@ impl BlobReader for Reader {
 
 fn list(files: &dyn Files, folder: &Path) -> Result<Vec<super::super::DirItem>, EngineError> {
     files.list(folder).map_err(|e| EngineError::disk(Doing::List, folder, e))
+}
+
+/// A file and its length.
+type Opened = (Arc<dyn FileHandle>, u64);
+
+/// Opens a file; `None` if there is none.
+fn open(files: &dyn Files, path: &Path) -> Result<Option<Opened>, EngineError> {
+    let file = match files.open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(EngineError::disk(Doing::Open, path, error)),
+    };
+    let len = file.len().map_err(|e| EngineError::disk(Doing::Read, path, e))?;
+    Ok(Some((file, len)))
 }
 
 /// Removes a file; says whether there was one.

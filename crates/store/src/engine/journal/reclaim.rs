@@ -18,6 +18,8 @@ use super::writer::Writer;
 
 /// So many bytes are moved at once: for so long others who write wait.
 const MOVE_BYTES: usize = 2 << 20;
+/// What is moved in one record, unless a single row is larger: records have a limit.
+const RECORD_BYTES: usize = 8 << 20;
 /// Ended segments of less than this share of a segment's size go along with others.
 const SMALL: u64 = 8;
 
@@ -296,21 +298,31 @@ impl Reclaimer<'_> {
                     continue;
                 }
             }
+            if moved.len() + needed.bytes() > RECORD_BYTES {
+                self.append(std::mem::take(&mut moved), writer.as_deref_mut(), counted)?;
+            }
             counted.rows += needed.rows();
             needed.write(&mut moved);
         }
+        self.append(moved, writer.as_deref_mut(), counted)
+    }
+
+    /// Writes moved rows, if there are any and somebody to write them.
+    fn append(
+        &self,
+        moved: Moved,
+        writer: Option<&mut Writer>,
+        counted: &mut Counted,
+    ) -> Result<(), EngineError> {
         if moved.is_empty() {
             return Ok(());
         }
         counted.bytes += moved.len() as u64;
-        if let Some(writer) = &mut writer {
-            let body = moved.into_body();
-            let rows = changes(&body, true, self.core.meaning()).map_err(|_| EngineError::Bug {
-                what: "moved rows cannot be read back from their own bytes",
-            })?;
-            writer.commit_moved(body, rows, self.core)?;
-        }
-        Ok(())
+        let Some(writer) = writer else { return Ok(()) };
+        let body = moved.into_body();
+        let rows = changes(&body, true, self.core.meaning())
+            .map_err(|_| EngineError::Bug { what: "moved rows cannot be read back from their own bytes" })?;
+        writer.commit_moved(body, rows, self.core)
     }
 
     /// Removes the files of segments that are not part of the journal any more. What stays is removed at the next

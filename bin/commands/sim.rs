@@ -1,0 +1,75 @@
+//! `sim`: a world that is made up, lived through in this process. No home, no disk, no network.
+
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use madake_sync::sim::{Options, Outcome, run as live};
+use serde_json::json;
+
+use crate::args::SimArgs;
+use crate::out::{Out, to_stderr};
+
+pub(super) fn run(args: &SimArgs, out: &Out) -> ExitCode {
+    let seed = args.seed.unwrap_or_else(any_seed);
+    let options =
+        Options { seed, nodes: args.nodes.map(usize::from), minutes: args.minutes, ..Options::default() };
+    let again = command(&options);
+    // Where a panic ends the process at once, this is all that will be said.
+    let hook = std::panic::take_hook();
+    let at_panic = again.clone();
+    std::panic::set_hook(Box::new(move |panic| {
+        hook(panic);
+        to_stderr(&format!("run it again: {at_panic}"));
+    }));
+    let outcome = live(&options);
+    show(&outcome, &again, out);
+    if outcome.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+fn show(outcome: &Outcome, again: &str, out: &Out) {
+    let Outcome { seed, steps, trace, violations, tail, tally } = outcome;
+    let broken: Vec<_> = violations
+        .iter()
+        .map(|violation| {
+            let (rule, sentence, what) = (violation.rule, violation.sentence, &violation.what);
+            json!({"rule": rule, "sentence": sentence, "what": what, "seconds": violation.at.as_secs_f64()})
+        })
+        .collect();
+    let mut value = json!({
+        "seed": seed, "steps": steps, "violations": broken, "trace": trace,
+        "sessions": tally.sessions, "entries": tally.entries, "written": tally.written,
+        "crashes": tally.crashes, "disk_failures": tally.disk_failures, "faults": tally.faults,
+    });
+    if !violations.is_empty() {
+        value["again"] = again.into();
+        value["events"] = tail.clone().into();
+    }
+    out.result(&value, || {
+        if violations.is_empty() {
+            return format!(
+                "seed    {seed}\nsteps   {steps}\ntrace   {trace}\nlived   {} sessions, {} entries written, {} taken from others\nfaults  {} crashes, {} disk failures, {} others\nrules   all hold",
+                tally.sessions, tally.written, tally.entries, tally.crashes, tally.disk_failures, tally.faults
+            );
+        }
+        let rules: Vec<String> = violations.iter().map(ToString::to_string).collect();
+        format!("{}\n\n{}\n\nrun it again: {again}", tail.join("\n"), rules.join("\n"))
+    });
+}
+
+/// The command that repeats a run.
+fn command(options: &Options) -> String {
+    let mut command = format!("madake sim --seed {}", options.seed);
+    if let Some(nodes) = options.nodes {
+        command += &format!(" --nodes {nodes}");
+    }
+    if let Some(minutes) = options.minutes {
+        command += &format!(" --minutes {minutes}");
+    }
+    command
+}
+
+/// A seed that is short enough to be typed again.
+fn any_seed() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_micros() as u64 % 1_000_000_000
+}

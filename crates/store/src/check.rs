@@ -1,0 +1,536 @@
+//! Reading everything again, as if nothing of it were known.
+
+use std::num::NonZeroUsize;
+
+use madake_log::{
+    AuthenticEntry, BatchVerifier, Entry, LogHead, Placement, PlacementError, SeqNum, SignatureError,
+};
+use madake_object::ObjectId;
+
+use crate::engine::{CheckReport, EngineError, Progress, Table};
+use crate::ingest::{payload_object, read_statement, says_something};
+use crate::outcome::{Change, Outcome, Release};
+use crate::read::{HeldLog, Read, Wanted, for_each_prefix};
+use crate::store::{Store, StoreError};
+use crate::tables::{self, Position};
+
+/// Entries that are read at a time.
+const PAGE: usize = 500;
+/// Problems that are named one by one.
+const MOST: usize = 1000;
+
+/// What the check of one log found.
+#[derive(Clone, Debug)]
+pub struct LogCheck {
+    /// The log, as it was when the check began.
+    pub held: HeldLog,
+    /// Entries that were read.
+    pub entries: u64,
+    /// Entries whose payload is not here and was not dropped.
+    pub payloads_missing: u64,
+    /// What is wrong, at most a thousand.
+    pub problems: Vec<LogProblem>,
+    /// How many more problems there are.
+    pub more: u64,
+}
+
+/// Something wrong in a log.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{}{what}", seq.map(|seq| format!("@{seq}: ")).unwrap_or_default())]
+pub struct LogProblem {
+    /// At which entry; `None` for the log as a whole.
+    pub seq: Option<SeqNum>,
+    /// What.
+    pub what: LogFault,
+}
+
+/// What is wrong in a log.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LogFault {
+    /// The entry can't be read.
+    #[error("the entry can't be read: {0}")]
+    Unreadable(String),
+    /// Entries are not there, though later ones are.
+    #[error("the entries from here to {to} are missing")]
+    Gap {
+        /// The last that is missing.
+        to: SeqNum,
+    },
+    /// The signature does not hold.
+    #[error("{}: {}", .0.reason(), .0)]
+    Signature(SignatureError),
+    /// A link does not fit.
+    #[error("link: {0}")]
+    Link(PlacementError),
+    /// It can't stand where it stands.
+    #[error("out of place: {0:?}")]
+    OutOfPlace(Placement),
+    /// The log's head is another entry than its last.
+    #[error("the log ends at another entry than its head, {} at {}", .0.entry, .0.seq)]
+    Head(LogHead),
+    /// The payload is not what the entry names.
+    #[error("{0}")]
+    Payload(String),
+}
+
+/// The payload of an entry that is checked.
+#[derive(Debug)]
+enum Payload {
+    /// Here, and as the entry says; its bytes, if it does not lie in a file of its own.
+    Fits(Option<Vec<u8>>),
+    Missing,
+    Dropped,
+    Wrong(String),
+}
+
+/// What the check of a whole store found.
+#[derive(Clone, Debug, Default)]
+pub struct StoreCheck {
+    /// What lies on the disk, and the index.
+    pub engine: CheckReport,
+    /// Logs that were read.
+    pub logs: u64,
+    /// Their entries.
+    pub entries: u64,
+    /// Objects in files of their own that were read.
+    pub files: u64,
+    /// What is wrong above the engine, at most a thousand.
+    pub problems: Vec<StoreProblem>,
+    /// How many more problems there are.
+    pub more: u64,
+    /// Problems that were repaired.
+    pub repaired: u64,
+}
+
+/// Something wrong in a store.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreProblem {
+    /// In a log.
+    #[error("{}/{}{problem}", held.author, held.log)]
+    Log {
+        /// Which.
+        held: HeldLog,
+        /// What.
+        problem: LogProblem,
+    },
+    /// Content can't be read, or has changed.
+    #[error("object {id}: {what}")]
+    Object {
+        /// Which.
+        id: ObjectId,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A row that follows from an entry's payload is not there, or has another value.
+    #[error("{at}: a row of table {} that follows from this entry is not there", table.0)]
+    Row {
+        /// The entry.
+        at: Position,
+        /// The row's table.
+        table: Table,
+    },
+    /// Rows that follow from no entry.
+    #[error("{count} rows of table {} follow from no entry", table.0)]
+    Surplus {
+        /// Their table.
+        table: Table,
+        /// How many.
+        count: u64,
+    },
+}
+
+/// How far a check is.
+#[derive(Clone, Copy, Debug)]
+pub enum CheckStep {
+    /// In what the engine keeps.
+    Engine(Progress),
+    /// Files of big objects that were read.
+    Files(u64),
+    /// Entries that were read.
+    Entries(u64),
+}
+
+impl Store {
+    /// Checks one log as if nothing of it were known: encodings, signatures, links, payloads. The log may
+    /// grow meanwhile: what was there at the beginning is looked at. `looked_at` hears of each page how many
+    /// entries it had, and says whether to go on.
+    ///
+    /// # Errors
+    /// The engine failed in another way than by damage to what is checked.
+    pub fn check_log(
+        &self,
+        held: HeldLog,
+        verifier: &mut BatchVerifier,
+        looked_at: &mut dyn FnMut(usize) -> bool,
+    ) -> Result<LogCheck, StoreError> {
+        self.walk_log(held, verifier, looked_at, &mut |_, _| Ok(()))
+    }
+
+    fn walk_log(
+        &self,
+        held: HeldLog,
+        verifier: &mut BatchVerifier,
+        looked_at: &mut dyn FnMut(usize) -> bool,
+        each: &mut dyn FnMut(&AuthenticEntry, &Payload) -> Result<(), StoreError>,
+    ) -> Result<LogCheck, StoreError> {
+        let mut check = LogCheck { held, entries: 0, payloads_missing: 0, problems: Vec::new(), more: 0 };
+        // The entry before, if it is known: `None` after something that could not be read.
+        let (mut before, mut due) = (None::<LogHead>, Some(SeqNum::FIRST));
+        let mut lost = false;
+        while let Some(from) = due.filter(|from| *from <= held.head.seq) {
+            let mut page = Vec::new();
+            due = None;
+            for entry in self.readable(&held, from, &mut check)? {
+                due = entry.seq().next();
+                page.push(entry);
+            }
+            if due.is_none() {
+                if !check.tells(from) {
+                    check.add(Some(from), LogFault::Gap { to: held.head.seq });
+                }
+                lost = true;
+                break;
+            }
+            if !looked_at(page.len()) {
+                return Ok(check);
+            }
+            let mut next = Some(from);
+            for checked in verifier.verify(page) {
+                check.entries += 1;
+                let (entry, signed) = match checked {
+                    Ok(entry) => (entry, true),
+                    Err((entry, error)) => {
+                        check.add(Some(entry.seq()), LogFault::Signature(error));
+                        (AuthenticEntry::assume_checked(entry), false)
+                    }
+                };
+                let seq = entry.seq();
+                if next != Some(seq) {
+                    if let (Some(from), Some(to)) = (next, SeqNum::new(seq.get() - 1))
+                        && !check.tells(from)
+                    {
+                        check.add(Some(from), LogFault::Gap { to });
+                    }
+                    (before, lost) = (None, true);
+                }
+                next = seq.next();
+                if signed && (before.is_some() || seq == SeqNum::FIRST) {
+                    self.check_links(&entry, before.as_ref(), &mut check)?;
+                }
+                before = Some(LogHead::of(&entry));
+                let payload = self.check_payload(&entry)?;
+                match &payload {
+                    Payload::Fits(_) | Payload::Dropped => {}
+                    Payload::Missing => check.payloads_missing += 1,
+                    Payload::Wrong(why) => check.add(Some(seq), LogFault::Payload(why.clone())),
+                }
+                if signed {
+                    each(&entry, &payload)?;
+                }
+            }
+        }
+        if before != Some(held.head) && !lost {
+            check.add(None, LogFault::Head(held.head));
+        }
+        Ok(check)
+    }
+
+    /// A page of entries. If one of them is damaged: those before it, or from the next on that is not.
+    fn readable(&self, held: &HeldLog, from: SeqNum, check: &mut LogCheck) -> Result<Vec<Entry>, StoreError> {
+        let (author, log) = (held.author, held.log);
+        match self.entries(author, log, from, PAGE) {
+            Ok(page) => {
+                let there = page.into_iter().filter(|entry| entry.seq() <= held.head.seq);
+                return Ok(there.map(AuthenticEntry::into_entry).collect());
+            }
+            Err(error) if is_damage(&error) => {}
+            Err(error) => return Err(error),
+        }
+        let (mut found, mut at) = (Vec::new(), Some(from));
+        while let Some(seq) = at.filter(|seq| *seq <= held.head.seq && found.len() < PAGE) {
+            at = seq.next();
+            match self.entries(author, log, seq, 1) {
+                Ok(one) => found.extend(one.into_iter().map(AuthenticEntry::into_entry)),
+                Err(error) if is_damage(&error) => {
+                    check.add(Some(seq), LogFault::Unreadable(error.to_string()));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        found.retain(|entry| entry.seq() <= held.head.seq);
+        found.dedup_by_key(|entry| entry.seq());
+        Ok(found)
+    }
+
+    fn check_links(
+        &self,
+        entry: &AuthenticEntry,
+        before: Option<&LogHead>,
+        check: &mut LogCheck,
+    ) -> Result<(), StoreError> {
+        let at = Position::of(entry);
+        let lipmaa = match SeqNum::new(madake_log::lipmaa(at.seq.get())) {
+            Some(seq) if entry.lipmaa().is_some() => match self.entry_id(&Position { seq, ..at }) {
+                Ok(id) => id,
+                Err(error) if is_damage(&error) => return Ok(()), // told where it stands
+                Err(error) => return Err(error),
+            },
+            _ => None,
+        };
+        match madake_log::check_position(entry, before, lipmaa) {
+            Ok(Placement::Extends) => {}
+            Ok(other) => check.add(Some(at.seq), LogFault::OutOfPlace(other)),
+            Err(error) => check.add(Some(at.seq), LogFault::Link(error)),
+        }
+        Ok(())
+    }
+
+    fn check_payload(&self, entry: &Entry) -> Result<Payload, StoreError> {
+        let id = payload_object(entry);
+        match self.content(id) {
+            Ok(Some(bytes)) => {
+                return Ok(match entry.check_payload(&bytes) {
+                    Ok(()) => Payload::Fits(Some(bytes)),
+                    Err(error) => Payload::Wrong(format!("{}: {error}", error.reason())),
+                });
+            }
+            Err(error) if is_damage(&error) => return Ok(Payload::Wrong(format!("unreadable: {error}"))),
+            Err(error) => return Err(error),
+            Ok(None) => {}
+        }
+        let Some(size) = self.content_size(id)? else {
+            let dropped = self.dropped(id)?.is_some();
+            return Ok(if dropped { Payload::Dropped } else { Payload::Missing });
+        };
+        Ok(match self.check_file(id, size)? {
+            Some(why) => Payload::Wrong(why),
+            None if size != entry.payload_size() => Payload::Wrong(
+                "payload-size: the stored file is longer or shorter than the entry says".into(),
+            ),
+            None => Payload::Fits(None),
+        })
+    }
+
+    /// What is wrong with the file of a big object.
+    fn check_file(&self, id: ObjectId, size: u64) -> Result<Option<String>, StoreError> {
+        let Some(mut reader) = self.engine().blobs().open(id.as_bytes())? else {
+            return Ok(Some("its file is missing".into()));
+        };
+        let mut hasher = blake3::Hasher::new();
+        if let Err(error) = hasher.update_reader(&mut reader) {
+            return Ok(Some(format!("unreadable: {error}")));
+        }
+        let what = if hasher.finalize().as_bytes() != id.as_bytes() {
+            Some("payload-hash: the stored file has changed".into())
+        } else if reader.len() != size {
+            Some("payload-size: the stored file is longer or shorter than it was".into())
+        } else {
+            None
+        };
+        Ok(what)
+    }
+
+    /// Checks all that is kept, from the disk's bytes up to what the logs say. With `repair`, damaged objects
+    /// are given up and wanted again, and rows that entries stand for are written again; damaged entries
+    /// stay as they are.
+    ///
+    /// # Errors
+    /// The engine failed in another way than by damage to what is checked.
+    pub fn check(
+        &self,
+        threads: NonZeroUsize,
+        repair: bool,
+        progress: &mut dyn FnMut(CheckStep),
+    ) -> Result<StoreCheck, StoreError> {
+        let engine = self.engine().check(&mut |step| progress(CheckStep::Engine(step)))?;
+        let mut report = StoreCheck { engine, ..StoreCheck::default() };
+        self.check_files(repair, &mut report, progress)?;
+
+        let mut verifier = BatchVerifier::new(threads);
+        let mut stated = [0u64; 4];
+        self.for_each_log(|held| -> Result<(), StoreError> {
+            let mut expected = Expected { store: self, repair, stated: &mut stated, report: &mut report };
+            let check = self.walk_log(held, &mut verifier, &mut |_| true, &mut |entry, payload| {
+                expected.report.entries += 1;
+                if expected.report.entries.is_multiple_of(1000) {
+                    progress(CheckStep::Entries(expected.report.entries));
+                }
+                expected.entry(entry, payload)
+            })?;
+            report.logs += 1;
+            report.more += check.more;
+            for problem in check.problems {
+                report.add(StoreProblem::Log { held, problem });
+            }
+            Ok(())
+        })?;
+        for (table, stated) in STATED.into_iter().zip(stated) {
+            let count = self.engine().count(table)?.saturating_sub(stated);
+            if count > 0 {
+                report.add(StoreProblem::Surplus { table, count });
+            }
+        }
+        Ok(report)
+    }
+
+    fn check_files(
+        &self,
+        repair: bool,
+        report: &mut StoreCheck,
+        progress: &mut dyn FnMut(CheckStep),
+    ) -> Result<(), StoreError> {
+        let mut files = Vec::new();
+        for_each_prefix(self.engine(), tables::BLOB, &[], |key, size| {
+            let id = <[u8; 32]>::try_from(key).map_err(|_| StoreError::broken("an object id"))?;
+            let size = tables::parse_u64(size).ok_or(StoreError::broken("the size of a blob"))?;
+            files.push((ObjectId::new(id), size));
+            Ok(())
+        })?;
+        for (id, size) in files {
+            if let Some(what) = self.check_file(id, size)? {
+                report.add(StoreProblem::Object { id, what });
+                report.repaired += u64::from(repair && self.lose(id)?);
+            }
+            report.files += 1;
+            progress(CheckStep::Files(report.files));
+        }
+        Ok(())
+    }
+
+    /// Gives up an object that is damaged; whoever names it wants it again after the walk of the logs.
+    fn lose(&self, id: ObjectId) -> Result<bool, StoreError> {
+        let outcomes = self.apply(vec![Change::Lose(id)])?;
+        Ok(matches!(outcomes[..], [Outcome::Release(Release::Gone { .. })]))
+    }
+}
+
+/// The tables whose rows follow from what entries state.
+const STATED: [Table; 4] = [tables::REGISTER, tables::VERSION, tables::COMMIT, tables::LINKED];
+
+/// Compares what the entries of a log stand for with the rows that are there.
+struct Expected<'a> {
+    store: &'a Store,
+    repair: bool,
+    /// Rows that follow from entries, by table of [`STATED`].
+    stated: &'a mut [u64; 4],
+    report: &'a mut StoreCheck,
+}
+
+impl Expected<'_> {
+    fn entry(&mut self, entry: &AuthenticEntry, payload: &Payload) -> Result<(), StoreError> {
+        let (at, id) = (Position::of(entry), payload_object(entry));
+        let mut broken = None;
+        let lost = match payload {
+            // Of a flawed entry it is known that the payload does not count.
+            Payload::Wrong(_) if self.store.flaw(&at)?.is_none() => self.repair && self.store.lose(id)?,
+            Payload::Wrong(_) | Payload::Dropped => false,
+            Payload::Missing => self.store.flaw(&at)?.is_none(),
+            Payload::Fits(bytes) => {
+                if says_something(at.log) {
+                    broken = self.statement(entry, bytes.as_deref())?;
+                }
+                false
+            }
+        };
+        if lost && !self.is_wanted(id, entry.payload_size(), at)? {
+            broken = Some(tables::WANTED);
+        }
+        if let Some(table) = broken {
+            self.report.add(StoreProblem::Row { at, table });
+            if self.repair {
+                self.store.apply(vec![Change::Entry { entry: entry.clone(), payload: None }])?;
+                self.report.repaired += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The table of the first row that should follow from a statement and is not there.
+    fn statement(
+        &mut self,
+        entry: &AuthenticEntry,
+        bytes: Option<&[u8]>,
+    ) -> Result<Option<Table>, StoreError> {
+        let at = Position::of(entry);
+        let Ok(meaning) = read_statement(entry, bytes) else {
+            return Ok(self.store.flaw(&at)?.is_none().then_some(tables::FLAW));
+        };
+        let mut broken = None;
+        for (table, key, value) in &meaning.rows {
+            if self.store.engine().get(*table, key)?.as_ref() != Some(value) {
+                broken = broken.or(Some(*table));
+                continue;
+            }
+            // Several entries may carry one commit: what they say of its file is one row.
+            let counts = *table != tables::LINKED || self.is_first(&key[32..], at)?;
+            if let Some(i) = STATED.iter().position(|stated| stated == table).filter(|_| counts) {
+                self.stated[i] += 1;
+            }
+        }
+        if let Some((file, size)) = meaning.file
+            && self.store.content_size(file)?.is_none()
+            && !self.is_wanted(file, size, at)?
+            && self.store.dropped(file)?.is_none()
+        {
+            broken = broken.or(Some(tables::WANTED));
+        }
+        Ok(broken)
+    }
+
+    /// Whether this entry is the first that carries the commit.
+    fn is_first(&self, commit: &[u8], at: Position) -> Result<bool, StoreError> {
+        let mut first = None;
+        let key = crate::read::first_key(self.store.engine(), tables::COMMIT, commit)?;
+        if let Some(key) = key {
+            first = key.get(64..).and_then(tables::parse_u64);
+        }
+        Ok(first == Some(at.seq.get()))
+    }
+
+    /// Whether a want is noted. One that a session ended, because all that came had another size, is a flaw.
+    fn is_wanted(&self, id: ObjectId, size: u64, by: Position) -> Result<bool, StoreError> {
+        let key = tables::wanted_key(&Wanted { id, size, by });
+        Ok(self.store.engine().contains(tables::WANTED, &key)?)
+    }
+}
+
+impl LogCheck {
+    fn add(&mut self, seq: Option<SeqNum>, what: LogFault) {
+        if self.problems.len() < MOST {
+            self.problems.push(LogProblem { seq, what });
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Whether something is told of this entry already.
+    fn tells(&self, seq: SeqNum) -> bool {
+        self.problems.iter().any(|problem| problem.seq == Some(seq))
+    }
+}
+
+impl StoreCheck {
+    /// Whether all is well.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.engine.is_well() && self.problems.is_empty()
+    }
+
+    fn add(&mut self, problem: StoreProblem) {
+        if self.problems.len() < MOST {
+            self.problems.push(problem);
+        } else {
+            self.more += 1;
+        }
+    }
+}
+
+/// Whether an error says that what was written is not there as it was.
+fn is_damage(error: &StoreError) -> bool {
+    match error {
+        StoreError::Engine(error) => matches!(**error, EngineError::Corrupt { .. }),
+        StoreError::Broken(_) => true,
+    }
+}

@@ -1,0 +1,192 @@
+//! Collection: what nothing names goes, and the space of what is gone is given back.
+
+use std::collections::HashSet;
+use std::ops::Bound;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use madake_object::ObjectId;
+
+use crate::engine::{Direction, Table};
+use crate::ingest::payload_object;
+use crate::outcome::{Change, Outcome, Release};
+use crate::read::{Read, for_each_prefix, held_entry};
+use crate::store::{Store, StoreError};
+use crate::tables;
+
+/// Ids that are held in memory at a time: 32 bytes each, and the table's own.
+const MARKS: u64 = 1 << 20;
+/// Rows looked at between two calls of the progress function.
+const PAGE: usize = 1000;
+
+/// What a collection found, and did unless it was a dry run.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Collected {
+    /// Objects that nothing names: no entry, no commit, no pin.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files of big objects that no row leads to.
+    pub files: u64,
+    /// Their bytes.
+    pub file_bytes: u64,
+}
+
+/// While a collection marks, entries may come to name what it has found without a name: they leave a word
+/// here. They do so in the round that names it, and sweeping is a round too, so one is before the other.
+#[derive(Default)]
+pub(crate) struct Collecting {
+    one: Mutex<()>,
+    named: Mutex<Option<HashSet<ObjectId>>>,
+}
+
+impl Collecting {
+    pub(crate) fn names(&self, id: ObjectId) {
+        if let Some(named) = self.lock().as_mut() {
+            named.insert(id);
+        }
+    }
+
+    pub(crate) fn was_named(&self, id: ObjectId) -> bool {
+        // Without a collection there is nobody who looked.
+        self.lock().as_ref().is_none_or(|named| named.contains(&id))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<HashSet<ObjectId>>> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the note-taking, whatever happens.
+struct Taking<'a>(&'a Collecting);
+
+impl Drop for Taking<'_> {
+    fn drop(&mut self) {
+        *self.0.lock() = None;
+    }
+}
+
+impl Store {
+    /// Finds objects that nothing names and takes them away. `progress` hears how many entries were looked
+    /// at. The bytes stay in the journal until [`crate::engine::Engine::reclaim`].
+    ///
+    /// # Errors
+    /// The engine failed; what was taken away until then stays away.
+    pub fn collect(&self, dry_run: bool, progress: &mut dyn FnMut(u64)) -> Result<Collected, StoreError> {
+        let _one = self.collecting.one.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.collecting.lock() = Some(HashSet::new());
+        let _taking = Taking(&self.collecting);
+        // Rounds that began before the notes are over when this one is.
+        self.apply(Vec::new())?;
+        let mut collected = Collected::default();
+        let held = self.engine().count(tables::CONTENT)? + self.engine().count(tables::BLOB)?;
+        // Ids are uniform, so each pass sees about as many: those whose first byte is in its range.
+        let passes = usize::try_from(held.div_ceil(MARKS)).unwrap_or(256).clamp(1, 256);
+        let range = |pass: usize| pass * 256 / passes..(pass + 1) * 256 / passes;
+        // To learn the ids of all objects means to read them all. Mostly that is not needed: if as many
+        // are named and here as are here, none is without a name.
+        let (mut kept, mut last) = (0, None);
+        for pass in 0..passes {
+            let marked = self.mark(&range(pass), progress)?;
+            for id in &marked {
+                kept += u64::from(self.content_size(*id)?.is_some());
+            }
+            last = Some(marked);
+        }
+        if kept >= held {
+            return Ok(collected);
+        }
+        for pass in 0..passes {
+            let marked = match last.take().filter(|_| passes == 1) {
+                Some(marked) => marked,
+                None => self.mark(&range(pass), progress)?,
+            };
+            for table in [tables::CONTENT, tables::BLOB] {
+                self.sweep(table, &range(pass), &marked, dry_run, &mut collected)?;
+            }
+        }
+        Ok(collected)
+    }
+
+    /// The payloads of all entries, the files of all commits, and what is pinned, as far as their ids begin
+    /// with one of these bytes.
+    fn mark(
+        &self,
+        bytes: &std::ops::Range<usize>,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<HashSet<ObjectId>, StoreError> {
+        let (mut marked, mut seen) = (HashSet::new(), 0);
+        for_each_prefix(self.engine(), tables::ENTRY, &[], |_, entry| {
+            let id = payload_object(&*held_entry(entry)?);
+            if bytes.contains(&usize::from(id.as_bytes()[0])) {
+                marked.insert(id);
+            }
+            seen += 1;
+            if seen % PAGE as u64 == 0 {
+                progress(seen);
+            }
+            Ok(())
+        })?;
+        progress(seen);
+        let first = [u8::try_from(bytes.start).unwrap_or(u8::MAX)];
+        for table in [tables::LINKED, tables::PINNED] {
+            let mut from = Bound::Included(first.to_vec());
+            'rows: loop {
+                let bound = from.as_ref().map(Vec::as_slice);
+                let keys =
+                    self.engine().scan_keys(table, bound, Bound::Unbounded, Direction::Forward, PAGE)?;
+                let Some(last) = keys.last() else { break };
+                from = Bound::Excluded(last.clone());
+                for key in &keys {
+                    let id = key.first_chunk::<32>().ok_or(StoreError::broken("an object id"))?;
+                    if !bytes.contains(&usize::from(id[0])) {
+                        break 'rows;
+                    }
+                    marked.insert(ObjectId::new(*id));
+                }
+            }
+        }
+        Ok(marked)
+    }
+
+    fn sweep(
+        &self,
+        table: Table,
+        bytes: &std::ops::Range<usize>,
+        marked: &HashSet<ObjectId>,
+        dry_run: bool,
+        collected: &mut Collected,
+    ) -> Result<(), StoreError> {
+        let first = |byte: usize| u8::try_from(byte).ok().map(|byte| vec![byte]);
+        let end = first(bytes.end);
+        let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
+        let mut from = Bound::Included(first(bytes.start).unwrap_or_default());
+        loop {
+            let bound = from.as_ref().map(Vec::as_slice);
+            let keys = self.engine().scan_keys(table, bound, to, Direction::Forward, PAGE)?;
+            let Some(last) = keys.last() else { return Ok(()) };
+            from = Bound::Excluded(last.clone());
+            let mut nameless = Vec::new();
+            for key in &keys {
+                let id =
+                    <[u8; 32]>::try_from(key.as_slice()).map_err(|_| StoreError::broken("an object id"))?;
+                let id = ObjectId::new(id);
+                if !marked.contains(&id) {
+                    nameless.push(id);
+                }
+            }
+            if dry_run {
+                for id in nameless {
+                    collected.objects += 1;
+                    collected.bytes += self.content_size(id)?.unwrap_or_default();
+                }
+            } else {
+                for outcome in self.apply(nameless.into_iter().map(Change::Sweep).collect())? {
+                    if let Outcome::Release(Release::Gone { size }) = outcome {
+                        collected.objects += 1;
+                        collected.bytes += size;
+                    }
+                }
+            }
+        }
+    }
+}

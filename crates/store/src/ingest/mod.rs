@@ -1,0 +1,253 @@
+//! How a change becomes rows: the one place where entries are linked and statements are read.
+//!
+//! A round takes the changes of several callers in order and makes one batch for each caller. What
+//! an earlier change of the round did is seen by the later ones through [`Pending`], since nothing of
+//! the round is in the engine before all of it is durable.
+
+mod content;
+mod release;
+mod statement;
+
+use std::collections::{BTreeSet, HashMap};
+
+use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Placement, SeqNum};
+use madake_object::ObjectId;
+
+use crate::collect::Collecting;
+use crate::engine::{Batch, Engine};
+use crate::outcome::{Change, Fate, Flaw, Outcome, PayloadFate, Policy};
+use crate::read::{self, Wanted};
+use crate::rows::RECORD_ENTRY;
+use crate::store::StoreError;
+use crate::tables::{self, Position};
+pub(crate) use statement::{read_statement, says_something};
+
+/// Sequence numbers from here up are refused (`docs/spec.md`: signed entries along lipmaa links could
+/// otherwise claim a head at 6·10^18).
+pub const SEQ_LIMIT: u64 = 1 << 48;
+/// Logs that are kept of one author: a log costs its author one small entry, and everybody else a line in
+/// each summary.
+pub const LOGS_LIMIT: usize = 4_096;
+/// An object up to this size lies in the journal; a longer one in a file of its own.
+pub const CONTENT_LIMIT: u64 = 1024 * 1024;
+
+/// Derives the rows of one round.
+pub(crate) struct Round<'a> {
+    engine: &'a dyn Engine,
+    pending: Pending,
+    batch: Batch,
+    /// What entries came to name while a collection is under way.
+    collecting: &'a Collecting,
+    gone_blobs: Vec<ObjectId>,
+}
+
+/// What the changes before this one in the same round will have done.
+#[derive(Default)]
+struct Pending {
+    heads: HashMap<(AuthorId, LogId), LogHead>,
+    new_logs: HashMap<AuthorId, usize>,
+    /// Authors whose policy was looked up, and whether they are blocked.
+    blocked: HashMap<AuthorId, bool>,
+    entries: HashMap<Position, EntryId>,
+    /// `None`: it will be gone.
+    content: HashMap<ObjectId, Option<PendingContent>>,
+    pinned: HashMap<ObjectId, bool>,
+    named: HashMap<ObjectId, bool>,
+    dropped: HashMap<ObjectId, bool>,
+    /// Entries that say something and whose payload is not here.
+    speaking: HashMap<Position, AuthenticEntry>,
+    linked: HashMap<ObjectId, Vec<u64>>,
+    wanted: HashMap<ObjectId, BTreeSet<Wanted>>,
+}
+
+/// Content of this round: its size and, if a statement could be as long, its bytes.
+struct PendingContent {
+    size: u64,
+    bytes: Option<Vec<u8>>,
+}
+
+impl<'a> Round<'a> {
+    pub(crate) fn new(engine: &'a dyn Engine, collecting: &'a Collecting) -> Self {
+        let (pending, batch) = (Pending::default(), Batch::new());
+        Self { engine, pending, batch, collecting, gone_blobs: Vec::new() }
+    }
+
+    /// Files of big objects that no row leads to once the round is durable.
+    pub(crate) fn gone_blobs(&self) -> &[ObjectId] {
+        &self.gone_blobs
+    }
+
+    /// The batch of one caller's changes, and what became of each of them.
+    pub(crate) fn derive(&mut self, changes: Vec<Change>) -> Result<(Batch, Vec<Outcome>), StoreError> {
+        let outcomes = changes.into_iter().map(|change| self.change(change)).collect::<Result<_, _>>()?;
+        Ok((std::mem::take(&mut self.batch), outcomes))
+    }
+
+    fn change(&mut self, change: Change) -> Result<Outcome, StoreError> {
+        match change {
+            Change::Entry { entry, payload } => self.entry(entry, payload),
+            Change::Content(object) => {
+                let size = object.bytes().len() as u64;
+                self.content(object.id(), size, Some(object))
+            }
+            Change::Blob { id, size } => self.content(id, size, None),
+            Change::Pin(id) => self.pin(id),
+            Change::Unpin(id) => Ok(Outcome::Release(self.unpin(id)?)),
+            Change::Drop(at, dropped) => Ok(Outcome::Release(self.drop_payload(&at, &dropped)?)),
+            Change::Undrop(id) => {
+                self.undrop(id)?;
+                Ok(Outcome::Done)
+            }
+            Change::Lose(id) => Ok(Outcome::Release(self.gone(id)?)),
+            Change::Sweep(id) => Ok(Outcome::Release(self.sweep(id)?)),
+            Change::Peer(peer) => {
+                self.batch.put(tables::PEER, peer.node.as_bytes().to_vec(), peer.encode()?);
+                Ok(Outcome::Done)
+            }
+            Change::ForgetPeer(node) => {
+                self.batch.delete(tables::PEER, node.as_bytes().to_vec());
+                self.batch.delete(tables::LAST_SESSION, node.as_bytes().to_vec());
+                Ok(Outcome::Done)
+            }
+            Change::LastSession(node, last) => {
+                self.batch.put(tables::LAST_SESSION, node.as_bytes().to_vec(), last.encode()?);
+                Ok(Outcome::Done)
+            }
+            Change::Policy(author, policy) => {
+                self.pending.blocked.insert(author, policy == Policy::Block);
+                self.batch.put(tables::POLICY, author.as_bytes().to_vec(), vec![policy as u8]);
+                Ok(Outcome::Done)
+            }
+            Change::KeepSchema(schema) => {
+                self.batch.put(tables::INTEREST, schema.as_str().as_bytes().to_vec(), Vec::new());
+                Ok(Outcome::Done)
+            }
+            Change::DropSchema(schema) => {
+                self.batch.delete(tables::INTEREST, schema.as_str().as_bytes().to_vec());
+                Ok(Outcome::Done)
+            }
+            Change::Meta(name, value) => {
+                self.batch.put(tables::META, name.as_bytes().to_vec(), value);
+                Ok(Outcome::Done)
+            }
+        }
+    }
+
+    fn entry(
+        &mut self,
+        entry: AuthenticEntry,
+        payload: Option<madake_object::Object>,
+    ) -> Result<Outcome, StoreError> {
+        let at = Position::of(&entry);
+        let refused = |fate| Ok(Outcome::Entry { fate, payload: PayloadFate::NotGiven, flaw: None });
+        if at.seq.get() >= SEQ_LIMIT {
+            return refused(Fate::SeqTooHigh);
+        }
+        if self.is_blocked(at.author)? {
+            return refused(Fate::Blocked);
+        }
+        let head = self.head(at.author, at.log)?;
+        let begins = head.is_none() && at.seq == SeqNum::FIRST && !at.log.is_system();
+        if begins && self.logs_of(at.author)? >= LOGS_LIMIT {
+            return refused(Fate::TooManyLogs);
+        }
+        let lipmaa = match entry.lipmaa() {
+            Some(_) => self.entry_id(&Position { seq: lipmaa_of(at.seq), ..at })?,
+            None => None,
+        };
+        match madake_log::check_position(&entry, head.as_ref(), lipmaa) {
+            Ok(Placement::Extends) => {}
+            Ok(Placement::Gap) => {
+                return refused(Fate::Gap { held: head.map_or(0, |head| head.seq.get()) });
+            }
+            Ok(Placement::AlreadyBehind) => {
+                let ours = self.entry_id(&at)?.ok_or(StoreError::broken("a log has a gap below its head"))?;
+                if ours != entry.id() {
+                    return refused(Fate::Diverged { ours });
+                }
+                let (payload, flaw) = self.payload(&entry, payload)?;
+                return Ok(Outcome::Entry { fate: Fate::AlreadyHave, payload, flaw });
+            }
+            Err(error) => return refused(Fate::BadLink(error)),
+        }
+
+        self.batch.record(RECORD_ENTRY, entry.as_bytes().to_vec());
+        if head.is_none() {
+            *self.pending.new_logs.entry(at.author).or_default() += 1;
+        }
+        self.pending.heads.insert((at.author, at.log), LogHead::of(&entry));
+        self.pending.entries.insert(at, entry.id());
+        let (payload, flaw) = self.payload(&entry, payload)?;
+        Ok(Outcome::Entry { fate: Fate::Appended, payload, flaw })
+    }
+
+    /// Takes in what an entry's payload says, if its log is one that says things to us.
+    ///
+    /// `payload` is `None` if the payload lies in a file of its own: too long for any statement.
+    fn statement(
+        &mut self,
+        entry: &AuthenticEntry,
+        payload: Option<&[u8]>,
+    ) -> Result<Option<Flaw>, StoreError> {
+        let at = Position::of(entry);
+        let meaning = match read_statement(entry, payload) {
+            Ok(meaning) => meaning,
+            Err(flaw) => return self.flaw(&at, flaw).map(Some),
+        };
+        for (table, key, value) in meaning.rows {
+            self.batch.put(table, key, value);
+        }
+        if let Some((file, size)) = meaning.file {
+            self.pending.linked.entry(file).or_default().push(size);
+            if self.content_size(file)?.is_none() {
+                self.want(file, size, at)?;
+                self.pending.speaking.insert(at, entry.clone());
+            }
+        }
+        Ok(None)
+    }
+
+    fn flaw(&mut self, at: &Position, flaw: Flaw) -> Result<Flaw, StoreError> {
+        self.batch.put(tables::FLAW, at.key().to_vec(), flaw.encode()?);
+        Ok(flaw)
+    }
+
+    fn head(&self, author: AuthorId, log: LogId) -> Result<Option<LogHead>, StoreError> {
+        match self.pending.heads.get(&(author, log)) {
+            Some(head) => Ok(Some(*head)),
+            None => read::log_head(self.engine, author, log),
+        }
+    }
+
+    fn is_blocked(&mut self, author: AuthorId) -> Result<bool, StoreError> {
+        if let Some(blocked) = self.pending.blocked.get(&author) {
+            return Ok(*blocked);
+        }
+        let blocked = read::policy(self.engine, author)? == Some(Policy::Block);
+        self.pending.blocked.insert(author, blocked);
+        Ok(blocked)
+    }
+
+    /// How many logs of an author are held, as far as [`LOGS_LIMIT`].
+    fn logs_of(&self, author: AuthorId) -> Result<usize, StoreError> {
+        let held = read::count_prefix(self.engine, tables::LOG_HEAD, author.as_bytes(), LOGS_LIMIT)?;
+        let new = self.pending.new_logs.get(&author).copied().unwrap_or(0);
+        Ok(held + new)
+    }
+
+    fn entry_id(&self, at: &Position) -> Result<Option<EntryId>, StoreError> {
+        match self.pending.entries.get(at) {
+            Some(id) => Ok(Some(*id)),
+            None => Ok(self.engine.get(tables::ENTRY, &at.key())?.map(|bytes| read::entry_hash(&bytes))),
+        }
+    }
+}
+
+/// An entry's payload as an object.
+pub fn payload_object(entry: &Entry) -> ObjectId {
+    ObjectId::new(*entry.payload_id().as_bytes())
+}
+
+fn lipmaa_of(seq: SeqNum) -> SeqNum {
+    SeqNum::new(madake_log::lipmaa(seq.get())).unwrap_or(SeqNum::FIRST)
+}

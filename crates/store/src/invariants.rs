@@ -1,0 +1,453 @@
+//! What must hold in every store at every moment, whatever crashed before: read all of it and compare.
+
+use std::collections::BTreeSet;
+use std::io::Read as _;
+
+use madake_log::{AuthorId, Entry, LogHead, LogId, Placement, SeqNum, check_position, lipmaa};
+use madake_object::{Commit, ObjectId};
+
+use crate::control::{Control, ControlPayload};
+use crate::engine::Table;
+use crate::ingest::payload_object;
+use crate::outcome::Flaw;
+use crate::read::{HeldLog, Read, Wanted, for_each_prefix, has_prefix};
+use crate::store::{Store, StoreError};
+use crate::tables::{self, Position};
+
+/// Entries read at a time.
+const PAGE: usize = 500;
+/// Bytes of a blob read at a time.
+const PIECE: usize = 64 << 10;
+
+/// What a row, an entry or an object can break.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd)]
+#[non_exhaustive]
+pub enum Invariant {
+    /// A log is gapless from 1, and each link states the hash of what it points at.
+    Links,
+    /// Each entry is signed by its author.
+    Signature,
+    /// A log's head is its last entry, and every entry is of a log that has a head.
+    Head,
+    /// An entry's payload is here, or is wanted, or has a flaw.
+    Payload,
+    /// What a held statement says is in the tables, and the tables say nothing else.
+    Statement,
+    /// What is wanted is named by something held with that size, and is not here.
+    Wanted,
+    /// An object's bytes are those that its name is the hash of, all of them.
+    Content,
+    /// An object that is here is named by something held, or pinned.
+    Named,
+}
+
+impl Invariant {
+    /// A word, for programs.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Links => "links",
+            Self::Signature => "signature",
+            Self::Head => "head",
+            Self::Payload => "payload",
+            Self::Statement => "statement",
+            Self::Wanted => "wanted",
+            Self::Content => "content",
+            Self::Named => "named",
+        }
+    }
+
+    /// The rule, for people.
+    pub fn sentence(self) -> &'static str {
+        match self {
+            Self::Links => "a log is gapless from 1, and its links state the hashes of what they point at",
+            Self::Signature => "each entry is signed by its author",
+            Self::Head => "a log's head is its last entry, and every entry is of a log that has a head",
+            Self::Payload => "an entry's payload is here, or is wanted, or has a flaw",
+            Self::Statement => "what a held statement says is in the tables, and nothing else is",
+            Self::Wanted => "what is wanted is named by something held, with that size, and is not here",
+            Self::Content => "an object's bytes are those that its name is the hash of",
+            Self::Named => "an object that is here is named by something held, or pinned",
+        }
+    }
+}
+
+/// A place where a store breaks a rule.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Broken {
+    /// The rule.
+    pub rule: Invariant,
+    /// Where, and what is found there.
+    pub what: String,
+}
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.rule.code(), self.what)
+    }
+}
+
+/// How much was looked at.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Walked {
+    /// Logs.
+    pub logs: u64,
+    /// Entries.
+    pub entries: u64,
+    /// Objects, blobs among them.
+    pub objects: u64,
+    /// Rows of what is wanted.
+    pub wanted: u64,
+}
+
+/// What is to be done about what takes long.
+pub struct Look<'a> {
+    /// Whether an entry is signed by its author. The whole of `AuthenticEntry::check`, or what the caller
+    /// knows instead.
+    pub authentic: &'a mut dyn FnMut(&Entry) -> bool,
+    /// Read all blobs and hash them; else only their sizes are compared.
+    pub blobs: bool,
+}
+
+/// Walks all of a store and calls `broken` with each place that breaks a rule.
+///
+/// Nobody may write meanwhile: what came between two reads would look broken. The ids of all payloads are in
+/// memory at once: for tests, and for stores of moderate size.
+///
+/// # Errors
+/// The engine could not read; what was found until then has been told.
+pub fn store_invariants(
+    store: &Store,
+    look: &mut Look<'_>,
+    broken: &mut dyn FnMut(Broken),
+) -> Result<Walked, StoreError> {
+    let (walked, expected, payloads) = Default::default();
+    let mut walk = Walk { store, look, broken, walked, expected, payloads };
+    store.for_each_log(|held| walk.log(&held))?;
+    walk.rows()?;
+    walk.links_of_commits()?;
+    walk.wanted()?;
+    walk.content()?;
+    walk.blobs()?;
+    Ok(walk.walked)
+}
+
+struct Walk<'a, 'b> {
+    store: &'a Store,
+    look: &'a mut Look<'b>,
+    broken: &'a mut dyn FnMut(Broken),
+    walked: Walked,
+    expected: Expected,
+    /// Payloads that are here: 32 bytes and more for each.
+    payloads: BTreeSet<ObjectId>,
+}
+
+/// Rows that must be there, each counted when it was found: if a table has more, they come from nothing held.
+#[derive(Default)]
+struct Expected {
+    registers: u64,
+    versions: u64,
+    flaws: u64,
+}
+
+impl Walk<'_, '_> {
+    fn tell(&mut self, rule: Invariant, what: String) {
+        (self.broken)(Broken { rule, what });
+    }
+
+    fn has(&self, table: Table, key: &[u8]) -> Result<bool, StoreError> {
+        Ok(self.store.engine().contains(table, key)?)
+    }
+
+    fn log(&mut self, held: &HeldLog) -> Result<(), StoreError> {
+        let HeldLog { author, log, head } = *held;
+        self.walked.logs += 1;
+        let (mut last, mut from): (Option<LogHead>, _) = (None, SeqNum::FIRST);
+        loop {
+            let page = self.store.entries(author, log, from, PAGE)?;
+            for entry in &page {
+                self.walked.entries += 1;
+                self.entry(entry, last.as_ref())?;
+                last = Some(LogHead::of(entry));
+            }
+            match page.last().and_then(|entry| entry.seq().next()) {
+                Some(next) if page.len() == PAGE => from = next,
+                _ => break,
+            }
+        }
+        if last != Some(head) {
+            let found = last.map_or("no entry".into(), |last| format!("entry {} {}", last.seq, last.entry));
+            let what =
+                format!("{author}/{log}: the head is {} {}, the last is {found}", head.seq, head.entry);
+            self.tell(Invariant::Head, what);
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, entry: &Entry, last: Option<&LogHead>) -> Result<(), StoreError> {
+        let at = Position::of(entry);
+        let target = match entry.lipmaa().and_then(|_| SeqNum::new(lipmaa(at.seq.get()))) {
+            Some(seq) => self.store.entry_id(&Position { seq, ..at })?,
+            None => None,
+        };
+        match check_position(entry, last, target) {
+            Ok(Placement::Extends) => {}
+            Ok(Placement::Gap) => {
+                let before = last.map_or(0, |last| last.seq.get());
+                self.tell(Invariant::Links, format!("{at} follows entry {before}"));
+            }
+            Ok(Placement::AlreadyBehind) => self.tell(Invariant::Links, format!("{at} stands out of order")),
+            Err(error) => self.tell(Invariant::Links, format!("{at}: {error}")),
+        }
+        if !(self.look.authentic)(entry) {
+            self.tell(Invariant::Signature, format!("{at} is not signed by its author"));
+        }
+        self.payload(entry, &at)
+    }
+
+    fn payload(&mut self, entry: &Entry, at: &Position) -> Result<(), StoreError> {
+        let (id, stated) = (payload_object(entry), entry.payload_size());
+        let flaw = self.store.flaw(at)?;
+        self.expected.flaws += u64::from(flaw.is_some());
+        let says_something = matches!(at.log, LogId::CONTROL | LogId::COMMIT);
+        match self.store.content_size(id)? {
+            None => {
+                let is_wanted = self.is_wanted(id, stated, at)?;
+                let given_up = matches!(flaw, Some(Flaw::PayloadSize { .. }));
+                if !is_wanted && !given_up {
+                    self.tell(Invariant::Payload, format!("{at}: {id} is neither here nor wanted"));
+                }
+            }
+            Some(real) if real != stated => {
+                if flaw != Some(Flaw::PayloadSize { stated, real }) {
+                    let what =
+                        format!("{at} states {stated} bytes, {id} has {real}, and the flaw is {flaw:?}");
+                    self.tell(Invariant::Payload, what);
+                }
+            }
+            Some(_) if says_something => {
+                self.payloads.insert(id);
+                let expected = self.statement(entry, at, id)?;
+                let fits = flaw.as_ref().map(Flaw::code) == expected;
+                if !fits {
+                    let what = format!("{at}: the flaw is {flaw:?}, and should be {expected:?}");
+                    self.tell(Invariant::Statement, what);
+                }
+            }
+            Some(_) => {
+                self.payloads.insert(id);
+                if let Some(flaw) = flaw {
+                    self.tell(Invariant::Payload, format!("{at} has a flaw for no reason: {flaw}"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks for the rows that a statement has; the code of its flaw if it should have one.
+    fn statement(
+        &mut self,
+        entry: &Entry,
+        at: &Position,
+        id: ObjectId,
+    ) -> Result<Option<&'static str>, StoreError> {
+        let too_long = Flaw::TooLong.code();
+        let Some(bytes) = self.store.content(id)? else { return Ok(Some(too_long)) };
+        if at.log == LogId::CONTROL {
+            let (schema, log) = match Control::decode(&bytes) {
+                Ok(ControlPayload::Known(Control::Register { schema, log })) => (schema, log),
+                Ok(ControlPayload::Unknown(_)) => return Ok(None),
+                Err(_) => return Ok(Some("bad-control")),
+            };
+            if schema.is_reserved() || log <= LogId::COMMIT {
+                return Ok(Some("bad-control"));
+            }
+            let key = tables::register_key(at.author, log, at.seq);
+            let row = self.store.engine().get(tables::REGISTER, &key)?;
+            self.expected.registers += u64::from(row.is_some());
+            if row.as_deref() != Some(schema.as_str().as_bytes()) {
+                let what = format!("{at} registers `{schema}` on {log}, and the row is not there");
+                self.tell(Invariant::Statement, what);
+            }
+            return Ok(None);
+        }
+        let Ok(commit) = Commit::decode(&bytes) else { return Ok(Some("bad-commit")) };
+        if commit.author.as_bytes() != at.author.as_bytes() {
+            return Ok(Some("forged-commit"));
+        }
+        let commit_id = Commit::id_of(&bytes);
+        let key = tables::version_key(at.author, &commit.name, at.seq);
+        let version = self.store.engine().get(tables::VERSION, &key)?;
+        self.expected.versions += u64::from(version.is_some());
+        let carried = self.has(tables::COMMIT, &tables::commit_key(commit_id, at.author, at.seq))?;
+        let linked =
+            self.store.engine().get(tables::LINKED, &tables::linked_key(commit.object, commit_id))?;
+        let whole = version == Some(tables::version_value(commit_id, entry.id()))
+            && carried
+            && linked.as_deref() == Some(&commit.size.to_be_bytes());
+        if !whole {
+            self.tell(
+                Invariant::Statement,
+                format!("{at}: the rows of commit {commit_id} are not all there"),
+            );
+        }
+        let here = self.store.content_size(commit.object)?.is_some();
+        if !here && !self.is_wanted(commit.object, commit.size, at)? {
+            let what = format!("{at}: object {} is neither here nor wanted", commit.object);
+            self.tell(Invariant::Payload, what);
+        }
+        Ok(None)
+    }
+
+    /// Rows that come from nothing that is held.
+    fn rows(&mut self) -> Result<(), StoreError> {
+        let tables = [
+            (tables::ENTRY, self.walked.entries, Invariant::Head, "entries"),
+            (tables::REGISTER, self.expected.registers, Invariant::Statement, "registrations"),
+            (tables::VERSION, self.expected.versions, Invariant::Statement, "versions"),
+            (tables::COMMIT, self.expected.versions, Invariant::Statement, "entries that carry commits"),
+            (tables::FLAW, self.expected.flaws, Invariant::Statement, "flaws"),
+        ];
+        for (table, expected, rule, name) in tables {
+            let found = self.store.count_keys(table)?;
+            if found != expected {
+                self.tell(rule, format!("{found} {name} are in the tables, {expected} follow from the logs"));
+            }
+        }
+        Ok(())
+    }
+
+    fn links_of_commits(&mut self) -> Result<(), StoreError> {
+        let (store, broken) = (self.store, &mut *self.broken);
+        for_each_prefix(store.engine(), tables::LINKED, &[], |key, _| {
+            let commit = key.get(32..).unwrap_or_default();
+            if !has_prefix(store.engine(), tables::COMMIT, commit)? {
+                let what = format!("a link of commit {}, which no log carries", hex(commit));
+                broken(Broken { rule: Invariant::Statement, what });
+            }
+            Ok(())
+        })
+    }
+
+    fn wanted(&mut self) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let page = self.store.wanted(after, PAGE)?;
+            for wanted in &page {
+                self.walked.wanted += 1;
+                if self.store.content_size(wanted.id)?.is_some() {
+                    self.tell(Invariant::Wanted, format!("{} is wanted, and is here", wanted.id));
+                }
+                if !self.is_named(wanted)? {
+                    let Wanted { id, size, by } = wanted;
+                    let what = format!("{id} is wanted with {size} bytes for {by}, which does not name it");
+                    self.tell(Invariant::Wanted, what);
+                }
+            }
+            match page.last() {
+                Some(last) => after = Some(*last),
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Whether what an entry, or the commit in it, names is wanted, or was dropped.
+    fn is_wanted(&self, id: ObjectId, size: u64, by: &Position) -> Result<bool, StoreError> {
+        let wanted = Wanted { id, size, by: *by };
+        Ok(self.has(tables::WANTED, &tables::wanted_key(&wanted))? || self.store.dropped(id)?.is_some())
+    }
+
+    /// Whether the entry that something is wanted for names it, or the commit in it does, with this size.
+    fn is_named(&self, wanted: &Wanted) -> Result<bool, StoreError> {
+        let (store, at) = (self.store, wanted.by);
+        let entries = store.entries(at.author, at.log, at.seq, 1)?;
+        let Some(entry) = entries.first().filter(|entry| Position::of(entry) == at) else { return Ok(false) };
+        let mut found = payload_object(entry) == wanted.id && entry.payload_size() == wanted.size;
+        if found || at.log != LogId::COMMIT {
+            return Ok(found);
+        }
+        for_each_prefix(store.engine(), tables::LINKED, wanted.id.as_bytes(), |key, size| {
+            let by = [key.get(32..).unwrap_or_default(), at.author.as_bytes(), &at.seq.get().to_be_bytes()];
+            found |= tables::parse_u64(size) == Some(wanted.size)
+                && store.engine().contains(tables::COMMIT, &by.concat())?;
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    fn content(&mut self) -> Result<(), StoreError> {
+        let (store, broken, walked) = (self.store, &mut *self.broken, &mut self.walked);
+        let payloads = &self.payloads;
+        for_each_prefix(store.engine(), tables::CONTENT, &[], |key, bytes| {
+            walked.objects += 1;
+            if blake3::hash(bytes).as_bytes() != key {
+                let what = format!("{} has other bytes", hex(key));
+                broken(Broken { rule: Invariant::Content, what });
+            }
+            named(store, key, payloads, broken)
+        })
+    }
+
+    fn blobs(&mut self) -> Result<(), StoreError> {
+        let (store, broken, walked) = (self.store, &mut *self.broken, &mut self.walked);
+        let payloads = &self.payloads;
+        let hashed = self.look.blobs;
+        for_each_prefix(store.engine(), tables::BLOB, &[], |key, size| {
+            walked.objects += 1;
+            let stated = tables::parse_u64(size).ok_or(StoreError::broken("the size of a blob"))?;
+            let id = key.try_into().map_err(|_| StoreError::broken("the id of a blob"))?;
+            let found = match store.engine().blobs().open(id)? {
+                None => Some("is not there".to_owned()),
+                Some(reader) if reader.len() != stated => {
+                    Some(format!("has {} bytes, {stated} are stated", reader.len()))
+                }
+                Some(mut reader) if hashed => {
+                    let (mut hasher, mut piece) = (blake3::Hasher::new(), vec![0; PIECE]);
+                    loop {
+                        match reader.read(&mut piece) {
+                            Ok(0) if hasher.finalize().as_bytes() == key => break None,
+                            Ok(0) => break Some("has other bytes".into()),
+                            Ok(length) => drop(hasher.update(&piece[..length])),
+                            Err(error) => break Some(format!("can't be read: {error}")),
+                        }
+                    }
+                }
+                Some(_) => None,
+            };
+            if let Some(found) = found {
+                let what = format!("blob {} {found}", hex(key));
+                broken(Broken { rule: Invariant::Content, what });
+            }
+            named(store, key, payloads, broken)
+        })
+    }
+}
+
+/// What is here without a pin is named; what is pinned and a payload too has a row that says so.
+fn named(
+    store: &Store,
+    id: &[u8],
+    payloads: &BTreeSet<ObjectId>,
+    broken: &mut dyn FnMut(Broken),
+) -> Result<(), StoreError> {
+    let engine = store.engine();
+    let object = ObjectId::new(id.try_into().map_err(|_| StoreError::broken("the id of an object"))?);
+    let (pinned, noted) = (engine.contains(tables::PINNED, id)?, engine.contains(tables::NAMED, id)?);
+    let (payload, linked) = (payloads.contains(&object), has_prefix(engine, tables::LINKED, id)?);
+    let what = match () {
+        () if !pinned && !payload && !linked => format!("nothing names {object}"),
+        () if pinned && payload && !noted => {
+            format!("{object} is pinned and a payload, and has no row for it")
+        }
+        () if noted && !payload && !linked => format!("{object} has a row that says it is named, and is not"),
+        () => return Ok(()),
+    };
+    broken(Broken { rule: Invariant::Named, what });
+    Ok(())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    match <[u8; 32]>::try_from(bytes) {
+        Ok(id) => AuthorId::from_bytes(id).to_string(),
+        Err(_) => format!("{bytes:?}"),
+    }
+}

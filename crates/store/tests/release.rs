@@ -1,0 +1,238 @@
+//! What goes, and what stays: pins, drops and collections.
+#![allow(clippy::unwrap_used)] // a panic is how a test reports
+
+mod support;
+
+use std::sync::Arc;
+
+use madake_log::{AuthorKey, Entry, LogHead, LogId, PayloadId, SeqNum};
+use madake_object::{Commit, CommitAuthor, Mode, Object};
+use madake_store::engine::{Batch, MemoryEngine, Random};
+use madake_store::{
+    Author, Change, ContentFate, Dropped, KeptFor, NamedBy, NewContent, Outcome, PayloadFate, Position,
+    RECORD_CONTENT, Read, Release, Store, StoreRows,
+};
+
+fn memory() -> (Arc<Store>, Author) {
+    let store = Arc::new(Store::new(Arc::new(MemoryEngine::new([7; 16], Arc::new(StoreRows)))));
+    let author = Author::new(Arc::new(AuthorKey::from_seed([1; 32])), store.clone());
+    (store, author)
+}
+
+fn object(bytes: &[u8]) -> Object {
+    Object::new(bytes.to_vec())
+}
+
+fn append(author: &Author, bytes: &[u8]) -> Position {
+    author.append(&"chat".parse().unwrap(), &[NewContent::Bytes(object(bytes))], false).unwrap()[0].at
+}
+
+fn put(store: &Store, object: &Object) {
+    store.apply(vec![Change::Pin(object.id()), Change::Content(object.clone())]).unwrap();
+}
+
+fn release(store: &Store, change: Change) -> Release {
+    match store.apply(vec![change]).unwrap()[..] {
+        [Outcome::Release(release)] => release,
+        ref other => panic!("{other:?}"),
+    }
+}
+
+fn dropped(author: &Author) -> Dropped {
+    Dropped { by: author.id(), at: 5 }
+}
+
+#[test]
+fn what_is_unput_goes_unless_something_names_it() {
+    let (store, author) = memory();
+    let (lone, posted, late) = (object(b"lone"), object(b"posted"), object(b"late"));
+    put(&store, &lone);
+    append(&author, b"posted");
+    put(&store, &posted);
+    put(&store, &late);
+    assert_eq!(store.named_by(late.id()).unwrap(), None);
+    append(&author, b"late");
+    assert_eq!(store.named_by(late.id()).unwrap(), Some(NamedBy::Entry));
+    assert_eq!(release(&store, Change::Unpin(lone.id())), Release::Gone { size: 4 });
+    assert_eq!(store.content(lone.id()).unwrap(), None);
+    assert_eq!(release(&store, Change::Unpin(lone.id())), Release::NotHere);
+    for named in [posted, late] {
+        assert_eq!(store.named_by(named.id()).unwrap(), Some(NamedBy::Entry));
+        for _ in 0..2 {
+            assert_eq!(release(&store, Change::Unpin(named.id())), Release::Kept(KeptFor::Entry));
+        }
+        assert_eq!(store.named_by(named.id()).unwrap(), Some(NamedBy::Entry));
+        assert!(store.content(named.id()).unwrap().is_some());
+    }
+}
+
+#[test]
+fn an_object_that_a_peer_knows_the_id_of_is_not_given_to_it_for_being_put() {
+    let (store, author) = memory();
+    let secret = object(b"secret");
+    put(&store, &secret);
+    assert_eq!(store.named_by(secret.id()).unwrap(), None);
+    // In one round with the entry that names it, in any order.
+    let other = object(b"other");
+    let chat = "chat".parse().unwrap();
+    author.append(&chat, &[NewContent::Bytes(other.clone())], false).unwrap();
+    store.apply(vec![Change::Pin(other.id())]).unwrap();
+    assert_eq!(store.named_by(other.id()).unwrap(), Some(NamedBy::Entry));
+}
+
+#[test]
+fn a_dropped_payload_is_gone_for_good_until_its_owner_writes_it_again() {
+    let (store, author) = memory();
+    let at = append(&author, b"shame");
+    let id = object(b"shame").id();
+    assert_eq!(release(&store, Change::Drop(at, dropped(&author))), Release::Gone { size: 5 });
+    assert_eq!(store.content(id).unwrap(), None);
+    assert_eq!(store.dropped(id).unwrap(), Some(dropped(&author)));
+    assert_eq!(store.named_by(id).unwrap(), None);
+    // Not wanted again, and not taken again from whoever brings it.
+    let outcomes = store.apply(vec![Change::Content(object(b"shame"))]).unwrap();
+    assert!(matches!(outcomes[0], Outcome::Content { fate: ContentFate::Unwanted, .. }), "{outcomes:?}");
+    let other = AuthorKey::from_seed([2; 32]);
+    let payload = object(b"shame");
+    let payload_id = PayloadId::from_bytes(*payload.id().as_bytes());
+    let entry = Entry::sign(&other, LogId::new(2000), None, None, payload_id, 5, false).unwrap();
+    let outcomes = store.apply(vec![Change::Entry { entry, payload: Some(payload) }]).unwrap();
+    assert!(matches!(outcomes[0], Outcome::Entry { payload: PayloadFate::Dropped, .. }), "{outcomes:?}");
+    assert_eq!(store.wanted(None, 10).unwrap(), []);
+    assert_eq!(release(&store, Change::Drop(at, dropped(&author))), Release::NotHere);
+    // Its owner may change their mind.
+    append(&author, b"shame");
+    assert_eq!(store.content(id).unwrap().as_deref(), Some(b"shame".as_slice()));
+    assert_eq!(store.dropped(id).unwrap(), None);
+    release(&store, Change::Drop(at, dropped(&author)));
+    put(&store, &object(b"shame"));
+    assert!(store.content(id).unwrap().is_some());
+}
+
+#[test]
+fn a_want_ends_with_a_drop() {
+    let (store, author) = memory();
+    let key = AuthorKey::from_seed([2; 32]);
+    let payload_id = PayloadId::from_bytes(*object(b"far").id().as_bytes());
+    let first = Entry::sign(&key, LogId::new(2000), None, None, payload_id, 3, false).unwrap();
+    let second =
+        Entry::sign(&key, LogId::new(2000), Some(&LogHead::of(&first)), None, payload_id, 3, false).unwrap();
+    let changes = [&first, &second].map(|entry| Change::Entry { entry: entry.clone(), payload: None });
+    store.apply(changes.to_vec()).unwrap();
+    assert_eq!(store.wanted(None, 10).unwrap().len(), 2, "one for each entry");
+    assert_eq!(store.counts().unwrap().missing, 1, "of one object");
+    let at = Position { author: key.author(), log: LogId::new(2000), seq: SeqNum::FIRST };
+    assert_eq!(release(&store, Change::Drop(at, dropped(&author))), Release::NotHere);
+    assert_eq!(store.wanted(None, 10).unwrap(), []);
+}
+
+#[test]
+fn what_histories_rest_on_is_not_dropped() {
+    let (store, author) = memory();
+    let file = object(b"file");
+    let version = madake_store::NewVersion {
+        name: "a".parse().unwrap(),
+        content: NewContent::Bytes(file.clone()),
+        mode: Mode::File,
+        message: String::new(),
+        time: 0,
+        only_if_changed: false,
+    };
+    let made = author.commit(&[version]).unwrap();
+    let commit = Position { author: author.id(), log: LogId::COMMIT, seq: SeqNum::FIRST };
+    let at = append(&author, b"file");
+    let drop = |at| release(&store, Change::Drop(at, dropped(&author)));
+    assert_eq!(drop(commit), Release::Kept(KeptFor::Statement));
+    assert_eq!(drop(at), Release::Kept(KeptFor::Commit));
+    let register = Position { log: LogId::CONTROL, ..commit };
+    assert_eq!(drop(register), Release::Kept(KeptFor::Statement));
+    // Somebody posts the commit's bytes as chat.
+    let bytes = store.content(made[0].commit.as_object()).unwrap().unwrap();
+    assert_eq!(drop(append(&author, &bytes)), Release::Kept(KeptFor::Statement));
+    put(&store, &object(b"pinned"));
+    assert_eq!(drop(append(&author, b"pinned")), Release::Kept(KeptFor::Pin));
+    assert_eq!(release(&store, Change::Unpin(file.id())), Release::Kept(KeptFor::Commit));
+}
+
+#[test]
+fn a_commits_file_and_a_payload_of_the_same_bytes_both_get_what_they_wait_for() {
+    // The log of commits wants its entry's payload and the commit's file: told apart by the entry.
+    let (store, _) = memory();
+    let key = AuthorKey::from_seed([3; 32]);
+    let data = object(b"data");
+    let commit = Commit {
+        name: "n".parse().unwrap(),
+        previous: None,
+        merges: vec![],
+        object: data.id(),
+        size: 4,
+        mode: Mode::File,
+        author: CommitAuthor::new(*key.author().as_bytes()),
+        time: 0,
+        message: String::new(),
+        tags: vec![],
+    };
+    let commit = Object::new(commit.encode().unwrap());
+    let payload_id = PayloadId::from_bytes(*commit.id().as_bytes());
+    let size = commit.bytes().len() as u64;
+    let entry = Entry::sign(&key, LogId::COMMIT, None, None, payload_id, size, false).unwrap();
+    store.apply(vec![Change::Entry { entry, payload: None }]).unwrap();
+    assert_eq!(store.named_by(commit.id()).unwrap(), Some(NamedBy::Entry));
+    store.apply(vec![Change::Content(commit)]).unwrap();
+    assert_eq!(store.wanted(None, 10).unwrap().iter().map(|w| w.id).collect::<Vec<_>>(), [data.id()]);
+    let outcomes = store.apply(vec![Change::Content(data.clone())]).unwrap();
+    let stored =
+        Outcome::Content { fate: ContentFate::Stored, named_by: Some(NamedBy::Commit), flaws: vec![] };
+    assert_eq!(outcomes, [stored]);
+    assert_eq!(store.named_by(data.id()).unwrap(), Some(NamedBy::Commit));
+}
+
+#[test]
+fn a_collection_takes_what_nothing_names_and_nothing_else() {
+    let (store, author) = memory();
+    for i in 0..50u8 {
+        append(&author, &[i]);
+    }
+    put(&store, &object(b"pinned"));
+    let strays: Vec<Object> = (100..120u8).map(|i| object(&[i, i])).collect();
+    let mut batch = Batch::new();
+    for stray in &strays {
+        batch.record(RECORD_CONTENT, stray.bytes().to_vec());
+    }
+    store.engine().apply(&[batch]).unwrap();
+    let before = store.counts().unwrap();
+    for dry_run in [true, false] {
+        let collected = store.collect(dry_run, &mut |_| ()).unwrap();
+        assert_eq!((collected.objects, collected.bytes), (20, 40), "dry run: {dry_run}");
+    }
+    let after = store.counts().unwrap();
+    assert_eq!(before.objects - 20, after.objects);
+    assert_eq!(store.collect(false, &mut |_| ()).unwrap(), Default::default());
+    assert!(strays.iter().all(|stray| store.content(stray.id()).unwrap().is_none()));
+}
+
+/// Appends race with collections: whatever an entry names is here afterwards.
+#[test]
+fn entries_that_come_during_a_collection_keep_their_payloads() {
+    let seed = support::number("MADAKE_SEED").unwrap_or(1);
+    eprintln!("again: MADAKE_SEED={seed} cargo test -p madake-store --test release");
+    let (store, author) = memory();
+    let mut random = Random(seed);
+    for _ in 0..30 {
+        let strays: Vec<Object> = (0..20).map(|_| object(&random.bytes(2))).collect();
+        let mut batch = Batch::new();
+        for stray in &strays {
+            batch.record(RECORD_CONTENT, stray.bytes().to_vec());
+        }
+        store.engine().apply(&[batch]).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| store.collect(false, &mut |_| ()).unwrap());
+            for stray in &strays[..10] {
+                append(&author, stray.bytes());
+            }
+        });
+        for stray in &strays[..10] {
+            assert!(store.content(stray.id()).unwrap().is_some(), "an entry's payload was collected");
+        }
+    }
+}

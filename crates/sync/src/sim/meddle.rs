@@ -1,0 +1,64 @@
+//! Hands on a node from outside: what the tests of the rules use to break one on purpose.
+
+use std::sync::Arc;
+
+use madake_store::engine::{Engine, Files};
+use madake_store::{Change, Outcome, Read, Store, StoreError};
+
+use crate::io::{Config, Input, Output};
+
+/// Stands between a node and everything that it touches. Each method gets the number of the machine.
+///
+/// What is not overridden leaves the node as it is.
+pub trait Meddle {
+    /// The node's configuration, at each of its starts.
+    fn config(&mut self, machine: usize, config: &mut Config) {
+        let _ = (machine, config);
+    }
+
+    /// The disk under the engine, at each start.
+    fn files(&mut self, machine: usize, files: Arc<dyn Files>) -> Arc<dyn Files> {
+        let _ = machine;
+        files
+    }
+
+    /// The engine under the store, at each start; `starts` counts them from 1.
+    fn engine(&mut self, machine: usize, starts: u64, engine: Arc<dyn Engine>) -> Arc<dyn Engine> {
+        let _ = (machine, starts);
+        engine
+    }
+
+    /// What the node reads, at each start.
+    fn read(&mut self, machine: usize, store: Arc<Store>) -> Arc<dyn Read> {
+        let _ = machine;
+        store
+    }
+
+    /// What comes to the node: what is returned comes instead.
+    fn input(&mut self, machine: usize, input: Input) -> Vec<Input> {
+        let _ = machine;
+        vec![input]
+    }
+
+    /// What the node wants done: what is returned is done instead.
+    fn output(&mut self, machine: usize, output: Output) -> Vec<Output> {
+        let _ = machine;
+        vec![output]
+    }
+
+    /// Writes what the node wants written.
+    fn apply(
+        &mut self,
+        machine: usize,
+        store: &Store,
+        groups: Vec<Vec<Change>>,
+    ) -> Vec<Result<Vec<Outcome>, StoreError>> {
+        let _ = machine;
+        store.apply_all(groups)
+    }
+}
+
+/// Leaves every node as it is.
+pub(super) struct Honest;
+
+impl Meddle for Honest {}

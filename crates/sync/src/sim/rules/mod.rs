@@ -1,0 +1,99 @@
+//! The rules: each a struct with a name and a sentence. They look at what nodes say, write and hold, from
+//! outside, and say in words what was broken.
+
+mod memory;
+mod session;
+
+use std::time::Duration;
+
+pub(super) use memory::{AcknowledgedStays, Genuine, HeadsGrow, Memory, Note, ToldIsDurable, WholeBatches};
+pub(super) use session::{Bounded, CreditReturns, DoneIsTrue, NoneStuck, Scope, Serving, Watched};
+
+/// Something that must hold.
+pub(super) trait Rule {
+    /// A short name.
+    const NAME: &'static str;
+    /// What must hold.
+    const SENTENCE: &'static str;
+}
+
+/// A rule that was broken.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Violation {
+    /// The rule's name.
+    pub rule: &'static str,
+    /// What must hold.
+    pub sentence: &'static str,
+    /// What was found instead.
+    pub what: String,
+    /// When, since the world began.
+    pub at: Duration,
+}
+
+impl std::fmt::Display for Violation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { rule, sentence, what, at } = self;
+        write!(f, "{rule}: {sentence}. After {:.3} s: {what}", at.as_secs_f64())
+    }
+}
+
+/// A start is told from all before it.
+pub(super) struct StartsDiffer;
+/// A store opens after whatever happened to it.
+pub(super) struct OpensAgain;
+/// Without faults every session finishes.
+pub(super) struct CalmFinishes;
+/// All who keep an author and can reach each other come to hold the same.
+pub(super) struct Converges;
+/// What is the same already does not travel again.
+pub(super) struct SecondIsNothing;
+/// Nothing panics.
+pub(super) struct NoPanic;
+
+macro_rules! rules {
+    ($($rule:ident $name:literal $sentence:literal)*) => {
+        $(impl Rule for $rule {
+            const NAME: &'static str = $name;
+            const SENTENCE: &'static str = $sentence;
+        })*
+        /// All rules: names and sentences.
+        pub const RULES: &[(&str, &str)] = &[$(($name, $sentence)),*];
+    };
+}
+
+rules! {
+    AcknowledgedStays "acknowledged-stays"
+        "what a store has acknowledged is there after every crash"
+    WholeBatches "whole-batches"
+        "the rows of a batch are there all or none: logs, statements, wants and objects agree with each other"
+    ToldIsDurable "told-is-durable"
+        "a node tells nobody what a power cut could still take away"
+    HeadsGrow "heads-grow"
+        "a log's head, as a node tells it, never goes back and never changes"
+    Genuine "genuine"
+        "nobody holds what its author did not write, at the place where the author wrote it"
+    Scope "scope"
+        "a node stores only what its policies and the session's schemas want"
+    Serving "serving"
+        "a node gives only to a session that may have it, only what was asked for, and only what logs name"
+    DoneIsTrue "done-is-true"
+        "Done is said when all that was asked for is answered and durable, and counts what is"
+    CreditReturns "credit-returns"
+        "what a session reads is given back when it is dealt with, and never more"
+    Bounded "bounded"
+        "queues, requests and bytes under way stay within their bounds"
+    NoneStuck "none-stuck"
+        "a session that hears nothing and has no work ends in time"
+    StartsDiffer "starts-differ"
+        "each start of a node has another incarnation, with a higher number"
+    OpensAgain "opens-again"
+        "a store opens after every crash and failure, once its disk works"
+    CalmFinishes "calm-finishes"
+        "when the faults have ended, every session finishes"
+    Converges "converges"
+        "when the faults have ended, all who keep an author and reach its home hold the same logs and objects"
+    SecondIsNothing "second-is-nothing"
+        "a session between nodes that hold the same moves nothing and refuses nothing"
+    NoPanic "no-panic"
+        "nothing panics"
+}

@@ -1,0 +1,125 @@
+//! What people see at a terminal, and programs and quiet commands do not: bars, colours.
+#![allow(clippy::unwrap_used)] // a panic is how a test reports
+
+mod common;
+
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::process::{Child, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+
+use common::{Home, PATIENCE};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+/// A terminal of our own: what is written to it, as it comes.
+struct Terminal {
+    /// For the command.
+    slave: File,
+    written: Receiver<Vec<u8>>,
+}
+
+impl Terminal {
+    fn new() -> Self {
+        let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&master).unwrap();
+        unlockpt(&master).unwrap();
+        let name = ptsname(&master, Vec::new()).unwrap();
+        let slave = File::options().read(true).write(true).open(name.to_str().unwrap()).unwrap();
+        let (sender, written) = channel();
+        let mut master = File::from(master);
+        std::thread::spawn(move || {
+            let mut buffer = vec![0; 4096];
+            // It ends with an error when nobody has the other side open any more.
+            while let Ok(length) = master.read(&mut buffer) {
+                if length == 0 || sender.send(buffer[..length].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { slave, written }
+    }
+
+    /// Waits until this was written, and gives all that was.
+    fn wait_for(&self, text: &str) -> String {
+        let mut all = Vec::new();
+        loop {
+            let part = self.written.recv_timeout(PATIENCE);
+            all.extend(part.unwrap_or_else(|_| panic!("no `{text}` in {}", String::from_utf8_lossy(&all))));
+            if String::from_utf8_lossy(&all).contains(text) {
+                return String::from_utf8_lossy(&all).into_owned();
+            }
+        }
+    }
+
+    /// What is left, when the commands that wrote to it have ended.
+    fn rest(self) -> String {
+        drop(self.slave);
+        String::from_utf8_lossy(&self.written.iter().collect::<Vec<_>>().concat()).into_owned()
+    }
+}
+
+/// A command with stderr on a terminal, whose input stays open.
+fn start(home: &Home, args: &[&str], terminal: &Terminal) -> Child {
+    let mut command = home.command(args);
+    command.env("TERM", "xterm").stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.stderr(terminal.slave.try_clone().unwrap()).spawn().unwrap()
+}
+
+#[test]
+fn what_takes_a_while_shows_how_far_it_is() {
+    let (quiet, programs, home) = (Home::new(), Home::new(), Home::new());
+    let terminals = [Terminal::new(), Terminal::new(), Terminal::new()];
+    let append = ["log", "append", "post", "--lines"];
+    let mut silent = [
+        start(&quiet, &[&["-q"], append.as_slice()].concat(), &terminals[0]),
+        start(&programs, &[&["--json"], append.as_slice()].concat(), &terminals[1]),
+    ];
+    // Begun last: when its bar is there, the others' would be there too.
+    let mut shown = start(&home, &append, &terminals[2]);
+    for child in silent.iter_mut().chain([&mut shown]) {
+        child.stdin.as_mut().unwrap().write_all(b"a line\n").unwrap();
+    }
+    let text = terminals[2].wait_for("appending");
+    assert!(!text.contains("error"), "{text}");
+    terminals[2].wait_for("6 B");
+    for mut child in silent.into_iter().chain([shown]) {
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success());
+    }
+    let [first, second, third] = terminals.map(Terminal::rest);
+    assert_eq!((first.as_str(), second.as_str()), ("", ""));
+    assert!(third.contains("\x1b[2K"), "the bar is taken away at the end: {third:?}");
+}
+
+#[test]
+fn what_is_done_at_once_shows_no_bar_and_errors_have_a_colour() {
+    let home = Home::new();
+    let terminal = Terminal::new();
+    let mut child = start(&home, &["put", "-"], &terminal);
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
+    let mut child = start(&home, &["get", "000000"], &terminal);
+    drop(child.stdin.take());
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let text = terminal.rest();
+    assert!(text.starts_with("\x1b[1;31merror:\x1b[0m no object begins with 000000"), "{text:?}");
+    assert!(text.contains("\nhint: "), "{text:?}");
+}
+
+/// An error that comes while a bar is there stands on a line of its own.
+#[test]
+fn an_error_takes_the_bar_away_first() {
+    let home = Home::new();
+    let terminal = Terminal::new();
+    let key = std::fs::read(home.path.join("author.key")).unwrap();
+    let mut child = start(&home, &["put", "-", "/nonexistent"], &terminal);
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"x").unwrap();
+    terminal.wait_for("storing");
+    stdin.write_all(&key).unwrap();
+    drop(stdin);
+    assert_eq!(child.wait().unwrap().code(), Some(1));
+    let text = terminal.rest();
+    let (before, error) = text.split_once("error:").unwrap();
+    assert!(before.contains("\x1b[2K") && !error.contains("storing"), "{text:?}");
+}
