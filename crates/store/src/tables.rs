@@ -1,7 +1,7 @@
 //! The tables: number, key and value of each, beside the code that reads and writes them.
 //!
 //! Numbers in keys are big-endian, so that the order of keys is the order of numbers. The layout is
-//! drawn in `docs/spec.md`, "Tables". Tables 1–15 hold rows that follow from records and are never
+//! drawn in `docs/storage.md`, "Tables". Tables 1–15 hold rows that follow from records and are never
 //! written themselves ([`crate::StoreRows`]); 16 and up are written by the store.
 
 use madake_log::{AuthorId, Entry, EntryId, LogHead, LogId, SeqNum};

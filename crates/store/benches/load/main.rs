@@ -236,6 +236,8 @@ impl Bench {
         let rate = entries as f64 / rebuilt["seconds"];
         table.row("opening without index/, entries/s", rate, Some((rate / 300_000.0, "× 300,000", 1.0)));
         table.row("memory after that, MiB", rebuilt["rss"], None);
+        let work = rebuilt["worked"] / entries as f64 * 1e6;
+        table.row("work of all threads for it, µs per entry", work, None);
         self.remove("disk");
         self.child("fjall", &self.data(), "disk", entries);
         let fjall = self.child("reopen-fjall", &self.data(), "disk", entries);
