@@ -348,6 +348,58 @@ fn an_end_at_any_operation_of_two_threads() {
     println!("{runs} ends");
 }
 
+/// A segment whose beginning was written and not synced is seen by the next start, which makes the index anew, and
+/// is cut off too: then the segment is gone, and nothing may rest on it, no removed file and no run.
+#[test]
+fn an_end_while_rewriting_and_one_at_each_operation_of_the_start_after_it() {
+    let whole = FakeDisk::new(1);
+    let batches = Workload::new(5).batches;
+    let engine = open(&whole).expect("opens");
+    for group in batches.chunks(3) {
+        engine.apply(group).expect("applies");
+    }
+    whole.end();
+    drop(engine);
+    whole.restart(Loss::Kill, &mut Random(1));
+    let rows = dump(&model(&batches)).expect("memory");
+    let lose_index = |disk: &FakeDisk| {
+        let runs = disk.files().into_keys().filter(|path| path.starts_with("/store/index"));
+        runs.for_each(|path| disk.lose(&path));
+    };
+    let mut runs = 0;
+    for step in 1.. {
+        let disk = whole.copy();
+        let engine = open(&disk).expect("opens");
+        disk.end_at(step);
+        let _ = engine.reclaim(Reclaim::DeadAtLeast { percent: 0 }, false, &mut |_| {});
+        let done = !disk.is_dead();
+        disk.end();
+        drop(engine);
+        disk.restart(Loss::Kill, &mut Random(step));
+        lose_index(&disk);
+        for second in 1.. {
+            let disk = disk.copy();
+            disk.end_at(second);
+            let opened = open(&disk);
+            let ended = disk.is_dead();
+            disk.end();
+            drop(opened);
+            disk.restart(Loss::All, &mut Random(second));
+            let engine = open(&disk).unwrap_or_else(|error| panic!("ends at {step} and {second}: {error}"));
+            assert!(dump(&engine).expect("reads") == rows, "ends at {step} and {second}");
+            runs += 1;
+            if !ended {
+                break;
+            }
+        }
+        if done {
+            break;
+        }
+    }
+    println!("{runs} ends");
+    assert!(runs > 300);
+}
+
 /// A disk that takes nothing: a store that was ended in order can still be read.
 #[test]
 fn a_disk_that_takes_nothing_can_be_read() {
