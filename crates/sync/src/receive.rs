@@ -8,8 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use madake_log::{AuthorId, LogId, SeqNum};
 use madake_object::{Object, ObjectId};
 use madake_store::{
-    Change, ContentFate, Fate, Flaw, LOGS_LIMIT, NamedBy, Outcome, PayloadFate, Position, Read, StoreError,
-    Wanted,
+    Change, ContentFate, Fate, Flaw, LOGS_LIMIT, NamedBy, Outcome, PayloadFate, Position, StoreError, Wanted,
 };
 
 use crate::Bounded;
@@ -334,19 +333,6 @@ impl Session {
         Ok(())
     }
 
-    /// Says, once, which of the authors that the peer has something new of are blocked here.
-    fn refuse_blocked(&mut self, read: &dyn Read, system: bool) -> Result<(), StoreError> {
-        if !system || self.blocked.is_empty() {
-            return Ok(());
-        }
-        let blocked = self.clock.authors_among(&self.blocked, read)?;
-        for author in blocked {
-            let reason = "blocked: the logs of this author are not kept here".into();
-            self.report.refuse(What::Author, author.to_string(), reason);
-        }
-        Ok(())
-    }
-
     /// Leaves out logs that would be refused because so many of their author are held: they would be
     /// carried here again in every session.
     fn within_limits(
@@ -567,12 +553,6 @@ impl Session {
             }
         }
         Ok(())
-    }
-
-    /// Whether something missing is of a log that this session is about.
-    fn wants_content(&self, read: &dyn Read, wanted: &Wanted) -> Result<bool, StoreError> {
-        let Position { author, log, .. } = wanted.by;
-        Ok(self.wants(&author, log, read.schema(author, log)?.as_ref()))
     }
 
     fn send_done(&mut self, context: &mut Context<'_>, done: Done) {

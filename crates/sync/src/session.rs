@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use madake_log::{AuthorId, LogId, Schema};
-use madake_store::NodeId;
+use madake_store::{NodeId, Position, Read, StoreError, Wanted};
 
 use crate::interest::Interest;
 use crate::io::Plan;
@@ -13,7 +13,7 @@ use crate::receive::Receiving;
 use crate::report::Report;
 use crate::serve::Serving;
 use crate::summary::PeerClock;
-use crate::wire::{Class, Hello, Message, Working};
+use crate::wire::{Class, Hello, Message, What, Working};
 
 /// A silent peer is given up after so long (`docs/protocol.md`: 15 s of QUIC silence end a connection;
 /// twice that for one that answers on that level and not on ours).
@@ -114,6 +114,25 @@ impl Session {
         !self.blocked.contains(author)
             && self.interest.wants_author(author)
             && self.interest.wants_log(log, schema)
+    }
+
+    /// Whether something missing is of a log that this session is about.
+    pub(crate) fn wants_content(&self, read: &dyn Read, wanted: &Wanted) -> Result<bool, StoreError> {
+        let Position { author, log, .. } = wanted.by;
+        Ok(self.wants(&author, log, read.schema(author, log)?.as_ref()))
+    }
+
+    /// Says, once, which of the authors that the peer has something new of are blocked here.
+    pub(crate) fn refuse_blocked(&mut self, read: &dyn Read, system: bool) -> Result<(), StoreError> {
+        if !system || self.blocked.is_empty() {
+            return Ok(());
+        }
+        let blocked = self.clock.authors_among(&self.blocked, read)?;
+        for author in blocked {
+            let reason = "blocked: the logs of this author are not kept here".into();
+            self.report.refuse(What::Author, author.to_string(), reason);
+        }
+        Ok(())
     }
 
     /// Whether entries will go to the peer.
