@@ -49,7 +49,7 @@ pub(crate) enum Command {
     },
     /// How the node is: peers, counts, disk
     Status,
-    /// Logs: append, list, show, verify
+    /// Logs: append, list, show, export, import, verify
     #[command(subcommand)]
     Log(LogCommand),
     /// Store files as objects; the id is b3sum's
@@ -146,6 +146,26 @@ pub(crate) enum Command {
     /// Live through a simulated world in which much goes wrong, and check that no rule is broken
     #[cfg(feature = "sim")]
     Sim(SimArgs),
+    /// Write everything of this home's authors into one file, to move or back up
+    Export {
+        /// The file
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        /// With the secret keys, under a passphrase
+        #[arg(long)]
+        with_keys: bool,
+        /// Take the passphrase from the first line of this file, and ask nobody
+        #[arg(long, value_name = "FILE", requires = "with_keys")]
+        passphrase_file: Option<PathBuf>,
+    },
+    /// Take in what `export` wrote: into a new home, one without logs, or one of the same author
+    Import {
+        /// The file
+        file: PathBuf,
+        /// Take the passphrase of its keys from the first line of this file, and ask nobody
+        #[arg(long, value_name = "FILE")]
+        passphrase_file: Option<PathBuf>,
+    },
     /// Write the completions for a shell to stdout
     Completions {
         /// Which shell
@@ -196,6 +216,20 @@ pub(crate) enum LogCommand {
         /// With their payloads
         #[arg(long)]
         payload: bool,
+    },
+    /// Write logs into one file that a stranger can verify
+    Export {
+        /// AUTHOR/LOG; LOG is a number or a schema
+        #[arg(required = true)]
+        logs: Vec<String>,
+        /// The file, `-` for stdout
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Take the logs of a file in: each entry is verified, and kept though its author is not followed
+    Import {
+        /// What `log export` wrote, `-` for stdin
+        file: PathBuf,
     },
     /// Check every link, signature and payload again
     Verify {

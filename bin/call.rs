@@ -71,6 +71,24 @@ impl Api {
         line.ok_or_else(|| ApiError::new(502, "daemon", "the answer was empty"))
     }
 
+    /// Asks for what is no JSON.
+    pub(crate) async fn bytes(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> Result<Body, ApiError> {
+        let response = self.send(method, path, query, full(body)).await?;
+        if response.status().is_success() {
+            return Ok(response.into_body());
+        }
+        match Answer::of(response).await {
+            Err(error) => Err(error),
+            Ok(_) => Err(ApiError::new(502, "daemon", "an answer that makes no sense")),
+        }
+    }
+
     /// Asks for an object's bytes, and its whole id.
     pub(crate) async fn object(&self, id: &str) -> Result<(Body, String), ApiError> {
         if id.is_empty() || !id.bytes().all(|digit| digit.is_ascii_alphanumeric()) {
@@ -235,6 +253,28 @@ impl Feed {
         if self.piece.len() >= PIECE { self.flush() } else { Ok(()) }
     }
 
+    /// Adds bytes that are in no record.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) -> Result<(), ApiError> {
+        self.piece.extend_from_slice(bytes);
+        if let Some(progress) = &self.progress {
+            progress.add(bytes.len() as u64);
+        }
+        if self.piece.len() >= PIECE { self.flush() } else { Ok(()) }
+    }
+
+    /// All that a reader has, in no record.
+    pub(crate) fn raw_from(&mut self, mut reader: impl std::io::Read, path: &Path) -> Result<(), ApiError> {
+        let mut buffer = vec![0; PIECE];
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok(()),
+                Ok(length) => self.raw(&buffer[..length])?,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(cant_read(path, &error)),
+            }
+        }
+    }
+
     /// Sends what was written so far.
     pub(crate) fn flush(&mut self) -> Result<(), ApiError> {
         if self.piece.is_empty() {
@@ -273,7 +313,7 @@ impl Feed {
 }
 
 /// A file that a person named, or stdin for `-`.
-pub(crate) fn open(path: &Path) -> Result<Box<dyn std::io::Read>, ApiError> {
+pub(crate) fn open(path: &Path) -> Result<Box<dyn std::io::Read + Send>, ApiError> {
     if path == Path::new("-") {
         return Ok(Box::new(std::io::stdin()));
     }

@@ -46,15 +46,31 @@ fn main() -> ExitCode {
 /// What to do with words that are no command.
 fn usage(error: &clap::Error) -> ExitCode {
     let wants_json = std::env::args_os().any(|arg| arg == "--json");
+    let is_help = matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    );
+    let text = error.render().to_string();
     if wants_json && !matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        let text = error.render().to_string();
         let before_usage = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
         let lines: Vec<&str> = before_usage.filter(|line| !line.is_empty()).collect();
         let message = lines.join(" ");
         let message = message.trim_start_matches("error: ");
         return Out::new(true, false).fail(&ApiError::usage(message).hint(help_of(&text)));
     }
-    let _ = error.print();
+    if is_help {
+        let _ = error.print();
+    } else {
+        let styled = match std::io::IsTerminal::is_terminal(&std::io::stderr()) {
+            true => error.render().ansi().to_string(),
+            false => text.clone(),
+        };
+        // The last line says how to get help, in words of its own.
+        let said = styled.trim_end().rsplit_once("\n\n").map_or(styled.trim_end(), |(said, _)| said);
+        out::to_stderr(&format!("{said}\n\nhint: {}", help_of(&text)));
+    }
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 

@@ -37,6 +37,7 @@ impl Out {
     /// Something that helps people and is no result.
     pub(crate) fn note(&self, text: &str) {
         if !self.json && !self.quiet {
+            flush(); // on a terminal it stands after the results that it speaks of
             to_stderr(&clean(text));
         }
     }

@@ -1,4 +1,4 @@
-//! What is typed and what is answered: identity, logs, objects, peers (`docs/protocol.md`), each with no daemon
+//! What is typed and what is answered: identity, logs, objects, peers (`docs/api.md`), each with no daemon
 //! running and with one.
 #![allow(clippy::unwrap_used)] // a panic is how a test reports
 

@@ -1,4 +1,4 @@
-//! Versions of files: commit, heads, history, show, checkout (`docs/protocol.md`, `docs/spec.md`), each with no
+//! Versions of files: commit, heads, history, show, checkout (`docs/api.md`, `docs/spec.md`), each with no
 //! daemon running and with one.
 #![allow(clippy::unwrap_used)] // a panic is how a test reports
 

@@ -71,3 +71,23 @@ fn every_command_has_a_man_page() {
     let error = home.error(["man", &file], 1);
     assert!(text(&error, "message").contains(&file) && error["hint"].is_string(), "{error}");
 }
+
+/// Also what is typed wrongly ends with what to type next.
+#[test]
+fn usage_errors_end_with_the_help_of_the_command() {
+    let home = Home::none();
+    for (args, hint) in [
+        (vec!["log", "append"], "madake log append --help"),
+        (vec!["frobnicate"], "madake --help"),
+        (vec!["completions", "tcsh"], "madake --help"),
+        (vec!["interest", "add", "a", "b"], "madake interest add --help"),
+    ] {
+        let ran = home.run(&args);
+        assert_eq!(ran.code, 2, "{ran}");
+        assert!(ran.stderr.starts_with("error: "), "{ran}");
+        assert!(ran.stderr.ends_with(&format!("\n\nhint: {hint}\n")), "{args:?}: {ran}");
+        assert_eq!(text(&home.error(&args, 2), "hint"), hint);
+    }
+    // No command at all is no mistake: the help is shown.
+    assert!(home.run::<&str>([]).stderr.contains("Usage: madake"));
+}

@@ -117,7 +117,7 @@ pub(super) async fn find_commit(api: &Api, id: &str) -> Result<Value, ApiError> 
     api.one(Method::GET, &format!("/v1/commits/{id}"), &[]).await
 }
 
-/// Writes a body to a file and says how long it is: aside first, so that a failure leaves what was there.
+/// Writes a body to a file and says how long it is.
 pub(super) async fn write_file(
     body: Body,
     id: &str,
@@ -126,31 +126,42 @@ pub(super) async fn write_file(
     out: &Out,
 ) -> Result<u64, ApiError> {
     let progress = Progress::new(out, "writing", Unit::Bytes, body.size_hint().exact());
+    let mode = if executable { 0o777 } else { 0o666 };
+    let shown = path.display().to_string();
+    write_aside(path, mode, async |file| copy(body, id, &mut Counted { to: file, progress }, &shown).await)
+        .await
+}
+
+/// Makes a file by what `write` writes: aside first, so that a failure leaves what was there.
+pub(super) async fn write_aside<T>(
+    path: &Path,
+    mode: u32,
+    write: impl AsyncFnOnce(&mut std::fs::File) -> Result<T, ApiError>,
+) -> Result<T, ApiError> {
     use std::os::unix::fs::OpenOptionsExt as _;
-    let failed = |error: std::io::Error| {
-        ApiError::new(500, "file", format!("can't write {}: {error}", path.display()))
-    };
+    let failed = |error: std::io::Error| cant_write(&path.display().to_string(), &error);
     let name = path.file_name().ok_or_else(|| ApiError::usage(format!("{} is no file", path.display())))?;
     if std::fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
         // A device, a pipe or a link: written as it is.
-        let file = std::fs::OpenOptions::new().write(true).truncate(true).open(path).map_err(failed)?;
-        let mut file = Counted { to: file, progress };
-        return copy(body, id, &mut file, &path.display().to_string()).await;
+        let mut file = std::fs::OpenOptions::new().write(true).truncate(true).open(path).map_err(failed)?;
+        return write(&mut file).await;
     }
     let mut aside = std::ffi::OsString::from(".");
     aside.push(name);
     aside.push(format!(".{}.part", std::process::id()));
     let aside = path.with_file_name(aside);
-    let mode = if executable { 0o777 } else { 0o666 };
-    let file =
+    let mut file =
         std::fs::OpenOptions::new().write(true).create_new(true).mode(mode).open(&aside).map_err(failed)?;
-    let mut file = Counted { to: file, progress };
-    let copied = copy(body, id, &mut file, &path.display().to_string()).await;
-    let renamed = copied.and_then(|size| std::fs::rename(&aside, path).map(|()| size).map_err(failed));
+    let written = write(&mut file).await;
+    let renamed = written.and_then(|done| std::fs::rename(&aside, path).map(|()| done).map_err(failed));
     if renamed.is_err() {
         let _ = std::fs::remove_file(&aside);
     }
     renamed
+}
+
+pub(super) fn cant_write(shown: &str, error: &std::io::Error) -> ApiError {
+    ApiError::new(500, "file", format!("can't write {shown}: {error}"))
 }
 
 /// A writer whose bytes are counted.
@@ -188,12 +199,12 @@ pub(super) async fn copy(
             if error.kind() == std::io::ErrorKind::BrokenPipe {
                 return Ok(size); // nobody wants the rest
             }
-            return Err(ApiError::new(500, "file", format!("can't write {shown}: {error}")));
+            return Err(cant_write(shown, &error));
         }
         hasher.update(&data);
         size += data.len() as u64;
     }
-    to.flush().map_err(|error| ApiError::new(500, "file", format!("can't write {shown}: {error}")))?;
+    to.flush().map_err(|error| cant_write(shown, &error))?;
     if hasher.finalize().to_string() != id {
         return Err(ApiError::new(500, "damaged", format!("what is stored of {id} is cut short or damaged"))
             .hint("keep a copy of the home; a peer that has the object can give it to a new one"));

@@ -1,4 +1,4 @@
-//! `log append|list|show|verify`.
+//! `log append|list|show|verify`; `log export|import` are in [`bundle`].
 
 use std::io::{BufReader, IsTerminal as _};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use hyper::Method;
 use madake_node::api::{ApiError, RecordHeader};
 use serde_json::Value;
 
-use super::{given, number, text};
+use super::{bundle, given, number, text};
 use crate::args::LogCommand;
 use crate::call::{Api, Feed, cant_read, open, reading};
 use crate::out::{Out, Table, flush, short};
@@ -21,6 +21,8 @@ pub(super) async fn run(api: &Api, command: LogCommand, out: &Out) -> Result<Exi
         }
         LogCommand::List { author, schema } => list(api, author, schema, out).await,
         LogCommand::Show { log, payload } => show(api, &log, payload, out).await,
+        LogCommand::Export { logs, output } => bundle::export(api, &logs, &output, out).await,
+        LogCommand::Import { file } => bundle::import(api, file, out).await,
         LogCommand::Verify { log } => verify(api, log, out).await,
     }
 }

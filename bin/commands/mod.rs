@@ -1,5 +1,7 @@
 //! The commands, a room for each kind.
 
+mod backup;
+mod bundle;
 mod diff;
 mod files;
 mod help;
@@ -42,10 +44,18 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
         Command::Serve { listen, open } => return node::serve(&home, listen, open, out).await,
         command => command,
     };
+    if let Command::Import { file, passphrase_file } = command {
+        return backup::import(&home, file, passphrase_file.as_deref(), out).await;
+    }
     let api = Api::open(&home).await?;
     let done = match command {
-        Command::Init { .. } | Command::Serve { .. } | Command::Completions { .. } | Command::Man { .. } => {
-            Ok(ExitCode::SUCCESS)
+        Command::Init { .. }
+        | Command::Serve { .. }
+        | Command::Import { .. }
+        | Command::Completions { .. }
+        | Command::Man { .. } => Ok(ExitCode::SUCCESS),
+        Command::Export { output, with_keys, passphrase_file } => {
+            backup::export(&api, &home, &output, with_keys, passphrase_file.as_deref(), out).await
         }
         #[cfg(feature = "sim")]
         Command::Sim(_) => Ok(ExitCode::SUCCESS),
@@ -90,7 +100,9 @@ fn only_reads(command: &Command) -> bool {
         | Command::Diff { .. }
         | Command::Show { .. }
         | Command::Fsck { repair: false } => true,
-        Command::Log(log) => !matches!(log, LogCommand::Append { .. }),
+        Command::Log(log) => {
+            !matches!(log, LogCommand::Append { .. } | LogCommand::Import { .. } | LogCommand::Export { .. })
+        }
         _ => false,
     }
 }

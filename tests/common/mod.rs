@@ -441,7 +441,7 @@ pub fn list(value: &Value, field: &str) -> Vec<Value> {
     value[field].as_array().unwrap_or_else(|| panic!("no list `{field}` in {value}")).clone()
 }
 
-/// The fields that the contract (`docs/protocol.md`) asks for are there.
+/// The fields that the contract (`docs/api.md`) asks for are there.
 #[track_caller]
 pub fn has_fields(value: &Value, fields: &str) {
     for field in fields.split(' ') {

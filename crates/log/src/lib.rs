@@ -24,10 +24,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Many entries at once: [`BatchVerifier`]; some entries of a log in any order: [`verify_set`]; against a log's
-//! head alone: [`check_position`]. Rules and their reasons are in `docs/` (`docs/spec.md`, `docs/spec.md`).
+//! - Many entries at once: [`BatchVerifier`], [`verify_all`]; a log from its bytes: [`verify_received`]; entries of a
+//!   log in any order: [`verify_set`]; against a log's head alone: [`check_position`].
+//! - The newest part of a log, tied to its beginning: [`PartialLog`].
+//! - Logs and payloads in one file that a stranger can verify: [`bundle`].
+//! - Two histories of one log, proved to anybody: [`proof`].
 //!
-//! With the feature `serde` the ids, [`Schema`] and [`LogHead`] can be parts of messages.
+//! The bytes of it all, and the reasons for the rules, are in `docs/spec.md`. With the feature `serde` the ids,
+//! [`Schema`] and [`LogHead`] can be parts of messages.
 
 mod builder;
 pub mod bundle;

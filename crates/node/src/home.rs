@@ -15,6 +15,7 @@ use madake_store::{Change, META_COPY, META_EPOCH, Store, StoreError, StoreRows};
 use serde::{Deserialize, Serialize};
 
 pub use crate::config::{Config, Keep};
+use crate::export::Keys;
 use crate::keys;
 pub use crate::keys::{AuthorName, AuthorNameError, FIRST_AUTHOR, KEY_PREFIX, MAX_AUTHORS};
 
@@ -203,6 +204,15 @@ impl Home {
 
     /// Makes a home: the folder, two keys, an empty store, a configuration. Refuses to touch one that is there.
     pub fn init(path: &Path, config: Config) -> Result<Home, HomeError> {
+        Self::make(path, config, None)
+    }
+
+    /// Makes a home with the keys of an export. What has its node's key is taken for a copy.
+    pub fn restore(path: &Path, keys: &Keys) -> Result<Home, HomeError> {
+        Self::make(path, Config::default(), Some(keys))
+    }
+
+    fn make(path: &Path, config: Config, given: Option<&Keys>) -> Result<Home, HomeError> {
         if Self::exists(path) {
             return Err(HomeError::Exists(path.into()));
         }
@@ -222,8 +232,17 @@ impl Home {
             .map_err(io("set the mode of", path))?;
         let lock =
             HomeLock::take(path)?.ok_or_else(|| HomeError::InUse { path: path.into(), process: None })?;
-        let node_key = keys::make_key(&path.join(NODE_KEY))?;
-        let author_key = keys::make_key(&path.join(AUTHOR_KEY))?;
+        let (node_path, author_path) = (path.join(NODE_KEY), path.join(AUTHOR_KEY));
+        let (node_key, author_key) = match given {
+            Some(keys) => {
+                (keys::put_key(&node_path, &keys.node)?, keys::put_key(&author_path, &keys.author)?)
+            }
+            None => (keys::make_key(&node_path)?, keys::make_key(&author_path)?),
+        };
+        let more_authors = match given {
+            Some(keys) => keys::put_authors(path, &keys.more)?,
+            None => Vec::new(),
+        };
         let options = JournalOptions::create(random()?, random()?);
         let store = open_store(path, &options)?;
         write_new(&path.join(MARKER), marker(path)?.as_bytes(), 0o600)?;
@@ -241,8 +260,12 @@ impl Home {
                 synced => synced?,
             }
         }
-        let (path, more_authors) = (path.into(), Vec::new());
-        Ok(Home { path, config, node_key, author_key, more_authors, store, copied: false, _lock: lock })
+        let copied = given.is_some();
+        if copied {
+            store.apply(vec![Change::Meta(META_COPY, vec![1])])?;
+        }
+        let path = path.into();
+        Ok(Home { path, config, node_key, author_key, more_authors, store, copied, _lock: lock })
     }
 
     /// Opens a home whose lock was taken.
@@ -286,12 +309,7 @@ impl Home {
 impl Home {
     /// Makes the key of a further author. Who has the home open keeps the list of those that are there.
     pub fn new_author(&self, name: &AuthorName) -> Result<Arc<AuthorKey>, HomeError> {
-        let folder = self.path.join(AUTHORS);
-        match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
-            Ok(()) => sync_folder(&self.path)?,
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(io("make", &folder)(error)),
-        }
+        keys::make_folder(&self.path)?;
         let path = keys::path_of(&self.path, name);
         if path.exists() {
             return Err(HomeError::AuthorExists(name.clone()));

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -12,7 +12,8 @@ use data_encoding::HEXLOWER;
 use madake_log::AuthorKey;
 use zeroize::Zeroizing;
 
-use crate::home::{AUTHOR_KEY, AUTHORS, HomeError, io, random, replace, write_new};
+use crate::export::Keys;
+use crate::home::{AUTHOR_KEY, AUTHORS, HomeError, NODE_KEY, io, random, replace, sync_folder, write_new};
 
 /// What is written in front of a key's hex digits, so that a key file is known by its look.
 pub const KEY_PREFIX: &str = "madake-key-1 ";
@@ -135,9 +136,57 @@ pub(crate) fn make_key(path: &Path) -> Result<Arc<AuthorKey>, HomeError> {
 /// Makes a key and has its file's text written before it is used.
 fn new_key(write: impl FnOnce(&[u8]) -> Result<(), HomeError>) -> Result<Arc<AuthorKey>, HomeError> {
     let seed = Zeroizing::new(random::<32>()?);
-    let text = Zeroizing::new(format!("{KEY_PREFIX}{}\n", HEXLOWER.encode(&*seed)));
+    write_seed(&seed, write)
+}
+
+fn write_seed(
+    seed: &[u8; 32],
+    write: impl FnOnce(&[u8]) -> Result<(), HomeError>,
+) -> Result<Arc<AuthorKey>, HomeError> {
+    let text = Zeroizing::new(format!("{KEY_PREFIX}{}\n", HEXLOWER.encode(seed)));
     write(text.as_bytes())?;
     Ok(Arc::new(AuthorKey::from_seed(*seed)))
+}
+
+/// Writes a key that there is to a file that must not be there.
+pub(crate) fn put_key(path: &Path, seed: &[u8; 32]) -> Result<Arc<AuthorKey>, HomeError> {
+    write_seed(seed, |text| write_new(path, text, 0o600))
+}
+
+/// The folder of the keys of further authors, made if it is missing.
+pub(crate) fn make_folder(home: &Path) -> Result<(), HomeError> {
+    let folder = home.join(AUTHORS);
+    match std::fs::DirBuilder::new().mode(0o700).create(&folder) {
+        Ok(()) => sync_folder(home),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(io("make", &folder)(error)),
+    }
+}
+
+/// Writes the keys of further authors into a home that has none.
+pub(crate) fn put_authors(
+    home: &Path,
+    keys: &[(String, [u8; 32])],
+) -> Result<Vec<(AuthorName, Arc<AuthorKey>)>, HomeError> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    make_folder(home)?;
+    let mut made = Vec::new();
+    for (name, seed) in keys {
+        let path = home.join(AUTHORS).join("…");
+        let name: AuthorName = name.parse().map_err(|why| HomeError::BadAuthorName { path, why })?;
+        made.push((name.clone(), put_key(&path_of(home, &name), seed)?));
+    }
+    Ok(made)
+}
+
+/// The seeds of all keys in a home.
+pub(crate) fn seeds(home: &Path) -> Result<Keys, HomeError> {
+    let (node, author) = (read_key(&home.join(NODE_KEY))?, read_key(&home.join(AUTHOR_KEY))?);
+    let more = read_authors(home, &author)?;
+    let more = more.iter().map(|(name, key)| (name.to_string(), *key.seed())).collect();
+    Ok(Keys { node: *node.seed(), author: *author.seed(), more })
 }
 
 /// The key in a file that only its owner may read.

@@ -138,7 +138,7 @@ impl Shell {
     }
 
     /// The keys that are in this home: authors and node.
-    fn own(&self) -> Vec<AuthorId> {
+    pub(crate) fn own(&self) -> Vec<AuthorId> {
         let authors = self.authors().into_iter().map(|(_, author)| author.id());
         authors.chain([self.node()]).collect()
     }

@@ -5,6 +5,13 @@
 //! object, named by the hash of its bytes. Who stands behind a commit is not this crate's matter:
 //! it counts where a signed log entry of its author carries it (`docs/spec.md`, "Commits").
 //!
+//! How commits are related ([`merge_bases`], [`is_ancestor`], [`ahead_behind`], [`path_back`]) is answered
+//! by pure functions over a lookup.
+//!
+//! A big object travels in [`Ranges`] of chunk groups, each of which a [`Verifier`] checks against the id
+//! before anything is done with it. For that, whoever sends keeps the hashes above the groups, which a
+//! [`TreeHasher`] finds while the bytes come by.
+//!
 //! ```
 //! use madake_object::{Commit, CommitAuthor, FileName, Mode, Object};
 //!

@@ -16,6 +16,7 @@ mod collect;
 mod control;
 mod group;
 mod ingest;
+#[cfg(feature = "fake-disk")]
 mod invariants;
 mod outcome;
 mod read;
@@ -28,6 +29,7 @@ pub use check::{CheckStep, LogCheck, LogFault, LogProblem, StoreCheck, StoreProb
 pub use collect::Collected;
 pub use control::{Control, ControlError, ControlPayload};
 pub use ingest::{CONTENT_LIMIT, LOGS_LIMIT, SEQ_LIMIT, payload_object};
+#[cfg(feature = "fake-disk")]
 pub use invariants::{Broken, Invariant, Look, Walked, store_invariants};
 pub use outcome::{
     Change, ContentFate, Dropped, Fate, Flaw, KeptFor, LastSession, META_COPY, META_EPOCH, META_STARTS,

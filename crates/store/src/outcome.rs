@@ -151,6 +151,21 @@ pub enum Fate {
     Blocked,
 }
 
+impl Fate {
+    /// Why the entry was not taken: a word, and after a colon what it means. `None` if it is here.
+    pub fn refusal(&self) -> Option<String> {
+        Some(match self {
+            Fate::Appended | Fate::AlreadyHave => return None,
+            Fate::Gap { held } => format!("gap: the log is held up to {held}"),
+            Fate::Diverged { ours } => format!("diverged: {ours} stands at its place here"),
+            Fate::BadLink(error) => format!("link: {error}"),
+            Fate::TooManyLogs => "too-many-logs: so many logs of one author are not kept".into(),
+            Fate::Blocked => "blocked: its author is blocked here".into(),
+            Fate::SeqTooHigh => "seq-too-high: sequence numbers end below 2^48".into(),
+        })
+    }
+}
+
 /// What became of the payload that was handed over with an entry.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum PayloadFate {

@@ -2,7 +2,7 @@
 
 use madake_log::{Entry, LogHead};
 
-use crate::engine::{Derive, DeriveError, Row, RowValue};
+use crate::engine::{Derive, DeriveError, Row, RowValue, Table};
 use crate::tables::{self, Position};
 
 /// The record is a Bamboo entry.
@@ -30,6 +30,18 @@ impl Derive for StoreRows {
                 Ok(())
             }
             _ => Err(DeriveError::new(kind, "an unknown kind of record")),
+        }
+    }
+
+    fn hash_key(&self, table: Table) -> Option<usize> {
+        (table == tables::CONTENT).then_some(16)
+    }
+
+    fn filter_key(&self, table: Table) -> usize {
+        match table {
+            // Asked by the id that their keys begin with.
+            tables::COMMIT | tables::LINKED | tables::WANTED => 32,
+            _ => usize::MAX,
         }
     }
 }

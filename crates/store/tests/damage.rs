@@ -3,18 +3,20 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use madake_store::engine::{
-    Batch, Damage, Engine, EngineError, JournalEngine, JournalOptions, MAX_APPLY_BYTES, MAX_KEY_BYTES, Table,
+    Batch, CheckReport, Damage, Engine, EngineError, JournalEngine, JournalOptions, MAX_APPLY_BYTES,
+    MAX_KEY_BYTES, Table, Wrong,
 };
 use madake_store::engine::{FakeDisk, Loss, Random};
 use proptest::prelude::*;
 use support::{Demo, EPOCH, SALT, dump, model};
 
 fn open_with(disk: &FakeDisk, salt: [u8; 16]) -> Result<JournalEngine, EngineError> {
-    let options = JournalOptions { segment_bytes: 900, ..JournalOptions::create(EPOCH, salt) };
+    let options = support::small(900, salt);
     JournalEngine::open_on(Arc::new(disk.clone()), Path::new("/store"), &options, Arc::new(Demo))
 }
 
@@ -42,30 +44,41 @@ fn journal(seed: u64, clean: bool) -> (FakeDisk, Vec<Batch>) {
     (disk, batches)
 }
 
+/// The files of a folder of the store.
+fn files(disk: &FakeDisk, folder: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+    let folder = Path::new("/store").join(folder);
+    disk.files().into_iter().filter(|(path, _)| path.starts_with(&folder)).collect()
+}
+
+fn lose_index(disk: &FakeDisk) {
+    files(disk, "index").keys().for_each(|path| disk.lose(path));
+}
+
 #[test]
 fn a_flipped_bit_is_never_silent() {
     let mut flips = 0;
     for clean in [true, false] {
         let (whole, batches) = journal(5, clean);
-        let files = whole.files();
-        let last = files.keys().next_back().expect("segments").clone();
-        assert!(files.len() > 2 && last == segment(files.len() as u32));
+        lose_index(&whole);
+        let segments = files(&whole, "journal");
+        let last = segments.keys().next_back().expect("segments").clone();
+        assert!(segments.len() > 2 && last == segment(segments.len() as u32));
         let rows = dump(&model(&batches)).expect("memory");
-        for (path, bytes) in &files {
+        for (path, bytes) in &segments {
             for bit in 0..bytes.len() * 8 {
                 flips += 1;
                 let disk = whole.copy();
                 let mut damaged = bytes.clone();
                 damaged[bit / 8] ^= 1 << (bit % 8);
                 disk.tamper(path, damaged);
-                let before = disk.files();
+                let before = files(&disk, "journal");
                 match open(&disk) {
                     Err(error) => {
                         assert!(
                             matches!(error, EngineError::Corrupt { .. }),
                             "{path:?} bit {bit}: {error:?}"
                         );
-                        assert!(disk.files() == before, "a refused journal is not changed");
+                        assert!(files(&disk, "journal") == before, "a refused journal is not changed");
                     }
                     Ok(engine) => {
                         // In the mark of a clean stop, or in the last group of a journal without one.
@@ -88,13 +101,231 @@ fn a_flipped_bit_is_never_silent() {
     println!("{flips} flips");
 }
 
+fn inspect(disk: &FakeDisk) -> CheckReport {
+    let before = disk.files();
+    let report =
+        JournalEngine::inspect(disk, Path::new("/store"), Arc::new(Demo), &mut |_| {}).expect("reads");
+    assert!(disk.files() == before, "nothing is changed");
+    report
+}
+
+/// With an index, what runs cover is not read at start: damage there is found by who reads it, and never makes
+/// other rows.
+#[test]
+fn a_flipped_bit_below_the_index_makes_no_wrong_rows() {
+    let (mut refused, mut found_later) = (0, 0);
+    for clean in [true, false] {
+        let (whole, batches) = journal(5, clean);
+        assert!(files(&whole, "index").len() > 1);
+        for (path, bytes) in files(&whole, "journal") {
+            for at in 0..bytes.len() {
+                let disk = whole.copy();
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 1 << (at % 8);
+                disk.tamper(&path, damaged);
+                let before = files(&disk, "journal");
+                match open(&disk) {
+                    Err(EngineError::Corrupt { .. }) => {
+                        refused += 1;
+                        assert!(files(&disk, "journal") == before, "a refused journal is not changed");
+                        let report = inspect(&disk);
+                        assert!(!report.is_well() && !report.is_mendable(), "{path:?} at {at}");
+                        let named = report.problems.iter().any(|problem| problem.file == path);
+                        assert!(named, "{path:?} at {at}: {:?}", report.problems);
+                    }
+                    Err(error) => panic!("{path:?} at {at}: {error:?}"),
+                    Ok(engine) => {
+                        let report = engine.check(&mut |_| {}).expect("checks");
+                        if engine.recovery().cut.is_none() {
+                            // The nearest beginning of a record that is found, not far from it.
+                            let named = report.problems.iter().any(|problem| {
+                                problem.file == path
+                                    && problem.place <= at as u64
+                                    && !problem.wrong.is_in_index()
+                            });
+                            assert!(named, "{path:?} at {at}: {:?}", report.problems);
+                        }
+                        let generation = engine.generation() as usize;
+                        let at_least = if clean { batches.len() } else { batches.len() - 1 };
+                        assert!(generation >= at_least, "{path:?} at {at}: {generation} batches");
+                        match dump(&engine) {
+                            Ok(rows) => {
+                                assert!(rows == dump(&model(&batches[..generation])).expect("memory"));
+                            }
+                            Err(EngineError::Corrupt { what: Damage::Value, .. }) => found_later += 1,
+                            Err(error) => panic!("{path:?} at {at}: {error:?}"),
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(refused > 300 && found_later > 300, "{refused} {found_later}");
+}
+
+/// Whatever happens to the index: the same rows, at once or when the store is opened again.
+fn mends_itself(disk: &FakeDisk, rows: &support::Dump, what: &str) {
+    for _ in 0..2 {
+        let engine = open(disk).unwrap_or_else(|error| panic!("{what}: {error}"));
+        match dump(&engine) {
+            Ok(read) => assert!(read == *rows, "{what}: wrong rows, in silence"),
+            Err(EngineError::Index { .. }) => continue,
+            Err(error) => panic!("{what}: {error:?}"),
+        }
+        engine.apply(&[Batch::new()]).expect("goes on");
+        drop(engine);
+        let engine = open(disk).expect("opens again");
+        assert!(dump(&engine).expect("reads") == *rows, "{what}: wrong rows later");
+        return;
+    }
+    panic!("{what}: not mended");
+}
+
+#[test]
+fn an_index_that_is_damaged_is_made_anew() {
+    let (whole, batches) = journal(5, true);
+    let rows = dump(&model(&batches)).unwrap();
+    let index = files(&whole, "index");
+    let disk = whole.copy();
+    lose_index(&disk);
+    mends_itself(&disk, &rows, "all lost");
+    for (path, bytes) in &index {
+        let disk = whole.copy();
+        disk.lose(path);
+        mends_itself(&disk, &rows, &format!("{path:?} lost"));
+        for len in [0, 1, 100, 4095, 4096, 5000, bytes.len() - 1, bytes.len() / 2] {
+            let disk = whole.copy();
+            disk.tamper(path, bytes[..len.min(bytes.len())].to_vec());
+            mends_itself(&disk, &rows, &format!("{path:?} cut to {len}"));
+        }
+        for at in (0..bytes.len()).filter(|at| bytes[*at] != 0 || at % 97 == 0) {
+            let disk = whole.copy();
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1 << (at % 8);
+            disk.tamper(path, damaged);
+            mends_itself(&disk, &rows, &format!("{path:?} at {at}"));
+        }
+        for (other, bytes) in &index {
+            let disk = whole.copy();
+            disk.tamper(path, bytes.clone());
+            mends_itself(&disk, &rows, &format!("{other:?} in place of {path:?}"));
+        }
+    }
+}
+
+#[test]
+fn damage_of_the_index_is_named_by_a_check() {
+    let (whole, _) = journal(5, true);
+    assert!(inspect(&whole).is_well(), "{:?}", inspect(&whole).problems);
+    let (mut open_ones, mut dropped) = (0, 0);
+    for (path, bytes) in files(&whole, "index") {
+        for at in (0..bytes.len()).filter(|at| bytes[*at] != 0 || at % 97 == 0) {
+            let disk = whole.copy();
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1 << (at % 8);
+            disk.tamper(&path, damaged);
+            let report = inspect(&disk);
+            assert!(report.is_mendable() && report.problems.iter().all(|problem| problem.file == path));
+            assert_eq!(report.problems.len(), 1, "{path:?} at {at}: {:?}", report.problems);
+            let engine = open(&disk).expect("opens");
+            let report = engine.check(&mut |_| {}).expect("checks");
+            if engine.recovery().dropped_runs > 0 {
+                dropped += 1;
+                assert!(report.is_well(), "{path:?} at {at}: {:?}", report.problems);
+            } else {
+                open_ones += 1;
+                assert!(report.is_mendable() && !report.is_well(), "{path:?} at {at}");
+            }
+        }
+    }
+    assert!(open_ones > 100 && dropped > 100, "{open_ones} {dropped}");
+}
+
+/// An index that holds in itself and is of another journal with records at the same places: nothing but a whole
+/// comparison finds that.
+#[test]
+fn rows_that_do_not_follow_are_named() {
+    let make = |key: u8| {
+        let disk = FakeDisk::new(1);
+        let engine = open(&disk).unwrap();
+        for n in 0..20u8 {
+            let mut batch = Batch::new();
+            batch.put(Table(1), [if n < 10 { key } else { 0 }, n], vec![n; 100]);
+            engine.apply(&[batch]).unwrap();
+        }
+        engine.close().unwrap();
+        disk
+    };
+    let (disk, other) = (make(1), make(2));
+    for (path, bytes) in files(&other, "index") {
+        disk.tamper(&path, bytes);
+    }
+    let engine = open(&disk).unwrap();
+    let report = engine.check(&mut |_| {}).unwrap();
+    let rows = report.problems.iter().filter(|problem| matches!(problem.wrong, Wrong::Row { .. })).count();
+    let missing: u64 = report
+        .problems
+        .iter()
+        .map(|problem| if let Wrong::Missing { rows } = problem.wrong { rows } else { 0 })
+        .sum();
+    assert_eq!((rows, missing, report.rows), (10, 10, 20), "{:?}", report.problems);
+    assert!(report.is_mendable());
+    drop(engine);
+    lose_index(&disk);
+    let engine = open(&disk).unwrap();
+    let report = engine.check(&mut |_| {}).unwrap();
+    assert!(report.is_well() && report.rows == 20, "{:?}", report.problems);
+}
+
+#[test]
+fn another_stores_index_is_not_taken() {
+    // The same batches under another salt, and other batches under the same.
+    let (whole, batches) = journal(5, true);
+    let rows = dump(&model(&batches)).unwrap();
+    let other_salt = FakeDisk::new(5);
+    let engine = open_with(&other_salt, [9; 16]).unwrap();
+    for group in batches.chunks(2) {
+        engine.apply(group).unwrap();
+    }
+    drop(engine);
+    assert_eq!(
+        files(&other_salt, "index").into_keys().collect::<Vec<_>>(),
+        files(&whole, "index").into_keys().collect::<Vec<_>>(),
+        "the same names"
+    );
+    for (path, bytes) in files(&other_salt, "index") {
+        whole.tamper(&path, bytes);
+    }
+    let engine = open(&whole).unwrap();
+    assert!(engine.recovery().dropped_runs > 0);
+    assert!(dump(&engine).unwrap() == rows);
+}
+
+#[test]
+fn a_journal_that_became_shorter_than_its_index_is_named() {
+    let (whole, _) = journal(5, true);
+    let segments = files(&whole, "journal");
+    let last = segment(segments.len() as u32);
+    let bytes = &segments[&last];
+    let disk = whole.copy();
+    disk.lose(&last);
+    assert!(matches!(open(&disk), Err(EngineError::Corrupt { what: Damage::Shortened, .. })));
+    // The last batch and the mark.
+    let disk = whole.copy();
+    disk.tamper(&last, bytes[..bytes.len() - 60].to_vec());
+    assert!(matches!(open(&disk), Err(EngineError::Corrupt { what: Damage::Shortened, .. })));
+    // Who wants what is left of the journal deletes the index.
+    lose_index(&disk);
+    open(&disk).unwrap();
+}
+
 #[test]
 fn a_bit_flipped_behind_an_open_engine_is_found_by_the_reader() {
     let (disk, batches) = journal(7, true);
     let engine = open(&disk).unwrap();
     let rows = dump(&model(&batches)).unwrap();
     let mut found = 0;
-    for (path, bytes) in disk.files() {
+    for (path, bytes) in files(&disk, "journal") {
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0x10;
@@ -113,7 +344,7 @@ fn a_bit_flipped_behind_an_open_engine_is_found_by_the_reader() {
 #[test]
 fn segments_that_are_missing_cut_or_exchanged_are_named() {
     let (whole, _) = journal(5, true);
-    let files = whole.files();
+    let files = files(&whole, "journal");
     let count = files.len() as u32;
     for number in 1..count {
         let disk = whole.copy();
@@ -154,6 +385,7 @@ fn segments_that_are_missing_cut_or_exchanged_are_named() {
     }
     // Once the next segment exists, were it only begun, the one before was durable: no torn tail there.
     let disk = whole.copy();
+    lose_index(&disk);
     disk.tamper(&segment(count), files[&segment(count)][..10].to_vec());
     assert_eq!(open(&disk.copy()).unwrap().recovery().incomplete_segment, Some(count));
     let mut torn = files[&segment(count - 1)].clone();
@@ -171,7 +403,7 @@ fn segments_that_are_missing_cut_or_exchanged_are_named() {
     disk.tamper(&segment(1), other.files()[&segment(1)].clone());
     assert!(matches!(
         open(&disk),
-        Err(EngineError::Corrupt { segment: 2, what: Damage::ForeignSegment, .. })
+        Err(EngineError::Corrupt { segment: 1, what: Damage::ForeignSegment, .. })
     ));
 }
 
@@ -191,7 +423,7 @@ fn what_a_peer_sends_is_not_taken_for_records() {
     }
     drop(engine);
     let bytes = real.files()[&segment(1)].clone();
-    let value_at = 76 + 29 + 1 + 2 + 2 + 2; // headers, count, tag and table, key, length
+    let value_at = 125 + 29 + 1 + 2 + 2 + 2; // the beginning, header, count, tag and table, key, length
     let mut smuggler = Batch::new();
     smuggler.put(Table(1), *b"k", &bytes[value_at..]);
     for (salt, fooled) in [(SALT, true), (*b"known to nobody.", false)] {
@@ -203,9 +435,10 @@ fn what_a_peer_sends_is_not_taken_for_records() {
         disk.restart(Loss::Kill, &mut Random(1));
         let stored = disk.files()[&segment(1)].clone();
         assert!(stored[value_at..].starts_with(&bytes[value_at..]), "it lies where it should");
+        lose_index(&disk);
         // The header of its batch is torn.
         let mut torn = stored;
-        torn[80] ^= 1;
+        torn[129] ^= 1;
         disk.tamper(&segment(1), torn);
         let opened = open_with(&disk, salt);
         assert_eq!(
@@ -285,7 +518,10 @@ proptest! {
         if let Ok(engine) = open(&disk) {
             let generation = engine.generation();
             prop_assert_eq!(engine.apply(&[Batch::new()]).ok(), Some(generation + 1));
-            dump(&engine).expect("rows");
+            match dump(&engine) {
+                Ok(_) | Err(EngineError::Corrupt { what: Damage::Value, .. } | EngineError::Index { .. }) => {}
+                Err(error) => prop_assert!(false, "{error:?}"),
+            }
         }
     }
 }

@@ -481,21 +481,11 @@ impl Session {
 
     fn entry_outcome(&mut self, at: Position, entry_bytes: u64, payload_bytes: u64, outcome: Outcome) {
         let Outcome::Entry { fate, payload, flaw } = outcome else { return };
-        let refusal = match fate {
-            Fate::Appended => {
-                self.report.received.entries += 1;
-                self.report.received.bytes += entry_bytes;
-                None
-            }
-            Fate::AlreadyHave => None,
-            Fate::Gap { held } => Some(format!("gap: the log is held up to {held}")),
-            Fate::Diverged { ours } => Some(format!("diverged: {ours} stands at its place here")),
-            Fate::BadLink(error) => Some(format!("link: {error}")),
-            Fate::TooManyLogs => Some("too-many-logs: so many logs of one author are not kept".into()),
-            Fate::Blocked => Some("blocked: its author is blocked here".into()),
-            Fate::SeqTooHigh => Some("seq-too-high: sequence numbers end below 2^48".into()),
-        };
-        if let Some(reason) = refusal {
+        if fate == Fate::Appended {
+            self.report.received.entries += 1;
+            self.report.received.bytes += entry_bytes;
+        }
+        if let Some(reason) = fate.refusal() {
             // What follows a refused entry can't be taken either: one line for the log is enough.
             if self.receiving.spoiled.insert((at.author, at.log)) {
                 self.report.refuse(What::Entry, at.to_string(), reason);

@@ -123,6 +123,22 @@ fn there_and_back() {
 }
 
 #[test]
+fn a_partial_log_travels() {
+    let entries = log(1, 5000, 130, 0, false);
+    let (start, head) = (SeqNum::new(125).unwrap(), SeqNum::new(130).unwrap());
+    let needed = crate::PartialLog::needed(start, head).map(SeqNum::get);
+    let part = crate::PartialLog::new(start, pick(&entries, needed)).unwrap();
+    let sent: Vec<Entry> = part.entries().map(|entry| Entry::clone(entry)).collect();
+    let bytes = raw(&sent);
+    let report = verify(&bytes).unwrap();
+    let found = &report.logs()[0];
+    assert!(!found.is_complete() && found.start() <= start && found.head() == part.head());
+    let bundle = Bundle::decode(&bytes).unwrap();
+    let received = bundle.items().iter().map(|item| item.entry.clone()).collect();
+    assert_eq!(crate::PartialLog::verify(start, received, TWO), Ok(part));
+}
+
+#[test]
 fn an_empty_bundle_and_an_empty_payload() {
     let empty = of_items(&[]);
     assert_eq!(empty.len(), HEADER_LEN + 2 + CHECKSUM_LEN);

@@ -315,6 +315,28 @@ mod tests {
         assert_eq!(verify_set(entries, NonZeroUsize::MIN), Err(SetError::MixedLogs));
     }
 
+    #[test]
+    fn as_they_came() {
+        let (log, fork) = (log(14, 0), log(14, 1));
+        let received = |log: &[AuthenticEntry], spoilt: Option<usize>| {
+            let bytes: Vec<Vec<u8>> = log.iter().map(|entry| entry.as_bytes().to_vec()).collect();
+            let one =
+                |(at, entry)| Received { entry, payload: Some(if spoilt == Some(at) { b"?" } else { &[0] }) };
+            let received: Vec<Received<'_>> = bytes.iter().map(Vec::as_slice).enumerate().map(one).collect();
+            verify_received(&received, NonZeroUsize::MIN)
+        };
+        assert_eq!(received(&log, None), Ok(link_set(log.clone()).unwrap()));
+        let why = ReceivedError::Payload(crate::PayloadError::Hash);
+        assert_eq!(received(&log, Some(3)), Err(ReceivedSetError::One { at: 3, why }));
+        assert_eq!(received(&fork, None), Err(ReceivedSetError::One { at: 0, why }));
+        let mixed = [&log[..3], &log[2..], &log[..1]].concat();
+        assert_eq!(received(&mixed, None).unwrap().into_verified().map(|all| all.len()), Some(14));
+        let key = AuthorKey::from_seed([2; 32]);
+        let other = Entry::sign(&key, LogId::new(5000), None, None, PayloadId::of(&[0]), 1, false).unwrap();
+        let mixed = [&log[..], &[other]].concat();
+        assert_eq!(received(&mixed, None), Err(ReceivedSetError::Set(SetError::MixedLogs)));
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 

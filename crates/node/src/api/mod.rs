@@ -1,4 +1,4 @@
-//! The control API: HTTP and JSON (`docs/protocol.md`, "Control API"). The command line is its first client.
+//! The control API: HTTP and JSON (`docs/api.md`). The command line is its first client.
 //!
 //! [`handle`] answers one request. A daemon calls it for what comes over its socket; a command that
 //! runs without a daemon calls it directly, so both do the same.
@@ -7,7 +7,9 @@
 //! `{"error":{"code","message","hint"}}`; one that fails before has that as its body, and a status of 4xx or 5xx.
 
 mod body;
+mod bundle;
 mod error;
+mod export;
 mod files;
 mod logs;
 mod node;

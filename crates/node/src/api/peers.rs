@@ -90,7 +90,7 @@ fn peer_json(peer: &Peer) -> Value {
     })
 }
 
-fn check_name(name: &str) -> Result<(), ApiError> {
+pub(super) fn check_name(name: &str) -> Result<(), ApiError> {
     let fits = (1..=MAX_NAME).contains(&name.len())
         && !name.chars().any(|c| c.is_control() || c.is_whitespace())
         && !name.to_ascii_lowercase().starts_with(PREFIX);

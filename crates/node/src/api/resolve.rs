@@ -12,7 +12,7 @@ use crate::net::ticket::PREFIX;
 use crate::net::{NodeId, Ticket};
 use crate::shell::Shell;
 
-/// A prefix of an id has at least so many digits (`docs/protocol.md`).
+/// A prefix of an id has at least so many digits (`docs/api.md`).
 const MIN_DIGITS: usize = 6;
 /// Ids that are looked at to see whether a prefix is unique.
 const LOOKED_AT: usize = 8;

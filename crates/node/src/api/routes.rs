@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use hyper::{Method, Response};
 
-use super::{ApiError, Body, Call, files, logs, node, peers, policy, sync, upkeep};
+use super::{ApiError, Body, Call, bundle, export, files, logs, node, peers, policy, sync, upkeep};
 
 type Answer = Result<Response<Body>, ApiError>;
 
@@ -35,6 +35,10 @@ pub static ROUTES: &[Route] = &[
     reads(Method::GET, "/v1/logs", |call| logs::list(call.shell, &call.query)),
     reads(Method::GET, "/v1/entries", |call| logs::show(call.shell, &call.query)),
     reads(Method::GET, "/v1/verify", |call| logs::verify(call.shell, &call.query)),
+    reads(Method::GET, "/v1/bundle", |call| bundle::export(call.shell, &call.query)),
+    reads(Method::POST, "/v1/bundle", |call| Ok(bundle::import(call.shell, call.body))),
+    runs(Method::POST, "/v1/export", |call| Box::pin(export::export(call.shell, call.body))),
+    reads(Method::POST, "/v1/import", |call| Ok(export::import(call.shell, call.body))),
     reads(Method::POST, "/v1/objects", |call| Ok(files::put(call.shell, call.body))),
     reads(Method::GET, "/v1/objects/{id}", |call| files::get(&call.shell, &call.id)),
     reads(Method::POST, "/v1/commits", |call| files::commit(call.shell, &call.query, call.body)),

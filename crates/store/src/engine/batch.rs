@@ -125,17 +125,18 @@ pub trait Derive: Send + Sync {
     /// The record has no meaning; the batch that holds it is refused.
     fn rows(&self, kind: u8, bytes: &[u8], out: &mut Vec<Row>) -> Result<(), DeriveError>;
 
-    /// `Some(n)` says that the table is one *by hash*: its keys have at least `n` bytes (16 or more) and begin
-    /// with `n` bytes of a cryptographic hash, so that two keys which agree in these are the same key. An index
-    /// on disk keeps only these bytes. Rows of such a table come from records only (a put into it is refused,
-    /// a delete is not), and the value of each is its whole record.
+    /// `Some(n)` for a table *by hash*: its rows come from records only, the value of each is a whole record,
+    /// and its keys begin with `n` bytes (16 at least) of a cryptographic hash. Equal beginnings then are the
+    /// same key, and an engine may keep no more of it: the rest follows from the record. `None` for others.
+    ///
+    /// Part of what a store is: always the same answer for a table.
     fn hash_key(&self, table: Table) -> Option<usize> {
         let _ = table;
         None
     }
 
-    /// How many leading bytes of a key are enough to ask whether a table may hold it: as many as the prefixes
-    /// have that it is often scanned for. The whole key, if nothing else is said.
+    /// How many leading bytes of a table's keys an engine should be quick to know the absence of: the length
+    /// of the prefix that scans of the table give. [`usize::MAX`]: whole keys, for a table asked by key.
     fn filter_key(&self, table: Table) -> usize {
         let _ = table;
         usize::MAX
@@ -203,7 +204,8 @@ impl DeriveError {
     }
 }
 
-/// Runs `derive` and checks that what it gave can be kept: every slice inside the record, no key too long.
+/// Runs `derive` and checks that what it gave can be kept: every slice inside the record, no key too long, and
+/// in tables by hash no key too short and nothing but whole records.
 pub(crate) fn derive_rows(
     derive: &dyn Derive,
     kind: u8,
@@ -221,12 +223,12 @@ pub(crate) fn derive_rows(
         {
             return Err(DeriveError::new(kind, "a row's value lies outside the record"));
         }
-        if let Some(shortest) = derive.hash_key(row.table) {
-            if row.key.len() < shortest {
-                return Err(DeriveError::new(kind, "a key of a table by hash is too short"));
+        if let Some(hash) = derive.hash_key(row.table) {
+            if row.key.len() < hash {
+                return Err(DeriveError::new(kind, "a key is too short for a table by hash"));
             }
             if row.value != RowValue::Slice(0..bytes.len()) {
-                return Err(DeriveError::new(kind, "a row of a table by hash is not the whole record"));
+                return Err(DeriveError::new(kind, "a value in a table by hash is not the whole record"));
             }
         }
     }

@@ -221,6 +221,15 @@ pub enum Damage {
     MissingSegment,
     /// A segment belongs to another store, or carries another's number.
     ForeignSegment,
+    /// A segment that is ended does not have the length that it had.
+    SegmentLength {
+        /// The length that it had, in bytes.
+        expected: u64,
+        /// Its length now.
+        found: u64,
+    },
+    /// The journal ends here, but it was longer: the index knows of what followed.
+    Shortened,
     /// A record's header does not hold.
     RecordHeader,
     /// A record ends after the end of its file.
@@ -248,6 +257,10 @@ impl fmt::Display for Damage {
             Self::SegmentHeader => f.write_str("the segment's header is damaged"),
             Self::MissingSegment => f.write_str("the segment is missing"),
             Self::ForeignSegment => f.write_str("the segment is not of this store, or not in its place"),
+            Self::SegmentLength { expected, found } => {
+                write!(f, "the segment has {found} bytes, and had {expected}")
+            }
+            Self::Shortened => f.write_str("the journal ends here, but the index knows of what followed"),
             Self::RecordHeader => f.write_str("a record's header is damaged"),
             Self::RecordLength => f.write_str("a record is cut off"),
             Self::RecordChecksum => f.write_str("a record's bytes are damaged"),

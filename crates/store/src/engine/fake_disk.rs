@@ -37,7 +37,8 @@ type Hook = Arc<dyn Fn() + Send + Sync>;
 
 #[derive(Clone, Default)]
 struct State {
-    nodes: Vec<Node>,
+    /// Shared with copies of the disk until they change.
+    nodes: Vec<Arc<Node>>,
     live: Names,
     durable: Names,
     waiting: Vec<NameChange>,
@@ -48,6 +49,7 @@ struct State {
     fail_at: Option<u64>,
     fail_for_ever: bool,
     kind: Option<io::ErrorKind>,
+    full_folder: Option<PathBuf>,
     failures: u64,
     dead: bool,
     life: u64,
@@ -125,6 +127,11 @@ impl FakeDisk {
         (state.fail_at, state.kind, state.fail_for_ever) = (Some(state.steps + step), Some(kind), for_ever);
     }
 
+    /// From now on no file can be created in this folder; `None`: in all again.
+    pub fn full_folder(&self, folder: Option<&Path>) {
+        self.lock().full_folder = folder.map(Path::to_path_buf);
+    }
+
     /// How many operations failed.
     pub fn failures(&self) -> u64 {
         self.lock().failures
@@ -174,6 +181,10 @@ impl FakeDisk {
         state.live = state.durable.clone();
         let sector = [1, 16, 512][random.below(3)];
         for node in &mut state.nodes {
+            if node.waiting.is_empty() && node.live == node.durable {
+                continue;
+            }
+            let node = Arc::make_mut(node);
             for change in std::mem::take(&mut node.waiting) {
                 change.survive(&mut node.durable, loss, sector, random);
             }
@@ -202,7 +213,7 @@ impl FakeDisk {
     pub fn tamper(&self, path: &Path, bytes: Vec<u8>) {
         let state = &mut *self.lock();
         let Some(Entry::File(node)) = state.live.get(path) else { panic!("no file {path:?}") };
-        state.nodes[*node] = Node { live: bytes.clone(), durable: bytes, waiting: Vec::new() };
+        state.nodes[*node] = Arc::new(Node { live: bytes.clone(), durable: bytes, waiting: Vec::new() });
     }
 
     /// Removes a file likewise.
@@ -358,7 +369,7 @@ impl FakeFile {
             (Fate::Ends, change) => change,
             (Fate::Fails(_), _) => Change::Write(0, Vec::new()),
         };
-        let node = &mut state.nodes[self.node];
+        let node = Arc::make_mut(&mut state.nodes[self.node]);
         // Cutting a file to the length that the system believes it has changes nothing.
         if !matches!(change, Change::Truncate(len) if len >= node.live.len() as u64) {
             change.make(&mut node.live);
@@ -394,7 +405,7 @@ impl FileHandle for FakeFile {
         let fate = state.step(self.life);
         let mut random = Random(state.seed ^ state.steps);
         state.syncs += 1;
-        let node = &mut state.nodes[self.node];
+        let node = Arc::make_mut(&mut state.nodes[self.node]);
         match fate {
             Fate::Goes => {
                 std::mem::take(&mut node.waiting).iter().for_each(|change| change.make(&mut node.durable));
@@ -435,11 +446,14 @@ impl Files for FakeDisk {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>> {
         let state = &mut *self.lock();
         state.parent_exists(path)?;
+        if path.parent() == state.full_folder.as_deref() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         if state.live.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let (node, life) = (state.nodes.len(), state.life);
-        state.nodes.push(Node::default());
+        state.nodes.push(Arc::default());
         state.name(life, NameChange::Add(path.into(), Entry::File(node)))?;
         Ok(Arc::new(FakeFile { disk: self.clone(), node, life }))
     }

@@ -31,7 +31,7 @@ pub use fake_disk::{FakeDisk, Loss, Random};
 #[cfg(feature = "journal")]
 pub use files::{DirItem, DiskFiles, FileHandle, Files};
 #[cfg(feature = "journal")]
-pub use journal::{Creation, Cut, JournalEngine, JournalOptions, Recovery};
+pub use journal::{Creation, Cut, IndexStatus, JournalEngine, JournalOptions, Recovery};
 pub use memory::MemoryEngine;
 pub use table::Table;
 pub use upkeep::{CheckReport, Part, Problem, Progress, Reclaim, Reclaimed, Work, Wrong};

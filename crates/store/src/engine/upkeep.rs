@@ -109,6 +109,15 @@ impl CheckReport {
             self.more += 1;
         }
     }
+
+    /// Problems that were found in two ways count once.
+    #[cfg(feature = "journal")]
+    pub(crate) fn without_repeats(mut self) -> Self {
+        let mut seen = std::collections::HashSet::new();
+        self.problems
+            .retain(|problem| seen.insert((problem.file.clone(), problem.place, problem.wrong.to_string())));
+        self
+    }
 }
 
 /// Something wrong in a store.

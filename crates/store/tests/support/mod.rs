@@ -5,17 +5,32 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use madake_store::engine::{
-    Batch, Derive, DeriveError, Direction, Engine, EngineError, MemoryEngine, Random, Row, RowValue, Table,
+    Batch, Derive, DeriveError, Direction, Engine, EngineError, FakeDisk, Files, JournalOptions,
+    MemoryEngine, Random, Row, RowValue, Table,
 };
 
 pub(crate) const EPOCH: [u8; 16] = *b"epoch of a test.";
 pub(crate) const SALT: [u8; 16] = *b"salt for a test.";
 
-/// Record kind 1: bytes found by their hash, and by their first byte. Kind 2: no rows. Others have no meaning.
+/// A journal that goes through many small segments and runs, all in one order.
+pub(crate) fn small(segment_bytes: u64, salt: [u8; 16]) -> JournalOptions {
+    JournalOptions {
+        segment_bytes,
+        memtable_journal_bytes: 700,
+        memtable_bytes: 4000,
+        stop_bytes: 200,
+        cache_bytes: 64 << 10,
+        index_inline: true,
+        ..JournalOptions::create(EPOCH, salt)
+    }
+}
+
+/// Record kind 1: bytes found by their hash (also in a table by hash), and by their first byte. Kind 2: no rows. Others have no meaning.
 pub(crate) struct Demo;
 
 pub(crate) const BY_HASH: Table = Table(10);
 pub(crate) const BY_FIRST: Table = Table(11);
+pub(crate) const BY_ID: Table = Table(12);
 
 impl Derive for Demo {
     fn rows(&self, kind: u8, bytes: &[u8], out: &mut Vec<Row>) -> Result<(), DeriveError> {
@@ -30,11 +45,21 @@ impl Derive for Demo {
                     value: RowValue::Slice(half..bytes.len()),
                 });
                 out.push(Row { table: BY_FIRST, key: vec![first & 3], value: RowValue::Inline(hash) });
+                let (key, value) = (blake3::hash(bytes).as_bytes().to_vec(), RowValue::Slice(0..bytes.len()));
+                out.push(Row { table: BY_ID, key, value });
                 Ok(())
             }
             (2, _) => Ok(()),
             _ => Err(DeriveError::new(kind, "nobody knows such records")),
         }
+    }
+
+    fn hash_key(&self, table: Table) -> Option<usize> {
+        (table == BY_ID).then_some(16)
+    }
+
+    fn filter_key(&self, table: Table) -> usize {
+        if table == Table(1) { 1 } else { usize::MAX }
     }
 }
 
@@ -58,7 +83,7 @@ pub(crate) type Dump = BTreeMap<(Table, Vec<u8>), Vec<u8>>;
 /// All rows of the tables that tests use.
 pub(crate) fn dump(engine: &dyn Engine) -> Result<Dump, EngineError> {
     let mut rows = Dump::new();
-    for table in (0..12).map(Table) {
+    for table in (0..13).map(Table) {
         for (key, value) in
             engine.scan(table, Bound::Unbounded, Bound::Unbounded, Direction::Forward, usize::MAX)?
         {
@@ -94,4 +119,66 @@ pub(crate) fn config(test: &str, cases: u32) -> proptest::test_runner::Config {
 /// A number from the environment.
 pub(crate) fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+/// Writes a journal as it was before there were checkpoints: three segments, byte for byte by the format's tables.
+/// Returns its batches.
+pub(crate) fn old_journal(disk: &FakeDisk, count: usize) -> Vec<Batch> {
+    let mut random = Random(7);
+    let mut batches = Vec::new();
+    let folder = std::path::Path::new("/store/journal");
+    for path in [std::path::Path::new("/store"), folder] {
+        disk.create_dir(path).expect("a folder");
+    }
+    let mut generation = 1u64;
+    for number in 1..=3u32 {
+        let mut bytes = b"madakeJ1".to_vec();
+        bytes.extend(1u32.to_le_bytes());
+        bytes.extend(number.to_le_bytes());
+        bytes.extend(generation.to_le_bytes());
+        bytes.extend(EPOCH);
+        bytes.extend(SALT);
+        bytes.extend(0u32.to_le_bytes());
+        let checksum = blake3::derive_key("madake journal segment header 1", &bytes);
+        bytes.extend(&checksum[..16]);
+        let material = [&EPOCH[..], &SALT[..], &number.to_le_bytes()[..]].concat();
+        let key = blake3::derive_key("madake journal record key 1", &material);
+        for _ in 0..count / 3 {
+            let mut batch = Batch::new();
+            let mut body = vec![1u8, 2, 1, 2];
+            let (name, value) = ([9, random.below(9) as u8], random.bytes(100));
+            body.extend(name);
+            body.push(100);
+            body.extend(&value);
+            batch.put(Table(1), name, value);
+            batches.push(batch);
+            let place = bytes.len() as u64;
+            let mut head = (body.len() as u32).to_le_bytes().to_vec();
+            head.push(1);
+            head.extend(generation.to_le_bytes());
+            head.extend(place.to_le_bytes());
+            let sum = |parts: &[&[u8]]| {
+                let mut hasher = blake3::Hasher::new_keyed(&key);
+                hasher.update(&place.to_le_bytes());
+                for part in parts {
+                    hasher.update(part);
+                }
+                *hasher.finalize().as_bytes()
+            };
+            let check = sum(&[&head]);
+            head.extend(&check[..8]);
+            let checksum = sum(&[&head, &body]);
+            bytes.extend(&head);
+            bytes.extend(&body);
+            bytes.extend(&checksum[..16]);
+            generation += 1;
+        }
+        let file = disk.create(&folder.join(format!("{number:08}.seg"))).expect("a segment");
+        file.write_at(&bytes, 0).expect("writes");
+        file.sync().expect("syncs");
+    }
+    for path in [std::path::Path::new("/"), std::path::Path::new("/store"), folder] {
+        disk.sync_dir(path).expect("syncs");
+    }
+    batches
 }

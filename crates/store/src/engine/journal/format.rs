@@ -1,5 +1,7 @@
 //! The bytes of segments: headers and the frames of records. The tables are drawn in the parent module.
 
+use std::collections::BTreeMap;
+
 /// What a segment begins with.
 const MAGIC: [u8; 8] = *b"madakeJ1";
 /// The version of the format. Later versions keep the segment header's 76 bytes as they are.
@@ -20,6 +22,48 @@ pub(super) const OVERHEAD: usize = RECORD_HEADER + CHECKSUM;
 pub(super) const BATCH: u8 = 1;
 /// The end of the journal at a clean stop; the next record is written over it.
 pub(super) const MARK: u8 = 2;
+/// The first record of a segment: which segments the journal has before it.
+pub(super) const CHECKPOINT: u8 = 3;
+/// Rows that were moved here from a segment that is to go.
+pub(super) const MOVED: u8 = 5;
+
+/// What a checkpoint says of a segment that is ended.
+#[derive(Clone, Copy, Eq, PartialEq, Debug)]
+pub(super) struct Sealed {
+    /// Bytes of its file.
+    pub(super) len: u64,
+    /// As its header says.
+    pub(super) first_generation: u64,
+}
+
+/// The body of a checkpoint.
+pub(super) fn encode_checkpoint(sealed: &BTreeMap<u32, Sealed>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(4 + sealed.len() * 20);
+    out.extend_from_slice(&(sealed.len() as u32).to_le_bytes());
+    for (number, Sealed { len, first_generation }) in sealed {
+        out.extend_from_slice(&number.to_le_bytes());
+        out.extend_from_slice(&len.to_le_bytes());
+        out.extend_from_slice(&first_generation.to_le_bytes());
+    }
+    out
+}
+
+/// Reads a checkpoint's body; `None` if it is none.
+pub(super) fn decode_checkpoint(body: &[u8]) -> Option<BTreeMap<u32, Sealed>> {
+    let mut rest = Fields(body);
+    let count = u32::from_le_bytes(rest.take()?);
+    let mut sealed: BTreeMap<u32, Sealed> = BTreeMap::new();
+    for _ in 0..count {
+        let number = u32::from_le_bytes(rest.take()?);
+        let len = u64::from_le_bytes(rest.take()?);
+        let first_generation = u64::from_le_bytes(rest.take()?);
+        if sealed.last_key_value().is_some_and(|(last, _)| *last >= number) {
+            return None;
+        }
+        sealed.insert(number, Sealed { len, first_generation });
+    }
+    rest.0.is_empty().then_some(sealed)
+}
 
 /// What a segment's header says.
 #[derive(Clone, Copy, Eq, PartialEq, Debug)]
@@ -122,7 +166,7 @@ pub(super) struct RecordHeader {
     pub(super) kind: u8,
     /// Of a batch its own; of a mark that of the last batch.
     pub(super) generation: u64,
-    /// Up to here the segment was durable when this was written.
+    /// Up to here the segment was durable when this was written; of a checkpoint 0.
     pub(super) stable: u64,
 }
 

@@ -1,10 +1,13 @@
-//! The embedded engine: a journal of checksummed batches on a local disk.
+//! The embedded engine: a journal of checksummed batches on a local disk, and runs of keys that point into it.
 //!
-//! The journal is the truth. The keys are in memory, rebuilt from it at start; values of over 64 bytes are read
-//! in place.
+//! The journal is the truth. What it means in rows is kept in memory for its newest part, and in *runs*, immutable
+//! sorted files, for all before; values of over 64 bytes are read in place from the journal. The index can be
+//! deleted at any time: what is missing of it is made anew at start.
 //!
 //! ```text
-//! <root>/journal/00000001.seg …     segments, numbered without holes
+//! <root>/journal/00000001.seg …     segments; numbers of those that were rewritten are missing
+//! <root>/index/<from>-<to>.run      what the journal means between two places (module `run`)
+//! <root>/index/tmp-…                a run being written; removed at open
 //! <root>/objects/ab/<64 hex>        contents, by their BLAKE3
 //! <root>/objects/incoming/tmp-<n>   being written; removed at open
 //! <root>/objects/incoming/<64 hex>.part   being fetched; stays
@@ -23,7 +26,7 @@
 //! | 16 | 8 | generation of the segment's first batch, from 1 |
 //! | 24 | 16 | store epoch |
 //! | 40 | 16 | salt: random, made with the store, told to nobody |
-//! | 56 | 4 | kind of segment: 0, batches as they came (others are for rewritten ones) |
+//! | 56 | 4 | kind of segment: 0 |
 //! | 60 | 16 | checksum: the first 16 bytes of BLAKE3 derive_key("madake journal segment header 1", bytes 0–59) |
 //!
 //! With key = derive_key("madake journal record key 1", epoch ‖ salt ‖ segment number as u32):
@@ -31,9 +34,9 @@
 //! | at | bytes | record |
 //! |---:|---:|---|
 //! | 0 | 4 | n: length of the body, at most 64 MiB |
-//! | 4 | 1 | type: 1 batch, 2 mark; others are for footers and checkpoints |
-//! | 5 | 8 | generation: of a batch its own; of a mark that of the batch before |
-//! | 13 | 8 | stable: the place up to which this segment was durable when the record was written |
+//! | 4 | 1 | type: 1 batch, 2 mark, 3 checkpoint, 5 moved rows |
+//! | 5 | 8 | generation: of a batch its own; of others that of the batch before |
+//! | 13 | 8 | stable: the place up to which this segment was durable when the record was written; of a checkpoint 0 |
 //! | 21 | 8 | check: the first 8 bytes of keyed BLAKE3(key, place of the record as u64 ‖ bytes 0–20) |
 //! | 29 | n | body |
 //! | 29+n | 16 | checksum: the first 16 bytes of keyed BLAKE3(key, place as u64 ‖ bytes 0–28 ‖ body) |
@@ -46,40 +49,63 @@
 //! | 1, 1, varint, … | 1, kind, length, bytes: a record |
 //! | 1, 1, varint, …, varint, … | 2, table, length, key, length, value: a put |
 //! | 1, 1, varint, … | 3, table, length, key: a delete |
+//! | 1, 1, varint, …, varint, … | 4, kind, length, mask, length, bytes: a record of whose rows those count whose bits are set (lowest bit of the first byte first); in moved rows only |
+//!
+//! A checkpoint is the first record of each segment (of older stores not: there, none is missing before it):
+//! the number of segments before it that are part of the journal as u32, then of each, in order, its number as
+//! u32, the length of its file as u64, the generation of its first batch as u64.
 //!
 //! # What is acknowledged stays
 //! - A batch is acknowledged when its segment was synced. A segment is begun only when the one before is
-//!   durable; its header, and its name, are durable before its first record.
+//!   durable; its header, checkpoint and name are durable before its first batch.
 //! - A *mark* (no body; stable = its own place) ends the journal at a clean stop. It is not synced, and the
 //!   next record is written over it: records with a body are longer.
-//! - At start all records are read. In the last segment, the first bad one ends the journal if it is a torn
-//!   tail. It is not if any later header, intact by its keyed check, says that the bad place was *stable*: then
-//!   something acknowledged is damaged, and the engine refuses to open and changes nothing
-//!   ([`EngineError::Corrupt`]). In other segments nothing may be bad.
+//! - At start the records that no run covers are read. In the last segment, the first bad one ends the journal if
+//!   it is a torn tail. It is not if any later header, intact by its keyed check, says that the bad place was
+//!   *stable*, or if a run goes on behind it: then something acknowledged is damaged, and the engine refuses to
+//!   open and leaves the journal as it is ([`EngineError::Corrupt`]). In other segments nothing may be bad.
 //! - A torn tail is cut off, and reported in [`Recovery`]. What is read after the last known stable place is
 //!   written over itself, the file's length too, and synced: after a failed sync the system may show what the
 //!   disk never got, and call the next sync a success.
-//! - After any failed write or sync, writes are refused until the engine is opened again. Reads go on.
+//! - After any failed write or sync of the journal, writes are refused until the engine is opened again. Reads go
+//!   on. A failed write of a run only keeps its rows in memory.
 //! - The checks are keyed with the salt, so that a peer whose bytes are stored cannot put something into a body
 //!   that would be taken for a header.
 //!
-//! What this cannot tell from a crash: the last group of batches, damaged while no clean stop and no later
-//! group followed it. It is cut off, and reported.
+//! # Rewriting
+//! A segment goes when what is still needed of it was moved: appended at the journal's end, durable. Then a new
+//! segment is begun whose checkpoint does not name the old one any more, and only then the old file is removed.
+//! A delete whose row is nowhere is moved too, as long as an older segment may hold what it deletes.
+//!
+//! What this cannot tell from a crash: the last group of batches, damaged while no clean stop, no later group and
+//! no run followed it. It is cut off, and reported.
 //!
 //! One process at a time: whoever opens this holds the home's lock.
 
 mod blobs;
+mod check;
 mod format;
-mod index;
+mod frames;
+mod indexer;
+mod memtable;
+mod merged;
 mod ops;
+mod options;
+mod reading;
+mod reclaim;
 mod recovery;
+mod replay;
+mod run;
 mod segment;
+mod slot;
+mod state;
 mod writer;
 
 use std::io::ErrorKind;
 use std::ops::Bound;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 
 use super::batch::{FRAME_BYTES, check_limits};
 use super::files::DiskFiles;
@@ -88,8 +114,11 @@ use super::{
     MAX_APPLY_BYTES, Part, Progress, Reclaim, Reclaimed, Table,
 };
 use blobs::FileBlobs;
-use index::Index;
-use ops::BodyFault;
+use ops::{BodyFault, Meaning};
+pub use options::{Creation, Cut, IndexStatus, JournalOptions, Recovery};
+use reclaim::Reclaimer;
+use run::{PageCache, RunKey};
+use state::{Core, Maker, State};
 use writer::{Call, Prepared, Writer};
 
 use crate::group::GroupCommit;
@@ -97,80 +126,18 @@ use crate::group::GroupCommit;
 /// Calls that wait are written together up to this many bytes: more would make them wait longer for no
 /// fewer syncs per byte.
 const GROUP_BYTES: u64 = 16 << 20;
-/// A segment is ended before it would grow over this size.
-const SEGMENT_BYTES: u64 = 64 << 20;
-
-/// How a journal is opened.
-#[derive(Clone)]
-pub struct JournalOptions {
-    /// If there is no store: make one of this. Without it, that is an error ([`EngineError::NoStore`]).
-    pub create: Option<Creation>,
-    /// A segment is ended before it would grow over this many bytes (a group that is larger gets one of its
-    /// own); 64 MiB, and other values for tests.
-    pub segment_bytes: u64,
-}
-
-/// What a new store is made of. Both are random, from the system's source.
-#[derive(Clone)]
-pub struct Creation {
-    /// The store epoch. Peers are told it.
-    pub epoch: [u8; 16],
-    /// Goes into the keys of the checksums. Nobody is told it: a peer that knew it could send bytes which,
-    /// after a crash, look like damage.
-    pub salt: [u8; 16],
-}
-
-impl JournalOptions {
-    /// Opens a store that exists.
-    #[must_use]
-    pub fn existing() -> Self {
-        Self { create: None, segment_bytes: SEGMENT_BYTES }
-    }
-
-    /// Opens a store, or makes it of this.
-    #[must_use]
-    pub fn create(epoch: [u8; 16], salt: [u8; 16]) -> Self {
-        Self { create: Some(Creation { epoch, salt }), ..Self::existing() }
-    }
-}
-
-/// What was found and done at open.
-#[derive(Clone, Eq, PartialEq, Default, Debug)]
-pub struct Recovery {
-    /// How many segments there were.
-    pub segments: u32,
-    /// How many batches they held.
-    pub generation: u64,
-    /// There was a clean stop before, and nothing needed settling.
-    pub clean: bool,
-    /// What was cut off the journal's end.
-    pub cut: Option<Cut>,
-    /// A segment that was only begun, and was removed.
-    pub incomplete_segment: Option<u32>,
-}
-
-/// What was cut off the journal's end: batches that were being written when the process or the machine ended.
-#[derive(Clone, Eq, PartialEq, Debug)]
-pub struct Cut {
-    /// From which segment.
-    pub segment: u32,
-    /// From which place on, in bytes.
-    pub offset: u64,
-    /// How many bytes.
-    pub bytes: u64,
-}
 
 /// The embedded engine.
 pub struct JournalEngine {
-    journal: PathBuf,
-    files: Arc<dyn Files>,
-    derive: Arc<dyn Derive>,
+    core: Arc<Core>,
     epoch: [u8; 16],
     group: GroupCommit<Call, Result<u64, EngineError>>,
     writer: Mutex<Writer>,
-    index: RwLock<Index>,
+    /// Makes runs, unless whoever writes does.
+    indexer: Option<JoinHandle<()>>,
     blobs: FileBlobs,
     recovery: Recovery,
+    stopped: bool,
 }
 
 impl JournalEngine {
@@ -192,15 +159,28 @@ impl JournalEngine {
         options: &JournalOptions,
         derive: Arc<dyn Derive>,
     ) -> Result<Self, EngineError> {
-        let (journal, objects) = (root.join("journal"), root.join("objects"));
+        let (journal, index, objects) = (root.join("journal"), root.join("index"), root.join("objects"));
         let incoming = objects.join("incoming");
-        let mut found = recovery::read(&*files, &journal, &*derive)?;
-        if found.tail.is_none() && options.create.is_none() {
-            return Err(EngineError::NoStore { path: root.to_path_buf() });
-        }
+        let no_store = || EngineError::NoStore { path: root.to_path_buf() };
+        let mut found = recovery::survey(&*files, &journal)?;
+        let (epoch, salt) = match (&found.tail, &options.create) {
+            (Some(tail), _) => (tail.header.epoch, tail.header.salt),
+            (None, Some(new)) => (new.epoch, new.salt),
+            (None, None) => return Err(no_store()),
+        };
+        let maker = Maker {
+            files: files.clone(),
+            index: index.clone(),
+            meaning: Meaning::new(derive),
+            run_key: RunKey::new(&epoch, &salt),
+            cache: PageCache::new(options.cache_bytes),
+        };
+        let mut recovery = Recovery::default();
+        let mut standing = replay::standing(&maker, &found, &mut recovery);
+        let (active, generation) = standing.read_tail(&mut found, &maker.meaning, &mut recovery)?;
         // A start that failed may have left folders whose names are not durable, so not only new ones count.
         let (creating, settled) = (found.tail.is_none(), found.is_clean());
-        for folder in [root, &journal, &objects, &incoming] {
+        for folder in [root, &journal, &index, &objects, &incoming] {
             let new = files.create_dir(folder).map_err(|e| EngineError::disk(Doing::Create, folder, e))?;
             if let Some(parent) = folder.parent()
                 && (new || creating || !settled && folder != root)
@@ -213,25 +193,87 @@ impl JournalEngine {
                 }
             }
         }
-        let recovery = found.settle(&*files, &journal)?;
-        let mut index = found.index;
+        recovery.runs = standing.runs.len() as u32;
+        standing.make_missing(&maker, &found, options.index_inline, &mut recovery)?;
+        found.settle(&*files, &journal, &mut recovery)?;
+        for name in standing.useless {
+            // What cannot be removed now is in nobody's way.
+            let _ = files.remove(&index.join(name));
+        }
+        recovery.segments = found.segments.len() as u32;
+        recovery.generation = generation;
         // Places have 32 bits: a segment of this size and a call of the largest size stay well below.
         let segment_bytes = options.segment_bytes.min(MAX_APPLY_BYTES * 4);
-        let writer = match (found.tail, &options.create) {
-            (Some(tail), _) => {
-                Writer::new(files.clone(), journal.clone(), segment_bytes, tail, index.generation)
+        let writer = match found.tail {
+            Some(tail) => {
+                Writer::new(files.clone(), journal.clone(), segment_bytes, tail, found.sealed, generation)
             }
-            (None, Some(new)) => {
-                let identity = (new.epoch, new.salt);
-                Writer::create(files.clone(), journal.clone(), segment_bytes, identity, &mut index)?
+            None => {
+                let writer = Writer::create(files.clone(), journal.clone(), segment_bytes, (epoch, salt))?;
+                found.segments.insert(writer.segment().number, writer.segment().clone());
+                writer
             }
-            (None, None) => return Err(EngineError::NoStore { path: root.to_path_buf() }),
         };
-        let epoch = writer.header().epoch;
-        let blobs = FileBlobs::open(files.clone(), objects, incoming)?;
+        let blobs = FileBlobs::open(files, objects, incoming)?;
+        let state = State {
+            active,
+            frozen: standing.frozen,
+            runs: Arc::new(standing.runs),
+            segments: Arc::new(found.segments),
+            generation,
+        };
+        let core = Arc::new(Core::new(journal, maker, options.clone(), state));
+        let indexer = if options.index_inline { None } else { Some(indexer::start(&core)?) };
+        core.freeze_if_full();
+        core.ask_for_runs();
         let group = GroupCommit::bounded(GROUP_BYTES, |call: &Call| call.bytes);
-        let (writer, index) = (Mutex::new(writer), RwLock::new(index));
-        Ok(Self { journal, files, derive, epoch, group, writer, index, blobs, recovery })
+        let writer = Mutex::new(writer);
+        Ok(Self { core, epoch, group, writer, indexer, blobs, recovery, stopped: false })
+    }
+
+    /// Stops: what is in memory becomes a run if it is much, and the journal gets the mark of a clean stop.
+    /// Dropping the engine does the same.
+    ///
+    /// # Errors
+    /// A run could not be written. Nothing is lost: it is made at the next start.
+    pub fn close(mut self) -> Result<(), EngineError> {
+        self.stop()
+    }
+
+    fn stop(&mut self) -> Result<(), EngineError> {
+        if std::mem::replace(&mut self.stopped, true) {
+            return Ok(());
+        }
+        self.core.stop();
+        if let Some(indexer) = self.indexer.take()
+            && indexer.join().is_err()
+        {
+            // Its half of the work is lost, the journal is whole.
+            return Err(EngineError::Bug { what: "the thread that makes runs died" });
+        }
+        let much = self.core.read().active.journal_bytes() >= self.core.options.stop_bytes;
+        if much {
+            self.core.freeze();
+        }
+        let flushed = self.core.flush();
+        if let Ok(writer) = self.writer.get_mut() {
+            writer.mark();
+        }
+        flushed
+    }
+
+    /// Checks the files of the store in the folder `root`, also of one that cannot be opened: each record by itself,
+    /// and each page of the index. Nothing is changed. Nobody may have the store open.
+    ///
+    /// # Errors
+    /// The journal's folder cannot be read.
+    pub fn inspect(
+        files: &dyn Files,
+        root: &Path,
+        derive: Arc<dyn Derive>,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<CheckReport, EngineError> {
+        check::inspect(files, root, derive, progress)
     }
 
     /// What was found and done at open.
@@ -240,10 +282,16 @@ impl JournalEngine {
         &self.recovery
     }
 
+    /// How the index is.
+    #[must_use]
+    pub fn index_status(&self) -> IndexStatus {
+        self.core.index_status()
+    }
+
     fn prepare(&self, batch: &Batch) -> Result<Prepared, EngineError> {
         let body = ops::encode(batch);
-        match ops::changes(&body, &*self.derive) {
-            Ok(changes) => Ok(Prepared { body, changes }),
+        match ops::changes(&body, false, self.core.meaning()) {
+            Ok(rows) => Ok(Prepared { body, rows }),
             Err(BodyFault::Derive(source)) => Err(EngineError::Derive { source }),
             Err(BodyFault::Malformed | BodyFault::Unknown { .. }) => {
                 Err(EngineError::Bug { what: "a batch cannot be read back from its own bytes" })
@@ -251,24 +299,24 @@ impl JournalEngine {
         }
     }
 
-    fn index(&self) -> RwLockReadGuard<'_, Index> {
-        // Nothing panics while a batch is put in.
-        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    fn folder_bytes(&self, folder: &Path) -> Result<u64, EngineError> {
+        let files = &self.core.maker.files;
+        let items = files.list(folder).map_err(|e| EngineError::disk(Doing::List, folder, e))?;
+        Ok(items.iter().map(|item| item.len).sum())
     }
 }
 
 impl Engine for JournalEngine {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
-        let found = self.index().get(table, key)?;
-        found.map(index::Found::read).transpose()
+        self.core.get(table, key)
     }
 
     fn size(&self, table: Table, key: &[u8]) -> Result<Option<u64>, EngineError> {
-        Ok(self.index().size(table, key))
+        self.core.size(table, key)
     }
 
     fn contains(&self, table: Table, key: &[u8]) -> Result<bool, EngineError> {
-        Ok(self.index().contains(table, key))
+        Ok(self.core.size(table, key)?.is_some())
     }
 
     fn scan(
@@ -279,8 +327,7 @@ impl Engine for JournalEngine {
         direction: Direction,
         limit: usize,
     ) -> Result<Vec<KeyValue>, EngineError> {
-        let found = self.index().scan(table, from, to, direction, limit)?;
-        found.into_iter().map(|(key, found)| Ok((key, found.read()?))).collect()
+        self.core.scan(table, (from, to), direction, limit)
     }
 
     fn scan_keys(
@@ -291,21 +338,21 @@ impl Engine for JournalEngine {
         direction: Direction,
         limit: usize,
     ) -> Result<Vec<Vec<u8>>, EngineError> {
-        Ok(self.index().scan_keys(table, from, to, direction, limit))
+        self.core.scan_keys(table, (from, to), direction, limit)
     }
 
     fn apply(&self, batches: &[Batch]) -> Result<u64, EngineError> {
         if batches.is_empty() {
             return Ok(self.generation());
         }
-        check_limits(batches, &*self.derive)?;
+        check_limits(batches, &*self.core.meaning().derive)?;
         let batches = batches.iter().map(|batch| self.prepare(batch)).collect::<Result<Vec<_>, _>>()?;
         let bytes = batches.iter().map(|batch| batch.body.len() as u64 + FRAME_BYTES).sum();
         self.group.run(Call { batches, bytes }, |calls| {
             let callers = calls.len();
             let broken = |_| EngineError::Bug { what: "an earlier write did not end" };
             let writer = self.writer.lock().map_err(broken);
-            match writer.and_then(|mut writer| writer.commit(calls, &self.index)) {
+            match writer.and_then(|mut writer| writer.commit(calls, &self.core)) {
                 Ok(generations) => generations.into_iter().map(Ok).collect(),
                 Err(error) => vec![Err(error); callers],
             }
@@ -313,7 +360,7 @@ impl Engine for JournalEngine {
     }
 
     fn generation(&self) -> u64 {
-        self.index().generation
+        self.core.read().generation
     }
 
     fn epoch(&self) -> [u8; 16] {
@@ -321,25 +368,29 @@ impl Engine for JournalEngine {
     }
 
     fn disk_bytes(&self) -> Result<u64, EngineError> {
-        let items =
-            self.files.list(&self.journal).map_err(|e| EngineError::disk(Doing::List, &self.journal, e))?;
-        Ok(items.iter().map(|item| item.len).sum::<u64>() + self.blobs.disk_bytes()?)
+        let tables = self.folder_bytes(&self.core.journal)? + self.folder_bytes(&self.core.maker.index)?;
+        Ok(tables + self.blobs.disk_bytes()?)
     }
 
     fn count(&self, table: Table) -> Result<u64, EngineError> {
-        Ok(self.index().count(table))
+        self.core.count(table)
     }
 
     fn part_of(&self, table: Table, key: &[u8]) -> Result<Option<Part>, EngineError> {
-        Ok(self.index().part_of(table, key))
+        Ok(self.core.segment_of(table, key)?.map(Part))
     }
 
-    fn reclaim(&self, _: Reclaim, _: bool, _: &mut dyn FnMut(Progress)) -> Result<Reclaimed, EngineError> {
-        Err(EngineError::Bug { what: "segments cannot be rewritten yet" })
+    fn reclaim(
+        &self,
+        what: Reclaim,
+        dry_run: bool,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Reclaimed, EngineError> {
+        Reclaimer { core: &self.core, writer: &self.writer }.run(what, dry_run, progress)
     }
 
-    fn check(&self, _: &mut dyn FnMut(Progress)) -> Result<CheckReport, EngineError> {
-        Err(EngineError::Bug { what: "a journal cannot be checked yet" })
+    fn check(&self, progress: &mut dyn FnMut(Progress)) -> Result<CheckReport, EngineError> {
+        check::check(&self.core, &self.writer, progress)
     }
 
     fn blobs(&self) -> &dyn Blobs {
@@ -349,8 +400,7 @@ impl Engine for JournalEngine {
 
 impl Drop for JournalEngine {
     fn drop(&mut self) {
-        if let Ok(writer) = self.writer.get_mut() {
-            writer.mark();
-        }
+        // Who wants to know of it calls `close`.
+        let _ = self.stop();
     }
 }

@@ -1,13 +1,18 @@
 //! The body of a batch: its operations, and the changes that they make.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::super::batch::{derive_rows, varint_len};
-use super::super::{Batch, Derive, DeriveError, MAX_KEY_BYTES, Op, Row, RowValue};
+use super::super::{Batch, Derive, DeriveError, MAX_KEY_BYTES, Op, Row, RowValue, Table};
+use super::run::Shape;
+use super::slot::{IndexRow, Slot};
 
 const RECORD: u8 = 1;
 const PUT: u8 = 2;
 const DELETE: u8 = 3;
+/// A record that was moved, of whose rows only some count.
+const MOVED_RECORD: u8 = 4;
 
 /// Values up to this length are kept in memory: a place in the journal takes 16 bytes and a read.
 const INLINE: usize = 64;
@@ -50,23 +55,24 @@ fn varint(out: &mut Vec<u8>, value: usize) {
     out.push(rest as u8);
 }
 
-/// One row's change.
-pub(super) struct Change {
-    pub(super) table: u8,
-    pub(super) key: Box<[u8]>,
-    pub(super) to: To,
+/// How bodies are read: what records mean, and as much of each key as the index keeps.
+#[derive(Clone)]
+pub(super) struct Meaning {
+    pub(super) derive: Arc<dyn Derive>,
+    pub(super) shape: Shape,
 }
 
-/// What a row changes to.
-pub(super) enum To {
-    Gone,
-    Inline(Box<[u8]>),
-    /// A part of the batch's body.
-    InBody {
-        at: u32,
-        len: u32,
-        check: u32,
-    },
+impl Meaning {
+    pub(super) fn new(derive: Arc<dyn Derive>) -> Self {
+        let shape = Shape::of(&*derive);
+        Self { derive, shape }
+    }
+
+    /// As much of a key as the index keeps; `None` if no row can have this key.
+    pub(super) fn kept<'k>(&self, table: u8, key: &'k [u8]) -> Option<&'k [u8]> {
+        let short = self.derive.hash_key(Table(table)).is_some_and(|least| key.len() < least);
+        (!short).then(|| self.shape.kept(table, key))
+    }
 }
 
 /// Why a body cannot be used.
@@ -77,54 +83,171 @@ pub(super) enum BodyFault {
     Derive(DeriveError),
 }
 
-/// The changes that a body makes, in order. Batches are applied by what is read back of them here, so what is
+/// The rows that a body makes, in order; the later of two with one key counts. Places are counted from the body's
+/// beginning ([`Slot::place`] moves them). Batches are applied by what is read back of them here, so what is
 /// visible before a restart and after it is the same by construction.
-pub(super) fn changes(body: &[u8], derive: &dyn Derive) -> Result<Vec<Change>, BodyFault> {
+pub(super) fn changes(body: &[u8], moved: bool, meaning: &Meaning) -> Result<Vec<IndexRow>, BodyFault> {
     let mut out = Vec::new();
-    let mut rows: Vec<Row> = Vec::new();
+    each_op(body, moved, meaning, |op| {
+        match op {
+            BodyOp::Record { rows, mask, .. } => {
+                let counts = |row: usize| mask.is_none_or(|mask| has_bit(mask, row));
+                out.extend(rows.drain(..).enumerate().filter(|(at, _)| counts(*at)).map(|(_, row)| row));
+            }
+            BodyOp::Row(row) => out.push(row),
+        }
+        Ok(())
+    })?;
+    Ok(out)
+}
+
+/// One operation of a body, with what follows from it.
+pub(super) enum BodyOp<'a> {
+    /// A record and its rows, all of them; `mask` says which of these count, of a record that was moved.
+    Record { kind: u8, bytes: &'a [u8], mask: Option<&'a [u8]>, rows: &'a mut Vec<IndexRow> },
+    /// A put, or a delete.
+    Row(IndexRow),
+}
+
+/// Goes through the operations of a body.
+pub(super) fn each_op(
+    body: &[u8],
+    moved: bool,
+    meaning: &Meaning,
+    mut visit: impl FnMut(BodyOp<'_>) -> Result<(), BodyFault>,
+) -> Result<(), BodyFault> {
+    let (mut derived, mut rows): (Vec<Row>, Vec<IndexRow>) = (Vec::new(), Vec::new());
     let mut reader = Reader { body, at: 0 };
     let count = reader.varint()?;
     for _ in 0..count {
         let (tag, what) = (reader.byte()?, reader.byte()?);
         match tag {
-            RECORD => {
-                let place = reader.field()?;
-                let bytes = body.get(place.clone()).ok_or(BodyFault::Malformed)?;
-                derive_rows(derive, what, bytes, &mut rows).map_err(BodyFault::Derive)?;
-                for Row { table, key, value } in rows.drain(..) {
-                    let to = match value {
-                        RowValue::Inline(value) => To::Inline(value.into()),
-                        RowValue::Slice(range) => {
-                            in_body(body, place.start + range.start..place.start + range.end)?
-                        }
-                    };
-                    out.push(Change { table: table.0, key: key.into(), to });
-                }
+            RECORD => record(&mut reader, what, None, meaning, &mut derived, &mut rows, &mut visit)?,
+            MOVED_RECORD if moved => {
+                let mask = reader.field()?;
+                let mask = body.get(mask).ok_or(BodyFault::Malformed)?;
+                record(&mut reader, what, Some(mask), meaning, &mut derived, &mut rows, &mut visit)?;
             }
             PUT => {
                 let key = reader.key()?;
                 let value = reader.field()?;
-                out.push(Change { table: what, key, to: in_body(body, value)? });
+                visit(BodyOp::Row(IndexRow { table: what, key: key.into(), slot: in_body(body, value)? }))?;
             }
-            DELETE => out.push(Change { table: what, key: reader.key()?, to: To::Gone }),
+            DELETE => {
+                let key = reader.key()?;
+                if let Some(key) = meaning.kept(what, key) {
+                    visit(BodyOp::Row(IndexRow { table: what, key: key.into(), slot: Slot::Gone }))?;
+                }
+            }
             op => return Err(BodyFault::Unknown { op }),
         }
     }
-    if reader.at == body.len() { Ok(out) } else { Err(BodyFault::Malformed) }
+    if reader.at == body.len() { Ok(()) } else { Err(BodyFault::Malformed) }
 }
 
-fn in_body(body: &[u8], range: Range<usize>) -> Result<To, BodyFault> {
+fn record(
+    reader: &mut Reader<'_>,
+    kind: u8,
+    mask: Option<&[u8]>,
+    meaning: &Meaning,
+    derived: &mut Vec<Row>,
+    rows: &mut Vec<IndexRow>,
+    visit: &mut impl FnMut(BodyOp<'_>) -> Result<(), BodyFault>,
+) -> Result<(), BodyFault> {
+    let body = reader.body;
+    let place = reader.field()?;
+    let bytes = body.get(place.clone()).ok_or(BodyFault::Malformed)?;
+    derive_rows(&*meaning.derive, kind, bytes, derived).map_err(BodyFault::Derive)?;
+    rows.clear();
+    for Row { table, key, value } in derived.drain(..) {
+        let kept = meaning.shape.kept(table.0, &key);
+        let (key, slot) = if meaning.derive.hash_key(table).is_some() {
+            let (offset, len) = (small(place.start)?, small(bytes.len())?);
+            (kept.into(), Slot::Record { segment: 0, offset, len, kind })
+        } else {
+            let slot = match value {
+                RowValue::Inline(value) => Slot::Inline(value.into()),
+                RowValue::Slice(range) => in_body(body, place.start + range.start..place.start + range.end)?,
+            };
+            (key.into(), slot)
+        };
+        rows.push(IndexRow { table: table.0, key, slot });
+    }
+    visit(BodyOp::Record { kind, bytes, mask, rows })
+}
+
+/// Whether a bit is set, counted from the lowest bit of the first byte.
+pub(super) fn has_bit(mask: &[u8], bit: usize) -> bool {
+    mask.get(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 == 1)
+}
+
+fn small(n: usize) -> Result<u32, BodyFault> {
+    u32::try_from(n).map_err(|_| BodyFault::Malformed)
+}
+
+fn in_body(body: &[u8], range: Range<usize>) -> Result<Slot, BodyFault> {
     let value = body.get(range.clone()).ok_or(BodyFault::Malformed)?;
     if value.len() <= INLINE {
-        return Ok(To::Inline(value.into()));
+        return Ok(Slot::Inline(value.into()));
     }
-    let small = |n: usize| u32::try_from(n).map_err(|_| BodyFault::Malformed);
-    Ok(To::InBody { at: small(range.start)?, len: small(value.len())?, check: check(value) })
+    let (offset, len) = (small(range.start)?, small(value.len())?);
+    Ok(Slot::At { segment: 0, offset, len, check: check(value) })
+}
+
+/// The body of moved rows, put together operation by operation.
+#[derive(Default)]
+pub(super) struct Moved {
+    count: usize,
+    ops: Vec<u8>,
+}
+
+impl Moved {
+    /// A record, of whose rows those count whose bits are set; without a mask, all of them.
+    pub(super) fn record(&mut self, kind: u8, mask: Option<&[u8]>, bytes: &[u8]) {
+        match mask {
+            None => self.ops.extend_from_slice(&[RECORD, kind]),
+            Some(mask) => {
+                self.ops.extend_from_slice(&[MOVED_RECORD, kind]);
+                field(&mut self.ops, mask);
+            }
+        }
+        field(&mut self.ops, bytes);
+        self.count += 1;
+    }
+
+    pub(super) fn put(&mut self, table: u8, key: &[u8], value: &[u8]) {
+        self.ops.extend_from_slice(&[PUT, table]);
+        field(&mut self.ops, key);
+        field(&mut self.ops, value);
+        self.count += 1;
+    }
+
+    pub(super) fn delete(&mut self, table: u8, key: &[u8]) {
+        self.ops.extend_from_slice(&[DELETE, table]);
+        field(&mut self.ops, key);
+        self.count += 1;
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Bytes so far.
+    pub(super) fn len(&self) -> usize {
+        self.ops.len()
+    }
+
+    pub(super) fn into_body(self) -> Vec<u8> {
+        let mut body = Vec::with_capacity(self.ops.len() + 5);
+        varint(&mut body, self.count);
+        body.extend_from_slice(&self.ops);
+        body
+    }
 }
 
 /// A quick check that a value read in place is the one that was there: not against attackers, but a flipped
-/// bit or another's bytes don't pass (each step is a bijection of the state; 1 in 2^32 by chance). In memory
-/// only, so it may change at any time.
+/// bit or another's bytes don't pass (each step is a bijection of the state; 1 in 2^32 by chance). It is in the
+/// index only, which is made anew when its version changes.
 pub(super) fn check(value: &[u8]) -> u32 {
     let step = |state: u64, word: u64| {
         let state = (state ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -142,7 +265,7 @@ struct Reader<'a> {
     at: usize,
 }
 
-impl Reader<'_> {
+impl<'a> Reader<'a> {
     fn byte(&mut self) -> Result<u8, BodyFault> {
         let byte = self.body.get(self.at).ok_or(BodyFault::Malformed)?;
         self.at += 1;
@@ -172,10 +295,10 @@ impl Reader<'_> {
         Ok(range)
     }
 
-    fn key(&mut self) -> Result<Box<[u8]>, BodyFault> {
+    fn key(&mut self) -> Result<&'a [u8], BodyFault> {
         let range = self.field()?;
         let key = self.body.get(range).ok_or(BodyFault::Malformed)?;
-        if key.len() > MAX_KEY_BYTES { Err(BodyFault::Malformed) } else { Ok(key.into()) }
+        if key.len() > MAX_KEY_BYTES { Err(BodyFault::Malformed) } else { Ok(key) }
     }
 }
 
@@ -196,15 +319,21 @@ mod tests {
 
     #[test]
     fn bodies_that_nobody_wrote_are_refused() {
+        let meaning = Meaning::new(Arc::new(NoRecords));
         let mut batch = Batch::new();
         batch.put(Table(1), *b"key", *b"value");
         let good = encode(&batch);
-        assert_eq!(changes(&good, &NoRecords).unwrap().len(), 1);
+        assert_eq!(changes(&good, false, &meaning).unwrap().len(), 1);
         let with_rest = [&good[..], &[0]].concat();
         let long_count = [&[0x81, 0x00], &good[1..]].concat();
         for bad in [&good[..good.len() - 1], &with_rest, &long_count, &[], &[2, 9, 9]] {
-            assert!(changes(bad, &NoRecords).is_err(), "{bad:?}");
+            assert!(changes(bad, false, &meaning).is_err(), "{bad:?}");
+            assert!(changes(bad, true, &meaning).is_err(), "{bad:?}");
         }
+        // What only moving writes is no operation of a batch.
+        let moved = [1, MOVED_RECORD, 7, 1, 1, 1, 9];
+        assert!(matches!(changes(&moved, false, &meaning), Err(BodyFault::Unknown { op: MOVED_RECORD })));
+        assert!(matches!(changes(&moved, true, &meaning), Err(BodyFault::Derive(_))));
     }
 
     #[test]

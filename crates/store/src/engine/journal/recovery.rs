@@ -1,75 +1,184 @@
-//! Reading the journal at start: first all of it, changing nothing; then settling what a crash left.
+//! The journal at start: first what there is, changing nothing; then settling what a crash left.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::super::batch::MAX_BATCH_BYTES;
-use super::super::{Damage, Derive, Doing, EngineError, Files};
+use super::super::{Damage, Doing, EngineError, Files};
 use super::format::{
-    BATCH, CHECKSUM, HeaderFault, MARK, OVERHEAD, RECORD_HEADER, RecordHeader, RecordKey, SEGMENT_HEADER,
-    SegmentHeader,
+    CHECKPOINT, HeaderFault, OVERHEAD, RecordKey, SEGMENT_HEADER, Sealed, SegmentHeader, decode_checkpoint,
 };
-use super::index::Index;
-use super::ops::{BodyFault, changes};
+use super::frames::{Bad, End, newer, read_header, read_record, was_durable};
 use super::segment::{Segment, Window, number_of, path_of};
+use super::state::Segments;
 use super::{Cut, Recovery};
+
+/// What a first segment has at least when nothing but its beginning was written: the header, and a checkpoint
+/// that names no segments.
+const FIRST_BEGUN: u64 = SEGMENT_HEADER + OVERHEAD as u64 + 4;
 
 /// A journal as it was found.
 pub(super) struct Found {
-    pub(super) index: Index,
+    /// The segments that are ended, with what is known of them.
+    pub(super) sealed: BTreeMap<u32, Sealed>,
+    /// All segments, the last included.
+    pub(super) segments: Segments,
+    /// Their headers.
+    pub(super) headers: BTreeMap<u32, SegmentHeader>,
     /// The last segment; `None` if there is no journal.
     pub(super) tail: Option<Tail>,
     /// A segment that was being created when the process or the machine ended.
     incomplete: Option<u32>,
+    /// Segments that are not part of the journal any more.
+    left_over: Vec<u32>,
 }
 
 /// The last segment.
 pub(super) struct Tail {
     pub(super) segment: Segment,
     pub(super) header: SegmentHeader,
-    /// Where the next record goes.
+    /// Where its first batch is, or will be.
+    pub(super) begun: u64,
+    /// Where the next record goes; like the next three only known when the records were read.
     pub(super) end: u64,
     /// The file's length: `end`, and that of a mark or of what a crash left.
     pub(super) len: u64,
-    /// How far the segment is known to be durable: what its records say; 0 if there is none.
+    /// How far the segment is known to be durable: what its records say, or the index; 0 if there is neither.
     stable: u64,
     /// It ends with a mark, and with nothing else.
     pub(super) marked: bool,
 }
 
-/// Reads the whole journal, one record at a time, and refuses it if anything that was acknowledged is damaged.
-/// Changes nothing on the disk.
-pub(super) fn read(files: &dyn Files, folder: &Path, derive: &dyn Derive) -> Result<Found, EngineError> {
+/// Finds out which segments there are, and whether each is the one it should be. Reads none but their beginnings.
+pub(super) fn survey(files: &dyn Files, folder: &Path) -> Result<Found, EngineError> {
     let mut numbers = segment_numbers(files, folder)?;
-    for (expected, number) in (1..).zip(&numbers) {
-        if *number != expected {
-            return Err(EngineError::Corrupt { segment: expected, offset: 0, what: Damage::MissingSegment });
+    let mut found = Found {
+        sealed: BTreeMap::new(),
+        segments: BTreeMap::new(),
+        headers: BTreeMap::new(),
+        tail: None,
+        incomplete: None,
+        left_over: Vec::new(),
+    };
+    let mut checkpoint = None;
+    while let Some(last) = numbers.pop() {
+        let segment = Segment::open(files, folder, last)?;
+        let before = numbers.last().map(|number| Segment::open(files, folder, *number)).transpose()?;
+        match begin(&segment, before.as_ref())? {
+            Some(Begun { header, begun, sealed }) => {
+                let len = segment.len()?;
+                found.segments.insert(last, segment.clone());
+                found.headers.insert(last, header);
+                let tail = Tail { segment, header, begun, end: begun, len, stable: 0, marked: false };
+                found.tail = Some(tail);
+                checkpoint = sealed;
+                break;
+            }
+            // A segment is begun only when the one before is durable as a whole.
+            None if found.incomplete.is_some() => return Err(segment.corrupt(0, Damage::SegmentHeader)),
+            None => found.incomplete = Some(last),
         }
     }
-    let mut incomplete = None;
-    if let Some(&last) = numbers.last()
-        && is_incomplete(&Segment::open(files, folder, last)?)?
-    {
-        incomplete = Some(last);
-        numbers.pop();
-    }
-    let mut found = Found { index: Index::new(), tail: None, incomplete };
-    for number in &numbers {
-        let segment = Segment::open(files, folder, *number)?;
-        let header = read_header(&segment)?;
-        let first = found.tail.as_ref().map_or(&header, |tail| &tail.header);
-        if header.number != *number || header.epoch != first.epoch || header.salt != first.salt {
+    let Some(tail) = &found.tail else { return Ok(found) };
+    let known = match checkpoint {
+        Some(sealed) => sealed.into_iter().map(|(number, sealed)| (number, Some(sealed))).collect(),
+        // Made before there were checkpoints: none is missing.
+        None => (1..tail.header.number).map(|number| (number, None)).collect::<Vec<_>>(),
+    };
+    for (number, known) in known {
+        if numbers.binary_search(&number).is_err() {
+            return Err(EngineError::Corrupt { segment: number, offset: 0, what: Damage::MissingSegment });
+        }
+        let segment = Segment::open(files, folder, number)?;
+        let (header, len) = (read_header(&segment)?, segment.len()?);
+        let first_generation = known.map_or(header.first_generation, |known| known.first_generation);
+        let (epoch, salt) = (tail.header.epoch, tail.header.salt);
+        if header != (SegmentHeader { number, first_generation, epoch, salt }) {
             return Err(segment.corrupt(0, Damage::ForeignSegment));
         }
-        check_generation(&segment, 0, found.index.generation + 1, header.first_generation)?;
-        // A segment is begun only when the one before is durable as a whole.
-        let may_be_torn = numbers.last() == Some(number) && incomplete.is_none();
-        found.index.add_segment(segment.clone());
-        found.tail = Some(read_records(segment, header, may_be_torn, &mut found.index, derive)?);
+        if let Some(Sealed { len: expected, .. }) = known
+            && expected != len
+        {
+            return Err(segment.corrupt(len.min(expected), Damage::SegmentLength { expected, found: len }));
+        }
+        found.sealed.insert(number, Sealed { len, first_generation });
+        found.segments.insert(number, segment);
+        found.headers.insert(number, header);
     }
+    found.left_over = numbers.into_iter().filter(|number| !found.sealed.contains_key(number)).collect();
     Ok(found)
 }
 
+/// How a segment begins.
+struct Begun {
+    header: SegmentHeader,
+    /// Where its first batch is, or will be.
+    begun: u64,
+    /// What its checkpoint says; `None` if it has none.
+    sealed: Option<BTreeMap<u32, Sealed>>,
+}
+
+/// Reads the beginning of the last segment; `None` if it was only being created. Nothing was ever acknowledged in
+/// such a one: the beginning is durable before the first batch is written, and each batch says so.
+fn begin(segment: &Segment, before: Option<&Segment>) -> Result<Option<Begun>, EngineError> {
+    let len = segment.len()?;
+    let mut window = Window::new(segment, len);
+    let decoded = window.get(0, SEGMENT_HEADER)?.map(SegmentHeader::decode);
+    let header = match decoded {
+        Some(Ok(header)) => header,
+        Some(Err(HeaderFault::Newer { what, number })) => return Err(newer(segment, 0, what, number)),
+        Some(Err(HeaderFault::Damaged)) | None => {
+            let was_durable = match before {
+                None => len > FIRST_BEGUN,
+                Some(before) => {
+                    let header = SegmentHeader { number: segment.number, ..read_header(before)? };
+                    let key = RecordKey::new(&header);
+                    was_durable(&mut window, SEGMENT_HEADER - 1, SEGMENT_HEADER, len, &key)?
+                }
+            };
+            return if was_durable { Err(segment.corrupt(0, Damage::SegmentHeader)) } else { Ok(None) };
+        }
+    };
+    let mut of_store = header.number == segment.number;
+    if let Some(before) = before {
+        let before = read_header(before)?;
+        of_store &= (before.epoch, before.salt) == (header.epoch, header.salt);
+    }
+    if !of_store {
+        return Err(segment.corrupt(0, Damage::ForeignSegment));
+    }
+    let key = RecordKey::new(&header);
+    match read_record(&mut window, SEGMENT_HEADER, &key)? {
+        Ok((record, body)) if record.kind == CHECKPOINT => {
+            let sealed = decode_checkpoint(body)
+                .filter(|sealed| sealed.keys().all(|number| *number > 0 && *number < header.number));
+            let Some(sealed) = sealed else {
+                return Err(segment.corrupt(SEGMENT_HEADER, Damage::Operations));
+            };
+            Ok(Some(Begun { header, begun: SEGMENT_HEADER + record.record_len(), sealed: Some(sealed) }))
+        }
+        Ok(_) => Ok(Some(Begun { header, begun: SEGMENT_HEADER, sealed: None })),
+        Err(Bad { what, resume }) => {
+            if was_durable(&mut window, SEGMENT_HEADER, resume, len, &key)? {
+                return Err(segment.corrupt(SEGMENT_HEADER, what));
+            }
+            Ok(None)
+        }
+    }
+}
+
 impl Found {
+    /// The last segment's records were read.
+    pub(super) fn tail_was_read(&mut self, read: End) {
+        if let Some(tail) = &mut self.tail {
+            (tail.end, tail.stable, tail.marked) = (read.at, read.stable, read.marked);
+        }
+    }
+
+    /// The last segment may end with records that were not written whole: unless a later one was begun.
+    pub(super) fn may_be_torn(&self) -> bool {
+        self.incomplete.is_none()
+    }
+
     /// Whether the journal was ended by a clean stop (or there is none), so that nothing needs settling.
     pub(super) fn is_clean(&self) -> bool {
         self.incomplete.is_none() && self.tail.as_ref().is_none_or(|tail| tail.marked)
@@ -77,16 +186,31 @@ impl Found {
 
     /// Cuts off what a crash left, and makes durable what will be visible. Repeating it after a crash in the
     /// middle does no harm.
-    pub(super) fn settle(&mut self, files: &dyn Files, folder: &Path) -> Result<Recovery, EngineError> {
-        let mut report = Recovery {
-            segments: self.tail.as_ref().map_or(0, |tail| tail.segment.number),
-            generation: self.index.generation,
-            clean: self.is_clean(),
-            ..Default::default()
-        };
-        if report.clean {
-            return Ok(report);
+    pub(super) fn settle(
+        &mut self,
+        files: &dyn Files,
+        folder: &Path,
+        report: &mut Recovery,
+    ) -> Result<(), EngineError> {
+        report.clean = self.is_clean();
+        if !report.clean {
+            self.cut_and_sync(files, folder, report)?;
         }
+        // Only now: the checkpoint by which they are not needed was perhaps not durable.
+        for number in self.left_over.drain(..) {
+            // What cannot be removed now is in nobody's way.
+            let removed = files.remove(&path_of(folder, number));
+            report.left_over_segments += u32::from(removed.is_ok());
+        }
+        Ok(())
+    }
+
+    fn cut_and_sync(
+        &mut self,
+        files: &dyn Files,
+        folder: &Path,
+        report: &mut Recovery,
+    ) -> Result<(), EngineError> {
         if let Some(number) = self.incomplete.take() {
             let path = path_of(folder, number);
             files.remove(&path).map_err(|e| EngineError::disk(Doing::Remove, &path, e))?;
@@ -102,14 +226,14 @@ impl Found {
             }
             tail.segment.rewrite(tail.stable, tail.end)?;
             if tail.stable < SEGMENT_HEADER {
-                // Longer than its header is only a segment whose header is durable.
+                // Longer than its beginning is only a segment whose beginning is durable.
                 tail.segment.sync()?;
             }
             tail.segment.cut(tail.end)?;
             tail.len = tail.end;
             tail.segment.sync()?;
         }
-        Ok(report)
+        Ok(())
     }
 }
 
@@ -117,7 +241,8 @@ pub(super) fn sync_dir(files: &dyn Files, folder: &Path) -> Result<(), EngineErr
     files.sync_dir(folder).map_err(|e| EngineError::disk(Doing::Sync, folder, e))
 }
 
-fn segment_numbers(files: &dyn Files, folder: &Path) -> Result<Vec<u32>, EngineError> {
+/// The numbers of the segments in a folder, in order; none if there is no folder.
+pub(super) fn segment_numbers(files: &dyn Files, folder: &Path) -> Result<Vec<u32>, EngineError> {
     let items = match files.list(folder) {
         Ok(items) => items,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
@@ -126,164 +251,4 @@ fn segment_numbers(files: &dyn Files, folder: &Path) -> Result<Vec<u32>, EngineE
     let mut numbers: Vec<u32> = items.iter().filter_map(|item| number_of(&item.name)).collect();
     numbers.sort_unstable();
     Ok(numbers)
-}
-
-/// Whether a last segment was only being created. Nothing was ever acknowledged in it: its header is durable
-/// before the first record is written, so it would be longer than its header.
-fn is_incomplete(segment: &Segment) -> Result<bool, EngineError> {
-    let len = segment.len()?;
-    if len > SEGMENT_HEADER {
-        return Ok(false);
-    }
-    let mut window = Window::new(segment, len);
-    let header = window.get(0, SEGMENT_HEADER)?;
-    Ok(header.is_none_or(|bytes| SegmentHeader::decode(bytes) == Err(HeaderFault::Damaged)))
-}
-
-fn read_header(segment: &Segment) -> Result<SegmentHeader, EngineError> {
-    let mut window = Window::new(segment, segment.len()?);
-    let Some(bytes) = window.get(0, SEGMENT_HEADER)? else {
-        return Err(segment.corrupt(0, Damage::SegmentHeader));
-    };
-    SegmentHeader::decode(bytes).map_err(|fault| match fault {
-        HeaderFault::Damaged => segment.corrupt(0, Damage::SegmentHeader),
-        HeaderFault::Newer { what, number } => {
-            EngineError::Newer { segment: segment.number, offset: 0, what, number }
-        }
-    })
-}
-
-fn check_generation(segment: &Segment, offset: u64, expected: u64, found: u64) -> Result<(), EngineError> {
-    if found == expected {
-        Ok(())
-    } else {
-        Err(segment.corrupt(offset, Damage::Generation { expected, found }))
-    }
-}
-
-/// Reads a segment's records into the index.
-fn read_records(
-    segment: Segment,
-    header: SegmentHeader,
-    may_be_torn: bool,
-    index: &mut Index,
-    derive: &dyn Derive,
-) -> Result<Tail, EngineError> {
-    let key = RecordKey::new(&header);
-    let len = segment.len()?;
-    let mut window = Window::new(&segment, len);
-    let (mut at, mut stable, mut marked) = (SEGMENT_HEADER, 0, false);
-    while at < len {
-        let (record, body) = match read_record(&mut window, at, &key)? {
-            Ok(intact) => intact,
-            Err(Bad { what, resume }) => {
-                if !may_be_torn || was_durable(&mut window, at, resume, len, &key)? {
-                    return Err(segment.corrupt(at, what));
-                }
-                break;
-            }
-        };
-        if record.stable > at || record.stable < SEGMENT_HEADER {
-            return Err(segment.corrupt(at, Damage::Contradiction));
-        }
-        stable = stable.max(record.stable);
-        match record.kind {
-            BATCH => {
-                check_generation(&segment, at, index.generation + 1, record.generation)?;
-                let changes = changes(body, derive).map_err(|fault| match fault {
-                    BodyFault::Malformed => segment.corrupt(at, Damage::Operations),
-                    BodyFault::Unknown { op } => EngineError::Newer {
-                        segment: segment.number,
-                        offset: at,
-                        what: "operation",
-                        number: op.into(),
-                    },
-                    BodyFault::Derive(source) => {
-                        EngineError::NotUnderstood { segment: segment.number, offset: at, source }
-                    }
-                })?;
-                index.insert(segment.number, at, record.generation, changes)?;
-                at += record.record_len();
-            }
-            MARK => {
-                check_generation(&segment, at, index.generation, record.generation)?;
-                // What follows a mark is of a record that was being written over it.
-                let after = at + record.record_len();
-                marked = after == len;
-                if !marked && (!may_be_torn || was_durable(&mut window, at, after, len, &key)?) {
-                    return Err(segment.corrupt(at, Damage::Contradiction));
-                }
-                break;
-            }
-            kind => {
-                let number = u32::from(kind);
-                return Err(EngineError::Newer {
-                    segment: segment.number,
-                    offset: at,
-                    what: "record",
-                    number,
-                });
-            }
-        }
-    }
-    Ok(Tail { segment, header, end: at, len, stable, marked })
-}
-
-/// A record that was not written as it is.
-struct Bad {
-    what: Damage,
-    /// The next place where another record may begin.
-    resume: u64,
-}
-
-fn read_record<'w>(
-    window: &'w mut Window<'_>,
-    at: u64,
-    key: &RecordKey,
-) -> Result<Result<(RecordHeader, &'w [u8]), Bad>, EngineError> {
-    let header = window.get(at, RECORD_HEADER as u64)?.and_then(|bytes| RecordHeader::decode(bytes, at, key));
-    let Some(header) = header else {
-        return Ok(Err(Bad { what: Damage::RecordHeader, resume: at + 1 }));
-    };
-    let resume = at + header.record_len();
-    if u64::from(header.length) > MAX_BATCH_BYTES {
-        return Ok(Err(Bad { what: Damage::Contradiction, resume }));
-    }
-    let Some(bytes) = window.get(at, header.record_len())? else {
-        return Ok(Err(Bad { what: Damage::RecordLength, resume }));
-    };
-    let parts = bytes
-        .split_at_checked(RECORD_HEADER)
-        .and_then(|(head, rest)| Some((head, rest.split_at_checked(rest.len().checked_sub(CHECKSUM)?)?)));
-    match parts {
-        Some((head, (body, checksum))) if key.checksum(at, head, body) == checksum => Ok(Ok((header, body))),
-        _ => Ok(Err(Bad { what: Damage::RecordChecksum, resume })),
-    }
-}
-
-/// Whether anything after a bad place says that the place was durable before. A header alone is proof enough:
-/// it was written after the sync that it tells of, and its keyed check cannot be there by chance or by a
-/// peer's doing. One pass, one hash for each place that looks like a header.
-fn was_durable(
-    window: &mut Window<'_>,
-    bad: u64,
-    from: u64,
-    len: u64,
-    key: &RecordKey,
-) -> Result<bool, EngineError> {
-    const PIECE: u64 = 1 << 16;
-    let mut at = from;
-    while at + OVERHEAD as u64 <= len {
-        let size = PIECE.min(len - at);
-        let Some(piece) = window.get(at, size)? else { return Ok(false) };
-        for (place, bytes) in (at..).zip(piece.windows(RECORD_HEADER)) {
-            let plausible = RecordHeader::fields(bytes)
-                .is_some_and(|header| header.stable > bad && header.stable <= place);
-            if plausible && RecordHeader::decode(bytes, place, key).is_some() {
-                return Ok(true);
-            }
-        }
-        at += size - (RECORD_HEADER as u64 - 1);
-    }
-    Ok(false)
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::super::files::read_full;
 use super::super::{Damage, Doing, EngineError, FileHandle, Files};
-use super::ops;
 
 /// How much is read at once when a segment is read along.
 const WINDOW: u64 = 1 << 20;
@@ -14,7 +13,7 @@ const WINDOW: u64 = 1 << 20;
 #[derive(Clone)]
 pub(super) struct Segment {
     pub(super) number: u32,
-    path: Arc<Path>,
+    pub(super) path: Arc<Path>,
     file: Arc<dyn FileHandle>,
 }
 
@@ -70,18 +69,22 @@ impl Segment {
     }
 
     /// Fills `buf` from `offset` on; false if the file ends before.
-    fn read(&self, buf: &mut [u8], offset: u64) -> Result<bool, EngineError> {
+    pub(super) fn read(&self, buf: &mut [u8], offset: u64) -> Result<bool, EngineError> {
         read_full(&*self.file, buf, offset).map_err(|e| EngineError::disk(Doing::Read, &self.path, e))
     }
 
-    /// Reads a value in place, and checks that it is the one that was written there.
-    pub(super) fn value(&self, offset: u32, len: u32, check: u32) -> Result<Vec<u8>, EngineError> {
-        let mut value = vec![0; len as usize];
-        if self.read(&mut value, u64::from(offset))? && ops::check(&value) == check {
-            Ok(value)
-        } else {
-            Err(self.corrupt(u64::from(offset), Damage::Value))
+    /// Reads into `buf` from `offset` on; says how many bytes there are, up to the file's end.
+    pub(super) fn read_some(&self, buf: &mut [u8], offset: u64) -> Result<usize, EngineError> {
+        let mut read = 0;
+        while let Some(rest) = buf.get_mut(read..).filter(|rest| !rest.is_empty()) {
+            match self.file.read_at(rest, offset + read as u64) {
+                Ok(0) => break,
+                Ok(n) => read += n,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(EngineError::disk(Doing::Read, &self.path, error)),
+            }
         }
+        Ok(read)
     }
 
     /// Writes the bytes from..to over themselves, so that the next sync surely covers them: after a failed

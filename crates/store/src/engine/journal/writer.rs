@@ -1,14 +1,20 @@
 //! Writing the journal: one writer at a time, who holds the last segment's end.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use super::super::{EngineError, Files};
-use super::format::{BATCH, MARK, OVERHEAD, RecordHeader, RecordKey, SEGMENT_HEADER, SegmentHeader, frame};
-use super::index::Index;
-use super::ops::Change;
+use super::format::{
+    BATCH, CHECKPOINT, MARK, MOVED, OVERHEAD, RecordHeader, RecordKey, SEGMENT_HEADER, Sealed, SegmentHeader,
+    encode_checkpoint, frame,
+};
 use super::recovery::{Tail, sync_dir};
+use super::replay::body_place;
+use super::run::Place;
 use super::segment::Segment;
+use super::slot::IndexRow;
+use super::state::Core;
 
 /// Records are gathered up to this size before they are handed to the system.
 const WRITE_BYTES: usize = 1 << 20;
@@ -16,7 +22,8 @@ const WRITE_BYTES: usize = 1 << 20;
 /// A batch ready to be written.
 pub(super) struct Prepared {
     pub(super) body: Vec<u8>,
-    pub(super) changes: Vec<Change>,
+    /// Its rows, at their places in the body.
+    pub(super) rows: Vec<IndexRow>,
 }
 
 /// What one caller wants durable.
@@ -30,9 +37,13 @@ pub(super) struct Writer {
     files: Arc<dyn Files>,
     folder: PathBuf,
     segment_bytes: u64,
+    /// The segments before this one.
+    sealed: BTreeMap<u32, Sealed>,
     segment: Segment,
     header: SegmentHeader,
     key: RecordKey,
+    /// Where the segment's first batch is, or will be.
+    begun: u64,
     /// Where the next record goes. All before it is durable.
     end: u64,
     /// The file's length: more than `end` if a mark stands there.
@@ -48,11 +59,25 @@ impl Writer {
         folder: PathBuf,
         segment_bytes: u64,
         tail: Tail,
+        sealed: BTreeMap<u32, Sealed>,
         generation: u64,
     ) -> Self {
-        let Tail { segment, header, end, len, .. } = tail;
-        let key = RecordKey::new(&header);
-        Self { files, folder, segment_bytes, segment, header, key, end, len, generation, refusing: None }
+        let Tail { segment, header, begun, end, len, .. } = tail;
+        let (key, refusing) = (RecordKey::new(&header), None);
+        Self {
+            files,
+            folder,
+            segment_bytes,
+            sealed,
+            segment,
+            header,
+            key,
+            begun,
+            end,
+            len,
+            generation,
+            refusing,
+        }
     }
 
     /// Begins the journal of a new store.
@@ -61,84 +86,159 @@ impl Writer {
         folder: PathBuf,
         segment_bytes: u64,
         (epoch, salt): ([u8; 16], [u8; 16]),
-        index: &mut Index,
     ) -> Result<Self, EngineError> {
         let header = SegmentHeader { number: 1, first_generation: 1, epoch, salt };
-        let segment = create_segment(&*files, &folder, &header)?;
-        index.add_segment(segment.clone());
-        let key = RecordKey::new(&header);
-        let (end, len) = (SEGMENT_HEADER, SEGMENT_HEADER);
+        let sealed = BTreeMap::new();
+        let (segment, begun) = create_segment(&*files, &folder, &header, &sealed)?;
+        let (key, generation, refusing) = (RecordKey::new(&header), 0, None);
+        let (end, len) = (begun, begun);
         Ok(Self {
             files,
             folder,
             segment_bytes,
+            sealed,
             segment,
             header,
             key,
+            begun,
             end,
             len,
-            generation: 0,
-            refusing: None,
+            generation,
+            refusing,
         })
     }
 
-    pub(super) fn header(&self) -> &SegmentHeader {
-        &self.header
+    /// The segment that is being written.
+    pub(super) fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
+    /// All segments, each with its length.
+    pub(super) fn lengths(&self) -> BTreeMap<u32, u64> {
+        let sealed = self.sealed.iter().map(|(number, sealed)| (*number, sealed.len));
+        sealed.chain([(self.header.number, self.end)]).collect()
+    }
+
+    /// Whether the segment that is being written has any batches yet.
+    pub(super) fn has_batches(&self) -> bool {
+        self.end > self.begun
+    }
+
+    /// The end of the journal.
+    pub(super) fn place(&self) -> Place {
+        Place { segment: self.header.number, offset: self.end }
     }
 
     /// Makes all calls durable with one sync, then visible batch by batch. Returns the generation after each.
-    pub(super) fn commit(
-        &mut self,
-        calls: Vec<Call>,
-        index: &RwLock<Index>,
-    ) -> Result<Vec<u64>, EngineError> {
-        if let Some(cause) = &self.refusing {
-            return Err(EngineError::Refusing { cause: cause.clone() });
-        }
-        self.try_commit(calls, index).inspect_err(|error| self.refusing = Some(Arc::new(error.clone())))
+    pub(super) fn commit(&mut self, calls: Vec<Call>, core: &Core) -> Result<Vec<u64>, EngineError> {
+        self.ready(core)?;
+        let generations = self.try_commit(calls, core);
+        let generations = self.unless_refused(generations)?;
+        core.freeze_if_full();
+        Ok(generations)
     }
 
-    fn try_commit(&mut self, calls: Vec<Call>, index: &RwLock<Index>) -> Result<Vec<u64>, EngineError> {
-        let bytes: u64 = calls.iter().map(|call| call.bytes).sum();
-        if self.end > SEGMENT_HEADER && self.end + bytes > self.segment_bytes {
-            self.roll(index)?;
+    /// Whether anything may be written.
+    fn ready(&self, core: &Core) -> Result<(), EngineError> {
+        match &self.refusing {
+            Some(cause) => Err(EngineError::Refusing { cause: cause.clone() }),
+            None => core.wait_for_room(),
         }
-        let (stable, mut end, mut generation) = (self.end, self.end, self.generation);
-        let (mut out, mut out_at) = (Vec::new(), end);
+    }
+
+    /// After a failure nothing more is written.
+    fn unless_refused<T>(&mut self, done: Result<T, EngineError>) -> Result<T, EngineError> {
+        done.inspect_err(|error| self.refusing = Some(Arc::new(error.clone())))
+    }
+
+    fn try_commit(&mut self, calls: Vec<Call>, core: &Core) -> Result<Vec<u64>, EngineError> {
+        let bytes: u64 = calls.iter().map(|call| call.bytes).sum();
+        self.roll_if_full(bytes, core)?;
+        let mut generation = self.generation;
         let mut generations = Vec::with_capacity(calls.len());
-        let mut written = Vec::new();
+        let mut batches = Vec::new();
         for call in calls {
-            for Prepared { body, changes } in call.batches {
+            for Prepared { body, rows } in call.batches {
                 generation += 1;
-                let length = u32::try_from(body.len())
-                    .map_err(|_| EngineError::Bug { what: "a batch over the limit reached the writer" })?;
-                let header = RecordHeader { length, kind: BATCH, generation, stable };
-                frame(&mut out, end, header, &body, &self.key);
-                written.push((end, generation, changes));
-                end += header.record_len();
-                if out.len() >= WRITE_BYTES {
-                    self.segment.write(&out, out_at)?;
-                    out_at = end;
-                    out.clear();
-                }
+                batches.push((BATCH, generation, body, rows));
             }
             generations.push(generation);
+        }
+        self.write(batches, core)?;
+        Ok(generations)
+    }
+
+    /// Makes rows that were moved durable, then visible.
+    pub(super) fn commit_moved(
+        &mut self,
+        body: Vec<u8>,
+        rows: Vec<IndexRow>,
+        core: &Core,
+    ) -> Result<(), EngineError> {
+        self.ready(core)?;
+        let rolled = self.roll_if_full(body.len() as u64 + OVERHEAD as u64, core);
+        self.unless_refused(rolled)?;
+        let written = self.write(vec![(MOVED, self.generation, body, rows)], core);
+        self.unless_refused(written)?;
+        core.freeze_if_full();
+        Ok(())
+    }
+
+    /// Writes records, syncs, and makes their rows visible.
+    fn write(
+        &mut self,
+        records: Vec<(u8, u64, Vec<u8>, Vec<IndexRow>)>,
+        core: &Core,
+    ) -> Result<(), EngineError> {
+        let (stable, mut end) = (self.end, self.end);
+        let (mut out, mut out_at) = (Vec::new(), end);
+        let mut written = Vec::with_capacity(records.len());
+        for (kind, generation, body, rows) in records {
+            let length = u32::try_from(body.len())
+                .map_err(|_| EngineError::Bug { what: "a batch over its limit came to be written" })?;
+            let header = RecordHeader { length, kind, generation, stable };
+            frame(&mut out, end, header, &body, &self.key);
+            written.push((end, generation, rows));
+            end += header.record_len();
+            if out.len() >= WRITE_BYTES {
+                self.segment.write(&out, out_at)?;
+                out_at = end;
+                out.clear();
+            }
         }
         if !out.is_empty() {
             self.segment.write(&out, out_at)?;
         }
         self.segment.sync()?;
-        (self.end, self.len, self.generation) = (end, end.max(self.len), generation);
-        for (offset, generation, changes) in written {
+        let number = self.segment.number;
+        let ends: Vec<u64> = written.iter().skip(1).map(|(at, ..)| *at).chain([end]).collect();
+        for ((at, generation, rows), end) in written.into_iter().zip(ends) {
+            let body = body_place(at)?;
             // Held for one batch at a time: readers get in between.
-            let mut index = index.write().unwrap_or_else(PoisonError::into_inner);
-            index.insert(self.segment.number, offset, generation, changes)?;
+            let mut state = core.write();
+            for mut row in rows {
+                row.slot.place(number, body);
+                state.active.insert(row);
+            }
+            state.active.extend(Place { segment: number, offset: end }, end - at);
+            state.generation = generation;
+            self.generation = generation;
         }
-        Ok(generations)
+        (self.end, self.len) = (end, end.max(self.len));
+        Ok(())
     }
 
-    /// Ends this segment and begins the next.
-    fn roll(&mut self, index: &RwLock<Index>) -> Result<(), EngineError> {
+    /// Ends this segment if so many bytes more would make it too large.
+    fn roll_if_full(&mut self, bytes: u64, core: &Core) -> Result<(), EngineError> {
+        if self.end > self.begun && self.end + bytes > self.segment_bytes {
+            self.roll(&[], core)?;
+        }
+        Ok(())
+    }
+
+    /// Ends this segment and begins the next. When that is durable, the segments `retired` are not part of the
+    /// journal any more.
+    fn roll(&mut self, retired: &[u32], core: &Core) -> Result<(), EngineError> {
         if self.len > self.end {
             // A mark that was never synced must not be missed in a segment that counts as durable.
             self.segment.truncate(self.end)?;
@@ -148,17 +248,35 @@ impl Writer {
         let number =
             self.header.number.checked_add(1).ok_or(EngineError::Bug { what: "too many segments" })?;
         let header = SegmentHeader { number, first_generation: self.generation + 1, ..self.header };
-        let segment = create_segment(&*self.files, &self.folder, &header)?;
-        index.write().unwrap_or_else(PoisonError::into_inner).add_segment(segment.clone());
+        let ended = Sealed { len: self.end, first_generation: self.header.first_generation };
+        let mut sealed = self.sealed.clone();
+        sealed.insert(self.header.number, ended);
+        sealed.retain(|number, _| !retired.contains(number));
+        let (segment, begun) = create_segment(&*self.files, &self.folder, &header, &sealed)?;
+        let mut state = core.write();
+        let mut segments = (*state.segments).clone();
+        segments.insert(number, segment.clone());
+        segments.retain(|number, _| !retired.contains(number));
+        state.segments = Arc::new(segments);
+        state.active.extend(Place { segment: number, offset: begun }, 0);
+        drop(state);
+        self.sealed = sealed;
         (self.segment, self.key, self.header) = (segment, RecordKey::new(&header), header);
-        (self.end, self.len) = (SEGMENT_HEADER, SEGMENT_HEADER);
+        (self.begun, self.end, self.len) = (begun, begun, begun);
         Ok(())
+    }
+
+    /// As [`Writer::roll`], for who does not commit.
+    pub(super) fn roll_and_retire(&mut self, retired: &[u32], core: &Core) -> Result<(), EngineError> {
+        self.ready(core)?;
+        let rolled = self.roll(retired, core);
+        self.unless_refused(rolled)
     }
 
     /// At a clean stop: writes the mark that proves all before it durable. Not synced, and no matter if it
     /// fails: without it, the next start settles the journal as after a crash.
     pub(super) fn mark(&mut self) {
-        if self.refusing.is_some() || self.len > self.end || self.end == SEGMENT_HEADER {
+        if self.refusing.is_some() || self.len > self.end {
             return;
         }
         let header = RecordHeader { length: 0, kind: MARK, generation: self.generation, stable: self.end };
@@ -170,11 +288,22 @@ impl Writer {
     }
 }
 
-/// Creates a segment of which nothing but the header exists, durable as a whole.
-fn create_segment(files: &dyn Files, folder: &Path, header: &SegmentHeader) -> Result<Segment, EngineError> {
+/// Creates a segment of which nothing but the beginning exists, durable as a whole: its header, and which
+/// segments there are before it. Says where the first batch goes.
+fn create_segment(
+    files: &dyn Files,
+    folder: &Path,
+    header: &SegmentHeader,
+    sealed: &BTreeMap<u32, Sealed>,
+) -> Result<(Segment, u64), EngineError> {
     let segment = Segment::create(files, folder, header.number)?;
-    segment.write(&header.encode(), 0)?;
+    let (mut bytes, body) = (header.encode(), encode_checkpoint(sealed));
+    let length = u32::try_from(body.len()).map_err(|_| EngineError::Bug { what: "too many segments" })?;
+    let generation = header.first_generation.saturating_sub(1);
+    let record = RecordHeader { length, kind: CHECKPOINT, generation, stable: 0 };
+    frame(&mut bytes, SEGMENT_HEADER, record, &body, &RecordKey::new(header));
+    segment.write(&bytes, 0)?;
     segment.sync()?;
     sync_dir(files, folder)?;
-    Ok(segment)
+    Ok((segment, bytes.len() as u64))
 }

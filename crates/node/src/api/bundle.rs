@@ -1,0 +1,219 @@
+//! Logs in one file: `log export`, `log import`.
+
+use std::collections::BTreeSet;
+use std::io::Read as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper::{Response, StatusCode};
+use madake_log::{AuthorId, BundleEncoder, LogHead, LogId, SeqNum};
+use madake_store::{Policy, Read as _, payload_object};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::{ApiError, Body, Lines, Query, lines, respond, streamed};
+use crate::import::{ImportError, Imported, Importer};
+use crate::shell::Shell;
+
+/// Entries read at a time.
+const PAGE: usize = 512;
+/// Bytes handed on at a time, more or less.
+const PIECE: usize = 256 * 1024;
+/// Pieces of a request that may wait to be dealt with.
+const PIECES: usize = 16;
+/// How far an import is, is told whenever so many bytes more have come.
+const TELL_EVERY: u64 = 4 * 1024 * 1024;
+
+/// `GET /v1/bundle?log=LOG[&log=LOG…]` → the bytes of a bundle with these logs, as far as they are held now
+///
+/// An answer without the bundle's end was cut off: something held can't be read.
+pub(super) fn export(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
+    let mut logs = BTreeSet::new();
+    for text in query.all("log") {
+        logs.insert(shell.resolve_log(text)?);
+    }
+    if logs.is_empty() {
+        return Err(ApiError::usage("no log is named").hint("madake log export AUTHOR/LOG -o FILE"));
+    }
+    let mut heads = Vec::new();
+    for (author, log) in logs {
+        let none = || ApiError::not_found(format!("{author}/{log} is not here")).hint("madake log list");
+        heads.push((author, log, shell.store().log_head(author, log)?.ok_or_else(none)?));
+    }
+    let (sender, body) = streamed();
+    tokio::task::spawn_blocking(move || {
+        let send = |piece: Vec<u8>| sender.blocking_send(piece.into()).map_err(|_| ApiError::gone());
+        match write_bundle(&shell, &heads, send) {
+            Err(error) if error.code != "gone" => tracing::error!(%error, "an export was cut off"),
+            _ => {}
+        }
+    });
+    let mut response = Response::new(body);
+    let octets = hyper::header::HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(hyper::header::CONTENT_TYPE, octets);
+    Ok(response)
+}
+
+/// Hands the bytes of a bundle with these logs, up to these heads, to `send`.
+pub(super) fn write_bundle(
+    shell: &Shell,
+    heads: &[(AuthorId, LogId, LogHead)],
+    mut send: impl FnMut(Vec<u8>) -> Result<(), ApiError>,
+) -> Result<(), ApiError> {
+    let bug = |error| ApiError::new(500, "bug", format!("an export that makes no bundle: {error}"));
+    let store = shell.store();
+    let mut out = Vec::new();
+    let mut encoder = BundleEncoder::new(&mut out);
+    for (author, log, head) in heads {
+        let mut next = Some(SeqNum::FIRST);
+        while let Some(from) = next.filter(|from| *from <= head.seq) {
+            let page = store.entries(*author, *log, from, PAGE)?;
+            next = page.last().and_then(|entry| entry.seq().next());
+            for entry in page.iter().take_while(|entry| entry.seq() <= head.seq) {
+                encoder.entry(entry, &mut out).map_err(bug)?;
+                let id = payload_object(entry);
+                // One of another size than is stated is not the entry's payload.
+                let held = store.content_size(id)?.is_some_and(|size| size == entry.payload_size());
+                if held && let Some(bytes) = store.content(id)? {
+                    encoder.payload(&bytes, &mut out).map_err(bug)?;
+                } else if held && let Some(mut reader) = store.engine().blobs().open(id.as_bytes())? {
+                    let mut buffer = vec![0; PIECE];
+                    loop {
+                        let length = reader.read(&mut buffer).map_err(|error| {
+                            ApiError::new(500, "store", format!("the file of {id} can't be read: {error}"))
+                        })?;
+                        if length == 0 {
+                            break;
+                        }
+                        encoder.payload(&buffer[..length], &mut out).map_err(bug)?;
+                        send(std::mem::take(&mut out))?;
+                    }
+                }
+                if out.len() >= PIECE {
+                    send(std::mem::take(&mut out))?;
+                }
+            }
+        }
+    }
+    encoder.finish(&mut out).map_err(bug)?;
+    send(out)
+}
+
+/// `POST /v1/bundle`, a bundle as the body → lines `{"progress":{"entries","bytes"}}`, now and then, then
+/// `{entries, payloads, bytes, known, refused, refused_count, authors, not_followed}`
+pub(super) fn import(shell: Arc<Shell>, body: Body) -> Response<Body> {
+    let pieces = pieces(body);
+    let body = lines(move |lines| {
+        let mut importer = Importer::new(shell.store().clone());
+        let imported = read_bundle(&mut importer, pieces, lines);
+        match imported {
+            Ok(()) => lines.send(&imported_json(&shell, &importer.done)?),
+            Err(error) => Err(explain(error, &importer.done)),
+        }
+    });
+    respond(StatusCode::OK, body)
+}
+
+fn read_bundle(
+    importer: &mut Importer,
+    mut pieces: mpsc::Receiver<Result<Bytes, ApiError>>,
+    lines: &mut Lines,
+) -> Result<(), Ended> {
+    let (mut taken, mut told) = (0, 0);
+    while let Some(piece) = pieces.blocking_recv() {
+        let piece = piece?;
+        importer.bundle(&piece)?;
+        taken += piece.len() as u64;
+        if taken - told >= TELL_EVERY {
+            told = taken;
+            tell(lines, importer, taken)?;
+        }
+    }
+    Ok(importer.end_of_bundle()?)
+}
+
+/// Says how far an import is.
+pub(super) fn tell(lines: &mut Lines, importer: &Importer, bytes: u64) -> Result<(), ApiError> {
+    lines.send(&json!({"progress": {"entries": importer.done.entries, "bytes": bytes}}))?;
+    lines.flush()
+}
+
+/// Why an import did not come to its end.
+pub(super) enum Ended {
+    Import(ImportError),
+    Api(ApiError),
+}
+
+impl From<ImportError> for Ended {
+    fn from(error: ImportError) -> Self {
+        Self::Import(error)
+    }
+}
+
+impl From<ApiError> for Ended {
+    fn from(error: ApiError) -> Self {
+        Self::Api(error)
+    }
+}
+
+/// The error of an import, with what is kept of it.
+pub(super) fn explain(ended: Ended, done: &Imported) -> ApiError {
+    let error = match ended {
+        Ended::Import(ImportError::Bundle(error)) => ApiError::new(400, "bad-bundle", error.to_string())
+            .hint("ask for the file again: whole, as `madake log export` wrote it"),
+        Ended::Import(ImportError::Store(error)) => error.into(),
+        Ended::Import(ImportError::Engine(error)) => error.into(),
+        Ended::Api(error) => error,
+    };
+    if done.entries + done.objects == 0 {
+        return error;
+    }
+    let kept = format!("; {} entries that came before are verified and kept", done.entries);
+    ApiError { message: format!("{}{kept}", error.message), ..error }
+}
+
+/// What an import's last line says.
+pub(super) fn imported_json(shell: &Shell, done: &Imported) -> Result<Value, ApiError> {
+    let mut not_followed = Vec::new();
+    for author in &done.authors {
+        let policy = shell.store().policy(*author)?;
+        if !shell.is_own(*author) && policy != Some(Policy::Follow) && done.entries > 0 {
+            not_followed.push(author.to_string());
+        }
+    }
+    Ok(json!({
+        "entries": done.entries,
+        "payloads": done.payloads,
+        "bytes": done.bytes,
+        "known": done.known,
+        "refused": done.refusals,
+        "refused_count": done.refused,
+        "authors": done.authors.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "not_followed": not_followed,
+    }))
+}
+
+/// The pieces of a body, for a thread that blocks. When nobody takes them any more, the rest is read and
+/// forgotten, so that an early answer is not lost.
+pub(super) fn pieces(mut body: Body) -> mpsc::Receiver<Result<Bytes, ApiError>> {
+    let (sender, receiver) = mpsc::channel(PIECES);
+    tokio::spawn(async move {
+        let mut wanted = true;
+        while let Some(frame) = body.frame().await {
+            let piece = match frame {
+                Ok(frame) => frame.into_data().ok().map(Ok),
+                Err(error) => {
+                    Some(Err(ApiError::new(400, "cut", format!("the request was cut off: {error}"))))
+                }
+            };
+            let Some(piece) = piece.filter(|_| wanted) else { continue };
+            let failed = piece.is_err();
+            wanted = sender.send(piece).await.is_ok();
+            if failed {
+                return;
+            }
+        }
+    });
+    receiver
+}

@@ -1,0 +1,370 @@
+//! Exports: a home's authors in one file, to move or back up (`docs/spec.md`, "Exports").
+//!
+//! A file is `madakeE1`, a version (u32 LE, 1), items, and an end with a checksum. An item is a kind (one
+//! byte), chunks (u32 LE length from 1 to 1 MiB, bytes), and a length of 0. The end is an item of kind 0 with
+//! one chunk: BLAKE3 `derive_key("madake export 1", …)` of every byte of the file before this item.
+
+mod seal;
+
+use madake_log::{AuthorId, Schema};
+use madake_store::{NodeId, Peer};
+use serde::{Deserialize, Serialize};
+
+pub use seal::{Keys, SealError, seal, unseal};
+
+const MAGIC: [u8; 8] = *b"madakeE1";
+const VERSION: u32 = 1;
+const HEADER_LEN: usize = 12;
+const MAX_CHUNK: usize = 1024 * 1024;
+const CHECKSUM_CONTEXT: &str = "madake export 1";
+const KIND_END: u8 = 0;
+/// Settings and sealed keys are at most so long.
+pub const MAX_SMALL: usize = 16 * 1024 * 1024;
+
+/// What an item is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Keys, sealed under a passphrase; the first item, if there are any.
+    Keys = 1,
+    /// Postcard of [`Settings`], behind a version byte.
+    Settings = 2,
+    /// A bundle of logs.
+    Bundle = 3,
+    /// The bytes of an object that a commit of these logs names.
+    Object = 4,
+    /// The bytes of an object that a person put there.
+    Pinned = 5,
+}
+
+impl Kind {
+    fn of(byte: u8) -> Option<Self> {
+        [Self::Keys, Self::Settings, Self::Bundle, Self::Object, Self::Pinned]
+            .into_iter()
+            .find(|kind| *kind as u8 == byte)
+    }
+}
+
+/// What is exported beside logs and objects.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The node that exported.
+    pub node: NodeId,
+    /// Its store epoch then.
+    pub epoch: [u8; 16],
+    /// When: milliseconds since 1970 UTC.
+    pub time: i64,
+    /// The authors whose logs these are, with their names, the first first.
+    pub authors: Vec<(AuthorId, String)>,
+    /// Who it talked to.
+    pub peers: Vec<Peer>,
+    /// Followed authors.
+    pub followed: Vec<AuthorId>,
+    /// Blocked authors.
+    pub blocked: Vec<AuthorId>,
+    /// Schemas that were listed.
+    pub schemas: Vec<Schema>,
+}
+
+impl Settings {
+    /// A version byte and postcard.
+    pub fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
+        postcard::to_extend(self, vec![1])
+    }
+
+    /// Reads the one encoding that [`encode`](Self::encode) gives.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let settings: Self = postcard::from_bytes(bytes.strip_prefix(&[1])?).ok()?;
+        (settings.encode().ok()? == bytes).then_some(settings)
+    }
+}
+
+/// Why bytes are no good export.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// They do not begin like one.
+    #[error("this is no export of madake")]
+    Magic,
+    /// A version that this code does not know.
+    #[error("it is of version {0}, which is not known here")]
+    Version(u32),
+    /// No item is of this kind.
+    #[error("it holds an item of the unknown kind {0}")]
+    Kind(u8),
+    /// A chunk that is too long.
+    #[error("it holds a chunk of {0} bytes")]
+    Chunk(u32),
+    /// An item that may not be so long.
+    #[error("its settings or keys are longer than any can be")]
+    TooLong,
+    /// Settings that are none.
+    #[error("its settings can't be read")]
+    Settings,
+    /// Items in another order than they are written.
+    #[error("its parts are not in order")]
+    Order,
+    /// It ends before its end.
+    #[error("it is cut off")]
+    Truncated,
+    /// The bytes are not those that were written.
+    #[error("it is damaged: its checksum does not fit")]
+    Checksum,
+    /// Something follows the end.
+    #[error("something follows its end")]
+    Trailing,
+}
+
+/// Writes an export, piece by piece, to a list of bytes that the caller empties.
+pub struct Encoder {
+    hasher: blake3::Hasher,
+}
+
+impl Encoder {
+    /// Begins a file.
+    pub fn new(out: &mut Vec<u8>) -> Self {
+        let mut this = Self { hasher: blake3::Hasher::new_derive_key(CHECKSUM_CONTEXT) };
+        this.put(&MAGIC, out);
+        this.put(&VERSION.to_le_bytes(), out);
+        this
+    }
+
+    /// Begins an item.
+    pub fn begin(&mut self, kind: Kind, out: &mut Vec<u8>) {
+        self.put(&[kind as u8], out);
+    }
+
+    /// Adds bytes to the item.
+    pub fn bytes(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        for chunk in bytes.chunks(MAX_CHUNK) {
+            self.put(&(chunk.len() as u32).to_le_bytes(), out);
+            self.put(chunk, out);
+        }
+    }
+
+    /// Ends the item.
+    pub fn end(&mut self, out: &mut Vec<u8>) {
+        self.put(&[0; 4], out);
+    }
+
+    /// A whole item.
+    pub fn item(&mut self, kind: Kind, bytes: &[u8], out: &mut Vec<u8>) {
+        self.begin(kind, out);
+        self.bytes(bytes, out);
+        self.end(out);
+    }
+
+    /// Ends the file.
+    pub fn finish(self, out: &mut Vec<u8>) {
+        let checksum = self.hasher.finalize();
+        out.push(KIND_END);
+        out.extend((checksum.as_bytes().len() as u32).to_le_bytes());
+        out.extend(checksum.as_bytes());
+        out.extend([0; 4]);
+    }
+
+    fn put(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        self.hasher.update(bytes);
+        out.extend_from_slice(bytes);
+    }
+}
+
+/// What a [`Decoder`] finds.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Event<'a> {
+    /// An item begins.
+    Begin(Kind),
+    /// Bytes of it.
+    Bytes(&'a [u8]),
+    /// It is whole.
+    End,
+}
+
+/// Reads an export from bytes that come in any pieces, and holds next to nothing of them.
+pub struct Decoder {
+    hasher: blake3::Hasher,
+    held: Vec<u8>,
+    state: State,
+}
+
+#[derive(Clone, Copy)]
+enum State {
+    Header,
+    ItemKind,
+    Length,
+    Chunk(usize),
+    /// The end's length, checksum and last length.
+    Checksum,
+    Done,
+}
+
+impl Default for Decoder {
+    fn default() -> Self {
+        let hasher = blake3::Hasher::new_derive_key(CHECKSUM_CONTEXT);
+        Self { hasher, held: Vec::new(), state: State::Header }
+    }
+}
+
+impl Decoder {
+    /// Takes bytes off the front of `input` until something is found; `None` when all of them are taken.
+    pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, ExportError> {
+        loop {
+            match self.state {
+                State::Done if input.is_empty() => return Ok(None),
+                State::Done => return Err(ExportError::Trailing),
+                State::Header => {
+                    let whole = self.hold(input, HEADER_LEN);
+                    let magic = self.held.len().min(MAGIC.len());
+                    if self.held[..magic] != MAGIC[..magic] {
+                        return Err(ExportError::Magic);
+                    }
+                    if !whole {
+                        return Ok(None);
+                    }
+                    let version = u32::from_le_bytes(self.held[8..12].try_into().unwrap_or_default());
+                    if version != VERSION {
+                        return Err(ExportError::Version(version));
+                    }
+                    self.hash_held();
+                    self.state = State::ItemKind;
+                }
+                State::ItemKind => {
+                    if !self.hold(input, 1) {
+                        return Ok(None);
+                    }
+                    match self.held[0] {
+                        KIND_END => {
+                            self.held.clear();
+                            self.state = State::Checksum;
+                        }
+                        byte => {
+                            let kind = Kind::of(byte).ok_or(ExportError::Kind(byte))?;
+                            self.hash_held();
+                            self.state = State::Length;
+                            return Ok(Some(Event::Begin(kind)));
+                        }
+                    }
+                }
+                State::Length => {
+                    if !self.hold(input, 4) {
+                        return Ok(None);
+                    }
+                    let length = u32::from_le_bytes(self.held[..4].try_into().unwrap_or_default());
+                    self.hash_held();
+                    match length as usize {
+                        0 => {
+                            self.state = State::ItemKind;
+                            return Ok(Some(Event::End));
+                        }
+                        length if length <= MAX_CHUNK => self.state = State::Chunk(length),
+                        _ => return Err(ExportError::Chunk(length)),
+                    }
+                }
+                State::Chunk(left) => {
+                    if input.is_empty() {
+                        return Ok(None);
+                    }
+                    let (piece, rest) = input.split_at(left.min(input.len()));
+                    *input = rest;
+                    self.hasher.update(piece);
+                    let left = left - piece.len();
+                    self.state = if left == 0 { State::Length } else { State::Chunk(left) };
+                    return Ok(Some(Event::Bytes(piece)));
+                }
+                State::Checksum => {
+                    if !self.hold(input, 40) {
+                        return Ok(None);
+                    }
+                    let fits = self.held[..4] == 32u32.to_le_bytes()
+                        && self.hasher.finalize() == self.held[4..36]
+                        && self.held[36..40] == [0; 4];
+                    if !fits {
+                        return Err(ExportError::Checksum);
+                    }
+                    self.state = State::Done;
+                }
+            }
+        }
+    }
+
+    /// The bytes have ended.
+    pub fn finish(&self) -> Result<(), ExportError> {
+        match self.state {
+            State::Done => Ok(()),
+            _ => Err(ExportError::Truncated),
+        }
+    }
+
+    /// Takes bytes until `length` are held; whether they are.
+    fn hold(&mut self, input: &mut &[u8], length: usize) -> bool {
+        let (head, rest) = input.split_at(length.saturating_sub(self.held.len()).min(input.len()));
+        self.held.extend_from_slice(head);
+        *input = rest;
+        self.held.len() >= length
+    }
+
+    fn hash_held(&mut self) {
+        self.hasher.update(&self.held);
+        self.held.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file() -> Vec<u8> {
+        let mut out = Vec::new();
+        let mut encoder = Encoder::new(&mut out);
+        encoder.item(Kind::Settings, b"settings", &mut out);
+        encoder.item(Kind::Object, &vec![7; MAX_CHUNK + 5], &mut out);
+        encoder.item(Kind::Pinned, b"", &mut out);
+        encoder.finish(&mut out);
+        out
+    }
+
+    /// The items of a file that comes in pieces of this length.
+    fn decode(file: &[u8], piece: usize) -> Result<Vec<(Kind, Vec<u8>)>, ExportError> {
+        let (mut decoder, mut items) = (Decoder::default(), Vec::new());
+        for mut piece in file.chunks(piece) {
+            while let Some(event) = decoder.next(&mut piece)? {
+                match event {
+                    Event::Begin(kind) => items.push((kind, Vec::new())),
+                    Event::Bytes(bytes) => items.last_mut().unwrap().1.extend_from_slice(bytes),
+                    Event::End => {}
+                }
+            }
+        }
+        decoder.finish().map(|()| items)
+    }
+
+    #[test]
+    fn what_was_written_is_read_in_any_pieces() {
+        let expected = [
+            (Kind::Settings, b"settings".to_vec()),
+            (Kind::Object, vec![7; MAX_CHUNK + 5]),
+            (Kind::Pinned, vec![]),
+        ];
+        for piece in [1, 3, 4096, usize::MAX] {
+            assert_eq!(decode(&file(), piece).unwrap(), expected, "{piece}");
+        }
+    }
+
+    #[test]
+    fn every_cut_and_every_flipped_bit_is_seen() {
+        let mut out = Vec::new();
+        let mut encoder = Encoder::new(&mut out);
+        encoder.item(Kind::Settings, b"settings", &mut out);
+        encoder.finish(&mut out);
+        for length in 0..out.len() {
+            assert_eq!(decode(&out[..length], 7), Err(ExportError::Truncated), "{length}");
+        }
+        for bit in 0..out.len() * 8 {
+            let mut flipped = out.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&flipped, 1000).is_err(), "bit {bit}");
+        }
+        assert_eq!(decode(&[out.as_slice(), b"x"].concat(), 1000), Err(ExportError::Trailing));
+        assert_eq!(decode(b"madakeB1\x01\0\0\0", 100), Err(ExportError::Magic), "a bundle is no export");
+    }
+}

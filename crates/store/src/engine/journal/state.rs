@@ -1,0 +1,147 @@
+//! What readers, the writer and the indexer share: the rows in memory, the runs, the segments.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::super::{EngineError, Files};
+use super::memtable::Memtable;
+use super::ops::Meaning;
+use super::run::{Cover, PageCache, Place, Run, RunDamage, RunFault, RunKey, RunWriter};
+use super::segment::Segment;
+use super::slot::IndexRow;
+use super::{IndexStatus, JournalOptions};
+
+/// The segments that are part of the journal, by number.
+pub(super) type Segments = BTreeMap<u32, Segment>;
+
+/// Where every journal begins.
+pub(super) const START: Place = Place { segment: 1, offset: 0 };
+/// So many memtables wait to become runs at most; then writers wait.
+pub(super) const FROZEN: usize = 3;
+
+/// What runs are made with.
+#[derive(Clone)]
+pub(super) struct Maker {
+    pub(super) files: Arc<dyn Files>,
+    /// The folder of the runs.
+    pub(super) index: PathBuf,
+    pub(super) meaning: Meaning,
+    pub(super) run_key: RunKey,
+    pub(super) cache: Arc<PageCache>,
+}
+
+impl Maker {
+    /// Writes a run, durably.
+    pub(super) fn write_run(
+        &self,
+        cover: Cover,
+        rows: impl Iterator<Item = Result<IndexRow, EngineError>>,
+    ) -> Result<Run, EngineError> {
+        let (files, shape) = (self.files.clone(), &self.meaning.shape);
+        let mut writer = RunWriter::create(files, &self.index, &self.run_key, cover, shape)?;
+        for row in rows {
+            writer.push(&row?)?;
+        }
+        writer.finish(&self.cache)
+    }
+}
+
+/// What the threads of an engine share.
+pub(super) struct Core {
+    /// The folder of the segments.
+    pub(super) journal: PathBuf,
+    pub(super) maker: Maker,
+    pub(super) options: JournalOptions,
+    state: RwLock<State>,
+    flow: Mutex<Flow>,
+    /// Something in `flow` changed, or a memtable became a run.
+    pub(super) changed: Condvar,
+    /// Held by who makes runs.
+    pub(super) indexing: Mutex<()>,
+    /// Held by who rewrites or checks the journal.
+    pub(super) upkeep: Mutex<()>,
+}
+
+/// What readers see.
+pub(super) struct State {
+    /// The newest rows.
+    pub(super) active: Memtable,
+    /// Older rows that are becoming runs, oldest first.
+    pub(super) frozen: Vec<Arc<Memtable>>,
+    /// All other rows, newest first.
+    pub(super) runs: Arc<Vec<Arc<Run>>>,
+    pub(super) segments: Arc<Segments>,
+    pub(super) generation: u64,
+}
+
+/// What the indexer is asked to do, and how it went.
+#[derive(Default)]
+pub(super) struct Flow {
+    /// There may be something to do.
+    pub(super) wake: bool,
+    pub(super) stop: bool,
+    /// The last attempt to write a run failed.
+    pub(super) failed: Option<Arc<EngineError>>,
+    /// A run was found damaged; its file is removed, and no runs are merged any more.
+    pub(super) damaged: Option<Arc<RunFault>>,
+}
+
+impl Core {
+    pub(super) fn new(journal: PathBuf, maker: Maker, options: JournalOptions, state: State) -> Self {
+        let (state, flow) = (RwLock::new(state), Mutex::default());
+        let (changed, indexing, upkeep) = (Condvar::new(), Mutex::new(()), Mutex::new(()));
+        Self { journal, maker, options, state, flow, changed, indexing, upkeep }
+    }
+
+    pub(super) fn meaning(&self) -> &Meaning {
+        &self.maker.meaning
+    }
+
+    /// Nothing panics while rows are put in, so what a poisoned lock guards is whole.
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn flow(&self) -> MutexGuard<'_, Flow> {
+        self.flow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn index_status(&self) -> IndexStatus {
+        let (failed, damaged) = {
+            let flow = self.flow();
+            (flow.failed.clone(), flow.damaged.clone())
+        };
+        let state = self.read();
+        IndexStatus {
+            runs: state.runs.len(),
+            run_rows: state.runs.iter().map(|run| run.rows()).sum(),
+            run_bytes: state.runs.iter().map(|run| run.bytes()).sum(),
+            rows_in_memory: state.active.rows()
+                + state.frozen.iter().map(|frozen| frozen.rows()).sum::<usize>(),
+            waiting: state.frozen.len(),
+            failed,
+            damaged: damaged.map(|fault| fault_error(&fault)),
+        }
+    }
+
+    /// Sees to it that a damaged run is made anew at the next start, and says what is wrong.
+    pub(super) fn fault(&self, fault: RunFault) -> EngineError {
+        if !matches!(fault.what, RunDamage::Unreadable(_)) {
+            // If it cannot be removed, the next reader finds the damage again.
+            let _ = self.maker.files.remove(&fault.path);
+        }
+        let error = fault_error(&fault);
+        self.flow().damaged = Some(Arc::new(fault));
+        error
+    }
+}
+
+/// As readers are told it.
+pub(super) fn fault_error(fault: &RunFault) -> EngineError {
+    EngineError::Index { path: fault.path.clone(), page: u64::from(fault.page), what: fault.what.to_string() }
+}

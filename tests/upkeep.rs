@@ -1,0 +1,182 @@
+//! Giving space back, and checking, with the real program: with a daemon and without.
+#![allow(clippy::unwrap_used)] // a panic is how a test reports
+
+mod common;
+
+use std::path::Path;
+
+use common::{Home, b3sum, has_fields, list, number, text, with_and_without_daemon};
+use serde_json::Value;
+
+/// A home's log of these lines; its `AUTHOR/LOG`.
+fn posts(home: &Home, lines: &str) -> String {
+    let posted = home.feed_lines(["log", "append", "chat", "--lines"], lines.as_bytes());
+    format!("{}/{}", text(&posted[0], "author"), number(&posted[0], "log"))
+}
+
+/// Whether any file of the home has these bytes in it.
+fn on_disk(folder: &Path, bytes: &[u8]) -> bool {
+    std::fs::read_dir(folder).unwrap().any(|item| {
+        let item = item.unwrap();
+        if item.file_type().unwrap().is_dir() {
+            on_disk(&item.path(), bytes)
+        } else {
+            let found = std::fs::read(item.path()).unwrap_or_default();
+            found.windows(bytes.len()).any(|window| window == bytes)
+        }
+    })
+}
+
+#[test]
+fn a_dropped_payload_is_gone_from_the_disk_and_its_entry_stays() {
+    with_and_without_daemon(|home| {
+        let log = posts(home, "harmless\nthe secret of the lighthouse\nalso harmless\n");
+        let secret = b"the secret of the lighthouse";
+        assert!(on_disk(&home.path, secret));
+        let done = home.json(["payload", "drop", &format!("{log}@2")]);
+        has_fields(&done, "freed dropped");
+        assert_eq!(number(&done, "dropped"), 1, "{done}");
+        assert!(number(&done, "freed") >= secret.len() as u64, "{done}");
+        assert!(!on_disk(&home.path, secret), "its bytes are still there");
+        let shown = home.lines(["log", "show", &log, "--payload"]);
+        assert_eq!(shown.len(), 3);
+        assert_eq!((&shown[1]["data"], shown[1]["held"].as_bool()), (&Value::Null, Some(false)));
+        assert!(shown[1]["dropped"].as_str().unwrap().ends_with('Z'));
+        assert_eq!(shown[2]["held"], true);
+        assert_eq!(home.verifies(), 4);
+        // Once more, by its id: nothing is left to drop, and that is no error.
+        let entry = text(&shown[1], "entry");
+        assert_eq!(number(&home.json(["payload", "drop", &entry[..12]]), "dropped"), 0);
+        // Written again by its owner, it is kept again.
+        posts(home, "the secret of the lighthouse\n");
+        assert_eq!(home.lines(["log", "show", &log])[1]["held"], true);
+    });
+}
+
+#[test]
+fn what_was_dropped_is_not_fetched_again() {
+    let (friend, home) = (Home::new(), Home::new());
+    let log = posts(&friend, "one\ntwo\n");
+    let _daemon = friend.serve();
+    let ticket = friend.ticket();
+    home.ok(["peer", "add", &ticket, "--name", "friend"]);
+    friend.ok(["peer", "add", &home.ticket()]);
+    home.ok(["follow", &friend.author()]);
+    home.ok(["pull", "friend"]);
+    home.ok(["payload", "drop", &format!("{log}@1")]);
+    let again = home.json(["pull", "friend"]);
+    assert_eq!(list(&again, "missing"), [Value::Null; 0], "{again}");
+    assert_eq!(number(&again["received"], "payloads"), 0);
+    assert_eq!(home.lines(["log", "show", &log])[0]["held"], false);
+    assert_eq!(number(&home.json(["status"]), "missing"), 0);
+}
+
+#[test]
+fn what_was_put_goes_when_it_is_unput() {
+    with_and_without_daemon(|home| {
+        let big = vec![7; 3 << 20];
+        for bytes in [b"small".as_slice(), &big] {
+            let path = home.write("file", bytes);
+            home.ok(["put", &path]);
+            let id = b3sum(bytes);
+            let done = home.json(["unput", &id[..10]]);
+            has_fields(&done, "freed dropped");
+            assert_eq!(number(&done, "dropped"), 1);
+            assert!(number(&done, "freed") >= bytes.len() as u64, "{done}");
+            assert_eq!(home.error(["get", &id], 1)["code"], "not-found");
+            let error = home.error(["unput", &id], 1);
+            assert_eq!(error["code"], "not-found", "{error}");
+        }
+        // What a version names stays.
+        let path = home.write("file", "kept");
+        home.ok(["put", &path]);
+        home.ok(["commit", "name", &path]);
+        let done = home.json(["unput", &b3sum(b"kept")]);
+        assert_eq!((number(&done, "dropped"), done["kept"].is_string()), (0, true), "{done}");
+        assert_eq!(home.feed(["get", &b3sum(b"kept")], b""), b"kept");
+    });
+}
+
+#[test]
+fn what_can_not_go_is_refused_with_the_reason() {
+    with_and_without_daemon(|home| {
+        let path = home.write("file", "file");
+        home.ok(["commit", "name", &path]);
+        let log = posts(home, "file\npinned\n");
+        let path = home.write("pinned", "pinned");
+        home.ok(["put", &path]);
+        let author = home.author();
+        for (entry, says) in [
+            (format!("{log}@1"), "commit"),
+            (format!("{log}@2"), "unput"),
+            (format!("{author}/control@1"), "statement"),
+            (format!("{author}/commit@1"), "statement"),
+        ] {
+            let error = home.error(["payload", "drop", &entry], 1);
+            assert_eq!(error["code"], "kept", "{error}");
+            assert!(error["message"].as_str().unwrap().contains(says), "{error}");
+            assert!(error["hint"].is_string(), "{error}");
+        }
+        assert_eq!(home.error(["payload", "drop", &format!("{log}@9")], 1)["code"], "not-found");
+        for wrong in ["x", &log, &format!("{log}@1..2"), "@1"] {
+            assert_eq!(home.error(["payload", "drop", wrong], 2)["code"], "usage", "{wrong}");
+        }
+        assert_eq!(home.error(["payload", "drop", "abcdef012345"], 1)["code"], "not-found");
+    });
+}
+
+#[test]
+fn gc_says_what_it_would_free_and_a_well_kept_store_has_nothing() {
+    with_and_without_daemon(|home| {
+        posts(home, "one\ntwo\n");
+        for args in [["gc", "--dry-run"].as_slice(), &["gc"]] {
+            let done = home.json(args);
+            has_fields(&done, "freed dropped");
+            assert_eq!(number(&done, "dropped"), 0, "{done}");
+        }
+        assert_eq!(home.verifies(), 3);
+    });
+}
+
+#[test]
+fn fsck_finds_a_well_kept_store_well() {
+    with_and_without_daemon(|home| {
+        posts(home, "one\ntwo\n");
+        let path = home.write("file", vec![9; 2 << 20]);
+        home.ok(["commit", "big", &path]);
+        for args in [["fsck"].as_slice(), &["fsck", "--repair"]] {
+            let report = home.json(args);
+            has_fields(&report, "checked problems repaired");
+            assert_eq!((list(&report, "problems").len(), number(&report, "repaired")), (0, 0), "{report}");
+            assert_eq!(number(&report["checked"], "entries"), 4);
+            assert_eq!(number(&report["checked"], "files"), 1);
+        }
+    });
+}
+
+#[test]
+fn fsck_names_a_changed_file_and_with_repair_a_peer_brings_it_back() {
+    let (friend, home) = (Home::new(), Home::new());
+    let bytes: Vec<u8> = (0..2 << 20).map(|i| (i % 251) as u8).collect();
+    let path = home.write("file", &bytes);
+    home.ok(["commit", "big", &path]);
+    let id = b3sum(&bytes);
+    let file = home.path.join("objects").join(&id[..2]).join(&id);
+    let _daemon = home.serve();
+    friend.ok(["peer", "add", &home.ticket(), "--name", "home"]);
+    home.ok(["peer", "add", &friend.ticket()]);
+    friend.ok(["follow", &home.author()]);
+    friend.ok(["pull", "home"]);
+    let mut changed = std::fs::read(&file).unwrap();
+    changed[1 << 20] ^= 1;
+    std::fs::write(&file, changed).unwrap();
+    let ran = home.run(["--json", "fsck"]);
+    assert_eq!(ran.code, 1, "{ran}");
+    assert!(String::from_utf8_lossy(&ran.stdout).contains(&id), "{ran}");
+    let ran = home.run(["--json", "fsck", "--repair"]);
+    assert_eq!(ran.code, 1, "it is not well yet: {ran}");
+    assert_eq!(number(&home.json(["status"]), "missing"), 1);
+    friend.ok(["push", "home"]);
+    assert_eq!(home.feed(["get", &id], b""), bytes);
+    assert_eq!(home.run(["fsck"]).code, 0);
+}
