@@ -1,4 +1,6 @@
-//! What must hold in every store at every moment, whatever crashed before: read all of it and compare.
+//! What must hold in every store at every moment, whatever crashed before: read all of it and compare. For
+//! simulations and tests, which compare stores of some thousand entries: it keeps the ids of all payloads in
+//! memory. It reads statements by itself, on purpose: what writes rows must not be what judges them.
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
@@ -10,7 +12,7 @@ use crate::control::{Control, ControlPayload};
 use crate::engine::Table;
 use crate::ingest::payload_object;
 use crate::outcome::Flaw;
-use crate::read::{HeldLog, Read, Wanted, for_each_prefix, has_prefix};
+use crate::read::{HeldLog, NamedBy, Read, Wanted, for_each_prefix, has_prefix};
 use crate::store::{Store, StoreError};
 use crate::tables::{self, Position};
 
@@ -110,8 +112,7 @@ pub struct Look<'a> {
 
 /// Walks all of a store and calls `broken` with each place that breaks a rule.
 ///
-/// Nobody may write meanwhile: what came between two reads would look broken. The ids of all payloads are in
-/// memory at once: for tests, and for stores of moderate size.
+/// Nobody may write meanwhile: what came between two reads would look broken.
 ///
 /// # Errors
 /// The engine could not read; what was found until then has been told.
@@ -120,7 +121,7 @@ pub fn store_invariants(
     look: &mut Look<'_>,
     broken: &mut dyn FnMut(Broken),
 ) -> Result<Walked, StoreError> {
-    let (walked, expected, payloads) = Default::default();
+    let (walked, expected, payloads) = (Walked::default(), Expected::default(), BTreeSet::new());
     let mut walk = Walk { store, look, broken, walked, expected, payloads };
     store.for_each_log(|held| walk.log(&held))?;
     walk.rows()?;
@@ -137,7 +138,7 @@ struct Walk<'a, 'b> {
     broken: &'a mut dyn FnMut(Broken),
     walked: Walked,
     expected: Expected,
-    /// Payloads that are here: 32 bytes and more for each.
+    /// What entries name and what is here.
     payloads: BTreeSet<ObjectId>,
 }
 
@@ -211,9 +212,14 @@ impl Walk<'_, '_> {
         let says_something = matches!(at.log, LogId::CONTROL | LogId::COMMIT);
         match self.store.content_size(id)? {
             None => {
-                let is_wanted = self.is_wanted(id, stated, at)?;
+                let wanted = Wanted { id, size: stated, by: *at };
+                let is_wanted = self.has(tables::WANTED, &tables::wanted_key(&wanted))?;
                 let given_up = matches!(flaw, Some(Flaw::PayloadSize { .. }));
-                if !is_wanted && !given_up {
+                if self.store.dropped(id)?.is_some() {
+                    if is_wanted {
+                        self.tell(Invariant::Wanted, format!("{at}: {id} was dropped, and is wanted"));
+                    }
+                } else if !is_wanted && !given_up {
                     self.tell(Invariant::Payload, format!("{at}: {id} is neither here nor wanted"));
                 }
             }
@@ -290,10 +296,12 @@ impl Walk<'_, '_> {
                 format!("{at}: the rows of commit {commit_id} are not all there"),
             );
         }
-        let here = self.store.content_size(commit.object)?.is_some();
-        if !here && !self.is_wanted(commit.object, commit.size, at)? {
-            let what = format!("{at}: object {} is neither here nor wanted", commit.object);
-            self.tell(Invariant::Payload, what);
+        if self.store.content_size(commit.object)?.is_none() {
+            let wanted = Wanted { id: commit.object, size: commit.size, by: *at };
+            if !self.has(tables::WANTED, &tables::wanted_key(&wanted))? {
+                let what = format!("{at}: object {} is neither here nor wanted", commit.object);
+                self.tell(Invariant::Payload, what);
+            }
         }
         Ok(None)
     }
@@ -350,28 +358,20 @@ impl Walk<'_, '_> {
         }
     }
 
-    /// Whether what an entry, or the commit in it, names is wanted, or was dropped.
-    fn is_wanted(&self, id: ObjectId, size: u64, by: &Position) -> Result<bool, StoreError> {
-        let wanted = Wanted { id, size, by: *by };
-        Ok(self.has(tables::WANTED, &tables::wanted_key(&wanted))? || self.store.dropped(id)?.is_some())
-    }
-
-    /// Whether the entry that something is wanted for names it, or the commit in it does, with this size.
+    /// Whether the entry names what is wanted, or the commit that it carries does, with the same size.
     fn is_named(&self, wanted: &Wanted) -> Result<bool, StoreError> {
-        let (store, at) = (self.store, wanted.by);
-        let entries = store.entries(at.author, at.log, at.seq, 1)?;
-        let Some(entry) = entries.first().filter(|entry| Position::of(entry) == at) else { return Ok(false) };
-        let mut found = payload_object(entry) == wanted.id && entry.payload_size() == wanted.size;
-        if found || at.log != LogId::COMMIT {
-            return Ok(found);
+        let by = wanted.by;
+        let entries = self.store.entries(by.author, by.log, by.seq, 1)?;
+        let Some(entry) = entries.first().filter(|entry| Position::of(entry) == by) else {
+            return Ok(false);
+        };
+        let payload = payload_object(entry);
+        if payload == wanted.id {
+            return Ok(entry.payload_size() == wanted.size);
         }
-        for_each_prefix(store.engine(), tables::LINKED, wanted.id.as_bytes(), |key, size| {
-            let by = [key.get(32..).unwrap_or_default(), at.author.as_bytes(), &at.seq.get().to_be_bytes()];
-            found |= tables::parse_u64(size) == Some(wanted.size)
-                && store.engine().contains(tables::COMMIT, &by.concat())?;
-            Ok(())
-        })?;
-        Ok(found)
+        let commit = self.store.content(payload)?.and_then(|bytes| Commit::decode(&bytes).ok());
+        let names = |commit: Commit| commit.object == wanted.id && commit.size == wanted.size;
+        Ok(by.log == LogId::COMMIT && commit.is_some_and(names))
     }
 
     fn content(&mut self) -> Result<(), StoreError> {
@@ -383,7 +383,7 @@ impl Walk<'_, '_> {
                 let what = format!("{} has other bytes", hex(key));
                 broken(Broken { rule: Invariant::Content, what });
             }
-            named(store, key, payloads, broken)
+            named(store, payloads, key, broken)
         })
     }
 
@@ -417,31 +417,32 @@ impl Walk<'_, '_> {
                 let what = format!("blob {} {found}", hex(key));
                 broken(Broken { rule: Invariant::Content, what });
             }
-            named(store, key, payloads, broken)
+            named(store, payloads, key, broken)
         })
     }
 }
 
-/// What is here without a pin is named; what is pinned and a payload too has a row that says so.
+/// An object that is here has a reason to be, and the store says the right one when a peer asks.
 fn named(
     store: &Store,
-    id: &[u8],
     payloads: &BTreeSet<ObjectId>,
+    key: &[u8],
     broken: &mut dyn FnMut(Broken),
 ) -> Result<(), StoreError> {
     let engine = store.engine();
-    let object = ObjectId::new(id.try_into().map_err(|_| StoreError::broken("the id of an object"))?);
-    let (pinned, noted) = (engine.contains(tables::PINNED, id)?, engine.contains(tables::NAMED, id)?);
-    let (payload, linked) = (payloads.contains(&object), has_prefix(engine, tables::LINKED, id)?);
-    let what = match () {
-        () if !pinned && !payload && !linked => format!("nothing names {object}"),
-        () if pinned && payload && !noted => {
-            format!("{object} is pinned and a payload, and has no row for it")
-        }
-        () if noted && !payload && !linked => format!("{object} has a row that says it is named, and is not"),
-        () => return Ok(()),
+    let id = ObjectId::new(key.try_into().map_err(|_| StoreError::broken("an object id"))?);
+    let pinned = engine.contains(tables::PINNED, key)?;
+    let named = if has_prefix(engine, tables::LINKED, key)? {
+        Some(NamedBy::Commit)
+    } else {
+        payloads.contains(&id).then_some(NamedBy::Entry)
     };
-    broken(Broken { rule: Invariant::Named, what });
+    if named.is_none() && !pinned {
+        broken(Broken { rule: Invariant::Named, what: format!("nothing names {id}") });
+    } else if store.named_by(id)? != named {
+        let what = format!("{id} is named by {named:?}, and the store says {:?}", store.named_by(id)?);
+        broken(Broken { rule: Invariant::Named, what });
+    }
     Ok(())
 }
 

@@ -203,7 +203,10 @@ impl Node {
                 });
             }
             Input::Fetched { session, id, result } => {
-                self.free(session, Some(id));
+                // One that came is wanted until it is written: others wait for that.
+                if result.is_err() {
+                    self.free(session, Some(id));
+                }
                 self.with(session, now, read, |s, context| {
                     s.on_fetched(context, id, result);
                     Ok(())
@@ -314,6 +317,9 @@ impl Node {
         read: &dyn Read,
     ) {
         let Some((id, applying, bytes)) = self.applying.remove(&token) else { return };
+        if let Applying::Content(objects) = &applying {
+            objects.iter().for_each(|(object, _)| self.free(id, Some(*object)));
+        }
         match outcomes {
             Err(error) => self.end(id, EndReason::StoreFailed(error.to_string())),
             Ok(outcomes) => self.with(id, now, read, |session, context| {

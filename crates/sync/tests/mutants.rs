@@ -38,7 +38,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "drops an entry on restart",
         make: || Box::new(DropsAnEntry),
-        caught_by: &["acknowledged-stays"],
+        caught_by: &["acknowledged-stays", "whole-batches"],
     },
     Mutant {
         name: "skips the link check",

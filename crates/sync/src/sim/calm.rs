@@ -98,6 +98,8 @@ impl World<'_> {
             while !self.connections.is_empty() && self.now < begun + 600 * SECOND && !self.is_broken() {
                 self.run_until(self.now + SECOND);
             }
+            // The last connection may be gone a moment before its node has heard of it.
+            self.run_until(self.now + SECOND);
             let ended = self.ended.take().unwrap_or_default();
             let still = self.all_finished(&ended, dialled);
             if still {

@@ -118,7 +118,17 @@ impl World<'_> {
     fn options_of(&self, machine: usize) -> JournalOptions {
         let (mut epoch, mut salt) = ([7; 16], [9; 16]);
         (epoch[0], salt[0]) = (machine as u8, machine as u8);
-        JournalOptions { segment_bytes: self.weather.segment_bytes, ..JournalOptions::create(epoch, salt) }
+        let new = JournalOptions::create(epoch, salt);
+        let segment_bytes = self.weather.segment_bytes;
+        // Small enough that runs are made, merged and rewritten all the time; and all in one order.
+        JournalOptions {
+            segment_bytes,
+            memtable_journal_bytes: self.weather.memtable_bytes,
+            stop_bytes: self.weather.memtable_bytes / 4,
+            cache_bytes: 64 << 10,
+            index_inline: true,
+            ..new
+        }
     }
 
     /// Starts a machine that does not run, if this is still its life.

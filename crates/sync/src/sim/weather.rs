@@ -70,6 +70,8 @@ pub(super) struct Weather {
     pub(super) disk: (Time, Time),
     /// The engine's segments.
     pub(super) segment_bytes: u64,
+    /// Bytes of the journal whose rows are kept in memory before they become a run.
+    pub(super) memtable_bytes: u64,
     /// The mean time between two things that an owner does.
     pub(super) owner_every: Time,
 }
@@ -96,6 +98,7 @@ impl Weather {
             hostile: [0, 0, 0, 4][random.below(4)],
             disk: [(50, 200), (1_000, 20_000), (100, 400_000)][random.below(3)],
             segment_bytes: [2 << 10, 8 << 10, 32 << 10, 256 << 10][random.below(4)],
+            memtable_bytes: [2 << 10, 16 << 10, 1 << 20][random.below(3)],
             owner_every: SECOND * [1, 3, 6][random.below(3)],
         }
     }
