@@ -315,21 +315,9 @@ impl Store {
 
     /// What is wrong with the file of a big object.
     fn check_file(&self, id: ObjectId, size: u64) -> Result<Option<String>, StoreError> {
-        let Some(mut reader) = self.engine().blobs().open(id.as_bytes())? else {
-            return Ok(Some("its file is missing".into()));
-        };
-        let mut hasher = blake3::Hasher::new();
-        if let Err(error) = hasher.update_reader(&mut reader) {
-            return Ok(Some(format!("unreadable: {error}")));
-        }
-        let what = if hasher.finalize().as_bytes() != id.as_bytes() {
-            Some("payload-hash: the stored file has changed".into())
-        } else if reader.len() != size {
-            Some("payload-size: the stored file is longer or shorter than it was".into())
-        } else {
-            None
-        };
-        Ok(what)
+        let problems = self.engine().blobs().check(id.as_bytes(), size)?;
+        let bad = problems.iter().find(|problem| !problem.wrong.is_in_outboard());
+        Ok(bad.map(ToString::to_string))
     }
 
     /// Checks all that is kept, from the disk's bytes up to what the logs say. With `repair`, damaged objects

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use madake_log::{AuthorId, LogId};
 use madake_object::ObjectId;
 
 use crate::engine::{Direction, Table};
@@ -11,7 +12,7 @@ use crate::ingest::payload_object;
 use crate::outcome::{Change, Outcome, Release};
 use crate::read::{Read, for_each_prefix, held_entry};
 use crate::store::{Store, StoreError};
-use crate::tables;
+use crate::tables::{self, Position};
 
 /// Ids that are held in memory at a time: 32 bytes each, and the table's own.
 const MARKS: u64 = 1 << 20;
@@ -25,10 +26,12 @@ pub struct Collected {
     pub objects: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Files of big objects that no row leads to.
+    /// Those of them that had a file of their own, which the disk has back at once.
+    pub blob_bytes: u64,
+    /// Entries of blocked authors.
+    pub entries: u64,
+    /// Files beside big objects that belong to none.
     pub files: u64,
-    /// Their bytes.
-    pub file_bytes: u64,
 }
 
 /// While a collection marks, entries may come to name what it has found without a name: they leave a word
@@ -78,6 +81,10 @@ impl Store {
         // Rounds that began before the notes are over when this one is.
         self.apply(Vec::new())?;
         let mut collected = Collected::default();
+        self.forget_blocked(dry_run, &mut collected)?;
+        if !dry_run {
+            collected.files = self.engine().blobs().sweep()?;
+        }
         let held = self.engine().count(tables::CONTENT)? + self.engine().count(tables::BLOB)?;
         // Ids are uniform, so each pass sees about as many: those whose first byte is in its range.
         let passes = usize::try_from(held.div_ceil(MARKS)).unwrap_or(256).clamp(1, 256);
@@ -105,6 +112,41 @@ impl Store {
             }
         }
         Ok(collected)
+    }
+
+    /// Takes the logs of blocked authors away.
+    fn forget_blocked(&self, dry_run: bool, collected: &mut Collected) -> Result<(), StoreError> {
+        for author in self.blocked()? {
+            let mut after = None;
+            // Also what is left without a head of a log that was too long for one batch.
+            while let Some(log) = self.next_log_of(author, after)? {
+                after = Some(log);
+                if dry_run {
+                    collected.entries += self.log_head(author, log)?.map_or(0, |head| head.seq.get());
+                    continue;
+                }
+                loop {
+                    let outcomes = self.apply(vec![Change::Forget(author, log)])?;
+                    let [Outcome::Forgotten(gone @ 1..)] = outcomes[..] else { break };
+                    collected.entries += gone;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The author's next log after this one of which there are entries.
+    fn next_log_of(&self, author: AuthorId, after: Option<LogId>) -> Result<Option<LogId>, StoreError> {
+        let from = match after.map(|log| tables::after_prefix(&tables::log_key(author, log))) {
+            None => author.as_bytes().to_vec(),
+            Some(Some(key)) => key,
+            Some(None) => return Ok(None),
+        };
+        let end = tables::after_prefix(author.as_bytes());
+        let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
+        let keys =
+            self.engine().scan_keys(tables::ENTRY, Bound::Included(&from), to, Direction::Forward, 1)?;
+        Ok(keys.first().and_then(|key| Position::from_key(key)).map(|at| at.log))
     }
 
     /// The payloads of all entries, the files of all commits, and what is pinned, as far as their ids begin
@@ -177,13 +219,16 @@ impl Store {
             if dry_run {
                 for id in nameless {
                     collected.objects += 1;
-                    collected.bytes += self.content_size(id)?.unwrap_or_default();
+                    let size = self.content_size(id)?.unwrap_or_default();
+                    collected.bytes += size;
+                    collected.blob_bytes += if table == tables::BLOB { size } else { 0 };
                 }
             } else {
                 for outcome in self.apply(nameless.into_iter().map(Change::Sweep).collect())? {
                     if let Outcome::Release(Release::Gone { size }) = outcome {
                         collected.objects += 1;
                         collected.bytes += size;
+                        collected.blob_bytes += if table == tables::BLOB { size } else { 0 };
                     }
                 }
             }

@@ -1,6 +1,6 @@
 //! What can be asked of a store, and what became of it.
 
-use madake_log::{AuthenticEntry, AuthorId, EntryId, PlacementError, Schema};
+use madake_log::{AuthenticEntry, AuthorId, EntryId, LogId, PlacementError, Schema};
 use madake_object::{Object, ObjectId};
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,9 @@ pub enum Change {
     Drop(Position, Dropped),
     /// A dropped object may be kept again.
     Undrop(ObjectId),
+    /// Of a blocked author: take a log away, as many entries as one batch may take, and all that follows from
+    /// them but the payloads, which nothing names then.
+    Forget(AuthorId, LogId),
     /// Give up damaged content. What names it wants it again when the entry is applied once more.
     Lose(ObjectId),
     /// Content that, as a collection found, nothing names: gone, unless something names it by now.
@@ -89,6 +92,8 @@ pub enum Outcome {
     },
     /// Of content that was to go.
     Release(Release),
+    /// Of a log that was to be taken away: how many of its entries were, the rest being left for another time.
+    Forgotten(u64),
     /// Of anything else.
     Done,
 }

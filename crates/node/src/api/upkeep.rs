@@ -39,9 +39,10 @@ pub(super) fn collect(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>
         teller.heard()?;
         lines.send(&json!({
             "dry_run": dry_run,
-            "freed": reclaimed.freed() + collected.file_bytes,
-            "dropped": collected.objects + collected.files,
-            "bytes": collected.bytes + collected.file_bytes,
+            "freed": reclaimed.freed() + collected.blob_bytes,
+            "dropped": collected.objects,
+            "entries": collected.entries,
+            "bytes": collected.bytes,
             "parts": reclaimed.parts,
         }))
     });

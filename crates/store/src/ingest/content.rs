@@ -199,7 +199,7 @@ impl Round<'_> {
     }
 
     /// The bytes of content that is held; `None` if it is too long for a statement.
-    fn held_bytes(&self, id: ObjectId) -> Result<Option<Vec<u8>>, StoreError> {
+    pub(super) fn held_bytes(&self, id: ObjectId) -> Result<Option<Vec<u8>>, StoreError> {
         match self.pending.content.get(&id) {
             Some(content) => Ok(content.as_ref().and_then(|content| content.bytes.clone())),
             None => Ok(self.engine.get(tables::CONTENT, id.as_bytes())?),

@@ -98,6 +98,7 @@ impl<'a> Round<'a> {
                 self.undrop(id)?;
                 Ok(Outcome::Done)
             }
+            Change::Forget(author, log) => Ok(Outcome::Forgotten(self.forget(author, log)?)),
             Change::Lose(id) => Ok(Outcome::Release(self.gone(id)?)),
             Change::Sweep(id) => Ok(Outcome::Release(self.sweep(id)?)),
             Change::Peer(peer) => {

@@ -1,13 +1,21 @@
 //! Content that goes: unpinned, dropped, or found to be named by nothing.
 
-use madake_log::LogId;
+use std::ops::Bound;
+
+use madake_log::{AuthorId, Entry, LogId};
 use madake_object::ObjectId;
 
-use super::{CONTENT_LIMIT, Round, payload_object};
+use super::{CONTENT_LIMIT, Round, payload_object, read_statement, says_something};
+use crate::engine::Direction;
 use crate::outcome::{Dropped, KeptFor, Release};
-use crate::read;
+use crate::read::{self, Wanted};
 use crate::store::StoreError;
 use crate::tables::{self, Position};
+
+/// So many entries are forgotten in one batch: their keys take 20 MB of the journal.
+const FORGET: u64 = 200_000;
+/// Entries that are read at a time.
+const PAGE: usize = 1000;
 
 impl Round<'_> {
     /// Ends a pin. What is left without a name goes.
@@ -67,6 +75,50 @@ impl Round<'_> {
             return Ok(Release::Kept(KeptFor::Entry));
         }
         self.gone(id)
+    }
+
+    /// Takes away entries of a blocked author's log, with their log's head and the rows that follow from them.
+    /// A log of up to [`FORGET`] entries goes in one batch. Of a longer one the rest is without a head until
+    /// this is asked for again.
+    pub(super) fn forget(&mut self, author: AuthorId, log: LogId) -> Result<u64, StoreError> {
+        if !self.is_blocked(author)? || self.pending.heads.contains_key(&(author, log)) {
+            return Ok(0);
+        }
+        let prefix = tables::log_key(author, log);
+        self.batch.delete(tables::LOG_HEAD, prefix.to_vec());
+        let end = tables::after_prefix(&prefix);
+        let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
+        let (mut from, mut gone) = (Bound::Included(prefix.to_vec()), 0);
+        while gone < FORGET {
+            let bound = from.as_ref().map(Vec::as_slice);
+            let rows = self.engine.scan(tables::ENTRY, bound, to, Direction::Forward, PAGE)?;
+            let Some((last, _)) = rows.last() else { break };
+            from = Bound::Excluded(last.clone());
+            for (key, bytes) in rows {
+                self.forget_entry(&*read::held_entry(&bytes)?)?;
+                self.batch.delete(tables::ENTRY, key);
+                gone += 1;
+            }
+        }
+        Ok(gone)
+    }
+
+    fn forget_entry(&mut self, entry: &Entry) -> Result<(), StoreError> {
+        let (at, id) = (Position::of(entry), payload_object(entry));
+        let mut named = vec![(id, entry.payload_size())];
+        if says_something(at.log)
+            && let Ok(meaning) = read_statement(entry, self.held_bytes(id)?.as_deref())
+        {
+            for (table, key, _) in meaning.rows {
+                self.batch.delete(table, key);
+            }
+            named.extend(meaning.file);
+        }
+        for (id, size) in named {
+            self.batch.delete(tables::WANTED, tables::wanted_key(&Wanted { id, size, by: at }));
+        }
+        self.batch.delete(tables::FLAW, at.key().to_vec());
+        Ok(())
     }
 
     /// Takes content away, whatever names it.
