@@ -154,6 +154,11 @@ impl Api {
         failure.try_recv().map_or(Ok(()), Err)
     }
 
+    /// Whether no daemon runs: this process has the home open.
+    pub(crate) fn is_local(&self) -> bool {
+        matches!(self.client, Client::Local(_))
+    }
+
     /// Ends what this process opened.
     pub(crate) async fn close(self) {
         if let Client::Local(shell) = &self.client {

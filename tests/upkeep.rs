@@ -180,3 +180,102 @@ fn fsck_names_a_changed_file_and_with_repair_a_peer_brings_it_back() {
     assert_eq!(home.feed(["get", &id], b""), bytes);
     assert_eq!(home.run(["fsck"]).code, 0);
 }
+
+/// The files of a folder of the home, with their bytes.
+fn files(home: &Home, folder: &str) -> Vec<std::path::PathBuf> {
+    let mut files: Vec<_> =
+        std::fs::read_dir(home.path.join(folder)).unwrap().map(|item| item.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+fn flip(path: &Path, at: usize) {
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[at] ^= 4;
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// A store large enough to have a run.
+fn with_a_run() -> (Home, Vec<u8>) {
+    let home = Home::new();
+    let lines: String = (0..3000).map(|i| format!("post number {i}\n")).collect();
+    posts(&home, &lines);
+    assert!(!files(&home, "index").is_empty());
+    let shown = home.feed(["--json", "log", "show", &format!("{}/chat", home.author())], b"");
+    (home, shown)
+}
+
+#[test]
+fn an_index_that_is_damaged_or_gone_is_made_anew() {
+    let (home, shown) = with_a_run();
+    let show = |home: &Home| home.feed(["--json", "log", "show", &format!("{}/chat", home.author())], b"");
+    std::fs::remove_dir_all(home.path.join("index")).unwrap();
+    assert!(show(&home) == shown);
+    let (home, shown) = with_a_run();
+    for run in files(&home, "index") {
+        flip(&run, std::fs::metadata(&run).unwrap().len() as usize / 2);
+    }
+    let ran = home.run(["--json", "fsck", "--repair"]);
+    assert_eq!(ran.code, 0, "{ran}");
+    assert_eq!(home.json(["fsck"])["ok"], true);
+    assert!(show(&home) == shown);
+}
+
+#[test]
+fn fsck_names_damage_that_nobody_can_mend_and_loses_nothing_more() {
+    let (home, _) = with_a_run();
+    let segment = &files(&home, "journal")[0];
+    flip(segment, 40_000);
+    for args in [["--json", "fsck"].as_slice(), &["--json", "fsck", "--repair"]] {
+        let ran = home.run(args);
+        assert_eq!(ran.code, 1, "{ran}");
+        assert!(!ran.stdout.is_empty(), "{args:?}: {ran}");
+        let report: Value = serde_json::from_slice(&ran.stdout).unwrap();
+        let problems = list(&report, "problems");
+        let name = segment.file_name().unwrap().to_str().unwrap();
+        assert!(problems.iter().any(|problem| problem.as_str().unwrap().contains(name)), "{report}");
+    }
+    // Without its header the store does not open at all: it is still said what is wrong, and where.
+    flip(segment, 40_000);
+    flip(segment, 10);
+    assert!(home.error(["log", "list"], 1)["hint"].is_string());
+    let ran = home.run(["--json", "fsck", "--repair"]);
+    assert_eq!(ran.code, 1, "{ran}");
+    assert!(String::from_utf8_lossy(&ran.stdout).contains("00000001.seg"), "{ran}");
+    flip(segment, 10);
+    assert_eq!(home.json(["fsck"])["ok"], true, "as it was before");
+}
+
+#[test]
+fn gc_takes_the_logs_of_blocked_authors_away() {
+    let (friend, home) = (Home::new(), Home::new());
+    posts(&friend, "spam\nmore spam\n");
+    let path = friend.write("file", "a file of the friend");
+    friend.ok(["commit", "name", &path]);
+    let daemon = friend.serve();
+    common::befriend(&home, &friend, &daemon);
+    home.ok(["follow", &friend.author()]);
+    home.ok(["pull", "a"]);
+    posts(&home, "my own\n");
+    let count = |home: &Home| number(&home.json(["status"]), "entries");
+    assert_eq!(count(&home), 6);
+    home.ok(["block", &friend.author()]);
+    assert_eq!(count(&home), 6, "until gc");
+    assert_eq!(number(&home.json(["gc", "--dry-run"]), "entries"), 4);
+    assert_eq!(count(&home), 6);
+    let done = home.json(["gc"]);
+    assert_eq!(
+        (number(&done, "entries"), number(&done, "dropped")),
+        (4, 4),
+        "its registration of `chat` is ours too: {done}"
+    );
+    assert_eq!(count(&home), 2);
+    assert!(!on_disk(&home.path.join("journal"), b"a file of the friend") || number(&done, "parts") == 0);
+    assert_eq!(home.json(["fsck"])["ok"], true);
+    // And back again.
+    home.ok(["follow", &friend.author()]);
+    home.ok(["pull", "a"]);
+    assert_eq!(count(&home), 6);
+    assert_eq!(home.verifies(), 6);
+    assert_eq!(home.json(["fsck"])["ok"], true);
+}

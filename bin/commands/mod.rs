@@ -44,6 +44,9 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
         Command::Serve { listen, open } => return node::serve(&home, listen, open, out).await,
         command => command,
     };
+    if let Command::Fsck { repair } = command {
+        return upkeep::check(&home, repair, out).await;
+    }
     if let Command::Import { file, passphrase_file } = command {
         return backup::import(&home, file, passphrase_file.as_deref(), out).await;
     }
@@ -52,6 +55,7 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
         Command::Init { .. }
         | Command::Serve { .. }
         | Command::Import { .. }
+        | Command::Fsck { .. }
         | Command::Completions { .. }
         | Command::Man { .. } => Ok(ExitCode::SUCCESS),
         Command::Export { output, with_keys, passphrase_file } => {
@@ -79,7 +83,6 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
         Command::Payload(command) => upkeep::payload(&api, command, out).await,
         Command::Unput { id } => upkeep::unput(&api, &id, out).await,
         Command::Gc { dry_run } => upkeep::collect(&api, dry_run, out).await,
-        Command::Fsck { repair } => upkeep::check(&api, repair, out).await,
         Command::Pull(args) => peers::sync(&api, "pull", args, out).await,
         Command::Push(args) => peers::sync(&api, "push", args, out).await,
         Command::Sync(args) => peers::sync(&api, "sync", args, out).await,

@@ -1,10 +1,12 @@
 //! Upkeep: `payload drop`, `unput`, `gc`, `fsck`.
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use hyper::Method;
 use madake_node::api::ApiError;
-use serde_json::Value;
+use madake_node::rescue;
+use serde_json::{Value, json};
 
 use super::{number, text};
 use crate::args::PayloadCommand;
@@ -49,21 +51,90 @@ pub(crate) async fn collect(api: &Api, dry_run: bool, out: &Out) -> Result<ExitC
 }
 
 /// `fsck [--repair]`: a store that is not well is exit 1.
-pub(crate) async fn check(api: &Api, repair: bool, out: &Out) -> Result<ExitCode, ApiError> {
-    let query: &[(&str, &str)] = if repair { &[("repair", "1")] } else { &[] };
-    let report = last(api, out, "/v1/check", query).await?;
+pub(crate) async fn check(home: &Path, repair: bool, out: &Out) -> Result<ExitCode, ApiError> {
+    let api = match Api::open(home).await {
+        Ok(api) => api,
+        Err(error) if error.code == "store" => return inspect(home, repair, error, out).await,
+        Err(error) => return Err(error),
+    };
+    let asked = ask(&api, repair, out).await;
+    let local = api.is_local();
+    api.close().await;
+    let mut report = match asked {
+        // It came upon the index when it looked at what lies above: the files tell more.
+        Err(error) if error.code == "index" && local => return inspect(home, repair, error, out).await,
+        asked => asked?,
+    };
+    if repair && local && report["index_only"] == true {
+        report = remake(home, &report, out).await?;
+    }
     out.result(&report, || report_text(&report));
+    crate::out::flush();
+    Ok(verdict(&report, repair, local, out))
+}
+
+async fn ask(api: &Api, repair: bool, out: &Out) -> Result<Value, ApiError> {
+    let query: &[(&str, &str)] = if repair { &[("repair", "1")] } else { &[] };
+    last(api, out, "/v1/check", query).await
+}
+
+/// Makes the index anew, and checks again.
+async fn remake(home: &Path, before: &Value, out: &Out) -> Result<Value, ApiError> {
+    rescue::remove_index(home)?;
+    let api = Api::open(home).await?;
+    let mut report = ask(&api, true, out).await?;
+    api.close().await;
+    let mended = before["problems"].as_array().map_or(0, Vec::len) as u64;
+    report["repaired"] = Value::from(number(&report, "repaired") + mended);
+    Ok(report)
+}
+
+/// The store can't be opened: its files one by one, and what can be done.
+async fn inspect(home: &Path, repair: bool, error: ApiError, out: &Out) -> Result<ExitCode, ApiError> {
+    let bar = Progress::new(out, "working", Unit::Steps, None);
+    let found = tokio::task::block_in_place(|| {
+        rescue::inspect(home, &mut |step| bar.set(step.done, Some(step.total)))
+    })?;
+    drop(bar);
+    let problems: Vec<String> = found.problems.iter().map(ToString::to_string).collect();
+    let mut report = json!({
+        "checked": {"bytes": found.bytes, "batches": found.batches, "rows": 0, "logs": 0, "entries": 0, "files": 0},
+        "problems": problems,
+        "repaired": 0,
+        "ok": false,
+        "index_only": found.is_mendable(),
+    });
+    if problems.is_empty() {
+        // Each file by itself is in order. A damaged one of the index is gone when it was met.
+        report["problems"] = json!([error.message]);
+    }
+    if repair && error.code == "index" {
+        report = remake(home, &report, out).await?;
+    } else if repair && found.is_mendable() {
+        report = remake(home, &report, out).await?;
+    }
+    out.result(&report, || report_text(&report));
+    crate::out::flush();
+    Ok(verdict(&report, repair, true, out))
+}
+
+fn verdict(report: &Value, repair: bool, local: bool, out: &Out) -> ExitCode {
     if report["ok"] == true {
-        return Ok(ExitCode::SUCCESS);
+        return ExitCode::SUCCESS;
     }
     if !repair {
         out.note("hint: `madake fsck --repair` mends what can be mended here");
-    } else if number(&report, "repaired") > 0 {
+    } else if report["index_only"] == true && !local {
+        out.note("hint: stop the daemon, and `madake fsck --repair` makes the index anew");
+    } else if number(report, "repaired") > 0 {
         out.note("hint: `madake pull PEER` brings what is wanted again; then `madake fsck` once more");
     } else {
-        out.note("hint: what is left can't be mended here: make a new home and pull from a peer, or restore a backup");
+        out.note(
+            "hint: what is left can't be mended here: keep a copy of the folder, make a new home and pull from a \
+             peer, or restore a backup",
+        );
     }
-    Ok(ExitCode::from(1))
+    ExitCode::from(1)
 }
 
 fn report_text(report: &Value) -> String {

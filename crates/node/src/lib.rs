@@ -16,4 +16,5 @@ mod import;
 mod keys;
 mod link;
 pub mod net;
+pub mod rescue;
 pub mod shell;

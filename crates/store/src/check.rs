@@ -7,7 +7,7 @@ use madake_log::{
 };
 use madake_object::ObjectId;
 
-use crate::engine::{CheckReport, EngineError, Progress, Table};
+use crate::engine::{CheckReport, Progress, Table};
 use crate::ingest::{payload_object, read_statement, says_something};
 use crate::outcome::{Change, Outcome, Release};
 use crate::read::{HeldLog, Read, Wanted, for_each_prefix};
@@ -245,7 +245,7 @@ impl Store {
                 let there = page.into_iter().filter(|entry| entry.seq() <= held.head.seq);
                 return Ok(there.map(AuthenticEntry::into_entry).collect());
             }
-            Err(error) if is_damage(&error) => {}
+            Err(error) if error.is_damage() => {}
             Err(error) => return Err(error),
         }
         let (mut found, mut at) = (Vec::new(), Some(from));
@@ -253,7 +253,7 @@ impl Store {
             at = seq.next();
             match self.entries(author, log, seq, 1) {
                 Ok(one) => found.extend(one.into_iter().map(AuthenticEntry::into_entry)),
-                Err(error) if is_damage(&error) => {
+                Err(error) if error.is_damage() => {
                     check.add(Some(seq), LogFault::Unreadable(error.to_string()));
                 }
                 Err(error) => return Err(error),
@@ -274,7 +274,7 @@ impl Store {
         let lipmaa = match SeqNum::new(madake_log::lipmaa(at.seq.get())) {
             Some(seq) if entry.lipmaa().is_some() => match self.entry_id(&Position { seq, ..at }) {
                 Ok(id) => id,
-                Err(error) if is_damage(&error) => return Ok(()), // told where it stands
+                Err(error) if error.is_damage() => return Ok(()), // told where it stands
                 Err(error) => return Err(error),
             },
             _ => None,
@@ -296,7 +296,7 @@ impl Store {
                     Err(error) => Payload::Wrong(format!("{}: {error}", error.reason())),
                 });
             }
-            Err(error) if is_damage(&error) => return Ok(Payload::Wrong(format!("unreadable: {error}"))),
+            Err(error) if error.is_damage() => return Ok(Payload::Wrong(format!("unreadable: {error}"))),
             Err(error) => return Err(error),
             Ok(None) => {}
         }
@@ -512,13 +512,5 @@ impl StoreCheck {
         } else {
             self.more += 1;
         }
-    }
-}
-
-/// Whether an error says that what was written is not there as it was.
-fn is_damage(error: &StoreError) -> bool {
-    match error {
-        StoreError::Engine(error) => matches!(**error, EngineError::Corrupt { .. }),
-        StoreError::Broken(_) => true,
     }
 }

@@ -36,6 +36,14 @@ impl StoreError {
     pub(crate) fn broken(what: &'static str) -> Self {
         Self::Broken(what)
     }
+
+    /// Whether it says that what was written is not there as it was.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            Self::Engine(error) => matches!(**error, EngineError::Corrupt { .. }),
+            Self::Broken(_) => true,
+        }
+    }
 }
 
 impl From<EngineError> for StoreError {

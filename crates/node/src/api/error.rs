@@ -112,10 +112,15 @@ impl From<StoreError> for ApiError {
             message = format!("{message}: {cause}");
             source = cause.source();
         }
-        let full =
-            matches!(&error, StoreError::Engine(engine) if matches!(**engine, EngineError::DiskFull { .. }));
-        let error = Self::new(500, if full { "disk-full" } else { "store" }, message);
-        if full { error.hint("free some space; what was acknowledged is kept") } else { error }
+        let StoreError::Engine(engine) = &error else { return Self::new(500, "store", message) };
+        match **engine {
+            EngineError::DiskFull { .. } => {
+                Self::new(500, "disk-full", message).hint("free some space; what was acknowledged is kept")
+            }
+            EngineError::Index { .. } => Self::new(500, "index", message)
+                .hint("stop the daemon if one runs, then `madake fsck --repair`"),
+            _ => Self::new(500, "store", message),
+        }
     }
 }
 

@@ -99,7 +99,7 @@ impl<'a> Round<'a> {
                 Ok(Outcome::Done)
             }
             Change::Forget(author, log) => Ok(Outcome::Forgotten(self.forget(author, log)?)),
-            Change::Lose(id) => Ok(Outcome::Release(self.gone(id)?)),
+            Change::Lose(id) => Ok(Outcome::Release(self.lose(id)?)),
             Change::Sweep(id) => Ok(Outcome::Release(self.sweep(id)?)),
             Change::Peer(peer) => {
                 self.batch.put(tables::PEER, peer.node.as_bytes().to_vec(), peer.encode()?);

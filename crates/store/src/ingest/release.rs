@@ -121,9 +121,25 @@ impl Round<'_> {
         Ok(())
     }
 
-    /// Takes content away, whatever names it.
-    pub(super) fn gone(&mut self, id: ObjectId) -> Result<Release, StoreError> {
-        let Some(size) = self.content_size(id)? else { return Ok(Release::NotHere) };
+    /// Takes damaged content away, whatever names it.
+    pub(super) fn lose(&mut self, id: ObjectId) -> Result<Release, StoreError> {
+        match self.content_size(id) {
+            // Its bytes are what is damaged: how many there were is not known.
+            Err(error) if error.is_damage() => self.take_away(id, 0),
+            Err(error) => Err(error),
+            Ok(_) => self.gone(id),
+        }
+    }
+
+    /// Takes content away.
+    fn gone(&mut self, id: ObjectId) -> Result<Release, StoreError> {
+        match self.content_size(id)? {
+            Some(size) => self.take_away(id, size),
+            None => Ok(Release::NotHere),
+        }
+    }
+
+    fn take_away(&mut self, id: ObjectId, size: u64) -> Result<Release, StoreError> {
         if size > CONTENT_LIMIT || self.engine.contains(tables::BLOB, id.as_bytes())? {
             self.batch.delete(tables::BLOB, id.as_bytes().to_vec());
             self.gone_blobs.push(id);
