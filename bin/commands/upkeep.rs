@@ -108,9 +108,8 @@ async fn inspect(home: &Path, repair: bool, error: ApiError, out: &Out) -> Resul
         // Each file by itself is in order. A damaged one of the index is gone when it was met.
         report["problems"] = json!([error.message]);
     }
-    if repair && error.code == "index" {
-        report = remake(home, &report, out).await?;
-    } else if repair && found.is_mendable() {
+    let mendable = error.code == "index" || (!problems.is_empty() && found.is_mendable());
+    if repair && mendable {
         report = remake(home, &report, out).await?;
     }
     out.result(&report, || report_text(&report));
