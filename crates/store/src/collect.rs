@@ -30,8 +30,10 @@ pub struct Collected {
     pub blob_bytes: u64,
     /// Entries of blocked authors.
     pub entries: u64,
-    /// Files beside big objects that belong to none.
+    /// Files that belong to no object: a crash left them between their end and the row that leads to them.
     pub files: u64,
+    /// Their bytes, as far as they are known.
+    pub file_bytes: u64,
 }
 
 /// While a collection marks, entries may come to name what it has found without a name: they leave a word
@@ -82,9 +84,7 @@ impl Store {
         self.apply(Vec::new())?;
         let mut collected = Collected::default();
         self.forget_blocked(dry_run, &mut collected)?;
-        if !dry_run {
-            collected.files = self.engine().blobs().sweep()?;
-        }
+        self.sweep_files(dry_run, &mut collected)?;
         let held = self.engine().count(tables::CONTENT)? + self.engine().count(tables::BLOB)?;
         // Ids are uniform, so each pass sees about as many: those whose first byte is in its range.
         let passes = usize::try_from(held.div_ceil(MARKS)).unwrap_or(256).clamp(1, 256);
@@ -131,6 +131,24 @@ impl Store {
                     collected.entries += gone;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Takes files away that no row leads to. One that was finished since the start may yet get its row.
+    fn sweep_files(&self, dry_run: bool, collected: &mut Collected) -> Result<(), StoreError> {
+        let (engine, blobs) = (self.engine(), self.engine().blobs());
+        for blob in blobs.list()? {
+            if !blobs.was_finished_here(&blob.id) && !engine.contains(tables::BLOB, &blob.id)? {
+                collected.files += 1;
+                collected.file_bytes += blob.size;
+                if !dry_run {
+                    blobs.remove(&blob.id)?;
+                }
+            }
+        }
+        if !dry_run {
+            collected.files += blobs.sweep()?;
         }
         Ok(())
     }

@@ -177,3 +177,28 @@ fn holes_in_logs_and_wrong_heads_are_named() {
     // Repairing does not pretend.
     assert!(!check(&store, true).is_well() && !check(&store, false).is_well());
 }
+
+#[test]
+fn a_file_that_no_row_leads_to_goes_at_the_first_collection_after_a_start() {
+    use madake_store::engine::{FakeDisk, JournalEngine, JournalOptions};
+    let disk = FakeDisk::new(1);
+    let open = || {
+        let options = JournalOptions { index_inline: true, ..JournalOptions::create([1; 16], [2; 16]) };
+        let files = Arc::new(disk.clone());
+        let engine =
+            JournalEngine::open_on(files, std::path::Path::new("/store"), &options, Arc::new(StoreRows));
+        Store::new(Arc::new(engine.unwrap()))
+    };
+    let store = open();
+    let mut writer = store.engine().blobs().begin().unwrap();
+    writer.write(&vec![7; 100_000]).unwrap();
+    let (id, size) = writer.finish().unwrap();
+    assert_eq!(store.collect(false, &mut |_| ()).unwrap().files, 0, "its row may be on its way");
+    drop(store);
+    let store = open();
+    for dry_run in [true, false] {
+        let collected = store.collect(dry_run, &mut |_| ()).unwrap();
+        assert_eq!((collected.files, collected.file_bytes), (1, size));
+    }
+    assert!(store.engine().blobs().open(&id).unwrap().is_none());
+}

@@ -525,3 +525,28 @@ proptest! {
         }
     }
 }
+
+/// A run that is made anew may get the name of the damaged one: it must not be taken away as that.
+#[test]
+fn what_is_made_anew_stands_at_the_next_start() {
+    let (disk, _) = journal(5, true);
+    let runs = |disk: &FakeDisk| -> Vec<std::path::PathBuf> {
+        disk.files().into_keys().filter(|path| path.extension().is_some_and(|end| end == "run")).collect()
+    };
+    for run in runs(&disk) {
+        disk.lose(&run);
+    }
+    drop(open(&disk).unwrap());
+    let made = runs(&disk);
+    assert!(!made.is_empty());
+    for run in &made {
+        let mut bytes = disk.files()[run].clone();
+        bytes[20] ^= 1;
+        disk.tamper(run, bytes);
+    }
+    let engine = open(&disk).unwrap();
+    assert_eq!(engine.recovery().dropped_runs as usize, made.len());
+    drop(engine);
+    let engine = open(&disk).unwrap();
+    assert_eq!((engine.recovery().dropped_runs, engine.recovery().replayed_segments), (0, 0));
+}

@@ -236,3 +236,27 @@ fn entries_that_come_during_a_collection_keep_their_payloads() {
         }
     }
 }
+
+/// What came of a call that fails is left alone: also the files that its first changes were to take away.
+#[test]
+fn a_call_that_fails_takes_no_file_away() {
+    let (store, _) = memory();
+    let mut writer = store.engine().blobs().begin().unwrap();
+    writer.write(&vec![5; 2 << 20]).unwrap();
+    let (id, size) = writer.finish().unwrap();
+    let id = madake_object::ObjectId::new(id);
+    store.apply(vec![Change::Pin(id), Change::Blob { id, size }]).unwrap();
+    // A row that does not hold what it should makes the second change fail.
+    let mut batch = Batch::new();
+    let at = Position {
+        author: AuthorKey::from_seed([9; 32]).author(),
+        log: LogId::new(2000),
+        seq: SeqNum::FIRST,
+    };
+    batch.put(madake_store::tables::ENTRY, at.key().to_vec(), b"no entry".to_vec());
+    store.engine().apply(&[batch]).unwrap();
+    let dropped = Dropped { by: at.author, at: 0 };
+    store.apply(vec![Change::Unpin(id), Change::Drop(at, dropped)]).unwrap_err();
+    assert_eq!(store.content_size(id).unwrap(), Some(size));
+    assert!(store.engine().blobs().open(id.as_bytes()).unwrap().is_some(), "its file is gone");
+}

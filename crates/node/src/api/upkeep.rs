@@ -39,7 +39,7 @@ pub(super) fn collect(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>
         teller.heard()?;
         lines.send(&json!({
             "dry_run": dry_run,
-            "freed": reclaimed.freed() + collected.blob_bytes,
+            "freed": reclaimed.freed() + collected.blob_bytes + collected.file_bytes,
             "dropped": collected.objects,
             "entries": collected.entries,
             "bytes": collected.bytes,

@@ -129,6 +129,12 @@ pub trait Blobs: Send + Sync {
     /// The disk failed.
     fn remove(&self, id: &BlobId) -> Result<bool, EngineError>;
 
+    /// Whether a content was finished since the store was opened: what refers to it may be on its way. True where
+    /// that is not known.
+    fn was_finished_here(&self, _id: &BlobId) -> bool {
+        true
+    }
+
     /// All finished contents, ordered by id.
     ///
     /// # Errors

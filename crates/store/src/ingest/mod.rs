@@ -79,7 +79,13 @@ impl<'a> Round<'a> {
 
     /// The batch of one caller's changes, and what became of each of them.
     pub(crate) fn derive(&mut self, changes: Vec<Change>) -> Result<(Batch, Vec<Outcome>), StoreError> {
-        let outcomes = changes.into_iter().map(|change| self.change(change)).collect::<Result<_, _>>()?;
+        let gone = self.gone_blobs.len();
+        let outcomes = changes.into_iter().map(|change| self.change(change)).collect::<Result<_, _>>();
+        let outcomes = outcomes.inspect_err(|_| {
+            // Nothing of these changes will be done, so what they were to take away stays.
+            self.gone_blobs.truncate(gone);
+            self.batch = Batch::new();
+        })?;
         Ok((std::mem::take(&mut self.batch), outcomes))
     }
 

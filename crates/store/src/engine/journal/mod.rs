@@ -194,12 +194,14 @@ impl JournalEngine {
             }
         }
         recovery.runs = standing.runs.len() as u32;
+        // What cannot be removed now is in nobody's way. A run that is made anew may get the name of a useless one.
+        let remove = |names: Vec<String>| names.iter().for_each(|name| drop(files.remove(&index.join(name))));
+        remove(std::mem::take(&mut standing.useless));
         standing.make_missing(&maker, &found, options.index_inline, &mut recovery)?;
         found.settle(&*files, &journal, &mut recovery)?;
-        for name in standing.useless {
-            // What cannot be removed now is in nobody's way.
-            let _ = files.remove(&index.join(name));
-        }
+        let stands = |name: &String| standing.runs.iter().any(|run| run.cover().file_name() == *name);
+        let useless = std::mem::take(&mut standing.useless);
+        remove(useless.into_iter().filter(|name| !stands(name)).collect());
         recovery.segments = found.segments.len() as u32;
         recovery.generation = generation;
         // Places have 32 bits: a segment of this size and a call of the largest size stay well below.
