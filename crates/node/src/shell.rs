@@ -35,6 +35,7 @@ pub struct Shell {
     pub open: bool,
     network: OnceCell<Network>,
     held_off: Mutex<BTreeMap<NodeId, Instant>>,
+    upkeep: Mutex<()>,
     /// Held while a setting is read, judged and written.
     settings: Mutex<()>,
 }
@@ -70,8 +71,8 @@ impl Shell {
         let more_authors = home.more_authors.iter().map(|(name, key)| (name.clone(), author(key)));
         let (more_authors, author) = (RwLock::new(more_authors.collect()), author(&home.author_key));
         let network = OnceCell::new();
-        let (held_off, settings) = (Mutex::default(), Mutex::default());
-        Self { home, author, more_authors, listening: None, open: false, network, held_off, settings }
+        let (held_off, settings, upkeep) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { home, author, more_authors, listening: None, open: false, network, held_off, settings, upkeep }
     }
 
     /// For a daemon: binds its socket at once, to the first of the addresses that this machine has.
@@ -94,6 +95,11 @@ impl Shell {
         let driver = shell.start_driver()?;
         shell.network = OnceCell::new_with(Some(Network { endpoint, driver }));
         Ok(shell)
+    }
+
+    /// Held by what rewrites the store: one at a time.
+    pub(crate) fn upkeep(&self) -> MutexGuard<'_, ()> {
+        self.upkeep.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Everything that is kept.

@@ -7,10 +7,10 @@ use madake_log::{
 };
 use madake_object::ObjectId;
 
-use crate::engine::{CheckReport, Progress, Table};
+use crate::engine::{BlobWrong, CheckReport, Progress, Table};
 use crate::ingest::{payload_object, read_statement, says_something};
 use crate::outcome::{Change, Outcome, Release};
-use crate::read::{HeldLog, Read, Wanted, for_each_prefix};
+use crate::read::{HeldLog, Read, Wanted, for_each_prefix, named_by};
 use crate::store::{Store, StoreError};
 use crate::tables::{self, Position};
 
@@ -320,6 +320,15 @@ impl Store {
         Ok(bad.map(ToString::to_string))
     }
 
+    /// Whether a file has other bytes than it should, or is not there: not, if the disk did not give them.
+    fn is_damaged_for_sure(&self, id: ObjectId) -> Result<bool, StoreError> {
+        let size = self.content_size(id)?.unwrap_or_default();
+        let problems = self.engine().blobs().check(id.as_bytes(), size)?;
+        Ok(problems.iter().any(|problem| {
+            !problem.wrong.is_in_outboard() && !matches!(problem.wrong, BlobWrong::Unreadable { .. })
+        }))
+    }
+
     /// Checks all that is kept, from the disk's bytes up to what the logs say. With `repair`, damaged objects
     /// are given up and wanted again, and rows that entries stand for are written again; damaged entries
     /// stay as they are.
@@ -387,8 +396,20 @@ impl Store {
         Ok(())
     }
 
-    /// Gives up an object that is damaged; whoever names it wants it again after the walk of the logs.
+    /// Gives up an object that is damaged; whoever names it wants it again after the walk of the logs. What is only
+    /// pinned stays as it is: nobody else is known to have it. A file is kept aside.
     fn lose(&self, id: ObjectId) -> Result<bool, StoreError> {
+        if named_by(self.engine(), id)
+            .or_else(|error| if error.is_damage() { Ok(None) } else { Err(error) })?
+            .is_none()
+            && self.engine().contains(tables::PINNED, id.as_bytes())?
+        {
+            return Ok(false);
+        }
+        if self.engine().contains(tables::BLOB, id.as_bytes())? && !self.is_damaged_for_sure(id)? {
+            return Ok(false);
+        }
+        self.engine().blobs().set_aside(id.as_bytes())?;
         let outcomes = self.apply(vec![Change::Lose(id)])?;
         Ok(matches!(outcomes[..], [Outcome::Release(Release::Gone { .. })]))
     }

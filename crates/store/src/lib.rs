@@ -32,8 +32,8 @@ pub use ingest::{CONTENT_LIMIT, LOGS_LIMIT, SEQ_LIMIT, payload_object};
 #[cfg(feature = "fake-disk")]
 pub use invariants::{Broken, Invariant, Look, Walked, store_invariants};
 pub use outcome::{
-    Change, ContentFate, Dropped, Fate, Flaw, KeptFor, LastSession, META_COPY, META_EPOCH, META_STARTS,
-    NodeId, Outcome, PayloadFate, Peer, Policy, Release,
+    Change, ContentFate, Dropped, Fate, Flaw, KeptFor, LastSession, META_COPY, META_EPOCH, META_ERASE,
+    META_STARTS, NodeId, Outcome, PayloadFate, Peer, Policy, Release,
 };
 pub use read::{Counts, Head, HeldLog, NamedBy, Read, Wanted};
 pub use rows::{RECORD_CONTENT, RECORD_ENTRY, StoreRows};

@@ -68,6 +68,9 @@ pub const META_EPOCH: &str = "epoch";
 pub const META_COPY: &str = "copy";
 /// The name of the number of starts in [`Change::Meta`]: u64, big-endian.
 pub const META_STARTS: &str = "starts";
+/// The name of the parts of the store that are to be rewritten because something in them was dropped, in
+/// [`Change::Meta`]: numbers, u32 big-endian.
+pub const META_ERASE: &str = "erase";
 
 /// What became of a change.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -11,8 +11,8 @@ use madake_log::SeqNum;
 use madake_object::ObjectId;
 use madake_store::engine::{Part, Progress, Reclaim, Work};
 use madake_store::{
-    Change, CheckStep, Dropped, KeptFor, Outcome, Position, Read as _, Release, StoreError, payload_object,
-    tables,
+    Change, CheckStep, Dropped, KeptFor, META_ERASE, Outcome, Position, Read as _, Release, StoreError,
+    payload_object, tables,
 };
 use serde_json::{Value, json};
 
@@ -30,8 +30,10 @@ const TELL: Duration = Duration::from_millis(200);
 pub(super) fn collect(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
     let dry_run = query.flag("dry_run");
     let body = lines(move |lines| {
+        let _upkeep = shell.upkeep();
         let store = shell.store();
         let mut teller = Teller::new(lines);
+        let erased = if dry_run { 0 } else { erase(&shell, &unerased(&shell)?, &mut teller)? };
         let collected = store.collect(dry_run, &mut |entries| teller.tell("marking", entries, None))?;
         let percent = Reclaim::DeadAtLeast { percent: DEAD_PERCENT };
         let reclaimed = store.engine().reclaim(percent, dry_run, &mut |step| teller.step(step));
@@ -39,7 +41,7 @@ pub(super) fn collect(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>
         teller.heard()?;
         lines.send(&json!({
             "dry_run": dry_run,
-            "freed": reclaimed.freed() + collected.blob_bytes + collected.file_bytes,
+            "freed": erased + reclaimed.freed() + collected.blob_bytes + collected.file_bytes,
             "dropped": collected.objects,
             "entries": collected.entries,
             "bytes": collected.bytes,
@@ -130,28 +132,62 @@ pub(super) fn check(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, 
     Ok(respond(StatusCode::OK, body))
 }
 
-/// Lets content go, and rewrites the part of the store in which its bytes lie.
+/// Lets content go, and rewrites the part of the store in which its bytes lie. What was dropped and not yet
+/// erased, because something came between, is noted: the next `gc` or drop erases it.
 fn release(
     shell: &Shell,
     id: ObjectId,
     change: Change,
     lines: &mut Lines,
 ) -> Result<(Release, u64), ApiError> {
+    // Nobody may move the bytes between the question where they are and their end.
+    let _upkeep = shell.upkeep();
     let store = shell.store();
     let engine = store.engine();
-    let part: Option<Part> = engine.part_of(tables::CONTENT, id.as_bytes()).map_err(StoreError::from)?;
-    let outcomes = store.apply(vec![change])?;
-    let [Outcome::Release(release)] = outcomes[..] else {
+    let before = unerased(shell)?;
+    let mut parts = before.clone();
+    parts.extend(engine.part_of(tables::CONTENT, id.as_bytes()).map_err(StoreError::from)?);
+    let outcomes = store.apply(vec![change, Change::Meta(META_ERASE, erase_value(&parts))])?;
+    let [Outcome::Release(release), _] = outcomes[..] else {
         return Err(ApiError::new(500, "bug", "a release has the outcome of something else"));
     };
-    let Release::Gone { size } = release else { return Ok((release, 0)) };
+    if let Release::Kept(_) = release {
+        store.apply(vec![Change::Meta(META_ERASE, erase_value(&before))])?;
+        return Ok((release, 0));
+    }
+    let size = if let Release::Gone { size } = release { size } else { 0 };
     // Gone for readers at once; from the disk when the rows beside it have moved.
-    let Some(part) = part else { return Ok((release, size)) };
     let mut teller = Teller::new(lines);
-    let reclaimed = engine.reclaim(Reclaim::Parts(vec![part]), false, &mut |step| teller.step(step));
-    let reclaimed = reclaimed.map_err(StoreError::from)?;
+    let freed = erase(shell, &parts, &mut teller)?;
     teller.heard()?;
-    Ok((release, reclaimed.freed()))
+    // A big object had a file of its own.
+    Ok((release, if parts.is_empty() { size } else { freed }))
+}
+
+/// The parts of the store in which something lies that was dropped.
+fn unerased(shell: &Shell) -> Result<Vec<Part>, ApiError> {
+    let value = shell.store().meta(META_ERASE)?.unwrap_or_default();
+    Ok(value.as_chunks::<4>().0.iter().map(|part| Part(u32::from_be_bytes(*part))).collect())
+}
+
+fn erase_value(parts: &[Part]) -> Vec<u8> {
+    parts.iter().flat_map(|part| part.0.to_be_bytes()).collect()
+}
+
+/// Rewrites these parts, and notes that nothing is left to be erased. Says how many bytes became free.
+fn erase(shell: &Shell, parts: &[Part], teller: &mut Teller<'_>) -> Result<u64, ApiError> {
+    if parts.is_empty() {
+        return Ok(0);
+    }
+    let store = shell.store();
+    let request = Reclaim::Parts(parts.to_vec());
+    let reclaimed = store.engine().reclaim(request, false, &mut |step| teller.step(step));
+    let reclaimed = reclaimed.map_err(|error| {
+        ApiError::from(error)
+            .hint("it is dropped, and its bytes are still on the disk: `madake gc` erases them")
+    })?;
+    store.apply(vec![Change::Meta(META_ERASE, Vec::new())])?;
+    Ok(reclaimed.freed())
 }
 
 fn kept(id: ObjectId, why: KeptFor) -> ApiError {

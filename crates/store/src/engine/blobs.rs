@@ -129,6 +129,15 @@ pub trait Blobs: Send + Sync {
     /// The disk failed.
     fn remove(&self, id: &BlobId) -> Result<bool, EngineError>;
 
+    /// Takes a finished content that is damaged out of the way, and keeps its bytes for a person who may want what
+    /// is left of them. Says whether it was here. Where nothing can be kept, it is removed.
+    ///
+    /// # Errors
+    /// The disk failed.
+    fn set_aside(&self, id: &BlobId) -> Result<bool, EngineError> {
+        self.remove(id)
+    }
+
     /// Whether a content was finished since the store was opened: what refers to it may be on its way. True where
     /// that is not known.
     fn was_finished_here(&self, _id: &BlobId) -> bool {

@@ -106,6 +106,7 @@ impl Round<'_> {
             }
         }
         if wants.is_empty() && linked.is_empty() && !fits {
+            self.gone_blobs.extend(object.is_none().then_some(id));
             return outcome(ContentFate::Unwanted, named_by, flaws);
         }
         if object.is_none() && self.engine.blobs().open(id.as_bytes())?.is_none() {
@@ -116,6 +117,7 @@ impl Round<'_> {
             flaws.extend(flaw.map(|flaw| (Position::of(entry), flaw)));
         }
         if !fits {
+            self.gone_blobs.extend(object.is_none().then_some(id));
             self.unwant(id)?;
             return outcome(ContentFate::WrongSize, named_by, flaws);
         }

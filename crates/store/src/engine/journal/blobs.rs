@@ -23,6 +23,8 @@ use outboard::Aside;
 const TEMPORARY: &str = "tmp-";
 /// Ends the names of files that can be resumed.
 const PART: &str = ".part";
+/// Ends the names of contents that were found damaged, and are kept for a person to look at.
+const DAMAGED: &str = ".damaged";
 /// Ends the names of outboards.
 const OUTBOARD: &str = ".bao";
 /// How much is read at once when a file is hashed again.
@@ -125,6 +127,19 @@ impl Shared {
 }
 
 impl Blobs for FileBlobs {
+    fn set_aside(&self, id: &BlobId) -> Result<bool, EngineError> {
+        let (from, to) =
+            (self.shared.path_of(id), self.shared.incoming.join(format!("{}{DAMAGED}", Hex(id))));
+        match self.shared.files.rename(&from, &to) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(EngineError::disk(Doing::Rename, &from, error)),
+        }
+        sync_dir(&*self.shared.files, &self.shared.incoming)?;
+        sync_dir(&*self.shared.files, &self.shared.folder_of(id))?;
+        Ok(true)
+    }
+
     fn was_finished_here(&self, id: &BlobId) -> bool {
         self.shared.lock().finished.contains(id)
     }

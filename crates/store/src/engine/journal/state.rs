@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockRead
 use super::super::{EngineError, Files};
 use super::memtable::Memtable;
 use super::ops::Meaning;
-use super::run::{Cover, PageCache, Place, Run, RunDamage, RunFault, RunKey, RunWriter};
+use super::run::{Cover, PageCache, Place, Run, RunFault, RunKey, RunWriter};
 use super::segment::Segment;
 use super::slot::IndexRow;
 use super::{IndexStatus, JournalOptions};
@@ -131,10 +131,9 @@ impl Core {
 
     /// Sees to it that a damaged run is made anew at the next start, and says what is wrong.
     pub(super) fn fault(&self, fault: RunFault) -> EngineError {
-        if !matches!(fault.what, RunDamage::Unreadable(_)) {
-            // If it cannot be removed, the next reader finds the damage again.
-            let _ = self.maker.files.remove(&fault.path);
-        }
+        // Also one whose pages the disk does not give: opening it reads no page that would tell. If it cannot be
+        // removed, the next reader finds the damage again.
+        let _ = self.maker.files.remove(&fault.path);
         let error = fault_error(&fault);
         self.flow().damaged = Some(Arc::new(fault));
         error
