@@ -141,11 +141,14 @@ impl Read for Store {
         from: SeqNum,
         limit: usize,
     ) -> Result<Vec<AuthenticEntry>, StoreError> {
+        // Not beyond the head: of a long log that is being forgotten there may be entries left behind it.
+        let Some(head) = self.log_head(author, log)?.filter(|head| head.seq >= from) else {
+            return Ok(Vec::new());
+        };
         let from = Position { author, log, seq: from }.key();
-        let end = tables::after_prefix(&tables::log_key(author, log));
-        let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
-        let rows =
-            self.engine().scan(tables::ENTRY, Bound::Included(&from), to, Direction::Forward, limit)?;
+        let to = Position { author, log, seq: head.seq }.key();
+        let (from, to) = (Bound::Included(from.as_slice()), Bound::Included(to.as_slice()));
+        let rows = self.engine().scan(tables::ENTRY, from, to, Direction::Forward, limit)?;
         rows.iter().map(|(_, bytes)| held_entry(bytes)).collect()
     }
 
@@ -356,7 +359,7 @@ impl Store {
             counts.entries += held_log(key, value)?.head.seq.get();
             Ok(())
         })?;
-        counts.objects += self.count_keys(tables::CONTENT)? + self.count_keys(tables::BLOB)?;
+        counts.objects += self.engine().count(tables::CONTENT)? + self.engine().count(tables::BLOB)?;
         let mut last = None;
         for_each_prefix(self.engine(), tables::WANTED, &[], |key, _| {
             let id = key.first_chunk::<32>().copied();

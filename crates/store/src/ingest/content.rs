@@ -130,6 +130,7 @@ impl Round<'_> {
 
     /// Writes content that is checked, and ends the want for it.
     fn keep(&mut self, id: ObjectId, size: u64, object: Option<Object>) -> Result<(), StoreError> {
+        self.undrop(id)?;
         let bytes = object.map(Object::into_bytes);
         let short = bytes.as_ref().filter(|bytes| bytes.len() <= MAX_COMMIT).cloned();
         match bytes {
@@ -222,12 +223,14 @@ impl Round<'_> {
 impl Round<'_> {
     /// Keeps an object for its own sake.
     pub(super) fn pin(&mut self, id: ObjectId) -> Result<Outcome, StoreError> {
+        // Only payloads of entries are dropped: what comes back is an entry's again.
+        let dropped = self.is_dropped(id)?;
         self.undrop(id)?;
         if !self.is_pinned(id)? {
             let here = self.content_size(id)?.is_some();
             self.pending.pinned.insert(id, true);
             self.batch.put(tables::PINNED, id.as_bytes().to_vec(), Vec::new());
-            if here {
+            if here || dropped {
                 // What is here without a pin is named by something.
                 self.name(id)?;
             }

@@ -6,14 +6,17 @@ use madake_log::{AuthorId, Entry, LogId};
 use madake_object::ObjectId;
 
 use super::{CONTENT_LIMIT, Round, payload_object, read_statement, says_something};
-use crate::engine::Direction;
+use crate::control::Control;
+use crate::engine::{Direction, MAX_BATCH_BYTES};
 use crate::outcome::{Dropped, KeptFor, Release};
 use crate::read::{self, Wanted};
 use crate::store::StoreError;
 use crate::tables::{self, Position};
 
-/// So many entries are forgotten in one batch: their keys take 20 MB of the journal.
+/// So many entries are forgotten in one batch, unless the keys of their rows take more than the bytes below.
 const FORGET: u64 = 200_000;
+/// A quarter of what a batch may have; a page of entries is added at once.
+const FORGET_BYTES: u64 = MAX_BATCH_BYTES / 4;
 /// Entries that are read at a time.
 const PAGE: usize = 1000;
 
@@ -48,7 +51,9 @@ impl Round<'_> {
         let Some(bytes) = self.engine.get(tables::ENTRY, &at.key())? else { return Ok(Release::NotHere) };
         let id = payload_object(&*read::held_entry(&bytes)?);
         let commit = read::has_prefix(self.engine, tables::COMMIT, id.as_bytes())?;
-        if at.log.is_system() || at.log == LogId::COMMIT || commit {
+        // The same bytes may register a log elsewhere.
+        let control = self.held_bytes(id)?.is_some_and(|bytes| Control::decode(&bytes).is_ok());
+        if at.log.is_system() || at.log == LogId::COMMIT || commit || control {
             return Ok(Release::Kept(KeptFor::Statement));
         }
         if self.is_pinned(id)? {
@@ -89,7 +94,7 @@ impl Round<'_> {
         let end = tables::after_prefix(&prefix);
         let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
         let (mut from, mut gone) = (Bound::Included(prefix.to_vec()), 0);
-        while gone < FORGET {
+        while gone < FORGET && self.batch.size_hint() < FORGET_BYTES {
             let bound = from.as_ref().map(Vec::as_slice);
             let rows = self.engine.scan(tables::ENTRY, bound, to, Direction::Forward, PAGE)?;
             let Some((last, _)) = rows.last() else { break };
@@ -106,8 +111,13 @@ impl Round<'_> {
     fn forget_entry(&mut self, entry: &Entry) -> Result<(), StoreError> {
         let (at, id) = (Position::of(entry), payload_object(entry));
         let mut named = vec![(id, entry.payload_size())];
+        let payload = match self.held_bytes(id) {
+            // What can't be read leaves rows behind that a check counts; they name nothing that is here.
+            Err(error) if error.is_damage() => None,
+            payload => payload?,
+        };
         if says_something(at.log)
-            && let Ok(meaning) = read_statement(entry, self.held_bytes(id)?.as_deref())
+            && let Ok(meaning) = read_statement(entry, payload.as_deref())
         {
             for (table, key, _) in meaning.rows {
                 self.batch.delete(table, key);

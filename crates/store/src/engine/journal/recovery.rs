@@ -5,7 +5,8 @@ use std::path::Path;
 
 use super::super::{Damage, Doing, EngineError, Files};
 use super::format::{
-    CHECKPOINT, HeaderFault, OVERHEAD, RecordKey, SEGMENT_HEADER, Sealed, SegmentHeader, decode_checkpoint,
+    BATCH, CHECKPOINT, HeaderFault, OVERHEAD, RECORD_HEADER, RecordHeader, RecordKey, SEGMENT_HEADER, Sealed,
+    SegmentHeader, decode_checkpoint,
 };
 use super::frames::{Bad, End, newer, read_header, read_record, was_durable};
 use super::segment::{Segment, Window, number_of, path_of};
@@ -117,6 +118,12 @@ struct Begun {
     sealed: Option<BTreeMap<u32, Sealed>>,
 }
 
+/// How long the beginning of a segment can be. It is durable before the first batch is written, so a file that is
+/// longer was begun, whatever can be read of it now.
+fn longest_beginning(number: u32) -> u64 {
+    SEGMENT_HEADER + OVERHEAD as u64 + 4 + 20 * u64::from(number)
+}
+
 /// Reads the beginning of the last segment; `None` if it was only being created. Nothing was ever acknowledged in
 /// such a one: the beginning is durable before the first batch is written, and each batch says so.
 fn begin(segment: &Segment, before: Option<&Segment>) -> Result<Option<Begun>, EngineError> {
@@ -132,7 +139,8 @@ fn begin(segment: &Segment, before: Option<&Segment>) -> Result<Option<Begun>, E
                 Some(before) => {
                     let header = SegmentHeader { number: segment.number, ..read_header(before)? };
                     let key = RecordKey::new(&header);
-                    was_durable(&mut window, SEGMENT_HEADER - 1, SEGMENT_HEADER, len, &key)?
+                    len > longest_beginning(segment.number)
+                        || was_durable(&mut window, SEGMENT_HEADER - 1, SEGMENT_HEADER, len, &key)?
                 }
             };
             return if was_durable { Err(segment.corrupt(0, Damage::SegmentHeader)) } else { Ok(None) };
@@ -158,7 +166,12 @@ fn begin(segment: &Segment, before: Option<&Segment>) -> Result<Option<Begun>, E
         }
         Ok(_) => Ok(Some(Begun { header, begun: SEGMENT_HEADER, sealed: None })),
         Err(Bad { what, resume }) => {
-            if was_durable(&mut window, SEGMENT_HEADER, resume, len, &key)? {
+            // Journals of before checkpoints begin with a batch, which may be torn.
+            let head = window.get(SEGMENT_HEADER, RECORD_HEADER as u64)?;
+            let head = head.and_then(|bytes| RecordHeader::decode(bytes, SEGMENT_HEADER, &key));
+            let has_batch = head.is_some_and(|head| head.kind == BATCH);
+            let longer = !has_batch && len > longest_beginning(segment.number);
+            if longer || was_durable(&mut window, SEGMENT_HEADER, resume, len, &key)? {
                 return Err(segment.corrupt(SEGMENT_HEADER, what));
             }
             Ok(None)
