@@ -19,6 +19,7 @@ use crate::args::Args;
 use crate::out::Out;
 
 fn main() -> ExitCode {
+    allow_many_files();
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => return usage(&error),
@@ -41,6 +42,14 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => out.fail(&error),
     }
+}
+
+/// Each 64 MiB of the journal is an open file: as many as the system lets this user have. If it does not let us,
+/// the first file too many says so.
+fn allow_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum });
 }
 
 /// What to do with words that are no command.

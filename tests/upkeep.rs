@@ -279,3 +279,48 @@ fn gc_takes_the_logs_of_blocked_authors_away() {
     assert_eq!(home.verifies(), 6);
     assert_eq!(home.json(["fsck"])["ok"], true);
 }
+
+#[test]
+fn a_journal_that_was_cut_short_or_exchanged_is_refused() {
+    let (home, other) = (Home::new(), Home::new());
+    posts(&home, "one\n");
+    posts(&home, "two\n");
+    posts(&other, "another's\n");
+    let segment =
+        files(&home, "journal").into_iter().find(|file| file.extension().unwrap() == "seg").unwrap();
+    let whole = std::fs::read(&segment).unwrap();
+    for damaged in [
+        whole[..whole.len() - 200].to_vec(),
+        whole[..700].to_vec(),
+        std::fs::read(other.path.join("journal").join(segment.file_name().unwrap())).unwrap(),
+    ] {
+        std::fs::write(&segment, damaged).unwrap();
+        for args in [["log", "list"].as_slice(), &["log", "append", "chat", "--lines"]] {
+            let error = home.error(args, 1);
+            assert!(error["message"].as_str().unwrap().contains("damaged"), "{error}");
+            assert!(error["hint"].is_string(), "{error}");
+        }
+        let ran = home.run(["--json", "fsck"]);
+        assert_eq!(ran.code, 1, "{ran}");
+        let report: Value = serde_json::from_slice(&ran.stdout).unwrap();
+        assert!(list(&report, "problems")[0].as_str().unwrap().contains("damaged"), "{report}");
+    }
+    std::fs::write(&segment, whole).unwrap();
+    assert_eq!(home.verifies(), 3);
+}
+
+#[test]
+fn a_damaged_outboard_is_named_and_made_again() {
+    let home = Home::new();
+    let bytes = vec![3; 3 << 20];
+    let path = home.write("file", &bytes);
+    home.ok(["put", &path]);
+    let id = b3sum(&bytes);
+    let outboard = home.path.join("objects").join(&id[..2]).join(format!("{id}.bao"));
+    let whole = std::fs::read(&outboard).unwrap();
+    flip(&outboard, 500);
+    assert_eq!(home.run(["fsck"]).code, 1);
+    home.run(["fsck", "--repair"]);
+    assert_eq!(home.run(["fsck"]).code, 0);
+    assert!(std::fs::read(&outboard).unwrap() == whole);
+}

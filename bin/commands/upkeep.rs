@@ -44,8 +44,12 @@ pub(crate) async fn collect(api: &Api, dry_run: bool, out: &Out) -> Result<ExitC
     let done = last(api, out, "/v1/gc", query).await?;
     out.result(&done, || {
         let objects = number(&done, "dropped");
-        let would = if dry_run { "would free" } else { "freed" };
-        format!("{would} {}; {objects} objects that nothing names", freed(&done))
+        let (would, entries) =
+            (if dry_run { "would free at least" } else { "freed" }, number(&done, "entries"));
+        format!(
+            "{would} {}; {objects} objects that nothing names, {entries} entries of blocked authors",
+            freed(&done)
+        )
     });
     Ok(ExitCode::SUCCESS)
 }
@@ -96,7 +100,9 @@ async fn inspect(home: &Path, repair: bool, error: ApiError, out: &Out) -> Resul
         rescue::inspect(home, &mut |step| bar.set(step.done, Some(step.total)))
     })?;
     drop(bar);
-    let problems: Vec<String> = found.problems.iter().map(ToString::to_string).collect();
+    // Why it can't be opened comes first; what is wrong in each file by itself may be less than that.
+    let mut problems = vec![error.message.clone()];
+    problems.extend(found.problems.iter().map(ToString::to_string));
     let mut report = json!({
         "checked": {"bytes": found.bytes, "batches": found.batches, "rows": 0, "logs": 0, "entries": 0, "files": 0},
         "problems": problems,
@@ -104,12 +110,8 @@ async fn inspect(home: &Path, repair: bool, error: ApiError, out: &Out) -> Resul
         "ok": false,
         "index_only": found.is_mendable(),
     });
-    if problems.is_empty() {
-        // Each file by itself is in order. A damaged one of the index is gone when it was met.
-        report["problems"] = json!([error.message]);
-    }
-    let mendable = error.code == "index" || (!problems.is_empty() && found.is_mendable());
-    if repair && mendable {
+    // The index only if that is why: a journal that is shorter than its index knows must not lose its witness.
+    if repair && error.code == "index" {
         report = remake(home, &report, out).await?;
     }
     out.result(&report, || report_text(&report));

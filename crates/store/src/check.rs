@@ -397,8 +397,25 @@ impl Store {
                 report.add(StoreProblem::Object { id, what });
                 report.repaired += u64::from(repair && self.lose(id)?);
             }
+            self.check_outboard(id, size, repair, report)?;
             report.files += 1;
             progress(CheckStep::Files(report.files));
+        }
+        Ok(())
+    }
+
+    /// An outboard can be made again of a content that is whole.
+    fn check_outboard(
+        &self,
+        id: ObjectId,
+        size: u64,
+        repair: bool,
+        report: &mut StoreCheck,
+    ) -> Result<(), StoreError> {
+        let problems = self.engine().blobs().check(id.as_bytes(), size)?;
+        if let Some(problem) = problems.iter().find(|problem| problem.wrong.is_in_outboard()) {
+            report.add(StoreProblem::Object { id, what: problem.to_string() });
+            report.repaired += u64::from(repair && self.engine().blobs().remake_outboard(id.as_bytes())?);
         }
         Ok(())
     }

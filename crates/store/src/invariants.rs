@@ -316,7 +316,7 @@ impl Walk<'_, '_> {
             (tables::FLAW, self.expected.flaws, Invariant::Statement, "flaws"),
         ];
         for (table, expected, rule, name) in tables {
-            let found = self.store.count_keys(table)?;
+            let found = self.store.engine().count(table)?;
             if found != expected {
                 self.tell(rule, format!("{found} {name} are in the tables, {expected} follow from the logs"));
             }

@@ -395,19 +395,6 @@ impl Store {
         }
         Ok(ids)
     }
-
-    pub(crate) fn count_keys(&self, table: Table) -> Result<u64, StoreError> {
-        let (mut count, mut after) = (0, None::<Vec<u8>>);
-        loop {
-            let from = after.as_ref().map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_slice()));
-            let keys = self.engine().scan_keys(table, from, Bound::Unbounded, Direction::Forward, PAGE)?;
-            count += keys.len() as u64;
-            match keys.into_iter().next_back() {
-                Some(last) => after = Some(last),
-                None => return Ok(count),
-            }
-        }
-    }
 }
 
 /// Calls `row` with every row whose key begins with `prefix`, in order, a page at a time.

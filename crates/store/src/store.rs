@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::collect::Collecting;
-use crate::engine::{Engine, EngineError, Limit, MAX_APPLY_BYTES, MAX_BATCH_BYTES};
+use crate::engine::{Engine, EngineError, MAX_APPLY_BYTES};
 use crate::group::GroupCommit;
 use crate::ingest::Round;
 use crate::outcome::{Change, Outcome};
@@ -89,11 +89,6 @@ impl Store {
             let mut next = Some(first);
             while let Some(changes) = next.take() {
                 match round.derive(changes) {
-                    Ok((batch, _)) if batch.size_hint() > MAX_BATCH_BYTES => {
-                        // One call that asks for too much must not fail the others.
-                        let (size, limit) = (batch.size_hint(), MAX_BATCH_BYTES);
-                        derived.push(Err(EngineError::TooLarge { what: Limit::Batch, size, limit }.into()));
-                    }
                     Ok((batch, outcomes)) => {
                         bytes += batch.size_hint();
                         batches.extend((!batch.is_empty()).then_some(batch));

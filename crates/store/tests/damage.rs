@@ -314,8 +314,11 @@ fn a_journal_that_became_shorter_than_its_index_is_named() {
     let disk = whole.copy();
     disk.tamper(&last, bytes[..bytes.len() - 60].to_vec());
     assert!(matches!(open(&disk), Err(EngineError::Corrupt { what: Damage::Shortened, .. })));
-    // Who wants what is left of the journal deletes the index.
+    // Without the index, what the last clean stop left still tells.
     lose_index(&disk);
+    assert!(matches!(open(&disk), Err(EngineError::Corrupt { what: Damage::Shortened, .. })));
+    // Who wants what is left of the journal deletes that too.
+    disk.lose(std::path::Path::new("/store/last-stop"));
     open(&disk).unwrap();
 }
 
@@ -386,6 +389,7 @@ fn segments_that_are_missing_cut_or_exchanged_are_named() {
     // Once the next segment exists, were it only begun, the one before was durable: no torn tail there.
     let disk = whole.copy();
     lose_index(&disk);
+    disk.lose(std::path::Path::new("/store/last-stop"));
     disk.tamper(&segment(count), files[&segment(count)][..10].to_vec());
     assert_eq!(open(&disk.copy()).unwrap().recovery().incomplete_segment, Some(count));
     let mut torn = files[&segment(count - 1)].clone();

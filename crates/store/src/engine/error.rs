@@ -260,7 +260,9 @@ impl fmt::Display for Damage {
             Self::SegmentLength { expected, found } => {
                 write!(f, "the segment has {found} bytes, and had {expected}")
             }
-            Self::Shortened => f.write_str("the journal ends here, but the index knows of what followed"),
+            Self::Shortened => {
+                f.write_str("the journal ends here, but it was longer: what followed was acknowledged")
+            }
             Self::RecordHeader => f.write_str("a record's header is damaged"),
             Self::RecordLength => f.write_str("a record is cut off"),
             Self::RecordChecksum => f.write_str("a record's bytes are damaged"),

@@ -14,7 +14,7 @@ use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Place
 use madake_object::ObjectId;
 
 use crate::collect::Collecting;
-use crate::engine::{Batch, Engine};
+use crate::engine::{Batch, Engine, EngineError, Limit, MAX_BATCH_BYTES};
 use crate::outcome::{Change, Fate, Flaw, Outcome, PayloadFate, Policy};
 use crate::read::{self, Wanted};
 use crate::rows::RECORD_ENTRY;
@@ -79,11 +79,17 @@ impl<'a> Round<'a> {
 
     /// The batch of one caller's changes, and what became of each of them.
     pub(crate) fn derive(&mut self, changes: Vec<Change>) -> Result<(Batch, Vec<Outcome>), StoreError> {
-        let gone = self.gone_blobs.len();
+        let gone = self.gone_blobs.clone();
         let outcomes = changes.into_iter().map(|change| self.change(change)).collect::<Result<_, _>>();
+        // One call that asks for too much must not fail the others.
+        let (size, limit) = (self.batch.size_hint(), MAX_BATCH_BYTES);
+        let outcomes = match outcomes {
+            Ok(_) if size > limit => Err(EngineError::TooLarge { what: Limit::Batch, size, limit }.into()),
+            outcomes => outcomes,
+        };
         let outcomes = outcomes.inspect_err(|_| {
             // Nothing of these changes will be done, so what they were to take away stays.
-            self.gone_blobs.truncate(gone);
+            self.gone_blobs = gone;
             self.batch = Batch::new();
         })?;
         Ok((std::mem::take(&mut self.batch), outcomes))

@@ -6,7 +6,7 @@ use madake_log::{AuthorId, Entry, LogId};
 use madake_object::ObjectId;
 
 use super::{CONTENT_LIMIT, Round, payload_object, read_statement, says_something};
-use crate::control::Control;
+use crate::control::{Control, ControlPayload};
 use crate::engine::{Direction, MAX_BATCH_BYTES};
 use crate::outcome::{Dropped, KeptFor, Release};
 use crate::read::{self, Wanted};
@@ -52,7 +52,9 @@ impl Round<'_> {
         let id = payload_object(&*read::held_entry(&bytes)?);
         let commit = read::has_prefix(self.engine, tables::COMMIT, id.as_bytes())?;
         // The same bytes may register a log elsewhere.
-        let control = self.held_bytes(id)?.is_some_and(|bytes| Control::decode(&bytes).is_ok());
+        let control = self
+            .held_bytes(id)?
+            .is_some_and(|bytes| matches!(Control::decode(&bytes), Ok(ControlPayload::Known(_))));
         if at.log.is_system() || at.log == LogId::COMMIT || commit || control {
             return Ok(Release::Kept(KeptFor::Statement));
         }
@@ -86,7 +88,8 @@ impl Round<'_> {
     /// A log of up to [`FORGET`] entries goes in one batch. Of a longer one the rest is without a head until
     /// this is asked for again.
     pub(super) fn forget(&mut self, author: AuthorId, log: LogId) -> Result<u64, StoreError> {
-        if !self.is_blocked(author)? || self.pending.heads.contains_key(&(author, log)) {
+        let full = self.batch.size_hint() >= FORGET_BYTES;
+        if full || !self.is_blocked(author)? || self.pending.heads.contains_key(&(author, log)) {
             return Ok(0);
         }
         let prefix = tables::log_key(author, log);

@@ -99,6 +99,7 @@ mod run;
 mod segment;
 mod slot;
 mod state;
+mod witness;
 mod writer;
 
 use std::io::ErrorKind;
@@ -110,7 +111,7 @@ use std::thread::JoinHandle;
 use super::batch::{FRAME_BYTES, check_limits};
 use super::files::DiskFiles;
 use super::{
-    Batch, Blobs, CheckReport, Derive, Direction, Doing, Engine, EngineError, Files, KeyValue,
+    Batch, Blobs, CheckReport, Damage, Derive, Direction, Doing, Engine, EngineError, Files, KeyValue,
     MAX_APPLY_BYTES, Part, Progress, Reclaim, Reclaimed, Table,
 };
 use blobs::FileBlobs;
@@ -119,6 +120,7 @@ pub use options::{Creation, Cut, IndexStatus, JournalOptions, Recovery};
 use reclaim::Reclaimer;
 use run::{PageCache, RunKey};
 use state::{Core, Maker, State};
+use witness::Witness;
 use writer::{Call, Prepared, Writer};
 
 use crate::group::GroupCommit;
@@ -178,6 +180,16 @@ impl JournalEngine {
         let mut recovery = Recovery::default();
         let mut standing = replay::standing(&maker, &found, &mut recovery);
         let (active, generation) = standing.read_tail(&mut found, &maker.meaning, &mut recovery)?;
+        if let (Some(tail), Some(witness)) = (&found.tail, Witness::read(&*files, root)) {
+            // Before anything is changed.
+            let (segment, offset) = (tail.segment.number, tail.end);
+            if witness.epoch != epoch {
+                return Err(EngineError::Corrupt { segment, offset: 0, what: Damage::ForeignSegment });
+            }
+            if witness.generation > generation {
+                return Err(EngineError::Corrupt { segment, offset, what: Damage::Shortened });
+            }
+        }
         // A start that failed may have left folders whose names are not durable, so not only new ones count.
         let (creating, settled) = (found.tail.is_none(), found.is_clean());
         for folder in [root, &journal, &index, &objects, &incoming] {
@@ -260,6 +272,10 @@ impl JournalEngine {
         let flushed = self.core.flush();
         if let Ok(writer) = self.writer.get_mut() {
             writer.mark();
+            let generation = self.core.read().generation;
+            let maker = &self.core.maker;
+            let root = self.core.journal.parent().unwrap_or(&self.core.journal);
+            Witness { epoch: self.epoch, generation }.write(&*maker.files, root);
         }
         flushed
     }

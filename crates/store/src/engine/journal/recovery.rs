@@ -64,7 +64,7 @@ pub(super) fn survey(files: &dyn Files, folder: &Path) -> Result<Found, EngineEr
     while let Some(last) = numbers.pop() {
         let segment = Segment::open(files, folder, last)?;
         let before = numbers.last().map(|number| Segment::open(files, folder, *number)).transpose()?;
-        match begin(&segment, before.as_ref())? {
+        match begin(&segment, before.as_ref(), numbers.len())? {
             Some(Begun { header, begun, sealed }) => {
                 let len = segment.len()?;
                 found.segments.insert(last, segment.clone());
@@ -120,13 +120,13 @@ struct Begun {
 
 /// How long the beginning of a segment can be. It is durable before the first batch is written, so a file that is
 /// longer was begun, whatever can be read of it now.
-fn longest_beginning(number: u32) -> u64 {
-    SEGMENT_HEADER + OVERHEAD as u64 + 4 + 20 * u64::from(number)
+fn longest_beginning(others: usize) -> u64 {
+    SEGMENT_HEADER + OVERHEAD as u64 + 4 + 20 * others as u64
 }
 
 /// Reads the beginning of the last segment; `None` if it was only being created. Nothing was ever acknowledged in
 /// such a one: the beginning is durable before the first batch is written, and each batch says so.
-fn begin(segment: &Segment, before: Option<&Segment>) -> Result<Option<Begun>, EngineError> {
+fn begin(segment: &Segment, before: Option<&Segment>, others: usize) -> Result<Option<Begun>, EngineError> {
     let len = segment.len()?;
     let mut window = Window::new(segment, len);
     let decoded = window.get(0, SEGMENT_HEADER)?.map(SegmentHeader::decode);
@@ -139,7 +139,7 @@ fn begin(segment: &Segment, before: Option<&Segment>) -> Result<Option<Begun>, E
                 Some(before) => {
                     let header = SegmentHeader { number: segment.number, ..read_header(before)? };
                     let key = RecordKey::new(&header);
-                    len > longest_beginning(segment.number)
+                    len > longest_beginning(others)
                         || was_durable(&mut window, SEGMENT_HEADER - 1, SEGMENT_HEADER, len, &key)?
                 }
             };
@@ -170,7 +170,7 @@ fn begin(segment: &Segment, before: Option<&Segment>) -> Result<Option<Begun>, E
             let head = window.get(SEGMENT_HEADER, RECORD_HEADER as u64)?;
             let head = head.and_then(|bytes| RecordHeader::decode(bytes, SEGMENT_HEADER, &key));
             let has_batch = head.is_some_and(|head| head.kind == BATCH);
-            let longer = !has_batch && len > longest_beginning(segment.number);
+            let longer = !has_batch && len > longest_beginning(others);
             if longer || was_durable(&mut window, SEGMENT_HEADER, resume, len, &key)? {
                 return Err(segment.corrupt(SEGMENT_HEADER, what));
             }
