@@ -115,8 +115,11 @@ pub(crate) enum Command {
         author: String,
     },
     /// Which schemas are kept; without any listed, all are
-    #[command(subcommand)]
-    Interest(InterestCommand),
+    Interest {
+        /// Without one, they are listed
+        #[command(subcommand)]
+        command: Option<InterestCommand>,
+    },
     /// Payloads of entries
     #[command(subcommand)]
     Payload(PayloadCommand),

@@ -165,6 +165,10 @@ pub(super) async fn import(
     let (file, found) = tokio::task::block_in_place(|| look_through(&path, out))?;
     let settings = found.settings.ok_or_else(|| bad(&ExportError::Settings))?;
     let home_made = !Home::exists(home);
+    if !home_made && passphrase_file.is_some() && !found.sealed.is_empty() {
+        return Err(ApiError::usage("the keys of an export go into a new home only, and there is one already")
+            .hint("madake --home FOLDER import FILE, with a folder that is no home yet; or leave the passphrase out"));
+    }
     if home_made {
         let made = match found.sealed.as_slice() {
             [] => Home::init(home, Config::default())?,
@@ -214,8 +218,9 @@ pub(super) async fn import(
     });
     for author in author_ids(&settings).filter(|author| !held.contains(author)) {
         out.note(&format!(
-            "the key of {} is not in this home: its logs are kept, and nobody here signs for it",
-            short(&author)
+            "the key of {} is not in this home: its logs are kept, and nobody here signs for it{}",
+            short(&author),
+            if found.sealed.is_empty() { "" } else { "; the file has it, for a folder that is no home yet" },
         ));
     }
     out.note("this home counts as a restored copy and has a new store epoch");

@@ -79,7 +79,9 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
         Command::Peer(command) => peers::run(&api, command, out).await,
         Command::Follow { author } => policy::follow(&api, &author, out).await,
         Command::Block { author } => policy::block(&api, &author, out).await,
-        Command::Interest(command) => policy::interest(&api, command, out).await,
+        Command::Interest { command } => {
+            policy::interest(&api, command.unwrap_or(crate::args::InterestCommand::List), out).await
+        }
         Command::Payload(command) => upkeep::payload(&api, command, out).await,
         Command::Unput { id } => upkeep::unput(&api, &id, out).await,
         Command::Gc { dry_run } => upkeep::collect(&api, dry_run, out).await,
