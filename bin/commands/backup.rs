@@ -165,10 +165,6 @@ pub(super) async fn import(
     let (file, found) = tokio::task::block_in_place(|| look_through(&path, out))?;
     let settings = found.settings.ok_or_else(|| bad(&ExportError::Settings))?;
     let home_made = !Home::exists(home);
-    if !home_made && passphrase_file.is_some() && !found.sealed.is_empty() {
-        return Err(ApiError::usage("the keys of an export go into a new home only, and there is one already")
-            .hint("madake --home FOLDER import FILE, with a folder that is no home yet; or leave the passphrase out"));
-    }
     if home_made {
         let made = match found.sealed.as_slice() {
             [] => Home::init(home, Config::default())?,
