@@ -19,6 +19,7 @@ fn what_is_kept_is_listed_and_changed() {
         let all = [json!({"author": null, "policy": "all", "schema": null})];
         let listed = |schema: &str| json!({"author": null, "policy": "listed", "schema": schema});
         assert_eq!(home.lines(["interest", "list"]), all);
+        assert_eq!(home.lines(["interest"]), all);
         assert_eq!(home.lines(["interest", "add", "post"]), [listed("post")]);
         assert_eq!(home.lines(["interest", "add", "commit"]), [listed("commit"), listed("post")]);
         assert_eq!(home.lines(["interest", "add", "post"]), [listed("commit"), listed("post")]);
