@@ -68,7 +68,8 @@ fuzz_target!(|input: &[u8]| {
             }
             3 => {
                 let more = bytes.key();
-                files.entry(path.clone()).or_default().extend(more);
+                let Some(file) = files.get_mut(path) else { continue };
+                file.extend(more);
             }
             4 => {
                 if files.remove(path).is_some() {
@@ -78,7 +79,8 @@ fuzz_target!(|input: &[u8]| {
             }
             _ => {
                 let Some(content) = files.get(other).cloned() else { continue };
-                files.insert(path.clone(), content);
+                let Some(file) = files.get_mut(path) else { continue };
+                *file = content;
             }
         }
         if let Some(file) = files.get(path) {
