@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use madake_log::{BatchVerifier, Entry};
 use madake_object::{Object, ObjectId};
-use madake_store::{NamedBy, Position, Read as _, Store};
+use madake_store::{NamedBy, NamedObject, Position, Store};
 use madake_sync::wire::{self, Class, Message, WireError};
 use madake_sync::{EndReason, Input, Received, RefusedEntry, SessionId};
 use tokio::sync::{Semaphore, mpsc};
@@ -243,10 +243,10 @@ impl Link {
         let (Ok(id), Ok(offset)) = (<[u8; 32]>::try_from(id), <[u8; 8]>::try_from(offset)) else { return };
         let (id, offset) = (ObjectId::new(id), u64::from_le_bytes(offset));
         let opened = match self.gives {
-            true => tokio::task::block_in_place(|| open_for_peer(&self.store, id, offset)),
+            true => tokio::task::block_in_place(|| self.store.open_named(id, offset)),
             false => Ok(None),
         };
-        let Ok(Some((mut reader, size, payload))) = opened else {
+        let Ok(Some(NamedObject { mut reader, size, named_by })) = opened else {
             let _ = send.write_all(&[1]).await;
             let _ = send.finish();
             return;
@@ -277,6 +277,7 @@ impl Link {
             }
         }
         let _ = send.finish();
+        let payload = named_by == NamedBy::Entry;
         self.input(Input::BlobServed { session: self.session, bytes: sent, payload }).await;
     }
 
@@ -475,31 +476,6 @@ fn check_entries(
         results.insert(i, Err(refused)); // ascending, so each lands where it came
     }
     results
-}
-
-/// A big object for a peer, from `offset` on, with its whole size and whether an entry names it; `None`
-/// if it is not here or nothing that the peer may read names it.
-#[expect(clippy::type_complexity, reason = "used once")]
-fn open_for_peer(
-    store: &Store,
-    id: ObjectId,
-    offset: u64,
-) -> Result<Option<(Box<dyn std::io::Read + Send>, u64, bool)>, madake_store::StoreError> {
-    use std::io::{Cursor, Seek, SeekFrom};
-    let Some(named) = store.named_by(id)? else { return Ok(None) };
-    let payload = named == NamedBy::Entry;
-    if let Some(bytes) = store.content(id)? {
-        let size = bytes.len() as u64;
-        let mut reader = Cursor::new(bytes);
-        reader.set_position(offset.min(size));
-        return Ok(Some((Box::new(reader), size, payload)));
-    }
-    let Some(mut reader) = store.engine().blobs().open(id.as_bytes())? else { return Ok(None) };
-    let size = reader.len();
-    match reader.seek(SeekFrom::Start(offset.min(size))) {
-        Ok(_) => Ok(Some((Box::new(reader), size, payload))),
-        Err(_) => Ok(None),
-    }
 }
 
 /// The stream on which a message belongs; `None` for those of several data streams.

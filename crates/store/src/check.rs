@@ -1,5 +1,6 @@
 //! Reading everything again, as if nothing of it were known.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use madake_log::{
@@ -7,7 +8,7 @@ use madake_log::{
 };
 use madake_object::ObjectId;
 
-use crate::engine::{BlobWrong, CheckReport, Progress, Table};
+use crate::engine::{BlobProblem, BlobWrong, CheckReport, Progress, Table};
 use crate::ingest::{payload_object, read_statement, says_something};
 use crate::outcome::{Change, Outcome, Release};
 use crate::read::{HeldLog, Read, Wanted, for_each_prefix, named_by};
@@ -141,6 +142,14 @@ pub enum StoreProblem {
     },
 }
 
+/// The files of big objects that are not what they should be, and why.
+type Damaged = BTreeMap<ObjectId, String>;
+
+/// The first problem that is not only one of the outboard.
+fn in_content(problems: &[BlobProblem]) -> Option<&BlobProblem> {
+    problems.iter().find(|problem| !problem.wrong.is_in_outboard())
+}
+
 /// How far a check is.
 #[derive(Clone, Copy, Debug)]
 pub enum CheckStep {
@@ -165,12 +174,13 @@ impl Store {
         verifier: &mut BatchVerifier,
         looked_at: &mut dyn FnMut(usize) -> bool,
     ) -> Result<LogCheck, StoreError> {
-        self.walk_log(held, verifier, looked_at, &mut |_, _| Ok(()))
+        self.walk_log(held, None, verifier, looked_at, &mut |_, _| Ok(()))
     }
 
     fn walk_log(
         &self,
         held: HeldLog,
+        files: Option<&Damaged>,
         verifier: &mut BatchVerifier,
         looked_at: &mut dyn FnMut(usize) -> bool,
         each: &mut dyn FnMut(&AuthenticEntry, &Payload) -> Result<(), StoreError>,
@@ -220,7 +230,7 @@ impl Store {
                     self.check_links(&entry, before.as_ref(), &mut check)?;
                 }
                 before = Some(LogHead::of(&entry));
-                let payload = self.check_payload(&entry)?;
+                let payload = self.check_payload(&entry, files)?;
                 match &payload {
                     Payload::Fits(_) | Payload::Dropped => {}
                     Payload::Missing => check.payloads_missing += 1,
@@ -287,7 +297,7 @@ impl Store {
         Ok(())
     }
 
-    fn check_payload(&self, entry: &Entry) -> Result<Payload, StoreError> {
+    fn check_payload(&self, entry: &Entry, files: Option<&Damaged>) -> Result<Payload, StoreError> {
         let id = payload_object(entry);
         match self.content(id) {
             Ok(Some(bytes)) => {
@@ -304,20 +314,20 @@ impl Store {
             let dropped = self.dropped(id)?.is_some();
             return Ok(if dropped { Payload::Dropped } else { Payload::Missing });
         };
-        Ok(match self.check_file(id, size)? {
+        let wrong = match files {
+            Some(damaged) => damaged.get(&id).cloned(),
+            None => {
+                let problems = self.engine().blobs().check(id.as_bytes(), size)?;
+                in_content(&problems).map(ToString::to_string)
+            }
+        };
+        Ok(match wrong {
             Some(why) => Payload::Wrong(why),
             None if size != entry.payload_size() => Payload::Wrong(
                 "payload-size: the stored file is longer or shorter than the entry says".into(),
             ),
             None => Payload::Fits(None),
         })
-    }
-
-    /// What is wrong with the file of a big object.
-    fn check_file(&self, id: ObjectId, size: u64) -> Result<Option<String>, StoreError> {
-        let problems = self.engine().blobs().check(id.as_bytes(), size)?;
-        let bad = problems.iter().find(|problem| !problem.wrong.is_in_outboard());
-        Ok(bad.map(ToString::to_string))
     }
 
     /// Whether a file has other bytes than it should, or is not there: not, if the disk did not give them.
@@ -343,7 +353,7 @@ impl Store {
     ) -> Result<StoreCheck, StoreError> {
         let engine = self.engine().check(&mut |step| progress(CheckStep::Engine(step)))?;
         let mut report = StoreCheck { engine, ..StoreCheck::default() };
-        self.check_files(repair, &mut report, progress)?;
+        let damaged = self.check_files(repair, &mut report, progress)?;
 
         let mut verifier = BatchVerifier::new(threads);
         let mut stated = [0u64; 4];
@@ -354,13 +364,14 @@ impl Store {
         }
         self.for_each_log(|held| -> Result<(), StoreError> {
             let mut expected = Expected { store: self, repair, stated: &mut stated, report: &mut report };
-            let check = self.walk_log(held, &mut verifier, &mut |_| true, &mut |entry, payload| {
-                expected.report.entries += 1;
-                if expected.report.entries.is_multiple_of(1000) {
-                    progress(CheckStep::Entries(expected.report.entries));
-                }
-                expected.entry(entry, payload)
-            })?;
+            let check =
+                self.walk_log(held, Some(&damaged), &mut verifier, &mut |_| true, &mut |entry, payload| {
+                    expected.report.entries += 1;
+                    if expected.report.entries.is_multiple_of(1000) {
+                        progress(CheckStep::Entries(expected.report.entries));
+                    }
+                    expected.entry(entry, payload)
+                })?;
             report.logs += 1;
             report.more += check.more;
             for problem in check.problems {
@@ -377,12 +388,14 @@ impl Store {
         Ok(report)
     }
 
+    /// Reads every file of a big object once. An outboard can be made again of a content that is whole.
     fn check_files(
         &self,
         repair: bool,
         report: &mut StoreCheck,
         progress: &mut dyn FnMut(CheckStep),
-    ) -> Result<(), StoreError> {
+    ) -> Result<Damaged, StoreError> {
+        let mut damaged = Damaged::new();
         let mut files = Vec::new();
         for_each_prefix(self.engine(), tables::BLOB, &[], |key, size| {
             let id = <[u8; 32]>::try_from(key).map_err(|_| StoreError::broken("an object id"))?;
@@ -391,33 +404,23 @@ impl Store {
             Ok(())
         })?;
         for (id, size) in files {
-            let wrong = self.check_file(id, size)?;
+            let problems = self.engine().blobs().check(id.as_bytes(), size)?;
+            let wrong = in_content(&problems).map(ToString::to_string);
             // It may have been taken away meanwhile.
             if let Some(what) = wrong.filter(|_| !matches!(self.content_size(id), Ok(None))) {
+                damaged.insert(id, what.clone());
                 report.add(StoreProblem::Object { id, what });
                 report.repaired += u64::from(repair && self.lose(id)?);
             }
-            self.check_outboard(id, size, repair, report)?;
+            let outboard = problems.iter().find(|problem| problem.wrong.is_in_outboard());
+            if let Some(problem) = outboard.filter(|_| !damaged.contains_key(&id)) {
+                report.add(StoreProblem::Object { id, what: problem.to_string() });
+                report.repaired += u64::from(repair && self.engine().blobs().remake_outboard(id.as_bytes())?);
+            }
             report.files += 1;
             progress(CheckStep::Files(report.files));
         }
-        Ok(())
-    }
-
-    /// An outboard can be made again of a content that is whole.
-    fn check_outboard(
-        &self,
-        id: ObjectId,
-        size: u64,
-        repair: bool,
-        report: &mut StoreCheck,
-    ) -> Result<(), StoreError> {
-        let problems = self.engine().blobs().check(id.as_bytes(), size)?;
-        if let Some(problem) = problems.iter().find(|problem| problem.wrong.is_in_outboard()) {
-            report.add(StoreProblem::Object { id, what: problem.to_string() });
-            report.repaired += u64::from(repair && self.engine().blobs().remake_outboard(id.as_bytes())?);
-        }
-        Ok(())
+        Ok(damaged)
     }
 
     /// Gives up an object that is damaged; whoever names it wants it again after the walk of the logs. What is only

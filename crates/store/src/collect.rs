@@ -10,7 +10,7 @@ use madake_object::ObjectId;
 use crate::engine::{Direction, Table};
 use crate::ingest::payload_object;
 use crate::outcome::{Change, Outcome, Release};
-use crate::read::{Read, for_each_prefix, held_entry};
+use crate::read::{Read, before, for_each_prefix, held_entry};
 use crate::store::{Store, StoreError};
 use crate::tables::{self, Position};
 
@@ -89,8 +89,8 @@ impl Store {
         // Ids are uniform, so each pass sees about as many: those whose first byte is in its range.
         let passes = usize::try_from(held.div_ceil(MARKS)).unwrap_or(256).clamp(1, 256);
         let range = |pass: usize| pass * 256 / passes..(pass + 1) * 256 / passes;
-        // To learn the ids of all objects means to read them all. Mostly that is not needed: if as many
-        // are named and here as are here, none is without a name.
+        // If as many are named and here as are here, none is without a name, and no second look is needed.
+        // (Whether an object is here is read from its record, so all that are named are read once.)
         let (mut kept, mut last) = (0, None);
         for pass in 0..passes {
             let marked = self.mark(&range(pass), progress)?;
@@ -161,7 +161,7 @@ impl Store {
             Some(None) => return Ok(None),
         };
         let end = tables::after_prefix(author.as_bytes());
-        let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
+        let to = before(end.as_deref());
         let keys =
             self.engine().scan_keys(tables::ENTRY, Bound::Included(&from), to, Direction::Forward, 1)?;
         Ok(keys.first().and_then(|key| Position::from_key(key)).map(|at| at.log))
@@ -218,7 +218,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let first = |byte: usize| u8::try_from(byte).ok().map(|byte| vec![byte]);
         let end = first(bytes.end);
-        let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
+        let to = before(end.as_deref());
         let mut from = Bound::Included(first(bytes.start).unwrap_or_default());
         loop {
             let bound = from.as_ref().map(Vec::as_slice);

@@ -35,7 +35,7 @@ pub use outcome::{
     Change, ContentFate, Dropped, Fate, Flaw, KeptFor, LastSession, META_COPY, META_EPOCH, META_ERASE,
     META_STARTS, NodeId, Outcome, PayloadFate, Peer, Policy, Release,
 };
-pub use read::{Counts, Head, HeldLog, NamedBy, Read, Wanted};
+pub use read::{Counts, Head, HeldLog, NamedBy, NamedObject, Read, Wanted};
 pub use rows::{RECORD_CONTENT, RECORD_ENTRY, StoreRows};
 pub use store::{Store, StoreError};
 pub use tables::Position;

@@ -1,5 +1,6 @@
 //! Reading what is held.
 
+use std::io::{self, Cursor, Seek as _, SeekFrom};
 use std::ops::Bound;
 
 use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Schema, SeqNum};
@@ -83,6 +84,16 @@ pub enum NamedBy {
     Entry,
     /// It is the file of a commit.
     Commit,
+}
+
+/// An object that a peer may have, opened.
+pub struct NamedObject {
+    /// Its bytes, from where they were asked for.
+    pub reader: Box<dyn io::Read + Send>,
+    /// Its size as a whole.
+    pub size: u64,
+    /// What names it.
+    pub named_by: NamedBy,
 }
 
 /// The newest version of a name, in one author's log.
@@ -340,6 +351,21 @@ impl Store {
         decoded.transpose()
     }
 
+    /// An object for a peer, from `offset` on: of those that are here, only what something held names.
+    pub fn open_named(&self, id: ObjectId, offset: u64) -> Result<Option<NamedObject>, StoreError> {
+        let Some(named_by) = self.named_by(id)? else { return Ok(None) };
+        if let Some(bytes) = self.content(id)? {
+            let size = bytes.len() as u64;
+            let mut reader = Cursor::new(bytes);
+            reader.set_position(offset.min(size));
+            return Ok(Some(NamedObject { reader: Box::new(reader), size, named_by }));
+        }
+        let Some(mut reader) = self.engine().blobs().open(id.as_bytes())? else { return Ok(None) };
+        let size = reader.len();
+        let there = reader.seek(SeekFrom::Start(offset.min(size))).is_ok();
+        Ok(there.then(|| NamedObject { reader: Box::new(reader), size, named_by }))
+    }
+
     /// By whom and when an object was given up, if it was.
     pub fn dropped(&self, id: ObjectId) -> Result<Option<Dropped>, StoreError> {
         let value = self.engine().get(tables::DROPPED, id.as_bytes())?;
@@ -405,7 +431,7 @@ pub(crate) fn for_each_prefix(
     mut row: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
     let end = tables::after_prefix(prefix);
-    let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
+    let to = before(end.as_deref());
     let mut last: Option<Vec<u8>> = None;
     loop {
         let from = last.as_ref().map_or(Bound::Included(prefix), |key| Bound::Excluded(key.as_slice()));
@@ -418,6 +444,23 @@ pub(crate) fn for_each_prefix(
     }
 }
 
+/// Up to a key, or to the end of the table: what [`tables::after_prefix`] gives as a bound.
+pub(crate) fn before(end: Option<&[u8]>) -> Bound<&[u8]> {
+    end.map_or(Bound::Unbounded, Bound::Excluded)
+}
+
+/// The first `limit` keys that begin with `prefix`.
+fn keys_with_prefix(
+    engine: &dyn Engine,
+    table: Table,
+    prefix: &[u8],
+    limit: usize,
+) -> Result<Vec<Vec<u8>>, StoreError> {
+    let end = tables::after_prefix(prefix);
+    let (from, to) = (Bound::Included(prefix), before(end.as_deref()));
+    Ok(engine.scan_keys(table, from, to, Direction::Forward, limit)?)
+}
+
 /// How many keys begin with `prefix`, as far as `limit`.
 pub(crate) fn count_prefix(
     engine: &dyn Engine,
@@ -425,9 +468,7 @@ pub(crate) fn count_prefix(
     prefix: &[u8],
     limit: usize,
 ) -> Result<usize, StoreError> {
-    let end = tables::after_prefix(prefix);
-    let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
-    Ok(engine.scan_keys(table, Bound::Included(prefix), to, Direction::Forward, limit)?.len())
+    Ok(keys_with_prefix(engine, table, prefix, limit)?.len())
 }
 
 /// Whether any key begins with `prefix`.
@@ -441,9 +482,7 @@ pub(crate) fn first_key(
     table: Table,
     prefix: &[u8],
 ) -> Result<Option<Vec<u8>>, StoreError> {
-    let end = tables::after_prefix(prefix);
-    let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
-    Ok(engine.scan_keys(table, Bound::Included(prefix), to, Direction::Forward, 1)?.into_iter().next())
+    Ok(keys_with_prefix(engine, table, prefix, 1)?.pop())
 }
 
 /// The first or last `limit` rows whose key begins with `prefix`.
@@ -455,7 +494,7 @@ fn scan_prefix(
     limit: usize,
 ) -> Result<Vec<KeyValue>, StoreError> {
     let end = tables::after_prefix(prefix);
-    let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
+    let to = before(end.as_deref());
     Ok(engine.scan(table, Bound::Included(prefix), to, direction, limit)?)
 }
 

@@ -6,7 +6,9 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt as _, Full};
+use hyper::Response;
 use hyper::body::Frame;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -46,6 +48,26 @@ pub fn lines(write: impl FnOnce(&mut Lines) -> Result<(), ApiError> + Send + 'st
     });
     body
 }
+
+/// An answer of bytes, written by `write` on a thread where blocking is fine. If it fails, the bytes end early.
+pub(super) fn octets(
+    write: impl FnOnce(&mut dyn FnMut(Vec<u8>) -> Result<(), ApiError>) -> Result<(), ApiError> + Send + 'static,
+) -> Response<Body> {
+    let (sender, body) = streamed();
+    tokio::task::spawn_blocking(move || {
+        let mut send = |piece: Vec<u8>| sender.blocking_send(piece.into()).map_err(|_| ApiError::gone());
+        match write(&mut send) {
+            Err(error) if error.code != "gone" => tracing::error!(%error, "an export was cut off"),
+            _ => {}
+        }
+    });
+    let mut response = Response::new(body);
+    response.headers_mut().insert(CONTENT_TYPE, OCTETS);
+    response
+}
+
+/// The content type of bytes.
+pub(super) const OCTETS: HeaderValue = HeaderValue::from_static("application/octet-stream");
 
 /// Where a handler writes its lines.
 pub struct Lines {

@@ -12,7 +12,8 @@ use madake_store::{Policy, Read as _, payload_object};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::{ApiError, Body, Lines, Query, lines, respond, streamed};
+use super::body::octets;
+use super::{ApiError, Body, Lines, Query, lines, respond};
 use crate::import::{ImportError, Imported, Importer};
 use crate::shell::Shell;
 
@@ -41,18 +42,7 @@ pub(super) fn export(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>,
         let none = || ApiError::not_found(format!("{author}/{log} is not here")).hint("madake log list");
         heads.push((author, log, shell.store().log_head(author, log)?.ok_or_else(none)?));
     }
-    let (sender, body) = streamed();
-    tokio::task::spawn_blocking(move || {
-        let send = |piece: Vec<u8>| sender.blocking_send(piece.into()).map_err(|_| ApiError::gone());
-        match write_bundle(&shell, &heads, send) {
-            Err(error) if error.code != "gone" => tracing::error!(%error, "an export was cut off"),
-            _ => {}
-        }
-    });
-    let mut response = Response::new(body);
-    let octets = hyper::header::HeaderValue::from_static("application/octet-stream");
-    response.headers_mut().insert(hyper::header::CONTENT_TYPE, octets);
-    Ok(response)
+    Ok(octets(move |send| write_bundle(&shell, &heads, send)))
 }
 
 /// Hands the bytes of a bundle with these logs, up to these heads, to `send`.

@@ -12,8 +12,9 @@ use madake_store::{Change, META_COPY, META_EPOCH, Policy, Read as _, Store, payl
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
+use super::body::octets;
 use super::bundle::{Ended, explain, imported_json, pieces, tell, write_bundle};
-use super::{ApiError, Body, Lines, lines, respond, streamed};
+use super::{ApiError, Body, Lines, lines, respond};
 use crate::driver::wall_clock;
 use crate::export::{Decoder, Encoder, Event, ExportError, Kind, MAX_SMALL, Settings};
 use crate::home::random;
@@ -42,18 +43,7 @@ pub(super) async fn export(shell: Arc<Shell>, body: Body) -> Result<Response<Bod
                 .hint("the body of this request is what seals the keys, or nothing"));
         }
     }
-    let (sender, body) = streamed();
-    tokio::task::spawn_blocking(move || {
-        let send = |piece: Vec<u8>| sender.blocking_send(piece.into()).map_err(|_| ApiError::gone());
-        match write_export(&shell, &sealed, send) {
-            Err(error) if error.code != "gone" => tracing::error!(%error, "an export was cut off"),
-            _ => {}
-        }
-    });
-    let mut response = Response::new(body);
-    let octets = hyper::header::HeaderValue::from_static("application/octet-stream");
-    response.headers_mut().insert(hyper::header::CONTENT_TYPE, octets);
-    Ok(response)
+    Ok(octets(move |send| write_export(&shell, &sealed, send)))
 }
 
 fn write_export(

@@ -58,10 +58,7 @@ pub(super) fn get(shell: &Shell, id: &str) -> Result<Response<Body>, ApiError> {
     };
     let mut response = Response::new(body);
     let headers = response.headers_mut();
-    headers.insert(
-        hyper::header::CONTENT_TYPE,
-        hyper::header::HeaderValue::from_static("application/octet-stream"),
-    );
+    headers.insert(hyper::header::CONTENT_TYPE, super::body::OCTETS);
     headers.insert(hyper::header::CONTENT_LENGTH, hyper::header::HeaderValue::from(size));
     if let Ok(tag) = hyper::header::HeaderValue::from_str(&format!("\"{id}\"")) {
         headers.insert(hyper::header::ETAG, tag);

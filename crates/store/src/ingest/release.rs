@@ -95,7 +95,7 @@ impl Round<'_> {
         let prefix = tables::log_key(author, log);
         self.batch.delete(tables::LOG_HEAD, prefix.to_vec());
         let end = tables::after_prefix(&prefix);
-        let to = end.as_ref().map_or(Bound::Unbounded, |end| Bound::Excluded(end.as_slice()));
+        let to = read::before(end.as_deref());
         let (mut from, mut gone) = (Bound::Included(prefix.to_vec()), 0);
         while gone < FORGET && self.batch.size_hint() < FORGET_BYTES {
             let bound = from.as_ref().map(Vec::as_slice);

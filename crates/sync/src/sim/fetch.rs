@@ -1,10 +1,10 @@
 //! Big objects on streams of their own: the shell's part, at both ends.
 
-use std::io::{Cursor, Read, Seek, SeekFrom};
+use std::io::Read;
 
 use madake_object::ObjectId;
 use madake_store::engine::{BlobWriter, EngineError};
-use madake_store::{NamedBy, Read as _, Store, StoreError};
+use madake_store::{NamedBy, NamedObject, Read as _, Store};
 
 use super::connection::{Piece, Side, Wire};
 use super::rules::Serving;
@@ -116,15 +116,15 @@ impl World<'_> {
             return;
         }
         let Some(running) = self.machines[m].running.as_ref() else { return };
-        let opened = if gives { open_for_peer(&running.store, id, offset) } else { Ok(None) };
-        let Ok(Some((reader, size, payload))) = opened else {
+        let opened = if gives { running.store.open_named(id, offset) } else { Ok(None) };
+        let Ok(Some(NamedObject { reader, size, named_by })) = opened else {
             return self.send_piece(wire, side, fetch, 1, Piece::Header(None));
         };
         if !matches!(running.store.named_by(id), Ok(Some(_))) {
             self.judge::<Serving>(m, Some(format!("it gives object {id}, which no log names")));
         }
         self.send_piece(wire, side, fetch, 9, Piece::Header(Some(size)));
-        let serve = self.number();
+        let (serve, payload) = (self.number(), named_by == NamedBy::Entry);
         let new = Serve { session, wire, fetch, reader, sent: 0, payload, told: self.now };
         if let Some(running) = self.machines[m].running.as_mut() {
             running.serves.insert(serve, new);
@@ -348,29 +348,5 @@ impl Fetch {
             return Err("size: the peer sends more than it said".into());
         }
         writer.write(bytes).map_err(|error| format!("our-store: {error}"))
-    }
-}
-
-/// A big object for a peer, from `offset` on, with its whole size and whether an entry names it; `None` if
-/// it is not here or nothing names it.
-#[expect(clippy::type_complexity, reason = "used once")]
-fn open_for_peer(
-    store: &Store,
-    id: ObjectId,
-    offset: u64,
-) -> Result<Option<(Box<dyn Read + Send>, u64, bool)>, StoreError> {
-    let Some(named) = store.named_by(id)? else { return Ok(None) };
-    let payload = named == NamedBy::Entry;
-    if let Some(bytes) = store.content(id)? {
-        let size = bytes.len() as u64;
-        let mut reader = Cursor::new(bytes);
-        reader.set_position(offset.min(size));
-        return Ok(Some((Box::new(reader), size, payload)));
-    }
-    let Some(mut reader) = store.engine().blobs().open(id.as_bytes())? else { return Ok(None) };
-    let size = reader.len();
-    match reader.seek(SeekFrom::Start(offset.min(size))) {
-        Ok(_) => Ok(Some((Box::new(reader), size, payload))),
-        Err(_) => Ok(None),
     }
 }

@@ -49,6 +49,13 @@ pub(super) struct Tail {
     pub(super) marked: bool,
 }
 
+impl Tail {
+    /// One of which nothing but the beginning is known.
+    pub(super) fn empty(segment: Segment, header: SegmentHeader, begun: u64, len: u64) -> Self {
+        Self { segment, header, begun, end: begun, len, stable: 0, marked: false }
+    }
+}
+
 /// Finds out which segments there are, and whether each is the one it should be. Reads none but their beginnings.
 pub(super) fn survey(files: &dyn Files, folder: &Path) -> Result<Found, EngineError> {
     let mut numbers = segment_numbers(files, folder)?;
@@ -69,7 +76,7 @@ pub(super) fn survey(files: &dyn Files, folder: &Path) -> Result<Found, EngineEr
                 let len = segment.len()?;
                 found.segments.insert(last, segment.clone());
                 found.headers.insert(last, header);
-                let tail = Tail { segment, header, begun, end: begun, len, stable: 0, marked: false };
+                let tail = Tail::empty(segment, header, begun, len);
                 found.tail = Some(tail);
                 checkpoint = sealed;
                 break;

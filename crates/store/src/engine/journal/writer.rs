@@ -90,22 +90,8 @@ impl Writer {
         let header = SegmentHeader { number: 1, first_generation: 1, epoch, salt };
         let sealed = BTreeMap::new();
         let (segment, begun) = create_segment(&*files, &folder, &header, &sealed)?;
-        let (key, generation, refusing) = (RecordKey::new(&header), 0, None);
-        let (end, len) = (begun, begun);
-        Ok(Self {
-            files,
-            folder,
-            segment_bytes,
-            sealed,
-            segment,
-            header,
-            key,
-            begun,
-            end,
-            len,
-            generation,
-            refusing,
-        })
+        let tail = Tail::empty(segment, header, begun, begun);
+        Ok(Self::new(files, folder, segment_bytes, tail, sealed, 0))
     }
 
     /// The segment that is being written.
