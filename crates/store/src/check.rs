@@ -11,7 +11,8 @@ use madake_object::ObjectId;
 use crate::engine::{BlobProblem, BlobWrong, CheckReport, Progress, Table};
 use crate::ingest::{payload_object, read_statement, says_something};
 use crate::outcome::{Change, Outcome, Release};
-use crate::read::{HeldLog, Read, Wanted, for_each_prefix, named_by};
+use crate::prefix::{first_key, for_each_prefix};
+use crate::read::{HeldLog, Read, Wanted, named_by};
 use crate::store::{Store, StoreError};
 use crate::tables::{self, Position};
 
@@ -520,7 +521,7 @@ impl Expected<'_> {
     /// Whether this entry is the first that carries the commit.
     fn is_first(&self, commit: &[u8], at: Position) -> Result<bool, StoreError> {
         let mut first = None;
-        let key = crate::read::first_key(self.store.engine(), tables::COMMIT, commit)?;
+        let key = first_key(self.store.engine(), tables::COMMIT, commit)?;
         if let Some(key) = key {
             first = key.get(64..).and_then(tables::parse_u64);
         }

@@ -10,7 +10,8 @@ use madake_object::ObjectId;
 use crate::engine::{Direction, Table};
 use crate::ingest::payload_object;
 use crate::outcome::{Change, Outcome, Release};
-use crate::read::{Read, before, for_each_prefix, held_entry};
+use crate::prefix::{before, for_each_prefix};
+use crate::read::{Read, held_entry};
 use crate::store::{Store, StoreError};
 use crate::tables::{self, Position};
 

@@ -12,7 +12,8 @@ use crate::control::{Control, ControlPayload};
 use crate::engine::Table;
 use crate::ingest::payload_object;
 use crate::outcome::Flaw;
-use crate::read::{HeldLog, NamedBy, Read, Wanted, for_each_prefix, has_prefix};
+use crate::prefix::{for_each_prefix, has_prefix};
+use crate::read::{HeldLog, NamedBy, Read, Wanted};
 use crate::store::{Store, StoreError};
 use crate::tables::{self, Position};
 

@@ -19,10 +19,12 @@ mod ingest;
 #[cfg(feature = "fake-disk")]
 mod invariants;
 mod outcome;
+mod prefix;
 mod read;
 mod rows;
 mod store;
 pub mod tables;
+mod together;
 
 pub use author::{AppendError, Appended, Author, Committed, NewContent, NewVersion};
 pub use check::{CheckStep, LogCheck, LogFault, LogProblem, StoreCheck, StoreProblem};
@@ -39,3 +41,4 @@ pub use read::{Counts, Head, HeldLog, NamedBy, NamedObject, Read, Wanted};
 pub use rows::{RECORD_CONTENT, RECORD_ENTRY, StoreRows};
 pub use store::{Store, StoreError};
 pub use tables::Position;
+pub use together::WithPayload;

@@ -6,10 +6,12 @@ use std::ops::Bound;
 use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Schema, SeqNum};
 use madake_object::{Commit, CommitId, FileName, ObjectId};
 
-use crate::engine::{Direction, Engine, KeyValue, Table};
+use crate::engine::{Direction, Engine, Table};
 use crate::outcome::{Dropped, Flaw, LastSession, META_EPOCH, NodeId, Peer, Policy};
+use crate::prefix::{for_each_prefix, has_prefix, scan_prefix};
 use crate::store::{Store, StoreError};
 use crate::tables::{self, Position};
+use crate::together::{self, WithPayload};
 
 /// Rows read at a time by what walks a whole table.
 const PAGE: usize = 1000;
@@ -30,6 +32,17 @@ pub trait Read {
         from: SeqNum,
         limit: usize,
     ) -> Result<Vec<AuthenticEntry>, StoreError>;
+    /// As [`Read::entries`], with the payloads that are held and have at most `longest` bytes.
+    fn entries_with_payloads(
+        &self,
+        author: AuthorId,
+        log: LogId,
+        from: SeqNum,
+        limit: usize,
+        longest: usize,
+    ) -> Result<Vec<WithPayload>, StoreError> {
+        together::one_by_one(self, (author, log, from), limit, longest)
+    }
     /// The hash of one entry.
     fn entry_id(&self, at: &Position) -> Result<Option<EntryId>, StoreError>;
     /// The bytes of an object that is held and not a blob.
@@ -161,6 +174,17 @@ impl Read for Store {
         let (from, to) = (Bound::Included(from.as_slice()), Bound::Included(to.as_slice()));
         let rows = self.engine().scan(tables::ENTRY, from, to, Direction::Forward, limit)?;
         rows.iter().map(|(_, bytes)| held_entry(bytes)).collect()
+    }
+
+    fn entries_with_payloads(
+        &self,
+        author: AuthorId,
+        log: LogId,
+        from: SeqNum,
+        limit: usize,
+        longest: usize,
+    ) -> Result<Vec<WithPayload>, StoreError> {
+        together::entries_with_payloads(self, (author, log, from), limit, longest)
     }
 
     fn entry_id(&self, at: &Position) -> Result<Option<EntryId>, StoreError> {
@@ -421,81 +445,6 @@ impl Store {
         }
         Ok(ids)
     }
-}
-
-/// Calls `row` with every row whose key begins with `prefix`, in order, a page at a time.
-pub(crate) fn for_each_prefix(
-    engine: &dyn Engine,
-    table: Table,
-    prefix: &[u8],
-    mut row: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
-) -> Result<(), StoreError> {
-    let end = tables::after_prefix(prefix);
-    let to = before(end.as_deref());
-    let mut last: Option<Vec<u8>> = None;
-    loop {
-        let from = last.as_ref().map_or(Bound::Included(prefix), |key| Bound::Excluded(key.as_slice()));
-        let rows = engine.scan(table, from, to, Direction::Forward, PAGE)?;
-        rows.iter().try_for_each(|(key, value)| row(key, value))?;
-        if rows.len() < PAGE {
-            return Ok(());
-        }
-        last = rows.into_iter().next_back().map(|(key, _)| key);
-    }
-}
-
-/// Up to a key, or to the end of the table: what [`tables::after_prefix`] gives as a bound.
-pub(crate) fn before(end: Option<&[u8]>) -> Bound<&[u8]> {
-    end.map_or(Bound::Unbounded, Bound::Excluded)
-}
-
-/// The first `limit` keys that begin with `prefix`.
-fn keys_with_prefix(
-    engine: &dyn Engine,
-    table: Table,
-    prefix: &[u8],
-    limit: usize,
-) -> Result<Vec<Vec<u8>>, StoreError> {
-    let end = tables::after_prefix(prefix);
-    let (from, to) = (Bound::Included(prefix), before(end.as_deref()));
-    Ok(engine.scan_keys(table, from, to, Direction::Forward, limit)?)
-}
-
-/// How many keys begin with `prefix`, as far as `limit`.
-pub(crate) fn count_prefix(
-    engine: &dyn Engine,
-    table: Table,
-    prefix: &[u8],
-    limit: usize,
-) -> Result<usize, StoreError> {
-    Ok(keys_with_prefix(engine, table, prefix, limit)?.len())
-}
-
-/// Whether any key begins with `prefix`.
-pub(crate) fn has_prefix(engine: &dyn Engine, table: Table, prefix: &[u8]) -> Result<bool, StoreError> {
-    Ok(count_prefix(engine, table, prefix, 1)? > 0)
-}
-
-/// The first key that begins with `prefix`.
-pub(crate) fn first_key(
-    engine: &dyn Engine,
-    table: Table,
-    prefix: &[u8],
-) -> Result<Option<Vec<u8>>, StoreError> {
-    Ok(keys_with_prefix(engine, table, prefix, 1)?.pop())
-}
-
-/// The first or last `limit` rows whose key begins with `prefix`.
-fn scan_prefix(
-    engine: &dyn Engine,
-    table: Table,
-    prefix: &[u8],
-    direction: Direction,
-    limit: usize,
-) -> Result<Vec<KeyValue>, StoreError> {
-    let end = tables::after_prefix(prefix);
-    let to = before(end.as_deref());
-    Ok(engine.scan(table, Bound::Included(prefix), to, direction, limit)?)
 }
 
 pub(crate) fn log_head(

@@ -148,37 +148,31 @@ fn next_entries(ranges: &mut VecDeque<Range>, read: &dyn Read, report: &mut Repo
     while let Some(range) = ranges.front_mut() {
         let wanted = (range.to.get() - range.from.get()).saturating_add(1);
         let limit = if careful { 1 } else { usize::try_from(wanted).unwrap_or(PAGE).min(PAGE) };
-        let page = match read.entries(range.author, range.log, range.from, limit) {
-            Ok(page) => page,
-            // One by one up to the damaged one.
-            Err(_) if !careful => {
-                careful = true;
-                continue;
-            }
-            Err(error) => {
-                report.damage(format!("{}/{}@{}: {error}", range.author, range.log, range.from));
-                ranges.pop_front();
-                careful = false;
-                continue;
-            }
-        };
+        let page =
+            match read.entries_with_payloads(range.author, range.log, range.from, limit, INLINE_PAYLOAD) {
+                Ok(page) => page,
+                // One by one up to the damaged one.
+                Err(_) if !careful => {
+                    careful = true;
+                    continue;
+                }
+                Err(error) => {
+                    report.damage(format!("{}/{}@{}: {error}", range.author, range.log, range.from));
+                    ranges.pop_front();
+                    careful = false;
+                    continue;
+                }
+            };
         let short = page.len() < limit;
         let mut reached_end = false;
-        for entry in page {
+        for (entry, payload) in page {
             if bytes >= FRAME_TARGET || items.len() >= MAX_ITEMS_FRAME {
                 return items;
             }
-            let payload = match entry.payload_size() {
-                size if size <= INLINE_PAYLOAD as u64 => {
-                    let id = madake_store::payload_object(&entry);
-                    read.content(id).unwrap_or_else(|error| {
-                        report.damage(format!("{id}: {error}"));
-                        None
-                    })
-                }
-                _ => None,
-            };
-            let payload = payload.filter(|payload| payload.len() <= INLINE_PAYLOAD);
+            let payload = payload.unwrap_or_else(|error| {
+                report.damage(format!("{}: {error}", madake_store::payload_object(&entry)));
+                None
+            });
             let sent = &mut report.sent;
             sent.entries += 1;
             sent.payloads += u64::from(payload.is_some());

@@ -50,6 +50,18 @@ pub enum Direction {
 /// A key and its value, as a scan gives them.
 pub type KeyValue = (Vec<u8>, Vec<u8>);
 
+/// A row with the record that was written right after its value, if that is at hand.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Followed {
+    /// The row's key.
+    pub key: Vec<u8>,
+    /// The row's value.
+    pub value: Vec<u8>,
+    /// The bytes of a record: a guess at what is asked for next. They are not checked, and no row may be
+    /// theirs any more.
+    pub next: Option<Vec<u8>>,
+}
+
 /// Ordered tables that are written in durable batches.
 ///
 /// Reads see all batches applied so far, each whole; they never see one that is not durable. Two reads one
@@ -88,6 +100,25 @@ pub trait Engine: Send + Sync {
         direction: Direction,
         limit: usize,
     ) -> Result<Vec<KeyValue>, EngineError>;
+
+    /// As [`Engine::scan`] from the smallest key up, each row with the record of `kind` that was written right
+    /// after its value, of `longest` bytes at most. An engine that keeps what was written together at one place
+    /// saves its callers a search; others have nothing at hand.
+    ///
+    /// # Errors
+    /// As [`Engine::scan`].
+    fn scan_followed(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+        _kind: u8,
+        _longest: usize,
+    ) -> Result<Vec<Followed>, EngineError> {
+        let rows = self.scan(table, from, to, Direction::Forward, limit)?;
+        Ok(rows.into_iter().map(|(key, value)| Followed { key, value, next: None }).collect())
+    }
 
     /// As [`Engine::scan`], keys only; reads no values.
     ///

@@ -7,7 +7,8 @@ use madake_object::{MAX_COMMIT, Object, ObjectId};
 
 use super::{PendingContent, Round, payload_object, says_something};
 use crate::outcome::{ContentFate, Flaw, Outcome, PayloadFate};
-use crate::read::{self, NamedBy, Wanted, for_each_prefix};
+use crate::prefix::{for_each_prefix, has_prefix};
+use crate::read::{self, NamedBy, Wanted};
 use crate::rows::RECORD_CONTENT;
 use crate::store::StoreError;
 use crate::tables::{self, Position};
@@ -165,11 +166,14 @@ impl Round<'_> {
 
     fn is_wanted(&self, id: ObjectId) -> Result<bool, StoreError> {
         Ok(self.pending.wanted.contains_key(&id)
-            || read::has_prefix(self.engine, tables::WANTED, id.as_bytes())?)
+            || !self.is_empty(tables::WANTED)? && has_prefix(self.engine, tables::WANTED, id.as_bytes())?)
     }
 
     fn wants(&self, id: ObjectId) -> Result<BTreeSet<Wanted>, StoreError> {
         let mut all = self.pending.wanted.get(&id).cloned().unwrap_or_default();
+        if self.is_empty(tables::WANTED)? {
+            return Ok(all);
+        }
         for_each_prefix(self.engine, tables::WANTED, id.as_bytes(), |key, _| {
             all.extend(tables::parse_wanted_key(key));
             Ok(())
@@ -197,6 +201,7 @@ impl Round<'_> {
     pub(super) fn content_size(&self, id: ObjectId) -> Result<Option<u64>, StoreError> {
         match self.pending.content.get(&id) {
             Some(content) => Ok(content.as_ref().map(|content| content.size)),
+            None if self.is_empty(tables::BLOB)? => Ok(self.engine.size(tables::CONTENT, id.as_bytes())?),
             None => read::content_size(self.engine, id),
         }
     }
@@ -212,6 +217,9 @@ impl Round<'_> {
     /// The sizes that held commits state for this object.
     pub(super) fn sizes_linked(&self, id: ObjectId) -> Result<Vec<u64>, StoreError> {
         let mut sizes = self.pending.linked.get(&id).cloned().unwrap_or_default();
+        if self.is_empty(tables::LINKED)? {
+            return Ok(sizes);
+        }
         for_each_prefix(self.engine, tables::LINKED, id.as_bytes(), |_, size| {
             sizes.extend(tables::parse_u64(size));
             Ok(())
@@ -266,7 +274,7 @@ impl Round<'_> {
     ) -> Result<bool, StoreError> {
         match pending.get(&id) {
             Some(flag) => Ok(*flag),
-            None => Ok(self.engine.contains(table, id.as_bytes())?),
+            None => Ok(!self.is_empty(table)? && self.engine.contains(table, id.as_bytes())?),
         }
     }
 }

@@ -8,14 +8,16 @@ mod content;
 mod release;
 mod statement;
 
+use std::cell::OnceCell;
 use std::collections::{BTreeSet, HashMap};
 
 use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Placement, SeqNum};
 use madake_object::ObjectId;
 
 use crate::collect::Collecting;
-use crate::engine::{Batch, Engine, EngineError, Limit, MAX_BATCH_BYTES};
+use crate::engine::{Batch, Engine, EngineError, Limit, MAX_BATCH_BYTES, Table};
 use crate::outcome::{Change, Fate, Flaw, Outcome, PayloadFate, Policy};
+use crate::prefix;
 use crate::read::{self, Wanted};
 use crate::rows::RECORD_ENTRY;
 use crate::store::StoreError;
@@ -39,6 +41,8 @@ pub(crate) struct Round<'a> {
     /// What entries came to name while a collection is under way.
     collecting: &'a Collecting,
     gone_blobs: Vec<ObjectId>,
+    /// Whether tables had no rows when the round began; found out when it is first asked.
+    empty: Vec<OnceCell<bool>>,
 }
 
 /// What the changes before this one in the same round will have done.
@@ -69,7 +73,8 @@ struct PendingContent {
 impl<'a> Round<'a> {
     pub(crate) fn new(engine: &'a dyn Engine, collecting: &'a Collecting) -> Self {
         let (pending, batch) = (Pending::default(), Batch::new());
-        Self { engine, pending, batch, collecting, gone_blobs: Vec::new() }
+        let empty = vec![OnceCell::new(); tables::COUNT];
+        Self { engine, pending, batch, collecting, gone_blobs: Vec::new(), empty }
     }
 
     /// Files of big objects that no row leads to once the round is durable.
@@ -232,6 +237,20 @@ impl<'a> Round<'a> {
         }
     }
 
+    /// Whether a table had no rows when the round began: most tables by object have few or none, and then an entry
+    /// costs no search in them.
+    fn is_empty(&self, table: Table) -> Result<bool, StoreError> {
+        let known = self.empty.get(usize::from(table.0));
+        if let Some(empty) = known.and_then(OnceCell::get) {
+            return Ok(*empty);
+        }
+        let empty = prefix::is_empty(self.engine, table)?;
+        if let Some(known) = known {
+            let _ = known.set(empty);
+        }
+        Ok(empty)
+    }
+
     fn is_blocked(&mut self, author: AuthorId) -> Result<bool, StoreError> {
         if let Some(blocked) = self.pending.blocked.get(&author) {
             return Ok(*blocked);
@@ -243,7 +262,7 @@ impl<'a> Round<'a> {
 
     /// How many logs of an author are held, as far as [`LOGS_LIMIT`].
     fn logs_of(&self, author: AuthorId) -> Result<usize, StoreError> {
-        let held = read::count_prefix(self.engine, tables::LOG_HEAD, author.as_bytes(), LOGS_LIMIT)?;
+        let held = prefix::count_prefix(self.engine, tables::LOG_HEAD, author.as_bytes(), LOGS_LIMIT)?;
         let new = self.pending.new_logs.get(&author).copied().unwrap_or(0);
         Ok(held + new)
     }

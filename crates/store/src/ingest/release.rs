@@ -9,6 +9,7 @@ use super::{CONTENT_LIMIT, Round, payload_object, read_statement, says_something
 use crate::control::{Control, ControlPayload};
 use crate::engine::{Direction, MAX_BATCH_BYTES};
 use crate::outcome::{Dropped, KeptFor, Release};
+use crate::prefix;
 use crate::read::{self, Wanted};
 use crate::store::StoreError;
 use crate::tables::{self, Position};
@@ -50,7 +51,7 @@ impl Round<'_> {
     pub(super) fn drop_payload(&mut self, at: &Position, dropped: &Dropped) -> Result<Release, StoreError> {
         let Some(bytes) = self.engine.get(tables::ENTRY, &at.key())? else { return Ok(Release::NotHere) };
         let id = payload_object(&*read::held_entry(&bytes)?);
-        let commit = read::has_prefix(self.engine, tables::COMMIT, id.as_bytes())?;
+        let commit = prefix::has_prefix(self.engine, tables::COMMIT, id.as_bytes())?;
         // The same bytes may register a log elsewhere.
         let control = self
             .held_bytes(id)?
@@ -95,7 +96,7 @@ impl Round<'_> {
         let prefix = tables::log_key(author, log);
         self.batch.delete(tables::LOG_HEAD, prefix.to_vec());
         let end = tables::after_prefix(&prefix);
-        let to = read::before(end.as_deref());
+        let to = prefix::before(end.as_deref());
         let (mut from, mut gone) = (Bound::Included(prefix.to_vec()), 0);
         while gone < FORGET && self.batch.size_hint() < FORGET_BYTES {
             let bound = from.as_ref().map(Vec::as_slice);

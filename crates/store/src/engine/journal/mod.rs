@@ -111,8 +111,8 @@ use std::thread::JoinHandle;
 use super::batch::{FRAME_BYTES, check_limits};
 use super::files::DiskFiles;
 use super::{
-    Batch, Blobs, CheckReport, Damage, Derive, Direction, Doing, Engine, EngineError, Files, KeyValue,
-    MAX_APPLY_BYTES, Part, Progress, Reclaim, Reclaimed, Table,
+    Batch, Blobs, CheckReport, Damage, Derive, Direction, Doing, Engine, EngineError, Files, Followed,
+    KeyValue, MAX_APPLY_BYTES, Part, Progress, Reclaim, Reclaimed, Table,
 };
 use blobs::FileBlobs;
 use ops::{BodyFault, Meaning};
@@ -346,6 +346,18 @@ impl Engine for JournalEngine {
         limit: usize,
     ) -> Result<Vec<KeyValue>, EngineError> {
         self.core.scan(table, (from, to), direction, limit)
+    }
+
+    fn scan_followed(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+        kind: u8,
+        longest: usize,
+    ) -> Result<Vec<Followed>, EngineError> {
+        self.core.scan_followed(table, (from, to), limit, kind, longest)
     }
 
     fn scan_keys(

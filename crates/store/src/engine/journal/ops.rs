@@ -176,6 +176,19 @@ fn record(
     visit(BodyOp::Record { kind, bytes, mask, rows })
 }
 
+/// The length of what comes before a record's bytes, at most: its tags and its length.
+pub(super) const RECORD_HEADER: usize = 2 + 5;
+
+/// Where the bytes of a record of `kind` lie, if one begins here and has at most `longest` bytes; they may reach
+/// beyond `bytes`.
+pub(super) fn record_at(bytes: &[u8], kind: u8, longest: usize) -> Option<Range<usize>> {
+    let mut reader = Reader { body: bytes, at: 0 };
+    let (tag, what) = (reader.byte().ok()?, reader.byte().ok()?);
+    let len = usize::try_from(reader.varint().ok()?).ok()?;
+    let begin = reader.at;
+    (tag == RECORD && what == kind && len <= longest).then_some(begin..begin + len)
+}
+
 /// Whether a bit is set, counted from the lowest bit of the first byte.
 pub(super) fn has_bit(mask: &[u8], bit: usize) -> bool {
     mask.get(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 == 1)

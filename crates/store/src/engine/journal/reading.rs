@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::super::batch::derive_rows;
-use super::super::{Damage, Direction, EngineError, KeyValue, Row, Table};
+use super::super::{Damage, Direction, EngineError, Followed, KeyValue, Row, Table};
 use super::memtable::{Key, is_range};
 use super::merged::{Asked, is_live};
 use super::ops::{self, Meaning};
@@ -14,6 +14,8 @@ use super::state::{Core, Segments};
 
 /// How much is read at once when values lie close together.
 const PIECE: usize = 64 << 10;
+/// Bytes that are read beyond a value when the record after it is asked for too.
+const AHEAD: usize = 1 << 10;
 /// Values with no more than so many bytes between them lie close together.
 const GAP: u64 = 16 << 10;
 
@@ -86,6 +88,29 @@ impl Core {
             let inside = contains(range, &key);
             if inside {
                 out.push((key, value));
+            }
+            Ok(inside)
+        })?;
+        Ok(out)
+    }
+
+    /// Rows, each with the record that was written right after its value.
+    pub(super) fn scan_followed(
+        &self,
+        table: Table,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        limit: usize,
+        kind: u8,
+        longest: usize,
+    ) -> Result<Vec<Followed>, EngineError> {
+        let mut out = Vec::new();
+        self.walk(table, range, Direction::Forward, limit, |values, key, slot| {
+            values.ahead = AHEAD.min(ops::RECORD_HEADER + longest);
+            let (key, value) = values.read(table, &key, &slot)?;
+            let inside = contains(range, &key);
+            if inside {
+                let next = values.record_after(&slot, kind, longest)?;
+                out.push(Followed { key, value, next });
             }
             Ok(inside)
         })?;
@@ -187,12 +212,14 @@ pub(super) struct Values<'a> {
     at: (u32, u64),
     /// Where the last value ended.
     last: (u32, u64),
+    /// So much is read beyond a value that lies alone.
+    ahead: usize,
     rows: Vec<Row>,
 }
 
 impl<'a> Values<'a> {
     pub(super) fn new(meaning: &'a Meaning, segments: &'a Segments) -> Self {
-        Self { meaning, segments, piece: Vec::new(), at: (0, 0), last: (0, 0), rows: Vec::new() }
+        Self { meaning, segments, piece: Vec::new(), at: (0, 0), last: (0, 0), ahead: 0, rows: Vec::new() }
     }
 
     /// The whole key and the value of a live row, whose key is as the index keeps it; checked.
@@ -237,8 +264,9 @@ impl<'a> Values<'a> {
         if let Some(value) = self.in_piece(number, offset, len) {
             return Ok(value.to_vec());
         }
-        if close && len < PIECE {
-            self.read_piece(segment, offset)?;
+        let piece = if close { PIECE } else { len + self.ahead };
+        if (close || self.ahead > 0) && len < PIECE {
+            self.read_piece(segment, offset, piece)?;
             return match self.in_piece(number, offset, len) {
                 Some(value) => Ok(value.to_vec()),
                 None => Err(segment.corrupt(offset, Damage::Value)),
@@ -257,8 +285,34 @@ impl<'a> Values<'a> {
         self.piece.get(from..from.checked_add(len)?).filter(|_| self.at.0 == number)
     }
 
-    fn read_piece(&mut self, segment: &Segment, offset: u64) -> Result<(), EngineError> {
-        self.piece.resize(PIECE, 0);
+    /// The bytes of the record of `kind` that begins where the value of `slot` ends, if there is one: as they are.
+    fn record_after(
+        &mut self,
+        slot: &Slot,
+        kind: u8,
+        longest: usize,
+    ) -> Result<Option<Vec<u8>>, EngineError> {
+        let &(Slot::At { segment: number, offset, len, .. }
+        | Slot::Record { segment: number, offset, len, .. }) = slot
+        else {
+            return Ok(None);
+        };
+        let end = u64::from(offset) + u64::from(len);
+        let after = self.at.1.checked_add(self.piece.len() as u64).and_then(|to| to.checked_sub(end));
+        let header = after.map_or(0, |after| after.min(ops::RECORD_HEADER as u64)) as usize;
+        let header = self.in_piece(number, end, header).unwrap_or_default();
+        let Some(record) = ops::record_at(header, kind, longest) else { return Ok(None) };
+        let begin = end + record.start as u64;
+        if let Some(bytes) = self.in_piece(number, begin, record.len()) {
+            return Ok(Some(bytes.to_vec()));
+        }
+        let Some(segment) = self.segments.get(&number) else { return Ok(None) };
+        let mut bytes = vec![0; record.len()];
+        Ok(segment.read(&mut bytes, begin)?.then_some(bytes))
+    }
+
+    fn read_piece(&mut self, segment: &Segment, offset: u64, len: usize) -> Result<(), EngineError> {
+        self.piece.resize(len, 0);
         let read = segment.read_some(&mut self.piece, offset)?;
         self.piece.truncate(read);
         self.at = (segment.number, offset);
