@@ -79,7 +79,8 @@ fn usage_errors_end_with_the_help_of_the_command() {
     for (args, hint) in [
         (vec!["log", "append"], "madake log append --help"),
         (vec!["frobnicate"], "madake --help"),
-        (vec!["completions", "tcsh"], "madake --help"),
+        (vec!["completions", "tcsh"], "madake completions --help"),
+        (vec!["--home", "log", "interest", "--objects", "some"], "madake interest --help"),
         (vec!["interest", "add", "a", "b"], "madake interest add --help"),
     ] {
         let ran = home.run(&args);
