@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use madake_log::{AuthenticEntry, AuthorKey, LogId, SeqNum};
 use madake_object::{Mode, Object, ObjectId};
-use madake_store::engine::{FakeDisk, JournalEngine, JournalOptions, MemoryEngine, Random, Reclaim};
+use madake_store::engine::{Batch, FakeDisk, JournalEngine, JournalOptions, MemoryEngine, Random, Reclaim};
 use madake_store::{
-    Author, Change, Collected, Dropped, Look, NewContent, NewVersion, Objects, Policy, Read as _, Store,
-    StoreRows, store_invariants,
+    Author, Change, Collected, Dropped, Invariant, Look, META_OBJECTS, NewContent, NewVersion, Objects,
+    Policy, Read as _, Store, StoreRows, store_invariants, tables,
 };
 
 fn memory() -> Arc<Store> {
@@ -115,6 +115,33 @@ fn the_setting_says_what_is_wanted_and_a_change_of_it_is_felt_at_once() {
     holds(&store, "all");
     let check = store.check(NonZeroUsize::MIN, false, &mut |_| ()).unwrap();
     assert!(check.is_well(), "{check:?}");
+}
+
+/// The rules notice what does not follow from the setting.
+#[test]
+fn wants_that_the_setting_does_not_ask_for_and_those_that_lack_are_broken_rules() {
+    let (source, store) = (memory(), memory());
+    let writer = author(&source, 1);
+    commit(&writer, "a", "a1");
+    commit(&writer, "a", "a2");
+    take(&store, &source, &writer);
+    let rules = |setting: Vec<u8>| {
+        let mut batch = Batch::new();
+        batch.put(tables::META, META_OBJECTS.as_bytes().to_vec(), setting);
+        store.engine().apply(&[batch]).unwrap();
+        let mut found = Vec::new();
+        let mut look = Look { authentic: &mut |_| true, blobs: false };
+        store_invariants(&store, &mut look, &mut |broken| found.push(broken.rule)).unwrap();
+        found
+    };
+    assert_eq!(rules(vec![0]), []);
+    assert_eq!(rules(vec![1]), [Invariant::Wanted], "the older version's");
+    assert_eq!(rules(vec![2]), [Invariant::Wanted, Invariant::Wanted]);
+    assert_eq!(rules([&[2], writer.id().as_bytes().as_slice()].concat()), []);
+    store.set_objects(Objects::Heads, &[]).unwrap();
+    assert_eq!(rules(vec![1]), []);
+    assert_eq!(rules(vec![0]), [Invariant::Payload]);
+    assert!(store.check(NonZeroUsize::MIN, false, &mut |_| ()).unwrap().mendable > 0);
 }
 
 #[test]

@@ -194,5 +194,8 @@ mod tests {
         assert!(hint(refused(io::ErrorKind::ReadOnlyFilesystem)).contains("copy the folder"));
         assert!(hint(refused(io::ErrorKind::PermissionDenied)).contains("rights"));
         assert!(hint(refused(io::ErrorKind::Other)).contains("rights"));
+        let cause = EngineError::Bug { what: "a test" }.into();
+        let refusing = ApiError::from(EngineError::Refusing { cause });
+        assert!(refusing.next().contains("start it again"), "{refusing:?}");
     }
 }
