@@ -114,11 +114,16 @@ pub(crate) enum Command {
         /// The author's key, or its first 6 digits or more
         author: String,
     },
-    /// Which schemas are kept; without any listed, all are
+    /// Which schemas are kept; without any listed, all are. And which objects of versions
+    #[command(args_conflicts_with_subcommands = true)]
     Interest {
         /// Without one, they are listed
         #[command(subcommand)]
         command: Option<InterestCommand>,
+        /// Of which versions of others' files the bytes are kept: `all`, `heads` (the newest of each name) or
+        /// `none`; `gc` takes away what is here and not kept any more
+        #[arg(long, value_name = "WHICH", value_parser = ["all", "heads", "none"])]
+        objects: Option<String>,
     },
     /// Payloads of entries
     #[command(subcommand)]

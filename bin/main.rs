@@ -11,8 +11,8 @@ mod progress;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser as _};
 use madake_node::api::ApiError;
 
 use crate::args::Args;
@@ -83,12 +83,30 @@ fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
-/// The command whose help says what is allowed: what stands in front of the brackets in `Usage: …`.
+/// The command whose help says what is allowed: what stands in front of the brackets in `Usage: …`, or, where that
+/// is not said, the commands that were typed.
 fn help_of(text: &str) -> String {
-    let usage = text.lines().find_map(|line| line.trim().strip_prefix("Usage: ")).unwrap_or("madake");
+    let Some(usage) = text.lines().find_map(|line| line.trim().strip_prefix("Usage: ")) else {
+        return format!("{} --help", typed(std::env::args_os().skip(1)).join(" "));
+    };
     let word = |word: &&str| !word.starts_with(['[', '<', '-']) && word.chars().any(char::is_lowercase);
     let command: Vec<&str> = usage.split(' ').take_while(word).collect();
     format!("{} --help", command.join(" "))
+}
+
+/// The names of the program and of the commands among these words.
+fn typed(words: impl Iterator<Item = std::ffi::OsString>) -> Vec<String> {
+    let (mut command, mut names) = (Args::command(), vec!["madake".to_owned()]);
+    let mut words = words;
+    while let Some(word) = words.next() {
+        if word == "--home" {
+            words.next(); // a folder may be called as a command is
+        } else if let Some(below) = command.find_subcommand(&word).cloned() {
+            names.push(below.get_name().to_owned());
+            command = below;
+        }
+    }
+    names
 }
 
 fn log_to_stderr(verbose: u8, quiet: bool) {

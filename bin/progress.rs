@@ -25,6 +25,8 @@ static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
 #[derive(Clone, Debug)]
 pub(crate) struct Progress {
     bar: ProgressBar,
+    /// What is counted now, and whether its total is known.
+    counted: Arc<Mutex<(Unit, bool)>>,
     _end: Arc<End>,
 }
 
@@ -33,6 +35,9 @@ pub(crate) struct Progress {
 pub(crate) enum Unit {
     Bytes,
     Entries,
+    Files,
+    /// Of a simulated world.
+    Seconds,
     /// Of several kinds of work, one after the other: said beside the count.
     Steps,
 }
@@ -56,7 +61,29 @@ impl Progress {
                 }
             });
         }
-        Self { _end: Arc::new(End(bar.clone())), bar }
+        let counted = Arc::new(Mutex::new((unit, total.is_some())));
+        Self { _end: Arc::new(End(bar.clone())), bar, counted }
+    }
+
+    /// One kind of work of several, one after the other: so much of it was done, of so much, if that is known.
+    pub(crate) fn step(&self, work: &str, count: u64, total: Option<u64>) {
+        let unit = match work {
+            "measuring" | "moving" | "journal" | "index" | "rows" => Unit::Bytes,
+            "marking" | "entries" => Unit::Entries,
+            "files" => Unit::Files,
+            "seconds" | "calm" => Unit::Seconds,
+            _ => Unit::Steps,
+        };
+        let total = total.filter(|total| *total > 0);
+        let now = (unit, total.is_some());
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        if *counted != now {
+            *counted = now;
+            self.bar.set_style(style(now.0, now.1));
+        }
+        drop(counted);
+        self.set(count, total);
+        self.say(work);
     }
 
     /// So much more was done.
@@ -109,7 +136,11 @@ fn style(unit: Unit, total_known: bool) -> ProgressStyle {
         (Unit::Bytes, false) => "{spinner} {done}",
         (Unit::Entries, true) => "{bar:24} {human_pos} of {human_len} entries",
         (Unit::Entries, false) => "{spinner} {human_pos} entries",
-        // The total is that of the kind of work at hand, and comes with it.
+        (Unit::Files, true) => "{bar:24} {human_pos} of {human_len} files",
+        (Unit::Files, false) => "{spinner} {human_pos} files",
+        (Unit::Seconds, true) => "{bar:24} {human_pos} of {human_len} s",
+        (Unit::Seconds, false) => "{spinner} {human_pos} s",
+        // Nothing is counted yet.
         (Unit::Steps, _) => "{spinner} {human_pos}",
     };
     let rest = if total_known { ", {eta} left" } else { "" };
@@ -128,11 +159,13 @@ fn style(unit: Unit, total_known: bool) -> ProgressStyle {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)] // a panic is how a test reports
+
     use super::*;
 
     #[test]
     fn templates_are_templates() {
-        for unit in [Unit::Bytes, Unit::Entries, Unit::Steps] {
+        for unit in [Unit::Bytes, Unit::Entries, Unit::Files, Unit::Seconds, Unit::Steps] {
             for known in [true, false] {
                 let bar = ProgressBar::with_draw_target(Some(10), ProgressDrawTarget::hidden());
                 bar.set_style(style(unit, known));
@@ -144,6 +177,16 @@ mod tests {
         progress.add(5);
         progress.set(7, Some(9));
         assert_eq!((progress.bar.position(), progress.bar.length()), (7, Some(9)));
+        let steps = Progress::new(&out, "working", Unit::Steps, None);
+        for (work, total, now) in [
+            ("journal", Some(50), (Unit::Bytes, true)),
+            ("rows", Some(0), (Unit::Bytes, false)),
+            ("files", Some(3), (Unit::Files, true)),
+            ("marking", None, (Unit::Entries, false)),
+        ] {
+            steps.step(work, 2, total);
+            assert_eq!((*steps.counted.lock().unwrap(), steps.bar.position()), (now, 2), "{work}");
+        }
         assert_eq!(without_bar(|| 3), 3);
     }
 }

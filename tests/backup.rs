@@ -195,3 +195,78 @@ fn what_was_written_since_the_backup_stays_beside_it() {
     assert_eq!(error["code"], "cut", "{error}");
     assert!(std::fs::metadata(&file).unwrap().len() > 5_000_000, "the one before is still there");
 }
+
+#[test]
+fn what_was_dropped_is_not_wanted_where_it_is_imported() {
+    with_and_without_daemon(|home| {
+        let posted = home.feed_lines(["log", "append", "post", "--lines"], b"one\nshame\nthree\nshame\n");
+        let log = format!("{}/{}", text(&posted[0], "author"), number(&posted[0], "log"));
+        home.ok(["payload", "drop", &format!("{log}@2")]);
+        home.ok(["interest", "--objects", "heads"]);
+        let file = home.file("backup").to_str().unwrap().to_owned();
+        let passphrase = home.write("passphrase", "three small words\n");
+        home.ok(["export", "-o", &file, "--with-keys", "--passphrase-file", &passphrase]);
+        let restored = Home::none();
+        restored.ok(["import", &file, "--passphrase-file", &passphrase]);
+        assert_eq!(number(&restored.json(["status"]), "missing"), 0);
+        let shown = restored.lines(["log", "show", &log]);
+        for (entry, dropped) in shown.iter().zip([false, true, false, true]) {
+            assert_eq!((entry["held"] == false, entry["dropped"].is_string()), (dropped, dropped), "{entry}");
+        }
+        assert_eq!(restored.lines(["interest"])[0]["objects"], "heads");
+        assert_eq!(restored.verifies(), 5);
+        // It is on its way again with the next one, and what is held somewhere is not given up by an import.
+        let again = restored.file("again").to_str().unwrap().to_owned();
+        restored.ok(["export", "-o", &again]);
+        home.feed(["log", "append", "post"], b"shame");
+        home.ok(["import", &again]);
+        let held: Vec<Value> =
+            home.lines(["log", "show", &log]).iter().map(|entry| entry["held"].clone()).collect();
+        assert_eq!(held, [true, true, true, true, true]);
+    });
+}
+
+/// A file that an earlier version wrote.
+#[test]
+fn an_export_of_the_first_version_is_still_taken() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/files/version-1.export");
+    let home = Home::none();
+    let passphrase = home.write("passphrase", "three small words\n");
+    let result = home.json(["import", file, "--passphrase-file", &passphrase]);
+    assert_eq!((number(&result, "entries"), number(&result, "objects")), (3, 2), "{result}");
+    assert_eq!(home.feed(["checkout", "notes/a", "-o", "-"], b""), b"file\n");
+    assert_eq!(home.feed(["get", &b3sum(b"pinned\n")], b""), b"pinned\n");
+    let kept = home.lines(["interest"]);
+    assert_eq!(kept.iter().map(|line| text(line, "schema")).collect::<Vec<_>>(), ["commit", "post"]);
+    assert_eq!(kept[0]["objects"], "all");
+    assert_eq!(home.verifies(), 3);
+}
+
+/// Where a home is already, a passphrase is checked and keys are never left out in silence.
+#[test]
+fn keys_that_can_not_be_taken_are_refused() {
+    let home = Home::new();
+    home.feed(["log", "append", "post"], b"mine");
+    let good = home.write("good", "three small words\n");
+    let wrong = home.write("wrong", "three small swords\n");
+    let (with, without) = (home.file("with"), home.file("without"));
+    let (with, without) = (with.to_str().unwrap(), without.to_str().unwrap());
+    home.ok(["export", "-o", with, "--with-keys", "--passphrase-file", &good]);
+    home.ok(["export", "-o", without]);
+    with_and_without_daemon(|other| {
+        let error = other.error(["import", with, "--passphrase-file", &wrong], 1);
+        assert_eq!(error["code"], "passphrase", "{error}");
+        let error = other.error(["import", with, "--passphrase-file", &good], 1);
+        assert_eq!(error["code"], "other-author", "{error}");
+        assert!(text(&error, "message").contains(&home.author()[..12]), "{error}");
+        assert!(text(&error, "hint").contains("NEW-FOLDER"), "{error}");
+        assert_eq!(other.lines(["log", "list"]), [Value::Null; 0]);
+        let error = other.error(["import", without, "--passphrase-file", &good], 2);
+        assert!(text(&error, "message").contains("no keys"), "{error}");
+        // The logs alone, as is asked for without a passphrase.
+        assert_eq!(other.json(["import", with])["keys"], json!(false));
+        assert_eq!(other.verifies(), 2);
+    });
+    assert_eq!(home.error(["import", with, "--passphrase-file", &wrong], 1)["code"], "passphrase");
+    home.ok(["import", with, "--passphrase-file", &good]);
+}

@@ -146,6 +146,16 @@ fn files_that_are_cut_damaged_or_none_are_told_and_what_was_good_is_kept() {
             let message = text(&error, "message");
             assert!(error["code"] == "bad-bundle" && message.contains(word), "{error}");
         }
+        // A signature that was changed on the way: the entry is named beside the checksum.
+        let other = bundle(&log(&key(5), LogId::new(2000), &[b"only"]));
+        let entry = log(&key(5), LogId::new(2000), &[b"only"])[0].0.as_bytes().to_vec();
+        let at = other.windows(entry.len()).position(|part| part == entry).unwrap() + entry.len() - 1;
+        let mut changed = other.clone();
+        changed[at] ^= 1;
+        let message = text(&import(&changed), "message");
+        let named = format!("{}/2000@1", key(5).author());
+        assert!(message.contains("checksum") && message.contains(&named), "{message}");
+        assert!(message.contains("signature"), "{message}");
         // Half of it was good each time, and then all of it.
         assert_eq!(home.verifies(), 2_500);
         assert_eq!(home.error(["log", "import", "/nonexistent"], 1)["code"], "file");

@@ -65,6 +65,16 @@ fn every_command_has_a_man_page() {
     assert_eq!(names, expected);
     let page = std::fs::read_to_string(dir.join("madake-log-append.1")).unwrap();
     assert!(page.starts_with(".ie") && page.contains("lines") && page.contains("Sign and store"), "{page}");
+    for (page, says) in [
+        ("madake.1", r"[\fB\-\-home\fR \fIDIR\fR]"),
+        ("madake-log-append.1", r"[\fB\-\-author\fR \fIAUTHOR\fR]"),
+        ("madake-log-export.1", r"\fB\-\-output\fR \fIFILE\fR"),
+        ("madake-interest.1", r"[\fB\-\-objects\fR \fIWHICH\fR]"),
+    ] {
+        let text = std::fs::read_to_string(dir.join(page)).unwrap();
+        let synopsis = text.split(".SH DESCRIPTION").next().unwrap();
+        assert!(synopsis.contains(says), "{page}: {synopsis}");
+    }
     // Again, and where nothing can be written.
     home.ok(["man", dir.to_str().unwrap()]);
     let file = home.write("file", "x");
@@ -79,7 +89,8 @@ fn usage_errors_end_with_the_help_of_the_command() {
     for (args, hint) in [
         (vec!["log", "append"], "madake log append --help"),
         (vec!["frobnicate"], "madake --help"),
-        (vec!["completions", "tcsh"], "madake --help"),
+        (vec!["completions", "tcsh"], "madake completions --help"),
+        (vec!["--home", "log", "interest", "--objects", "some"], "madake interest --help"),
         (vec!["interest", "add", "a", "b"], "madake interest add --help"),
     ] {
         let ran = home.run(&args);

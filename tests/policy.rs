@@ -16,8 +16,9 @@ fn schemas(home: &Home, author: &str) -> Vec<String> {
 #[test]
 fn what_is_kept_is_listed_and_changed() {
     with_and_without_daemon(|home| {
-        let all = [json!({"author": null, "policy": "all", "schema": null})];
-        let listed = |schema: &str| json!({"author": null, "policy": "listed", "schema": schema});
+        let all = [json!({"author": null, "policy": "all", "schema": null, "objects": "all"})];
+        let listed =
+            |schema: &str| json!({"author": null, "policy": "listed", "schema": schema, "objects": "all"});
         assert_eq!(home.lines(["interest", "list"]), all);
         assert_eq!(home.lines(["interest"]), all);
         assert_eq!(home.lines(["interest", "add", "post"]), [listed("post")]);
@@ -151,4 +152,90 @@ fn who_pulls_refuses_a_blocked_author_too() {
     assert_eq!(reasons(&result["refused"]), [("blocked".to_owned(), pair.a.author())], "{result}");
     pair.b.ok(["follow", &pair.a.author()]);
     assert_eq!(number(&pair.pull()["received"], "entries"), 1);
+}
+
+/// Writes a version of a name and commits it; the file's id.
+fn version(home: &Home, name: &str, bytes: impl AsRef<[u8]>) -> String {
+    let file = home.write("file", &bytes);
+    home.ok(["commit", name, &file]);
+    common::b3sum(bytes.as_ref())
+}
+
+fn holds(home: &Home, id: &str) -> bool {
+    home.run(["get", id]).code == 0
+}
+
+#[test]
+fn of_others_versions_all_the_newest_or_none_of_the_objects_are_kept() {
+    let pair = Pair::new();
+    let (a, b) = (&pair.a, &pair.b);
+    let mine = version(b, "mine", "mine 1");
+    version(b, "mine", "mine 2");
+    let (big, small) = (vec![7; 2 << 20], "second");
+    let first = version(a, "notes/a", &big);
+    let second = version(a, "notes/a", small);
+    let other = version(a, "notes/b", "other");
+
+    let set = |which: &str| b.lines(["interest", "--objects", which]);
+    assert_eq!(set("none"), [json!({"author": null, "policy": "all", "schema": null, "objects": "none"})]);
+    assert_eq!(b.lines(["interest"])[0]["objects"], "none");
+    let result = pair.pull();
+    assert_eq!((number(&result["received"], "entries"), number(&result["received"], "objects")), (3, 0));
+    assert_eq!(list(&result, "missing"), [Value::Null; 0], "{result}");
+    let names: Vec<Value> =
+        b.lines(["head", "list", "notes"]).iter().map(|head| head["gen"].clone()).collect();
+    assert_eq!(names, [2, 1], "the commits are there");
+
+    set("heads");
+    assert_eq!(number(&b.json(["status"]), "missing"), 2);
+    assert_eq!(number(&pair.pull()["received"], "objects"), 2);
+    assert!(!holds(b, &first) && holds(b, &second) && holds(b, &other));
+    assert_eq!(b.feed(["checkout", "notes/a", "-o", "-"], b""), b"second");
+    // A newer version takes the place of the one before.
+    let third = version(a, "notes/a", "third");
+    assert_eq!(number(&pair.pull()["received"], "objects"), 1);
+    assert!(holds(b, &second) && holds(b, &third), "until gc");
+    let planned = b.json(["gc", "--dry-run"]);
+    assert_eq!((number(&planned, "dropped"), number(&planned, "bytes")), (1, 6), "{planned}");
+    assert_eq!(number(&b.json(["gc"]), "dropped"), 1);
+    assert!(!holds(b, &second) && holds(b, &third) && holds(b, &mine));
+    let well = |home: &Home| {
+        let report = home.json(["fsck"]);
+        assert_eq!((report["ok"].clone(), number(&report, "wanted")), (json!(true), 0), "{report}");
+    };
+    well(b);
+
+    // All again: what is not here is wanted, and comes.
+    set("all");
+    assert_eq!(number(&b.json(["status"]), "missing"), 2);
+    assert_eq!(number(&pair.pull()["received"], "objects"), 2);
+    assert!(holds(b, &first) && holds(b, &second));
+    set("none");
+    let freed = b.json(["gc"]);
+    assert_eq!(number(&freed, "dropped"), 4, "{freed}");
+    assert!(number(&freed, "freed") >= 2 << 20, "the big one had a file of its own: {freed}");
+    assert!(!holds(b, &third) && holds(b, &mine), "own files stay");
+    well(b);
+    assert_eq!(b.error(["checkout", "notes/a", "-o", "-"], 1)["code"], "missing");
+    assert_eq!(b.error(["interest", "--objects", "some"], 2)["code"], "usage");
+    assert_eq!(b.error(["interest", "--objects", "all", "list"], 2)["code"], "usage");
+}
+
+/// Beside a running daemon too, and after a start.
+#[test]
+fn which_objects_are_kept_outlives_a_start() {
+    let home = Home::new();
+    let daemon = home.serve();
+    home.ok(["interest", "--objects", "heads"]);
+    assert_eq!(daemon.stop(), 0);
+    assert_eq!(home.lines(["interest"])[0]["objects"], "heads");
+    // The files of an author who was made afterwards are own files too.
+    home.ok(["author", "new", "work"]);
+    let old = common::b3sum(b"old");
+    for bytes in ["old", "new"] {
+        let file = home.write("file", bytes);
+        home.ok(["commit", "name", &file, "--author", "work"]);
+    }
+    home.ok(["gc"]);
+    assert!(holds(&home, &old));
 }

@@ -29,4 +29,7 @@ fn worlds_of_one_node_or_nine_are_refused() {
     for nodes in ["1", "9"] {
         assert_eq!(sim(&["sim", "--nodes", nodes]).0, Some(2));
     }
+    let output = Command::new(env!("CARGO_BIN_EXE_madake")).args(["sim", "--seed", "x"]).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.ends_with("\nhint: madake sim --help\n"), "{said}");
 }

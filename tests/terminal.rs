@@ -123,3 +123,19 @@ fn an_error_takes_the_bar_away_first() {
     let (before, error) = text.split_once("error:").unwrap();
     assert!(before.contains("\x1b[2K") && !error.contains("storing"), "{text:?}");
 }
+
+#[cfg(feature = "sim")]
+#[test]
+fn a_simulated_world_shows_how_much_of_its_time_has_passed() {
+    let home = Home::none();
+    let (shown, silent) = (Terminal::new(), Terminal::new());
+    let args = ["sim", "--seed", "3", "--nodes", "2", "--minutes", "10000"];
+    let mut quiet = start(&home, &[&["--json"], args.as_slice()].concat(), &silent);
+    let mut child = start(&home, &args, &shown);
+    shown.wait_for("of 600,0");
+    for child in [&mut child, &mut quiet] {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    assert_eq!(silent.rest(), "");
+}

@@ -10,7 +10,7 @@ use hyper::Method;
 use madake_log::{BundleDecoder, BundleEvent};
 use madake_node::api::{ApiError, Body};
 use madake_node::export::{
-    Decoder, Event, ExportError, Keys, Kind, MAX_SMALL, SealError, Settings, seal, unseal,
+    Decoder, DroppedAt, Event, ExportError, Keys, Kind, MAX_SMALL, SealError, Settings, seal, unseal,
 };
 use madake_node::home::{Config, Home};
 use serde_json::{Value, json};
@@ -33,6 +33,7 @@ struct Found {
     payloads: u64,
     objects: u64,
     bytes: u64,
+    dropped_bytes: usize,
     sealed: Vec<u8>,
     settings: Option<Settings>,
 }
@@ -59,6 +60,9 @@ impl Reader {
                         return Err(bad(&ExportError::TooLong));
                     }
                 }
+                (Event::Bytes(bytes), Some(Kind::Dropped)) => {
+                    self.found.dropped_bytes += bytes.len();
+                }
                 (Event::Bytes(mut bytes), Some(Kind::Bundle)) => {
                     while let Some(event) = self.bundle.next(&mut bytes).map_err(|error| bad(&error))? {
                         match event {
@@ -74,6 +78,11 @@ impl Reader {
                     self.found.settings = Some(settings.ok_or_else(|| bad(&ExportError::Settings))?);
                 }
                 (Event::End, Some(Kind::Object | Kind::Pinned)) => self.found.objects += 1,
+                (Event::End, Some(Kind::Dropped))
+                    if !self.found.dropped_bytes.is_multiple_of(DroppedAt::LEN) =>
+                {
+                    return Err(bad(&ExportError::Dropped));
+                }
                 (Event::End, _) => {}
             }
         }
@@ -165,6 +174,9 @@ pub(super) async fn import(
     let (file, found) = tokio::task::block_in_place(|| look_through(&path, out))?;
     let settings = found.settings.ok_or_else(|| bad(&ExportError::Settings))?;
     let home_made = !Home::exists(home);
+    if !home_made && let Some(path) = passphrase_file {
+        check_keys(home, &found.sealed, path)?;
+    }
     if home_made {
         let made = match found.sealed.as_slice() {
             [] => Home::init(home, Config::default())?,
@@ -225,6 +237,33 @@ pub(super) async fn import(
         out.note("write in one of the two only, or the logs fork");
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// For an import into a home that is there, with a passphrase: it must be the right one, and the file must hold no
+/// author's key that the home has not. A home's keys are made with it and stay.
+fn check_keys(home: &Path, sealed: &[u8], passphrase_file: &Path) -> Result<(), ApiError> {
+    if sealed.is_empty() {
+        return Err(ApiError::usage(
+            "the file holds no keys, so that there is nothing to open with a passphrase",
+        )
+        .hint("leave --passphrase-file out, or take a file that `madake export --with-keys` wrote"));
+    }
+    let passphrase = passphrase(Some(passphrase_file), false)?;
+    let keys = tokio::task::block_in_place(|| unseal(sealed, &passphrase)).map_err(seal_error)?;
+    let here = Keys::of_home(home)?.authors();
+    let lacking: Vec<String> =
+        keys.authors().difference(&here).map(|author| short(&author.to_string())).collect();
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "the file has the key of {}, and this home has not and can't take it: its keys were made with it",
+        lacking.join(", ")
+    );
+    Err(ApiError::new(409, "other-author", message).hint(
+        "with the keys it makes a home of its own: madake --home NEW-FOLDER import FILE --passphrase-file …; \
+         without --passphrase-file the logs alone are taken in here",
+    ))
 }
 
 /// Reads a whole file, and gives it back at its beginning.

@@ -45,8 +45,21 @@ fn page(
     let page = clap_mangen::Man::new(command.clone());
     let path = dir.join(page.get_filename());
     let mut text = Vec::new();
-    let written = page.render(&mut text).and_then(|()| std::fs::write(&path, text));
+    let written = page.render(&mut text).and_then(|()| std::fs::write(&path, with_values(command, &text)));
     written.map_err(|error| failed(&path, error))?;
     out.result(&json!({"file": path.to_string_lossy()}), || path.display().to_string());
     command.get_subcommands().try_for_each(|below| self::page(below, dir, out, failed))
+}
+
+/// A page whose synopsis has the values of options too: there an option stands right before a bracket's end.
+fn with_values(command: &clap::Command, page: &[u8]) -> String {
+    let mut page = String::from_utf8_lossy(page).into_owned();
+    for option in command.get_opts() {
+        let (Some(long), Some([value, ..])) = (option.get_long(), option.get_value_names()) else { continue };
+        let bold = format!("\\fB\\-\\-{}\\fR", long.replace('-', "\\-"));
+        for end in [']', '>'] {
+            page = page.replacen(&format!("{bold}{end}"), &format!("{bold} \\fI{value}\\fR{end}"), 1);
+        }
+    }
+    page
 }

@@ -79,7 +79,8 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
         Command::Peer(command) => peers::run(&api, command, out).await,
         Command::Follow { author } => policy::follow(&api, &author, out).await,
         Command::Block { author } => policy::block(&api, &author, out).await,
-        Command::Interest { command } => {
+        Command::Interest { objects: Some(objects), .. } => policy::objects(&api, &objects, out).await,
+        Command::Interest { command, objects: None } => {
             policy::interest(&api, command.unwrap_or(crate::args::InterestCommand::List), out).await
         }
         Command::Payload(command) => upkeep::payload(&api, command, out).await,

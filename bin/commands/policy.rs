@@ -9,6 +9,7 @@ use super::text;
 use crate::args::{AuthorCommand, InterestCommand};
 use crate::call::Api;
 use crate::out::{Out, Table};
+use crate::progress::{Progress, Unit};
 
 pub(super) async fn authors(api: &Api, command: AuthorCommand, out: &Out) -> Result<ExitCode, ApiError> {
     let (method, name) = match command {
@@ -57,15 +58,42 @@ pub(super) async fn interest(api: &Api, command: InterestCommand, out: &Out) -> 
     let reads = method == Method::GET;
     let query: Vec<_> = schema.iter().map(|schema| ("schema", schema.as_str())).collect();
     let mut answer = api.ask(method, "/v1/interest", &query).await?;
-    let mut all = false;
+    let (mut all, mut objects) = (false, String::new());
     while let Some(line) = answer.next().await? {
         all = text(&line, "policy") == "all";
+        objects = text(&line, "objects").to_owned();
         out.result(&line, || if all { "all schemas".into() } else { text(&line, "schema").to_owned() });
+    }
+    match objects.as_str() {
+        "heads" => out.note("of others' files the newest version of each name is kept"),
+        "none" => out.note("of others' files the commits are kept, and no bytes"),
+        _ => {}
     }
     if !all {
         out.note("system logs are always kept; `commit` stands for files");
     } else if schema.is_some() && !reads {
         out.note("no schema is listed any more, so all are kept");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// `interest --objects WHICH`
+pub(super) async fn objects(api: &Api, which: &str, out: &Out) -> Result<ExitCode, ApiError> {
+    let progress = Progress::new(out, "setting what is wanted", Unit::Steps, None);
+    let mut answer = api.ask(Method::POST, "/v1/interest", &[("objects", which)]).await?;
+    drop(progress);
+    while let Some(line) = answer.next().await? {
+        // The same on every line.
+        if out.json {
+            out.result(&line, String::new);
+        }
+    }
+    if !out.json {
+        out.result(&serde_json::Value::Null, || format!("objects {which}"));
+    }
+    match which {
+        "all" => out.note("`madake pull PEER` brings what is not here"),
+        _ => out.note("what is here and not kept any more goes with `madake gc`; own files always stay"),
     }
     Ok(ExitCode::SUCCESS)
 }

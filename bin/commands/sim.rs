@@ -1,13 +1,14 @@
 //! `sim`: a world that is made up, lived through in this process. No home, no disk, no network.
 
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use madake_sync::sim::{Options, Outcome, run as live};
+use madake_sync::sim::{Meddle, Options, Outcome, run_with};
 use serde_json::json;
 
 use crate::args::SimArgs;
 use crate::out::{Out, to_stderr};
+use crate::progress::{Progress, Unit};
 
 pub(super) fn run(args: &SimArgs, out: &Out) -> ExitCode {
     let seed = args.seed.unwrap_or_else(any_seed);
@@ -21,9 +22,21 @@ pub(super) fn run(args: &SimArgs, out: &Out) -> ExitCode {
         hook(panic);
         to_stderr(&format!("run it again: {at_panic}"));
     }));
-    let outcome = live(&options);
+    let mut watcher = Watcher(Progress::new(out, "living through", Unit::Seconds, None));
+    let outcome = run_with(&options, &mut watcher);
+    drop(watcher);
     show(&outcome, &again, out);
     if outcome.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+/// Changes nothing, and shows how far the world is. How long it takes to come to rest afterwards is not known.
+struct Watcher(Progress);
+
+impl Meddle for Watcher {
+    fn passed(&mut self, time: Duration, of: Duration) {
+        let work = if time < of { "seconds" } else { "calm" };
+        self.0.step(work, time.as_secs(), (time < of).then_some(of.as_secs()));
+    }
 }
 
 fn show(outcome: &Outcome, again: &str, out: &Out) {

@@ -95,9 +95,9 @@ async fn remake(home: &Path, before: &Value, out: &Out) -> Result<Value, ApiErro
 
 /// The store can't be opened: its files one by one, and what can be done.
 async fn inspect(home: &Path, repair: bool, error: ApiError, out: &Out) -> Result<ExitCode, ApiError> {
-    let bar = Progress::new(out, "working", Unit::Steps, None);
+    let bar = Progress::new(out, "reading", Unit::Bytes, None);
     let found = tokio::task::block_in_place(|| {
-        rescue::inspect(home, &mut |step| bar.set(step.done, Some(step.total)))
+        rescue::inspect(home, &mut |step| bar.step("journal", step.done, Some(step.total)))
     })?;
     drop(bar);
     // Why it can't be opened comes first; what is wrong in each file by itself may be less than that.
@@ -109,6 +109,8 @@ async fn inspect(home: &Path, repair: bool, error: ApiError, out: &Out) -> Resul
         "repaired": 0,
         "ok": false,
         "index_only": found.is_mendable(),
+        "mendable": error.code == "index",
+        "wanted": 0,
     });
     // The index only if that is why: a journal that is shorter than its index knows must not lose its witness.
     if repair && error.code == "index" {
@@ -123,7 +125,7 @@ fn verdict(report: &Value, repair: bool, local: bool, out: &Out) -> ExitCode {
     if report["ok"] == true {
         return ExitCode::SUCCESS;
     }
-    if !repair {
+    if report["mendable"] == true && !repair {
         out.note("hint: `madake fsck --repair` mends what can be mended here");
     } else if report["index_only"] == true && !local {
         out.note("hint: stop the daemon, and `madake fsck --repair` makes the index anew");
@@ -131,7 +133,7 @@ fn verdict(report: &Value, repair: bool, local: bool, out: &Out) -> ExitCode {
         out.note("hint: `madake pull PEER` brings what is wanted again; then `madake fsck` once more");
     } else {
         out.note(
-            "hint: what is left can't be mended here: keep a copy of the folder, make a new home and pull from a \
+            "hint: what is wrong can't be mended here: keep a copy of the folder, make a new home and pull from a \
              peer, or restore a backup",
         );
     }
@@ -149,15 +151,21 @@ fn report_text(report: &Value) -> String {
         number(checked, "files"),
     );
     let problems = report["problems"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let wanted = match number(report, "wanted") {
+        0 => String::new(),
+        1 => "\n1 content is missing and wanted".into(),
+        wanted => format!("\n{wanted} contents are missing and wanted"),
+    };
     if problems.is_empty() {
-        return format!("{summary}: all is well");
+        return format!("{summary}: all is well{wanted}");
     }
     let list: Vec<&str> =
         problems.iter().filter_map(Value::as_str).map(|problem| problem.trim_end()).collect();
     let shown: Vec<String> = list.iter().map(|problem| format!("  {}", crate::out::clean(problem))).collect();
     format!(
-        "{summary}\n{} problems, {} repaired:\n{}",
+        "{summary}\n{} {}, {} repaired:\n{}{wanted}",
         list.len(),
+        if list.len() == 1 { "problem" } else { "problems" },
         number(report, "repaired"),
         shown.join("\n")
     )
@@ -173,8 +181,7 @@ async fn last(api: &Api, out: &Out, path: &str, query: &[(&str, &str)]) -> Resul
     let progress = Progress::new(out, "working", Unit::Steps, None);
     while let Some(line) = answer.next().await? {
         let Some(far) = line.get("progress") else { return Ok(line) };
-        progress.set(number(far, "done"), far["total"].as_u64());
-        progress.say(text(far, "work"));
+        progress.step(text(far, "work"), number(far, "done"), far["total"].as_u64());
     }
     Err(ApiError::new(502, "daemon", "the answer was empty"))
 }

@@ -14,6 +14,7 @@ use madake_store::engine::{EngineError, JournalEngine, JournalOptions};
 use madake_store::{Change, META_COPY, META_EPOCH, Store, StoreError, StoreRows};
 use serde::{Deserialize, Serialize};
 
+use crate::api::denied;
 pub use crate::config::{Config, Keep};
 use crate::export::Keys;
 use crate::keys;
@@ -161,8 +162,14 @@ impl HomeError {
             HomeError::Missing(_) => "`madake init` makes one, `madake serve` too".into(),
             HomeError::Occupied(_) => "name an empty or new folder with --home".into(),
             HomeError::InUse { .. } => "wait for the other command, or stop that process".into(),
-            HomeError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-                "check who owns the folder, or name another one with --home".into()
+            HomeError::Io { source, .. } if denied(source).is_some() => denied(source)?.into(),
+            HomeError::Engine(EngineError::Disk { source, .. }) if denied(source).is_some() => {
+                denied(source)?.into()
+            }
+            HomeError::Engine(EngineError::NoStore { .. }) => {
+                "put `journal` back from a backup; without it nothing of the store is left, so that a new home and \
+                 a pull from a peer is what remains"
+                    .into()
             }
             HomeError::Io { source, .. }
                 if matches!(source.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) =>
@@ -300,6 +307,10 @@ impl Home {
             store.apply(changes)?;
             replace(&marker_path, marker(path)?.as_bytes(), 0o600)?;
         }
+        // What is wanted of whom goes by whose keys are here.
+        let own = more_authors.iter().map(|(_, key)| key.author());
+        let own: Vec<_> = own.chain([author_key.author(), node_key.author()]).collect();
+        store.settle_objects(&own)?;
         let copied = store.meta(META_COPY)?.is_some_and(|copy| copy == [1]);
         let path = path.into();
         Ok(Home { path, config, node_key, author_key, more_authors, store, copied, _lock: lock })

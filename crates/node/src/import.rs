@@ -49,6 +49,8 @@ pub(crate) struct Imported {
     pub(crate) refused: u64,
     /// The first of them, as `{what, id, from, reason}`.
     pub(crate) refusals: Vec<Value>,
+    /// The first entry that its author did not sign as it is, and what is wrong with it.
+    pub(crate) bad_entry: Option<String>,
     /// Whose entries came.
     pub(crate) authors: BTreeSet<AuthorId>,
 }
@@ -234,7 +236,9 @@ impl Importer {
                     changes.push(Change::Entry { entry, payload });
                 }
                 Err((entry, error)) => {
-                    self.refuse_entry(Position::of(&entry), format!("{}: {error}", error.reason()));
+                    let (at, why) = (Position::of(&entry), format!("{}: {error}", error.reason()));
+                    self.done.bad_entry.get_or_insert_with(|| format!("{at} is not good: {why}"));
+                    self.refuse_entry(at, why);
                 }
             }
         }

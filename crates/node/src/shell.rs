@@ -134,6 +134,8 @@ impl Shell {
             let mut more = self.more_authors.write().unwrap_or_else(PoisonError::into_inner);
             more.push((name, author));
             more.sort_by(|(a, _), (b, _)| a.cmp(b));
+            drop(more);
+            self.store().settle_objects(&self.own())?;
             Ok(id)
         };
         let id = tokio::task::block_in_place(make)?;

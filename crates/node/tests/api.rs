@@ -340,6 +340,8 @@ async fn real_answers_are_as_they_are_described() {
     assert_eq!(all[0]["policy"], "all");
     api.ok(&b, "POST", "/v1/interest", "", &[("schema", "post")], b"").await;
     api.ok(&b, "GET", "/v1/interest", "", &[], b"").await;
+    let kept = api.ok(&b, "POST", "/v1/interest", "", &[("objects", "heads")], b"").await.lines;
+    assert_eq!((&kept[0]["objects"], &kept[0]["schema"]), (&json!("heads"), &json!("post")));
     api.ok(&b, "DELETE", "/v1/interest", "", &[("schema", "post")], b"").await;
     api.ok(&b, "POST", "/v1/block", "", &[("author", &author)], b"").await;
 
@@ -387,6 +389,8 @@ async fn errors_are_as_they_are_described() {
         ("POST", "/v1/authors", "", vec![("name", "first")], b"", 500, "author-exists"),
         ("POST", "/v1/sync", "", vec![("peer", "nobody"), ("mode", "pull")], b"", 404, "not-found"),
         ("DELETE", "/v1/interest", "", vec![("schema", "post")], b"", 404, "not-found"),
+        ("POST", "/v1/interest", "", vec![], b"", 400, "usage"),
+        ("POST", "/v1/interest", "", vec![("objects", "some")], b"", 400, "usage"),
     ];
     for (method, path, id, query, body, status, code) in wrong {
         let answered = api.ask(&node, method, path, id, &query, body).await;

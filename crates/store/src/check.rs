@@ -103,6 +103,8 @@ pub struct StoreCheck {
     pub more: u64,
     /// Problems that were repaired.
     pub repaired: u64,
+    /// Problems that a repair mends, this one or another: 0 if it would be in vain.
+    pub mendable: u64,
 }
 
 /// Something wrong in a store.
@@ -156,10 +158,10 @@ fn in_content(problems: &[BlobProblem]) -> Option<&BlobProblem> {
 pub enum CheckStep {
     /// In what the engine keeps.
     Engine(Progress),
-    /// Files of big objects that were read.
-    Files(u64),
-    /// Entries that were read.
-    Entries(u64),
+    /// Files of big objects that were read, and how many there are.
+    Files(u64, u64),
+    /// Entries that were read, and about how many there are.
+    Entries(u64, u64),
 }
 
 impl Store {
@@ -359,7 +361,7 @@ impl Store {
         let mut verifier = BatchVerifier::new(threads);
         let mut stated = [0u64; 4];
         // Before the walk: what comes meanwhile must not look like more than there should be.
-        let mut counts = Vec::new();
+        let (mut counts, all) = (Vec::new(), self.engine().count(tables::ENTRY)?);
         for table in STATED {
             counts.push(self.engine().count(table)?);
         }
@@ -369,7 +371,7 @@ impl Store {
                 self.walk_log(held, Some(&damaged), &mut verifier, &mut |_| true, &mut |entry, payload| {
                     expected.report.entries += 1;
                     if expected.report.entries.is_multiple_of(1000) {
-                        progress(CheckStep::Entries(expected.report.entries));
+                        progress(CheckStep::Entries(expected.report.entries, all));
                     }
                     expected.entry(entry, payload)
                 })?;
@@ -404,6 +406,7 @@ impl Store {
             files.push((ObjectId::new(id), size));
             Ok(())
         })?;
+        let all = files.len() as u64;
         for (id, size) in files {
             let problems = self.engine().blobs().check(id.as_bytes(), size)?;
             let wrong = in_content(&problems).map(ToString::to_string);
@@ -411,15 +414,17 @@ impl Store {
             if let Some(what) = wrong.filter(|_| !matches!(self.content_size(id), Ok(None))) {
                 damaged.insert(id, what.clone());
                 report.add(StoreProblem::Object { id, what });
+                report.mendable += u64::from(self.may_lose(id)?);
                 report.repaired += u64::from(repair && self.lose(id)?);
             }
             let outboard = problems.iter().find(|problem| problem.wrong.is_in_outboard());
             if let Some(problem) = outboard.filter(|_| !damaged.contains_key(&id)) {
                 report.add(StoreProblem::Object { id, what: problem.to_string() });
+                report.mendable += 1;
                 report.repaired += u64::from(repair && self.engine().blobs().remake_outboard(id.as_bytes())?);
             }
             report.files += 1;
-            progress(CheckStep::Files(report.files));
+            progress(CheckStep::Files(report.files, all));
         }
         Ok(damaged)
     }
@@ -427,6 +432,16 @@ impl Store {
     /// Gives up an object that is damaged; whoever names it wants it again after the walk of the logs. What is only
     /// pinned stays as it is: nobody else is known to have it. A file is kept aside.
     fn lose(&self, id: ObjectId) -> Result<bool, StoreError> {
+        if !self.may_lose(id)? {
+            return Ok(false);
+        }
+        self.engine().blobs().set_aside(id.as_bytes())?;
+        let outcomes = self.apply(vec![Change::Lose(id)])?;
+        Ok(matches!(outcomes[..], [Outcome::Release(Release::Gone { .. })]))
+    }
+
+    /// Whether a damaged object may be given up.
+    fn may_lose(&self, id: ObjectId) -> Result<bool, StoreError> {
         if named_by(self.engine(), id)
             .or_else(|error| if error.is_damage() { Ok(None) } else { Err(error) })?
             .is_none()
@@ -434,12 +449,7 @@ impl Store {
         {
             return Ok(false);
         }
-        if self.engine().contains(tables::BLOB, id.as_bytes())? && !self.is_damaged_for_sure(id)? {
-            return Ok(false);
-        }
-        self.engine().blobs().set_aside(id.as_bytes())?;
-        let outcomes = self.apply(vec![Change::Lose(id)])?;
-        Ok(matches!(outcomes[..], [Outcome::Release(Release::Gone { .. })]))
+        Ok(!self.engine().contains(tables::BLOB, id.as_bytes())? || self.is_damaged_for_sure(id)?)
     }
 }
 
@@ -461,7 +471,10 @@ impl Expected<'_> {
         let mut broken = None;
         let lost = match payload {
             // Of a flawed entry it is known that the payload does not count.
-            Payload::Wrong(_) if self.store.flaw(&at)?.is_none() => self.repair && self.store.lose(id)?,
+            Payload::Wrong(_) if self.store.flaw(&at)?.is_none() => {
+                self.report.mendable += u64::from(self.store.may_lose(id)?);
+                self.repair && self.store.lose(id)?
+            }
             Payload::Wrong(_) | Payload::Dropped => false,
             Payload::Missing => self.store.flaw(&at)?.is_none(),
             Payload::Fits(bytes) => {
@@ -478,6 +491,7 @@ impl Expected<'_> {
         }
         if let Some(table) = broken {
             self.report.add(StoreProblem::Row { at, table });
+            self.report.mendable += 1;
             if self.repair {
                 self.store.apply(vec![Change::Entry { entry: entry.clone(), payload: None }])?;
                 self.report.repaired += 1;
@@ -508,10 +522,11 @@ impl Expected<'_> {
                 self.stated[i] += 1;
             }
         }
-        if let Some((file, size)) = meaning.file
+        if let (Some((file, size)), Some(name)) = (meaning.file, meaning.name)
             && self.store.content_size(file)?.is_none()
             && !self.is_wanted(file, size, at)?
             && self.store.dropped(file)?.is_none()
+            && self.store.keeps(&at, &name)?
         {
             broken = broken.or(Some(tables::WANTED));
         }

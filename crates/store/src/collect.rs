@@ -1,14 +1,15 @@
 //! Collection: what nothing names goes, and the space of what is gone is given back.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use madake_log::{AuthorId, LogId};
 use madake_object::ObjectId;
 
-use crate::engine::{Direction, Table};
+use crate::engine::{Direction, Part, Table};
 use crate::ingest::payload_object;
+use crate::objects::{Keeping, Objects};
 use crate::outcome::{Change, Outcome, Release};
 use crate::prefix::{before, for_each_prefix};
 use crate::read::{Read, held_entry};
@@ -21,9 +22,9 @@ const MARKS: u64 = 1 << 20;
 const PAGE: usize = 1000;
 
 /// What a collection found, and did unless it was a dry run.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Collected {
-    /// Objects that nothing names: no entry, no commit, no pin.
+    /// Objects that nothing names: no entry, no commit whose object is kept, no pin.
     pub objects: u64,
     /// Their bytes.
     pub bytes: u64,
@@ -35,6 +36,16 @@ pub struct Collected {
     pub files: u64,
     /// Their bytes, as far as they are known.
     pub file_bytes: u64,
+    /// Of a dry run: how many bytes of entries and objects in each part of the store would not be needed any
+    /// more; for [`crate::engine::Reclaim::DeadBeside`].
+    pub dead: BTreeMap<Part, u64>,
+}
+
+/// What a marking goes by.
+struct Roots {
+    keeping: Keeping,
+    /// Of a dry run: authors whose entries would be gone.
+    without: BTreeSet<AuthorId>,
 }
 
 /// While a collection marks, entries may come to name what it has found without a name: they leave a word
@@ -84,6 +95,8 @@ impl Store {
         // Rounds that began before the notes are over when this one is.
         self.apply(Vec::new())?;
         let mut collected = Collected::default();
+        let without = if dry_run { self.blocked()?.into_iter().collect() } else { BTreeSet::new() };
+        let roots = Roots { keeping: Keeping::of(self.engine())?, without };
         self.forget_blocked(dry_run, &mut collected)?;
         self.sweep_files(dry_run, &mut collected)?;
         let held = self.engine().count(tables::CONTENT)? + self.engine().count(tables::BLOB)?;
@@ -94,7 +107,7 @@ impl Store {
         // (Whether an object is here is read from its record, so all that are named are read once.)
         let (mut kept, mut last) = (0, None);
         for pass in 0..passes {
-            let marked = self.mark(&range(pass), progress)?;
+            let marked = self.mark(&roots, &range(pass), progress)?;
             for id in &marked {
                 kept += u64::from(self.content_size(*id)?.is_some());
             }
@@ -106,7 +119,7 @@ impl Store {
         for pass in 0..passes {
             let marked = match last.take().filter(|_| passes == 1) {
                 Some(marked) => marked,
-                None => self.mark(&range(pass), progress)?,
+                None => self.mark(&roots, &range(pass), progress)?,
             };
             for table in [tables::CONTENT, tables::BLOB] {
                 self.sweep(table, &range(pass), &marked, dry_run, &mut collected)?;
@@ -123,7 +136,11 @@ impl Store {
             while let Some(log) = self.next_log_of(author, after)? {
                 after = Some(log);
                 if dry_run {
-                    collected.entries += self.log_head(author, log)?.map_or(0, |head| head.seq.get());
+                    let prefix = tables::log_key(author, log);
+                    for_each_prefix(self.engine(), tables::ENTRY, &prefix, |key, bytes| {
+                        collected.entries += 1;
+                        self.would_be_dead(tables::ENTRY, key, bytes.len() as u64, collected)
+                    })?;
                     continue;
                 }
                 loop {
@@ -132,6 +149,20 @@ impl Store {
                     collected.entries += gone;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Notes that a row's bytes would not be needed any more.
+    fn would_be_dead(
+        &self,
+        table: Table,
+        key: &[u8],
+        size: u64,
+        collected: &mut Collected,
+    ) -> Result<(), StoreError> {
+        if let Some(part) = self.engine().part_of(table, key)? {
+            *collected.dead.entry(part).or_default() += size;
         }
         Ok(())
     }
@@ -168,17 +199,19 @@ impl Store {
         Ok(keys.first().and_then(|key| Position::from_key(key)).map(|at| at.log))
     }
 
-    /// The payloads of all entries, the files of all commits, and what is pinned, as far as their ids begin
-    /// with one of these bytes.
+    /// The payloads of all entries, the files of all versions whose objects are kept, and what is pinned, as far
+    /// as their ids begin with one of these bytes.
     fn mark(
         &self,
+        roots: &Roots,
         bytes: &std::ops::Range<usize>,
         progress: &mut dyn FnMut(u64),
     ) -> Result<HashSet<ObjectId>, StoreError> {
         let (mut marked, mut seen) = (HashSet::new(), 0);
         for_each_prefix(self.engine(), tables::ENTRY, &[], |_, entry| {
-            let id = payload_object(&*held_entry(entry)?);
-            if bytes.contains(&usize::from(id.as_bytes()[0])) {
+            let entry = held_entry(entry)?;
+            let id = payload_object(&entry);
+            if !roots.without.contains(&entry.author()) && bytes.contains(&usize::from(id.as_bytes()[0])) {
                 marked.insert(id);
             }
             seen += 1;
@@ -202,11 +235,22 @@ impl Store {
                     if !bytes.contains(&usize::from(id[0])) {
                         break 'rows;
                     }
-                    marked.insert(ObjectId::new(*id));
+                    if table != tables::LINKED || self.is_root(roots, key)? {
+                        marked.insert(ObjectId::new(*id));
+                    }
                 }
             }
         }
         Ok(marked)
+    }
+
+    /// Whether a commit keeps the object that it links.
+    fn is_root(&self, roots: &Roots, linked: &[u8]) -> Result<bool, StoreError> {
+        if roots.keeping.objects == Objects::All && roots.without.is_empty() {
+            return Ok(true);
+        }
+        let commit = linked.get(32..).unwrap_or_default();
+        roots.keeping.keeps_link(self.engine(), commit, &roots.without)
     }
 
     fn sweep(
@@ -240,7 +284,11 @@ impl Store {
                     collected.objects += 1;
                     let size = self.content_size(id)?.unwrap_or_default();
                     collected.bytes += size;
-                    collected.blob_bytes += if table == tables::BLOB { size } else { 0 };
+                    if table == tables::BLOB {
+                        collected.blob_bytes += size;
+                    } else {
+                        self.would_be_dead(table, id.as_bytes(), size, collected)?;
+                    }
                 }
             } else {
                 for outcome in self.apply(nameless.into_iter().map(Change::Sweep).collect())? {

@@ -11,7 +11,7 @@ use madake_object::{Commit, ObjectId};
 use crate::control::{Control, ControlPayload};
 use crate::engine::Table;
 use crate::ingest::payload_object;
-use crate::outcome::Flaw;
+use crate::outcome::{Flaw, META_OBJECTS};
 use crate::prefix::{for_each_prefix, has_prefix};
 use crate::read::{HeldLog, NamedBy, Read, Wanted};
 use crate::store::{Store, StoreError};
@@ -67,7 +67,9 @@ impl Invariant {
             Self::Head => "a log's head is its last entry, and every entry is of a log that has a head",
             Self::Payload => "an entry's payload is here, or is wanted, or has a flaw",
             Self::Statement => "what a held statement says is in the tables, and nothing else is",
-            Self::Wanted => "what is wanted is named by something held, with that size, and is not here",
+            Self::Wanted => {
+                "what is wanted is named by something held, with that size, is kept, and is not here"
+            }
             Self::Content => "an object's bytes are those that its name is the hash of",
             Self::Named => "an object that is here is named by something held, or pinned",
         }
@@ -297,7 +299,10 @@ impl Walk<'_, '_> {
                 format!("{at}: the rows of commit {commit_id} are not all there"),
             );
         }
-        if self.store.content_size(commit.object)?.is_none() {
+        if self.store.content_size(commit.object)?.is_none()
+            && self.store.dropped(commit.object)?.is_none()
+            && self.keeps(at, &commit)? == Some(true)
+        {
             let wanted = Wanted { id: commit.object, size: commit.size, by: *at };
             if !self.has(tables::WANTED, &tables::wanted_key(&wanted))? {
                 let what = format!("{at}: object {} is neither here nor wanted", commit.object);
@@ -305,6 +310,26 @@ impl Walk<'_, '_> {
             }
         }
         Ok(None)
+    }
+
+    /// Whether the object of a commit is one that is kept, as things are set; `None` while what is wanted does
+    /// not follow from the setting yet.
+    fn keeps(&self, at: &Position, commit: &Commit) -> Result<Option<bool>, StoreError> {
+        if self.store.meta("objects-due")?.is_some_and(|due| due == [1]) {
+            return Ok(None);
+        }
+        let Some(setting) = self.store.meta(META_OBJECTS)? else { return Ok(Some(true)) };
+        let (mode, own) = setting.split_first().ok_or(StoreError::broken("which objects are kept"))?;
+        if *mode == 0 || own.chunks(32).any(|author| author == at.author.as_bytes()) {
+            return Ok(Some(true));
+        }
+        let mut newest = 0;
+        let prefix = tables::version_prefix(at.author, &commit.name);
+        for_each_prefix(self.store.engine(), tables::VERSION, &prefix, |key, _| {
+            newest = tables::parse_version_key(key).map_or(newest, |(_, _, seq)| seq.get());
+            Ok(())
+        })?;
+        Ok(Some(*mode == 1 && newest <= at.seq.get()))
     }
 
     /// Rows that come from nothing that is held.
@@ -371,8 +396,9 @@ impl Walk<'_, '_> {
             return Ok(entry.payload_size() == wanted.size);
         }
         let commit = self.store.content(payload)?.and_then(|bytes| Commit::decode(&bytes).ok());
-        let names = |commit: Commit| commit.object == wanted.id && commit.size == wanted.size;
-        Ok(by.log == LogId::COMMIT && commit.is_some_and(names))
+        let Some(commit) = commit.filter(|_| by.log == LogId::COMMIT) else { return Ok(false) };
+        let names = commit.object == wanted.id && commit.size == wanted.size;
+        Ok(names && self.keeps(&by, &commit)? != Some(false))
     }
 
     fn content(&mut self) -> Result<(), StoreError> {

@@ -18,6 +18,7 @@ mod group;
 mod ingest;
 #[cfg(feature = "fake-disk")]
 mod invariants;
+mod objects;
 mod outcome;
 mod prefix;
 mod read;
@@ -33,9 +34,10 @@ pub use control::{Control, ControlError, ControlPayload};
 pub use ingest::{CONTENT_LIMIT, LOGS_LIMIT, SEQ_LIMIT, payload_object};
 #[cfg(feature = "fake-disk")]
 pub use invariants::{Broken, Invariant, Look, Walked, store_invariants};
+pub use objects::{Objects, UnknownObjects};
 pub use outcome::{
     Change, ContentFate, Dropped, Fate, Flaw, KeptFor, LastSession, META_COPY, META_EPOCH, META_ERASE,
-    META_STARTS, NodeId, Outcome, PayloadFate, Peer, Policy, Release,
+    META_OBJECTS, META_STARTS, NodeId, Outcome, PayloadFate, Peer, Policy, Release,
 };
 pub use read::{Counts, Head, HeldLog, NamedBy, NamedObject, Read, Wanted};
 pub use rows::{RECORD_CONTENT, RECORD_ENTRY, StoreRows};

@@ -4,6 +4,7 @@ use madake_log::{AuthenticEntry, AuthorId, EntryId, LogId, PlacementError, Schem
 use madake_object::{Object, ObjectId};
 use serde::{Deserialize, Serialize};
 
+use crate::objects::Objects;
 use crate::read::NamedBy;
 use crate::store::StoreError;
 use crate::tables::Position;
@@ -58,6 +59,10 @@ pub enum Change {
     KeepSchema(Schema),
     /// List this schema no longer; when none is listed, all are kept.
     DropSchema(Schema),
+    /// Of which versions the objects are kept, but of these authors, of whom all are.
+    Objects(Objects, Vec<AuthorId>),
+    /// Note anew whether the object of this version is wanted: which are kept has changed.
+    Weigh(Position),
     /// A fact about this store itself, under a name of its own ([`META_EPOCH`], [`META_STARTS`]…).
     Meta(&'static str, Vec<u8>),
 }
@@ -71,6 +76,12 @@ pub const META_STARTS: &str = "starts";
 /// The name of the parts of the store that are to be rewritten because something in them was dropped, in
 /// [`Change::Meta`]: numbers, u32 big-endian.
 pub const META_ERASE: &str = "erase";
+
+/// The name of the setting of which versions the objects are kept: a byte (0 all, 1 heads, 2 none), and the ids of
+/// the authors all of whose objects are kept.
+pub const META_OBJECTS: &str = "objects";
+/// The name of the fact that what is wanted does not follow from that setting yet: one byte, 1.
+pub(crate) const META_OBJECTS_DUE: &str = "objects-due";
 
 /// What became of a change.
 #[derive(Clone, Debug, Eq, PartialEq)]

@@ -410,14 +410,20 @@ impl Store {
             Ok(())
         })?;
         counts.objects += self.engine().count(tables::CONTENT)? + self.engine().count(tables::BLOB)?;
-        let mut last = None;
+        counts.missing = self.missing()?;
+        Ok(counts)
+    }
+
+    /// Counts the objects that are named and not here.
+    pub fn missing(&self) -> Result<u64, StoreError> {
+        let (mut missing, mut last) = (0, None);
         for_each_prefix(self.engine(), tables::WANTED, &[], |key, _| {
             let id = key.first_chunk::<32>().copied();
-            counts.missing += u64::from(last != id);
+            missing += u64::from(last != id);
             last = id;
             Ok(())
         })?;
-        Ok(counts)
+        Ok(missing)
     }
 
     /// The ids of one kind that begin with these hex digits: at most `limit`.

@@ -156,6 +156,11 @@ pub(super) fn explain(ended: Ended, done: &Imported) -> ApiError {
         Ended::Import(ImportError::Engine(error)) => error.into(),
         Ended::Api(error) => error,
     };
+    // What a changed bit spoils is known better than by the file's checksum.
+    let error = match done.bad_entry.as_deref().filter(|_| error.code == "bad-bundle") {
+        Some(bad) => ApiError { message: format!("{}; entry {bad}", error.message), ..error },
+        None => error,
+    };
     if done.entries + done.objects == 0 {
         return error;
     }

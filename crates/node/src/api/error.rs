@@ -68,13 +68,13 @@ impl ApiError {
             "not-found" => "`madake log list`, `madake head list` and `madake peer list` show what is here",
             "bug" => "this is a mistake of madake's own: please report it with what `madake -vv` says",
             "store" | "damaged" => {
-                "keep a copy of the home before anything else; `madake log verify` checks what is held"
+                "keep a copy of the home before anything else; `madake fsck` says what is wrong, and where"
             }
             "daemon" | "cut" | "gone" => {
                 "was the daemon stopped? type the command again: what it acknowledged is kept"
             }
             "network" => "`madake status` shows how the node and its peers are",
-            "file" | "stdout" | "system" => "check the path, its rights and the room on the disk",
+            "file" | "stdout" | "system" | "home" => "check the path, its rights and the room on the disk",
             _ => "`madake status` shows how the node is; `madake -v` says more of what happens",
         }
     }
@@ -119,9 +119,32 @@ impl From<StoreError> for ApiError {
             }
             EngineError::Index { .. } => Self::new(500, "index", message)
                 .hint("stop the daemon if one runs, then `madake fsck --repair`"),
+            EngineError::Refusing { .. } => Self::new(500, "store", message).hint(
+                "see to what failed; then stop `madake serve` and start it again: what was acknowledged is kept",
+            ),
+            EngineError::Disk { ref source, .. } => {
+                let error = Self::new(500, "store", message);
+                match denied(source) {
+                    Some(hint) => error.hint(hint),
+                    None => error,
+                }
+            }
             _ => Self::new(500, "store", message),
         }
     }
+}
+
+/// What helps where the system does not let us.
+pub(crate) fn denied(error: &std::io::Error) -> Option<&'static str> {
+    Some(match error.kind() {
+        std::io::ErrorKind::PermissionDenied => {
+            "check who owns the folder and what is in it, and its rights; another home can be named with --home"
+        }
+        std::io::ErrorKind::ReadOnlyFilesystem => {
+            "a home is written to: copy the folder to where that can be done, and name the copy with --home"
+        }
+        _ => return None,
+    })
 }
 
 impl From<EngineError> for ApiError {
@@ -150,5 +173,29 @@ impl From<AppendError> for ApiError {
             other => Self::new(500, "append", other.to_string())
                 .hint("`madake log list` shows how far the logs are; `madake log verify` checks them"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::home::HomeError;
+
+    #[test]
+    fn where_the_system_does_not_let_us_the_hint_is_about_that() {
+        let refused = |kind: io::ErrorKind| HomeError::Io {
+            doing: "open",
+            path: "home/lock".into(),
+            source: io::Error::from(kind),
+        };
+        let hint = |error: HomeError| ApiError::from(error).next().to_owned();
+        assert!(hint(refused(io::ErrorKind::ReadOnlyFilesystem)).contains("copy the folder"));
+        assert!(hint(refused(io::ErrorKind::PermissionDenied)).contains("rights"));
+        assert!(hint(refused(io::ErrorKind::Other)).contains("rights"));
+        let cause = EngineError::Bug { what: "a test" }.into();
+        let refusing = ApiError::from(EngineError::Refusing { cause });
+        assert!(refusing.next().contains("start it again"), "{refusing:?}");
     }
 }

@@ -8,7 +8,9 @@ use bytes::Bytes;
 use hyper::{Response, StatusCode};
 use madake_log::{AuthorId, LogHead, LogId, SeqNum};
 use madake_object::{Commit, ObjectId};
-use madake_store::{Change, META_COPY, META_EPOCH, Policy, Read as _, Store, payload_object, tables};
+use madake_store::{
+    Change, META_COPY, META_EPOCH, Objects, Policy, Position, Read as _, Store, payload_object, tables,
+};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -16,7 +18,7 @@ use super::body::octets;
 use super::bundle::{Ended, explain, imported_json, pieces, tell, write_bundle};
 use super::{ApiError, Body, Lines, lines, respond};
 use crate::driver::wall_clock;
-use crate::export::{Decoder, Encoder, Event, ExportError, Kind, MAX_SMALL, Settings};
+use crate::export::{Decoder, DroppedAt, Encoder, Event, ExportError, Kind, MAX_SMALL, Settings};
 use crate::home::random;
 use crate::import::Importer;
 use crate::net::check_address;
@@ -72,6 +74,7 @@ fn write_export(
         send(std::mem::take(&mut out))
     })?;
     encoder.end(&mut out);
+    write_dropped(store, &heads, &mut encoder, &mut out, &mut send)?;
 
     let mut written = BTreeSet::new();
     for (author, log, head) in heads {
@@ -100,6 +103,38 @@ fn write_export(
     }
     encoder.finish(&mut out);
     send(out)
+}
+
+/// Which payloads of these logs were dropped, so that who imports them does not ask for them again.
+fn write_dropped(
+    store: &Store,
+    heads: &[(AuthorId, LogId, LogHead)],
+    encoder: &mut Encoder,
+    out: &mut Vec<u8>,
+    send: &mut impl FnMut(Vec<u8>) -> Result<(), ApiError>,
+) -> Result<(), ApiError> {
+    let all = store.ids_with_prefix(tables::DROPPED, "", 1)?;
+    if all.is_empty() {
+        return Ok(());
+    }
+    encoder.begin(Kind::Dropped, out);
+    for (author, log, head) in heads {
+        let mut next = Some(SeqNum::FIRST);
+        while let Some(from) = next.filter(|from| *from <= head.seq) {
+            let page = store.entries(*author, *log, from, PAGE)?;
+            next = page.last().and_then(|entry| entry.seq().next());
+            for entry in page.iter().take_while(|entry| entry.seq() <= head.seq) {
+                if let Some(dropped) = store.dropped(payload_object(entry))? {
+                    encoder.bytes(&DroppedAt { at: Position::of(entry), dropped }.encode(), out);
+                }
+            }
+            if out.len() >= PIECE {
+                send(std::mem::take(out))?;
+            }
+        }
+    }
+    encoder.end(out);
+    Ok(())
 }
 
 fn write_object(
@@ -148,6 +183,7 @@ fn settings(shell: &Shell) -> Result<Settings, ApiError> {
         followed: store.followed()?,
         blocked: store.blocked()?,
         schemas: store.kept_schemas()?,
+        objects: store.objects()? as u8,
     })
 }
 
@@ -184,7 +220,7 @@ fn read_export(
     lines: &mut Lines,
 ) -> Result<Settled, Ended> {
     let (mut decoder, mut item, mut small) = (Decoder::default(), None, Vec::new());
-    let (mut settled, mut bundles) = (None, 0);
+    let (mut settled, mut bundles, mut lists) = (None, 0, 0);
     let (mut taken, mut told) = (0, 0);
     while let Some(piece) = pieces.blocking_recv() {
         let piece = piece?;
@@ -195,8 +231,10 @@ fn read_export(
                     let fits = match kind {
                         Kind::Keys | Kind::Settings => settled.is_none(),
                         Kind::Bundle => settled.is_some() && bundles == 0,
+                        Kind::Dropped => bundles == 1 && lists == 0,
                         Kind::Object | Kind::Pinned => bundles == 1,
                     };
+                    lists += u32::from(kind == Kind::Dropped);
                     if !fits {
                         return Err(bad_export(ExportError::Order).into());
                     }
@@ -209,6 +247,13 @@ fn read_export(
                     }
                 }
                 (Event::Bytes(bytes), Some(Kind::Bundle)) => importer.bundle(bytes)?,
+                (Event::Bytes(bytes), Some(Kind::Dropped)) => {
+                    small.extend_from_slice(bytes);
+                    take_dropped(shell, &mut small)?;
+                }
+                (Event::End, Some(Kind::Dropped)) if !small.is_empty() => {
+                    return Err(bad_export(ExportError::Dropped).into());
+                }
                 (Event::Bytes(bytes), Some(Kind::Object | Kind::Pinned)) => importer.object(bytes)?,
                 (Event::Bytes(_), _) => {} // sealed keys are the command line's
                 (Event::End, Some(Kind::Settings)) => {
@@ -237,9 +282,34 @@ fn read_export(
     settled.ok_or_else(|| bad_export(ExportError::Settings).into())
 }
 
+/// Gives up what was given up where the export was made, and is not here. What is incomplete stays in `bytes`.
+fn take_dropped(shell: &Shell, bytes: &mut Vec<u8>) -> Result<(), ApiError> {
+    let store = shell.store();
+    let (items, rest) = bytes.as_chunks::<{ DroppedAt::LEN }>();
+    for some in items.chunks(PAGE) {
+        let mut changes = Vec::with_capacity(some.len());
+        for item in some {
+            let DroppedAt { at, dropped } =
+                DroppedAt::decode(item).ok_or_else(|| bad_export(ExportError::Dropped))?;
+            let entry = store.entries(at.author, at.log, at.seq, 1)?;
+            let payload =
+                entry.first().filter(|entry| Position::of(entry) == at).map(|entry| payload_object(entry));
+            // What was written here since, or never dropped here, is not taken away.
+            if let Some(id) = payload
+                && store.content_size(id)?.is_none()
+            {
+                changes.push(Change::Drop(at, dropped));
+            }
+        }
+        store.apply(changes)?;
+    }
+    *bytes = rest.to_vec();
+    Ok(())
+}
+
 /// Takes the settings of an export over, if this home may have them.
 fn settle(shell: &Shell, settings: Settings) -> Result<Settled, ApiError> {
-    let store = shell.store();
+    let (store, kept) = (shell.store(), settings.kept());
     let first = settings.authors.first().map(|(author, _)| *author);
     let is_same = first.is_some_and(|first| shell.is_own(first));
     if !is_same && store.counts()?.logs > 0 {
@@ -285,6 +355,11 @@ fn settle(shell: &Shell, settings: Settings) -> Result<Settled, ApiError> {
         changes.extend(settings.schemas.into_iter().map(Change::KeepSchema));
     }
     store.apply(changes)?;
+    if let Some(objects) = kept.filter(|kept| *kept != Objects::All)
+        && store.objects()? == Objects::All
+    {
+        store.set_objects(objects, &shell.own())?;
+    }
     let epoch = data_encoding::HEXLOWER.encode(&epoch);
     Ok(vec![("peers", json!(peers)), ("policies", json!(policies.len())), ("epoch", json!(epoch))])
 }

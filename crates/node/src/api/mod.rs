@@ -27,6 +27,7 @@ use hyper::{Request, Response, StatusCode};
 
 pub use body::{Body, BodyError, Lines, full, lines, streamed};
 pub use error::ApiError;
+pub(crate) use error::denied;
 pub use routes::{ROUTES, Route};
 pub(crate) use sync::counts_json;
 pub use upload::{RecordHeader, encode_chunk, encode_end, encode_header};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hyper::{Response, StatusCode};
 use madake_log::Schema;
-use madake_store::{Change, Policy, Read as _};
+use madake_store::{Change, Objects, Policy, Read as _};
 use madake_sync::wire::MAX_SCHEMAS;
 use serde_json::{Value, json};
 
@@ -36,12 +36,13 @@ fn set(shell: &Shell, text: &str, policy: Policy) -> Result<Response<Body>, ApiE
     Ok(object(&json!({"author": author.to_string(), "policy": policy.as_str()})))
 }
 
-/// `GET /v1/interest` → per schema that is kept `{author, policy, schema}`, with author null and policy
+/// `GET /v1/interest` → per schema that is kept `{author, policy, schema, objects}`, with author null and policy
 /// `listed`; if all are kept, one line with policy `all` and schema null
 pub(super) fn interest(shell: &Shell) -> Result<Response<Body>, ApiError> {
     let schemas = shell.store().kept_schemas()?;
+    let objects = shell.store().objects()?.as_str();
     let line = |policy: &str, schema: Value| {
-        format!("{}\n", json!({"author": null, "policy": policy, "schema": schema}))
+        format!("{}\n", json!({"author": null, "policy": policy, "schema": schema, "objects": objects}))
     };
     let text = match schemas.as_slice() {
         [] => line("all", Value::Null),
@@ -50,22 +51,41 @@ pub(super) fn interest(shell: &Shell) -> Result<Response<Body>, ApiError> {
     Ok(respond(StatusCode::OK, full(text)))
 }
 
-/// `POST /v1/interest?schema=S` → what is kept now, as [`interest`]
+/// `POST /v1/interest[?schema=S][&objects=O]` → what is kept now, as [`interest`]
 pub(super) async fn keep(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
     blocking(move || {
-        let schema = parse_schema(query.need("schema")?)?;
+        let objects = query.get("objects").map(parse_objects).transpose()?;
+        let schema = match query.get("schema") {
+            None if objects.is_some() => None,
+            _ => Some(parse_schema(query.need("schema")?)?),
+        };
         let _one_at_a_time = shell.lock_settings();
-        let kept = shell.store().kept_schemas()?;
-        if kept.len() >= MAX_SCHEMAS && !kept.contains(&schema) {
-            return Err(ApiError::usage(format!("{MAX_SCHEMAS} schemas are listed, and no more can be"))
-                .hint(
-                    "take one off with `madake interest remove SCHEMA`, or keep all: madake interest all",
-                ));
+        if let Some(schema) = schema {
+            list(&shell, schema)?;
         }
-        shell.store().apply(vec![Change::KeepSchema(schema)])?;
+        if let Some(objects) = objects {
+            shell.store().set_objects(objects, &shell.own())?;
+        }
         interest(&shell)
     })
     .await
+}
+
+fn list(shell: &Shell, schema: Schema) -> Result<(), ApiError> {
+    let kept = shell.store().kept_schemas()?;
+    if kept.len() >= MAX_SCHEMAS && !kept.contains(&schema) {
+        return Err(ApiError::usage(format!("{MAX_SCHEMAS} schemas are listed, and no more can be"))
+            .hint("take one off with `madake interest remove SCHEMA`, or keep all: madake interest all"));
+    }
+    shell.store().apply(vec![Change::KeepSchema(schema)])?;
+    Ok(())
+}
+
+fn parse_objects(text: &str) -> Result<Objects, ApiError> {
+    text.parse().map_err(|error| {
+        ApiError::usage(format!("`{text}` does not say which objects: {error}"))
+            .hint("madake interest --objects all, or heads: the newest version of each name, or none")
+    })
 }
 
 /// `DELETE /v1/interest[?schema=S]` → what is kept now, as [`interest`]; without a schema, all are

@@ -35,8 +35,8 @@ pub(super) fn collect(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>
         let mut teller = Teller::new(lines);
         let erased = if dry_run { 0 } else { erase(&shell, &unerased(&shell)?, &mut teller)? };
         let collected = store.collect(dry_run, &mut |entries| teller.tell("marking", entries, None))?;
-        let percent = Reclaim::DeadAtLeast { percent: DEAD_PERCENT };
-        let reclaimed = store.engine().reclaim(percent, dry_run, &mut |step| teller.step(step));
+        let what = Reclaim::DeadBeside { percent: DEAD_PERCENT, dead: collected.dead };
+        let reclaimed = store.engine().reclaim(what, dry_run, &mut |step| teller.step(step));
         let reclaimed = reclaimed.map_err(StoreError::from)?;
         teller.heard()?;
         lines.send(&json!({
@@ -97,7 +97,7 @@ pub(super) fn unput(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, 
     Ok(respond(StatusCode::OK, body))
 }
 
-/// `POST /v1/check[?repair=1]` → `{checked, problems, repaired, ok, …}`
+/// `POST /v1/check[?repair=1]` → `{checked, problems, repaired, ok, index_only, mendable, wanted}`
 pub(super) fn check(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
     let repair = query.flag("repair");
     let body = lines(move |lines| {
@@ -105,8 +105,8 @@ pub(super) fn check(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, 
         let mut teller = Teller::new(lines);
         let report = shell.store().check(threads, repair, &mut |step| match step {
             CheckStep::Engine(step) => teller.step(step),
-            CheckStep::Files(files) => teller.tell("files", files, None),
-            CheckStep::Entries(entries) => teller.tell("entries", entries, None),
+            CheckStep::Files(files, all) => teller.tell("files", files, Some(all)),
+            CheckStep::Entries(entries, all) => teller.tell("entries", entries, Some(all)),
         })?;
         teller.heard()?;
         let engine = &report.engine;
@@ -114,6 +114,7 @@ pub(super) fn check(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, 
         problems.extend(report.problems.iter().map(ToString::to_string));
         let more = engine.more + report.more;
         problems.extend((more > 0).then(|| format!("and {more} more")));
+        let index_only = report.problems.is_empty() && engine.is_mendable() && !engine.is_well();
         lines.send(&json!({
             "checked": {
                 "bytes": engine.bytes,
@@ -126,7 +127,9 @@ pub(super) fn check(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, 
             "problems": problems,
             "repaired": report.repaired,
             "ok": report.is_well(),
-            "index_only": report.problems.is_empty() && engine.is_mendable() && !engine.is_well(),
+            "index_only": index_only,
+            "mendable": index_only || report.mendable > 0,
+            "wanted": shell.store().missing()?,
         }))
     });
     Ok(respond(StatusCode::OK, body))

@@ -1,19 +1,21 @@
 //! Exports: a home's authors in one file, to move or back up (`docs/spec.md`, "Exports").
 //!
-//! A file is `madakeE1`, a version (u32 LE, 1), items, and an end with a checksum. An item is a kind (one
+//! A file is `madakeE1`, a version (u32 LE, 2; 1 is read too), items, and an end with a checksum. An item is a kind (one
 //! byte), chunks (u32 LE length from 1 to 1 MiB, bytes), and a length of 0. The end is an item of kind 0 with
 //! one chunk: BLAKE3 `derive_key("madake export 1", …)` of every byte of the file before this item.
 
 mod seal;
 
 use madake_log::{AuthorId, Schema};
-use madake_store::{NodeId, Peer};
+use madake_store::{Dropped, NodeId, Objects, Peer, Position};
 use serde::{Deserialize, Serialize};
 
 pub use seal::{Keys, SealError, seal, unseal};
 
 const MAGIC: [u8; 8] = *b"madakeE1";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Files of this version hold no [`Kind::Dropped`].
+const VERSION_WITHOUT_DROPPED: u32 = 1;
 const HEADER_LEN: usize = 12;
 const MAX_CHUNK: usize = 1024 * 1024;
 const CHECKSUM_CONTEXT: &str = "madake export 1";
@@ -35,11 +37,13 @@ pub enum Kind {
     Object = 4,
     /// The bytes of an object that a person put there.
     Pinned = 5,
+    /// Which payloads of these logs were dropped: [`DroppedAt`]s, one behind the other.
+    Dropped = 6,
 }
 
 impl Kind {
     fn of(byte: u8) -> Option<Self> {
-        [Self::Keys, Self::Settings, Self::Bundle, Self::Object, Self::Pinned]
+        [Self::Keys, Self::Settings, Self::Bundle, Self::Object, Self::Pinned, Self::Dropped]
             .into_iter()
             .find(|kind| *kind as u8 == byte)
     }
@@ -64,18 +68,72 @@ pub struct Settings {
     pub blocked: Vec<AuthorId>,
     /// Schemas that were listed.
     pub schemas: Vec<Schema>,
+    /// Of which versions the objects were kept: a number of [`Objects`].
+    pub objects: u8,
 }
+
+/// The version byte in front of the postcard of [`Settings`].
+const SETTINGS_VERSION: u8 = 2;
+/// Settings of this version end before `objects`, which is 0.
+const SETTINGS_WITHOUT_OBJECTS: u8 = 1;
 
 impl Settings {
     /// A version byte and postcard.
     pub fn encode(&self) -> Result<Vec<u8>, postcard::Error> {
-        postcard::to_extend(self, vec![1])
+        postcard::to_extend(self, vec![SETTINGS_VERSION])
     }
 
-    /// Reads the one encoding that [`encode`](Self::encode) gives.
+    /// Reads the one encoding that [`encode`](Self::encode) gives, or the one that it gave before.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let settings: Self = postcard::from_bytes(bytes.strip_prefix(&[1])?).ok()?;
-        (settings.encode().ok()? == bytes).then_some(settings)
+        let (version, fields) = bytes.split_first()?;
+        let mut whole = vec![SETTINGS_VERSION];
+        whole.extend_from_slice(fields);
+        if *version == SETTINGS_WITHOUT_OBJECTS {
+            whole.push(Objects::All as u8);
+        } else if *version != SETTINGS_VERSION {
+            return None;
+        }
+        let settings: Self = postcard::from_bytes(whole.get(1..)?).ok()?;
+        (settings.encode().ok()? == whole && settings.kept().is_some()).then_some(settings)
+    }
+
+    /// Of which versions the objects were kept.
+    pub fn kept(&self) -> Option<Objects> {
+        [Objects::All, Objects::Heads, Objects::None].into_iter().find(|known| *known as u8 == self.objects)
+    }
+}
+
+/// That the payload of an entry was dropped.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct DroppedAt {
+    /// The entry.
+    pub at: Position,
+    /// By whom and when.
+    pub dropped: Dropped,
+}
+
+impl DroppedAt {
+    /// Author, log and sequence number as in the key of an entry, by whom (32), when (i64 LE).
+    pub const LEN: usize = 48 + 32 + 8;
+
+    /// The bytes.
+    pub fn encode(&self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        bytes[..48].copy_from_slice(&self.at.key());
+        bytes[48..80].copy_from_slice(self.dropped.by.as_bytes());
+        bytes[80..].copy_from_slice(&self.dropped.at.to_le_bytes());
+        bytes
+    }
+
+    /// Reads what [`encode`](Self::encode) gives.
+    pub fn decode(bytes: &[u8; Self::LEN]) -> Option<Self> {
+        let (at, rest) = bytes.split_at_checked(48)?;
+        let (by, time) = rest.split_at_checked(32)?;
+        let dropped = Dropped {
+            by: NodeId::from_bytes(by.try_into().ok()?),
+            at: i64::from_le_bytes(time.try_into().ok()?),
+        };
+        Some(Self { at: Position::from_key(at)?, dropped })
     }
 }
 
@@ -101,6 +159,9 @@ pub enum ExportError {
     /// Settings that are none.
     #[error("its settings can't be read")]
     Settings,
+    /// A list of what was dropped that is none.
+    #[error("its list of what was dropped can't be read")]
+    Dropped,
     /// Items in another order than they are written.
     #[error("its parts are not in order")]
     Order,
@@ -185,6 +246,7 @@ pub struct Decoder {
     hasher: blake3::Hasher,
     held: Vec<u8>,
     state: State,
+    version: u32,
 }
 
 #[derive(Clone, Copy)]
@@ -201,7 +263,7 @@ enum State {
 impl Default for Decoder {
     fn default() -> Self {
         let hasher = blake3::Hasher::new_derive_key(CHECKSUM_CONTEXT);
-        Self { hasher, held: Vec::new(), state: State::Header }
+        Self { hasher, held: Vec::new(), state: State::Header, version: VERSION }
     }
 }
 
@@ -222,9 +284,10 @@ impl Decoder {
                         return Ok(None);
                     }
                     let version = u32::from_le_bytes(self.held[8..12].try_into().unwrap_or_default());
-                    if version != VERSION {
+                    if version != VERSION && version != VERSION_WITHOUT_DROPPED {
                         return Err(ExportError::Version(version));
                     }
+                    self.version = version;
                     self.hash_held();
                     self.state = State::ItemKind;
                 }
@@ -238,7 +301,10 @@ impl Decoder {
                             self.state = State::Checksum;
                         }
                         byte => {
-                            let kind = Kind::of(byte).ok_or(ExportError::Kind(byte))?;
+                            let known = |kind: &Kind| {
+                                *kind != Kind::Dropped || self.version != VERSION_WITHOUT_DROPPED
+                            };
+                            let kind = Kind::of(byte).filter(known).ok_or(ExportError::Kind(byte))?;
                             self.hash_held();
                             self.state = State::Length;
                             return Ok(Some(Event::Begin(kind)));
@@ -348,6 +414,57 @@ mod tests {
         for piece in [1, 3, 4096, usize::MAX] {
             assert_eq!(decode(&file(), piece).unwrap(), expected, "{piece}");
         }
+    }
+
+    #[test]
+    fn what_was_written_before_is_read() {
+        let with_version = |version: u32, items: &[(Kind, &[u8])]| {
+            let (mut out, mut hashed) = (Vec::new(), MAGIC.to_vec());
+            hashed.extend(version.to_le_bytes());
+            let mut encoder = Encoder { hasher: blake3::Hasher::new_derive_key(CHECKSUM_CONTEXT) };
+            encoder.put(&hashed, &mut out);
+            items.iter().for_each(|(kind, bytes)| encoder.item(*kind, bytes, &mut out));
+            encoder.finish(&mut out);
+            out
+        };
+        let items: &[(Kind, &[u8])] = &[(Kind::Settings, b"s"), (Kind::Dropped, b"d")];
+        assert_eq!(decode(&with_version(1, &items[..1]), 10).unwrap(), [(Kind::Settings, b"s".to_vec())]);
+        assert_eq!(decode(&with_version(1, items), 10), Err(ExportError::Kind(6)));
+        assert_eq!(decode(&with_version(2, items), 10).unwrap().len(), 2);
+        assert_eq!(decode(&with_version(3, items), 10), Err(ExportError::Version(3)));
+
+        let node = NodeId::from_bytes([3; 32]);
+        let settings = Settings {
+            node,
+            epoch: [4; 16],
+            time: -5,
+            authors: vec![(node, "first".into())],
+            peers: Vec::new(),
+            followed: vec![node],
+            blocked: Vec::new(),
+            schemas: vec!["post".parse().unwrap()],
+            objects: 0,
+        };
+        let now = settings.encode().unwrap();
+        assert_eq!(Settings::decode(&now), Some(settings.clone()));
+        let before = [&[1], &now[1..now.len() - 1]].concat();
+        assert_eq!(Settings::decode(&before), Some(settings.clone()));
+        let none = Settings { objects: 2, ..settings };
+        assert_eq!(
+            Settings::decode(&none.encode().unwrap()).and_then(|read| read.kept()),
+            Some(Objects::None)
+        );
+        for wrong in [
+            [&[3], &now[1..]].concat(),
+            [now.as_slice(), b"x"].concat(),
+            [&now[..now.len() - 1], &[3]].concat(),
+        ] {
+            assert_eq!(Settings::decode(&wrong), None);
+        }
+        let at = Position { author: node, log: madake_log::LogId::new(2000), seq: madake_log::SeqNum::FIRST };
+        let dropped = DroppedAt { at, dropped: Dropped { by: node, at: -7 } };
+        assert_eq!(DroppedAt::decode(&dropped.encode()), Some(dropped));
+        assert_eq!(DroppedAt::decode(&[0; DroppedAt::LEN]), None, "no entry has the number 0");
     }
 
     #[test]

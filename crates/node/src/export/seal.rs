@@ -3,9 +3,12 @@
 //! `madakeK1`, salt (16 bytes), memory in KiB, passes, lanes (u32 LE each), nonce (24 bytes), and what is
 //! sealed. All before what is sealed is authenticated with it.
 
+use std::collections::BTreeSet;
+
 use argon2::{Algorithm, Argon2, Params, Version};
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use madake_log::{AuthorId, AuthorKey};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -37,6 +40,12 @@ impl Keys {
     /// The keys that lie in a home.
     pub fn of_home(home: &std::path::Path) -> Result<Self, HomeError> {
         crate::keys::seeds(home)
+    }
+
+    /// The authors whose keys they are.
+    pub fn authors(&self) -> BTreeSet<AuthorId> {
+        let seeds = self.more.iter().map(|(_, seed)| seed).chain([&self.author]);
+        seeds.map(|seed| AuthorKey::from_seed(*seed).author()).collect()
     }
 }
 

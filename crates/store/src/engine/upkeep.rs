@@ -1,5 +1,6 @@
 //! Upkeep of an engine: rewriting what is mostly dead, and checking all that is there.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -19,6 +20,13 @@ pub enum Reclaim {
     DeadAtLeast {
         /// The share, 0 to 100.
         percent: u8,
+    },
+    /// Likewise, if so many bytes of values more were not needed: for a dry run before they go.
+    DeadBeside {
+        /// The share, 0 to 100.
+        percent: u8,
+        /// The bytes, by part.
+        dead: BTreeMap<Part, u64>,
     },
 }
 

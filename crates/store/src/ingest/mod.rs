@@ -7,16 +7,18 @@
 mod content;
 mod release;
 mod statement;
+mod versions;
 
 use std::cell::OnceCell;
 use std::collections::{BTreeSet, HashMap};
 
 use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Placement, SeqNum};
-use madake_object::ObjectId;
+use madake_object::{FileName, ObjectId};
 
 use crate::collect::Collecting;
 use crate::engine::{Batch, Engine, EngineError, Limit, MAX_BATCH_BYTES, Table};
-use crate::outcome::{Change, Fate, Flaw, Outcome, PayloadFate, Policy};
+use crate::objects::{Keeping, Newest};
+use crate::outcome::{Change, Fate, Flaw, META_OBJECTS, Outcome, PayloadFate, Policy};
 use crate::prefix;
 use crate::read::{self, Wanted};
 use crate::rows::RECORD_ENTRY;
@@ -62,6 +64,10 @@ struct Pending {
     speaking: HashMap<Position, AuthenticEntry>,
     linked: HashMap<ObjectId, Vec<u64>>,
     wanted: HashMap<ObjectId, BTreeSet<Wanted>>,
+    /// Which objects are kept, once it was looked up.
+    keeping: Option<Keeping>,
+    /// The newest versions that this round brought, where only those are kept.
+    newest: HashMap<(AuthorId, FileName), Newest>,
 }
 
 /// Content of this round: its size and, if a statement could be as long, its bytes.
@@ -144,6 +150,16 @@ impl<'a> Round<'a> {
                 self.batch.delete(tables::INTEREST, schema.as_str().as_bytes().to_vec());
                 Ok(Outcome::Done)
             }
+            Change::Objects(objects, own) => {
+                let keeping = Keeping { objects, own: own.into_iter().collect() };
+                self.batch.put(tables::META, META_OBJECTS.as_bytes().to_vec(), keeping.encode());
+                self.pending.keeping = Some(keeping);
+                Ok(Outcome::Done)
+            }
+            Change::Weigh(at) => {
+                self.weigh(&at)?;
+                Ok(Outcome::Done)
+            }
             Change::Meta(name, value) => {
                 self.batch.put(tables::META, name.as_bytes().to_vec(), value);
                 Ok(Outcome::Done)
@@ -215,10 +231,10 @@ impl<'a> Round<'a> {
         for (table, key, value) in meaning.rows {
             self.batch.put(table, key, value);
         }
-        if let Some((file, size)) = meaning.file {
+        if let (Some((file, size)), Some(name), Some(commit)) = (meaning.file, meaning.name, payload) {
             self.pending.linked.entry(file).or_default().push(size);
-            if self.content_size(file)?.is_none() {
-                self.want(file, size, at)?;
+            let wanted = Wanted { id: file, size, by: at };
+            if self.settle_want(&wanted, &name, commit)? {
                 self.pending.speaking.insert(at, entry.clone());
             }
         }

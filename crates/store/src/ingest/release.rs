@@ -76,7 +76,7 @@ impl Round<'_> {
         if self.is_pinned(id)? {
             return Ok(Release::Kept(KeptFor::Pin));
         }
-        if self.is_linked(id)? {
+        if self.is_kept_for_a_version(id)? {
             return Ok(Release::Kept(KeptFor::Commit));
         }
         if self.collecting.was_named(id) {

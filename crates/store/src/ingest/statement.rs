@@ -1,7 +1,7 @@
 //! What the payloads of control and commit logs say, as rows. Pure, so that a check can ask again.
 
 use madake_log::{AuthorId, Entry, LogId};
-use madake_object::{Commit, ObjectId};
+use madake_object::{Commit, FileName, ObjectId};
 
 use crate::control::{Control, ControlPayload};
 use crate::engine::Table;
@@ -15,6 +15,8 @@ pub(crate) struct Meaning {
     pub(crate) rows: Vec<(Table, Vec<u8>, Vec<u8>)>,
     /// The file that a commit names, and its size.
     pub(crate) file: Option<(ObjectId, u64)>,
+    /// The name that a commit gives it.
+    pub(crate) name: Option<FileName>,
 }
 
 /// Whether payloads of this log are statements that the store reads.
@@ -42,7 +44,7 @@ fn control(entry: &Entry, bytes: &[u8]) -> Result<Meaning, Flaw> {
             }
             let key = tables::register_key(entry.author(), log, entry.seq()).to_vec();
             let row = (tables::REGISTER, key, schema.as_str().as_bytes().to_vec());
-            Ok(Meaning { rows: vec![row], file: None })
+            Ok(Meaning { rows: vec![row], ..Meaning::default() })
         }
         ControlPayload::Unknown(_) => Ok(Meaning::default()),
     }
@@ -64,5 +66,5 @@ fn commit(entry: &Entry, bytes: &[u8]) -> Result<Meaning, Flaw> {
         (tables::COMMIT, tables::commit_key(id, author, entry.seq()), entry.id().as_bytes().to_vec()),
         (tables::LINKED, tables::linked_key(commit.object, id), commit.size.to_be_bytes().to_vec()),
     ];
-    Ok(Meaning { rows, file: Some((commit.object, commit.size)) })
+    Ok(Meaning { rows, file: Some((commit.object, commit.size)), name: Some(commit.name) })
 }

@@ -1,6 +1,7 @@
 //! Hands on a node from outside: what the tests of the rules use to break one on purpose.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use madake_store::engine::{Engine, Files};
 use madake_store::{Change, Outcome, Read, Store, StoreError};
@@ -44,6 +45,11 @@ pub trait Meddle {
     fn output(&mut self, machine: usize, output: Output) -> Vec<Output> {
         let _ = machine;
         vec![output]
+    }
+
+    /// Some of the world's time has passed, of so much in which things go wrong: now and then, for who watches.
+    fn passed(&mut self, time: Duration, of: Duration) {
+        let _ = (time, of);
     }
 
     /// Writes what the node wants written.

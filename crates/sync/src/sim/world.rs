@@ -112,6 +112,8 @@ pub(super) struct World<'m> {
     events: BTreeMap<(Time, u64), Event>,
     order: u64,
     steps: u64,
+    /// Until when things go wrong.
+    calm_at: Time,
 }
 
 impl<'m> World<'m> {
@@ -143,6 +145,7 @@ impl<'m> World<'m> {
             events: BTreeMap::new(),
             order: 0,
             steps: 0,
+            calm_at: 0,
             random,
         }
     }
@@ -159,7 +162,8 @@ impl<'m> World<'m> {
         }
         self.after(WATCH, Event::Watch);
         let minutes = self.options.minutes.unwrap_or(1 + self.random.below(2) as u32);
-        self.run_until(self.now + Time::from(minutes) * 60 * SECOND);
+        self.calm_at = self.now + Time::from(minutes) * 60 * SECOND;
+        self.run_until(self.calm_at);
         self.tally.disk_steps = self.machines.first().map_or(0, |machine| machine.disk.steps());
         self.calm_down();
         self.tally.disk_failures += self.machines.iter().map(|machine| machine.disk.failures()).sum::<u64>();
@@ -246,6 +250,7 @@ impl<'m> World<'m> {
 
     fn watch(&mut self) {
         self.after(WATCH, Event::Watch);
+        self.meddle.passed(Duration::from_micros(self.now), Duration::from_micros(self.calm_at));
         for machine in 0..self.machines.len() {
             let awake = self.machines[machine].hangs_until.max(self.machines[machine].awake_since);
             let Some(running) = &self.machines[machine].running else { continue };

@@ -37,10 +37,18 @@ impl Reclaimer<'_> {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Reclaimed, EngineError> {
         let _alone = self.core.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
-        let victims = match what {
-            Reclaim::Parts(parts) => self.named(&parts, dry_run)?,
-            Reclaim::DeadAtLeast { percent } => self.mostly_dead(percent, progress)?,
+        let (victims, dead) = match what {
+            Reclaim::Parts(parts) => (self.named(&parts, dry_run)?, BTreeMap::new()),
+            Reclaim::DeadAtLeast { percent } => {
+                (self.mostly_dead(percent, &BTreeMap::new(), progress)?, BTreeMap::new())
+            }
+            // What is to go is needed until it is gone.
+            Reclaim::DeadBeside { percent, dead } => {
+                let dead = if dry_run { dead } else { BTreeMap::new() };
+                (self.mostly_dead(percent, &dead, progress)?, dead)
+            }
         };
+        let beside = |number: &u32| dead.get(&Part(*number)).copied().unwrap_or_default();
         let mut done = Reclaimed {
             parts: victims.len() as u32,
             bytes_before: victims.values().sum(),
@@ -59,7 +67,7 @@ impl Reclaimer<'_> {
             })?;
             bytes += len;
             done.rows_moved += moved.rows;
-            done.bytes_after += moved.bytes;
+            done.bytes_after += moved.bytes.saturating_sub(beside(number));
         }
         if !dry_run {
             // Runs that stand without the segments: else all would have to be made anew after a crash. If they
@@ -99,8 +107,10 @@ impl Reclaimer<'_> {
     fn mostly_dead(
         &self,
         percent: u8,
+        dead: &BTreeMap<Part, u64>,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<BTreeMap<u32, u64>, EngineError> {
+        let beside = |number: &u32| dead.get(&Part(*number)).copied().unwrap_or_default();
         let (last, mut lengths) = {
             let writer = self.lock()?;
             (writer.place().segment, writer.lengths())
@@ -113,7 +123,10 @@ impl Reclaimer<'_> {
         let values = self.live_values()?;
         let candidates: Vec<(u32, u64)> = lengths
             .iter()
-            .filter(|(number, len)| enough(**len, values.get(number).copied().unwrap_or_default()))
+            .filter(|(number, len)| {
+                let live = values.get(number).copied().unwrap_or_default();
+                enough(**len, live.saturating_sub(beside(number)))
+            })
             .map(|(number, len)| (*number, *len))
             .collect();
         let (mut bytes, total) = (0, candidates.iter().map(|(_, len)| len).sum());
@@ -125,7 +138,7 @@ impl Reclaimer<'_> {
             })?;
             bytes += len;
             // The checkpoint at its beginning is nobody's waste.
-            if enough(len - live.begun.min(len), live.bytes) {
+            if enough(len - live.begun.min(len), live.bytes.saturating_sub(beside(&number))) {
                 victims.insert(number, len);
             }
         }

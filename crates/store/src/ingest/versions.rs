@@ -1,0 +1,123 @@
+//! Which versions' objects are wanted: by the setting, all, only the newest of each name, or none.
+
+use std::collections::BTreeSet;
+
+use madake_log::LogId;
+use madake_object::{Commit, FileName, ObjectId};
+
+use super::{Round, payload_object, read_statement};
+use crate::objects::{Keeping, Newest, Objects, newest_but};
+use crate::prefix::for_each_prefix;
+use crate::read::{self, Wanted};
+use crate::store::StoreError;
+use crate::tables::{self, Position};
+
+impl Round<'_> {
+    fn keeping(&mut self) -> Result<&Keeping, StoreError> {
+        let keeping = match self.pending.keeping.take() {
+            Some(keeping) => keeping,
+            None => Keeping::of(self.engine)?,
+        };
+        Ok(self.pending.keeping.insert(keeping))
+    }
+
+    /// Notes that the object of a version is wanted, or, if it is not one that is kept, that it is not. Whether
+    /// it is wanted now.
+    pub(super) fn settle_want(
+        &mut self,
+        wanted: &Wanted,
+        name: &FileName,
+        commit: &[u8],
+    ) -> Result<bool, StoreError> {
+        let at = wanted.by;
+        let kept = match self.keeping()?.for_author(&at.author) {
+            Objects::All => true,
+            Objects::None => false,
+            Objects::Heads => self.is_newest(&at, name, Commit::id_of(commit).as_object())?,
+        };
+        if !kept {
+            self.unwant_one(wanted);
+            return Ok(false);
+        }
+        if self.content_size(wanted.id)?.is_some() {
+            return Ok(false);
+        }
+        self.want(wanted.id, wanted.size, at)?;
+        Ok(true)
+    }
+
+    /// Whether no newer version of the name is known. If so, the one before it is wanted no longer.
+    fn is_newest(&mut self, at: &Position, name: &FileName, commit: ObjectId) -> Result<bool, StoreError> {
+        let key = (at.author, name.clone());
+        let pending = self.pending.newest.get(&key).copied().filter(|(seq, _)| *seq != at.seq);
+        let other: Option<Newest> = pending.max(newest_but(self.engine, at, name)?);
+        if other.is_some_and(|(seq, _)| seq > at.seq) {
+            return Ok(false);
+        }
+        self.pending.newest.insert(key, (at.seq, commit));
+        // A commit that is damaged or was lost says it itself when it is back.
+        if let Some((seq, older)) = other
+            && let Some(bytes) = self.readable(older)?
+            && let Ok(commit) = Commit::decode(&bytes)
+        {
+            let by = Position { seq, ..*at };
+            self.unwant_one(&Wanted { id: commit.object, size: commit.size, by });
+        }
+        Ok(true)
+    }
+
+    /// Notes anew whether the object of a version that is held is wanted.
+    pub(super) fn weigh(&mut self, at: &Position) -> Result<(), StoreError> {
+        let Some(bytes) = self.engine.get(tables::ENTRY, &at.key())? else { return Ok(()) };
+        let entry = read::held_entry(&bytes)?;
+        if at.log != LogId::COMMIT {
+            return Ok(());
+        }
+        let Some(commit) = self.readable(payload_object(&entry))? else { return Ok(()) };
+        if let Ok(meaning) = read_statement(&entry, Some(&commit))
+            && let (Some((id, size)), Some(name)) = (meaning.file, meaning.name)
+            && self.settle_want(&Wanted { id, size, by: *at }, &name, &commit)?
+        {
+            self.pending.speaking.insert(*at, entry);
+        }
+        Ok(())
+    }
+
+    /// Bytes that are held; none if they are damaged, which a check tells.
+    fn readable(&self, id: ObjectId) -> Result<Option<Vec<u8>>, StoreError> {
+        self.held_bytes(id).or_else(|error| if error.is_damage() { Ok(None) } else { Err(error) })
+    }
+
+    /// Ends one want of several that there may be for the same bytes.
+    fn unwant_one(&mut self, wanted: &Wanted) {
+        self.batch.delete(tables::WANTED, tables::wanted_key(wanted));
+        if let Some(wants) = self.pending.wanted.get_mut(&wanted.id) {
+            wants.remove(wanted);
+            if wants.is_empty() {
+                self.pending.wanted.remove(&wanted.id);
+            }
+        }
+    }
+
+    /// Whether a commit links this object of whose version it is kept.
+    pub(super) fn is_kept_for_a_version(&mut self, id: ObjectId) -> Result<bool, StoreError> {
+        if self.pending.linked.contains_key(&id) {
+            return Ok(true);
+        }
+        let keeping = self.keeping()?.clone();
+        let mut commits = Vec::new();
+        for_each_prefix(self.engine, tables::LINKED, id.as_bytes(), |key, _| {
+            commits.push(key.get(32..).unwrap_or_default().to_vec());
+            Ok(())
+        })?;
+        if keeping.objects == Objects::All {
+            return Ok(!commits.is_empty());
+        }
+        for commit in commits {
+            if keeping.keeps_link(self.engine, &commit, &BTreeSet::new())? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
