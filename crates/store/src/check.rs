@@ -8,7 +8,7 @@ use madake_log::{
 };
 use madake_object::ObjectId;
 
-use crate::engine::{BlobProblem, BlobWrong, CheckReport, Progress, Table};
+use crate::engine::{BlobProblem, BlobWrong, CheckReport, Progress, Reclaim, Table};
 use crate::ingest::{payload_object, read_statement, says_something};
 use crate::outcome::{Change, Outcome, Release};
 use crate::read::{HeldLog, Read, Wanted, for_each_prefix, named_by};
@@ -340,8 +340,8 @@ impl Store {
     }
 
     /// Checks all that is kept, from the disk's bytes up to what the logs say. With `repair`, damaged objects
-    /// are given up and wanted again, and rows that entries stand for are written again; damaged entries
-    /// stay as they are.
+    /// are given up and wanted again, rows that entries stand for are written again, and parts of the store with
+    /// damaged bytes that nothing needs are rewritten; damaged entries stay as they are.
     ///
     /// # Errors
     /// The engine failed in another way than by damage to what is checked.
@@ -385,7 +385,22 @@ impl Store {
                 report.add(StoreProblem::Surplus { table, count });
             }
         }
+        if repair && !report.engine.is_well() {
+            report.repaired += self.mend(&report.engine, progress)?;
+        }
         Ok(report)
+    }
+
+    /// Rewrites what is damaged on the disk, as far as nothing needs the damaged bytes any more. Says how many of
+    /// these problems are gone.
+    fn mend(&self, found: &CheckReport, progress: &mut dyn FnMut(CheckStep)) -> Result<u64, StoreError> {
+        let mut tell = |step| progress(CheckStep::Engine(step));
+        if self.engine().reclaim(Reclaim::Damaged, false, &mut tell)?.parts == 0 {
+            return Ok(0);
+        }
+        let left = self.engine().check(&mut tell)?;
+        let count = |report: &CheckReport| report.problems.len() as u64 + report.more;
+        Ok(count(found).saturating_sub(count(&left)))
     }
 
     /// Reads every file of a big object once. An outboard can be made again of a content that is whole.

@@ -20,9 +20,10 @@ pub enum EngineError {
         /// What the system said.
         source: Arc<io::Error>,
     },
-    /// There is no space left (or a quota is used up).
+    /// There is no space left (or a quota is used up). If it was missing before anything was synced, nothing of the call
+    /// is there, and the next one may be taken.
     #[error(
-        "the disk is full: could not {doing} {}; free some space and open the store again (all that was acknowledged is kept)",
+        "the disk is full: could not {doing} {}; free some space (all that was acknowledged is kept)",
         path.display()
     )]
     DiskFull {

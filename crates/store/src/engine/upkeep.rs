@@ -20,6 +20,9 @@ pub enum Reclaim {
         /// The share, 0 to 100.
         percent: u8,
     },
+    /// Those in which something is damaged, if all that is still needed of them can be read. What the damaged bytes
+    /// said is taken from the index.
+    Damaged,
 }
 
 /// What a reclaim did, or would do.

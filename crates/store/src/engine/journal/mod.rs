@@ -88,6 +88,7 @@ mod format;
 mod frames;
 mod indexer;
 mod memtable;
+mod mend;
 mod merged;
 mod ops;
 mod options;

@@ -107,8 +107,12 @@ pub struct IndexStatus {
     pub rows_in_memory: usize,
     /// How many tables in memory wait to become runs; at 3, writers wait too.
     pub waiting: usize,
-    /// Why the last attempt to write a run failed, if it did. It is made again; meanwhile nothing is lost.
+    /// Why the last attempt to make a run of rows in memory failed, if it did. It is made again; meanwhile nothing is
+    /// lost.
     pub failed: Option<Arc<EngineError>>,
+    /// Why runs could not be merged, if that failed. It is tried again when there is more to merge, or when space was
+    /// made; meanwhile readers look into more runs.
+    pub unmerged: Option<Arc<EngineError>>,
     /// A run that was found damaged: its rows are made anew when the store is opened again.
     pub damaged: Option<EngineError>,
 }
