@@ -38,6 +38,10 @@ pub const DEFAULT_LISTEN: &str = "[::]:6232";
 /// The same on a machine without IPv6.
 pub const DEFAULT_LISTEN_V4: &str = "0.0.0.0:6232";
 
+/// What helps with a home that can't be written to.
+pub(crate) const COPY_IT: &str =
+    "copy it to a place that can be written to (cp -r HOME DIR), and name that with --home";
+
 /// An open home: this process has its lock.
 #[derive(Debug)]
 pub struct Home {
@@ -55,7 +59,9 @@ pub struct Home {
     pub store: Arc<Store>,
     /// Whether the folder is a copy or a restored backup that still has the node key of the original.
     pub copied: bool,
-    _lock: HomeLock,
+    /// Whether it can't be written to, and was opened for reading only.
+    pub read_only: bool,
+    _lock: Option<HomeLock>,
 }
 
 /// Why a home could not be made or opened.
@@ -145,6 +151,25 @@ pub enum HomeError {
 }
 
 impl HomeError {
+    /// Whether the home is there and can be read, and only can't be written to.
+    pub fn is_read_only(&self, home: &Path) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        match source.kind() {
+            io::ErrorKind::ReadOnlyFilesystem => true,
+            io::ErrorKind::PermissionDenied => File::open(home.join(NODE_KEY)).is_ok(),
+            _ => false,
+        }
+    }
+
+    /// Whether something was to be written to a store that was opened for reading only.
+    pub(crate) fn is_read_only_store(&self) -> bool {
+        match self {
+            Self::Engine(error) => matches!(error, EngineError::ReadOnly { .. }),
+            Self::Store(StoreError::Engine(error)) => matches!(**error, EngineError::ReadOnly { .. }),
+            _ => false,
+        }
+    }
+
     /// What to type next, if something helps.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
@@ -164,6 +189,10 @@ impl HomeError {
             HomeError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 "check who owns the folder, or name another one with --home".into()
             }
+            HomeError::Io { source, .. } if source.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+                COPY_IT.into()
+            }
+            _ if self.is_read_only_store() => COPY_IT.into(),
             HomeError::Io { source, .. }
                 if matches!(source.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) =>
             {
@@ -265,7 +294,17 @@ impl Home {
             store.apply(vec![Change::Meta(META_COPY, vec![1])])?;
         }
         let path = path.into();
-        Ok(Home { path, config, node_key, author_key, more_authors, store, copied, _lock: lock })
+        Ok(Home {
+            path,
+            config,
+            node_key,
+            author_key,
+            more_authors,
+            store,
+            copied,
+            read_only: false,
+            _lock: Some(lock),
+        })
     }
 
     /// Opens a home whose lock was taken.
@@ -276,17 +315,7 @@ impl Home {
         if !Self::exists(path) {
             return Err(Self::absence(path));
         }
-        let config_path = path.join(CONFIG);
-        let text = std::fs::read(&config_path).map_err(io("read", &config_path))?;
-        let text = String::from_utf8(text).map_err(|_| HomeError::Config {
-            path: config_path.clone(),
-            message: "it is not UTF-8".into(),
-            hint: "save it as UTF-8 text".into(),
-        })?;
-        let config = Config::parse(&text, &config_path)?;
-        let node_key = keys::read_key(&path.join(NODE_KEY))?;
-        let author_key = keys::read_key(&path.join(AUTHOR_KEY))?;
-        let more_authors = keys::read_authors(path, &author_key)?;
+        let Named { config, node_key, author_key, more_authors } = Named::read(path)?;
         let store = open_store(path, &JournalOptions::existing())?;
         let marker_path = path.join(MARKER);
         let found = match std::fs::read_to_string(&marker_path) {
@@ -302,7 +331,72 @@ impl Home {
         }
         let copied = store.meta(META_COPY)?.is_some_and(|copy| copy == [1]);
         let path = path.into();
-        Ok(Home { path, config, node_key, author_key, more_authors, store, copied, _lock: lock })
+        Ok(Home {
+            path,
+            config,
+            node_key,
+            author_key,
+            more_authors,
+            store,
+            copied,
+            read_only: false,
+            _lock: Some(lock),
+        })
+    }
+}
+
+impl Home {
+    /// Opens a home that can't be written to, as it is: nothing in it is changed, and nothing can be.
+    pub fn open_read_only(path: &Path) -> Result<Home, HomeError> {
+        if !Self::exists(path) {
+            return Err(Self::absence(path));
+        }
+        let lock = HomeLock::share(path)?;
+        let Named { config, node_key, author_key, more_authors } = Named::read(path)?;
+        tracing::warn!(
+            home = %path.display(),
+            "this home can't be written to: it is read as it is, and nothing is changed"
+        );
+        let engine = JournalEngine::open_read_only(path, Arc::new(StoreRows))?;
+        let store = Arc::new(Store::new(Arc::new(engine)));
+        let copied = store.meta(META_COPY)?.is_some_and(|copy| copy == [1]);
+        let path = path.into();
+        Ok(Home {
+            path,
+            config,
+            node_key,
+            author_key,
+            more_authors,
+            store,
+            copied,
+            read_only: true,
+            _lock: lock,
+        })
+    }
+}
+
+/// What the small files of a home say.
+struct Named {
+    config: Config,
+    node_key: Arc<AuthorKey>,
+    author_key: Arc<AuthorKey>,
+    more_authors: Vec<(AuthorName, Arc<AuthorKey>)>,
+}
+
+impl Named {
+    fn read(path: &Path) -> Result<Self, HomeError> {
+        let config_path = path.join(CONFIG);
+        let text = std::fs::read(&config_path).map_err(io("read", &config_path))?;
+        let text = String::from_utf8(text).map_err(|_| HomeError::Config {
+            path: config_path.clone(),
+            message: "it is not UTF-8".into(),
+            hint: "save it as UTF-8 text".into(),
+        })?;
+        let config = Config::parse(&text, &config_path)?;
+        let node_key = keys::read_key(&path.join(NODE_KEY))?;
+        let author_key = keys::read_key(&path.join(AUTHOR_KEY))?;
+        let more_authors = keys::read_authors(path, &author_key)?;
+        Ok(Self { config, node_key, author_key, more_authors })
     }
 }
 
@@ -350,6 +444,24 @@ impl HomeLock {
         file.rewind().map_err(io("write", &path))?;
         write!(file, "{}", std::process::id()).map_err(io("write", &path))?;
         Ok(Some(HomeLock(file)))
+    }
+
+    /// As much of the lock as a home allows that can't be written to: nobody can write while this is held. `None` if
+    /// there is no file to lock.
+    pub fn share(home: &Path) -> Result<Option<HomeLock>, HomeError> {
+        let path = home.join(LOCK);
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            opened => opened.map_err(io("open", &path))?,
+        };
+        match file.try_lock_shared() {
+            Ok(()) => Ok(Some(HomeLock(file))),
+            Err(std::fs::TryLockError::WouldBlock) => {
+                Err(HomeError::InUse { path: home.into(), process: HomeLock::holder(home) })
+            }
+            // Some file systems have no locks, and nobody writes there.
+            Err(std::fs::TryLockError::Error(_)) => Ok(None),
+        }
     }
 
     /// The number of the process that has the lock, as it wrote it down.

@@ -5,6 +5,8 @@ use madake_store::engine::EngineError;
 use madake_store::{AppendError, StoreError};
 use serde_json::{Value, json};
 
+use crate::home::COPY_IT;
+
 /// An error of the control API: a code for programs, a message and what to type next for people.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{message}")]
@@ -117,6 +119,7 @@ impl From<StoreError> for ApiError {
             EngineError::DiskFull { .. } => {
                 Self::new(500, "disk-full", message).hint("free some space; what was acknowledged is kept")
             }
+            EngineError::ReadOnly { .. } => Self::new(403, "read-only", message).hint(COPY_IT),
             EngineError::Index { .. } => Self::new(500, "index", message)
                 .hint("stop the daemon if one runs, then `madake fsck --repair`"),
             _ => Self::new(500, "store", message),

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use hyper::{Response, StatusCode};
 use madake_log::SeqNum;
 use madake_object::ObjectId;
-use madake_store::engine::{Part, Progress, Reclaim, Work};
+use madake_store::engine::{EngineError, Part, Progress, Reclaim, Work};
 use madake_store::{
     Change, CheckStep, Dropped, KeptFor, META_ERASE, Outcome, Position, Read as _, Release, StoreError,
     payload_object, tables,
@@ -100,6 +100,10 @@ pub(super) fn unput(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, 
 /// `POST /v1/check[?repair=1]` → `{checked, problems, repaired, ok, …}`
 pub(super) fn check(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
     let repair = query.flag("repair");
+    if repair && shell.home.read_only {
+        let path = shell.home.path.clone();
+        return Err(EngineError::ReadOnly { path }.into());
+    }
     let body = lines(move |lines| {
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let mut teller = Teller::new(lines);
@@ -126,6 +130,7 @@ pub(super) fn check(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, 
             "problems": problems,
             "repaired": report.repaired,
             "ok": report.is_well(),
+            "read_only": shell.home.read_only,
             "index_only": report.problems.is_empty() && engine.is_mendable() && !engine.is_well(),
         }))
     });

@@ -42,6 +42,12 @@ pub enum EngineError {
         #[source]
         cause: Arc<EngineError>,
     },
+    /// The store was opened for reading only.
+    #[error("{} is open for reading only", path.display())]
+    ReadOnly {
+        /// Where the store is.
+        path: PathBuf,
+    },
     /// The disk does not hold what was written to it and acknowledged.
     #[error("the disk's data is damaged: journal segment {segment} at byte {offset}: {what}")]
     Corrupt {
@@ -148,6 +154,7 @@ impl EngineError {
             Self::Refusing { cause } => cause.blame(),
             Self::Newer { .. }
             | Self::NoStore { .. }
+            | Self::ReadOnly { .. }
             | Self::TooLarge { .. }
             | Self::Derive { .. }
             | Self::RecordsOnly { .. }

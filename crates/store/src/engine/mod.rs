@@ -29,7 +29,7 @@ pub use error::{Blame, Damage, Doing, EngineError, Limit};
 #[cfg(feature = "fake-disk")]
 pub use fake_disk::{FakeDisk, Loss, Random};
 #[cfg(feature = "journal")]
-pub use files::{DirItem, DiskFiles, FileHandle, Files};
+pub use files::{DirItem, DiskFiles, FileHandle, Files, ReadOnlyDisk};
 #[cfg(feature = "journal")]
 pub use journal::{Creation, Cut, IndexStatus, JournalEngine, JournalOptions, Recovery};
 pub use memory::MemoryEngine;

@@ -24,6 +24,9 @@ pub struct JournalOptions {
     /// Runs are made by whoever writes, not by a thread of their own, so that all happens in one order: for
     /// tests.
     pub index_inline: bool,
+    /// Nothing on the disk is changed, and nothing can be written. What a crash left at the journal's end is passed
+    /// over, and what the index lacks is made in memory, as far as that goes.
+    pub read_only: bool,
 }
 
 /// What a new store is made of. Both are random, from the system's source.
@@ -48,7 +51,14 @@ impl JournalOptions {
             stop_bytes: 256 << 10,
             cache_bytes: 8 << 20,
             index_inline: false,
+            read_only: false,
         }
+    }
+
+    /// Opens a store that exists, for reading only.
+    #[must_use]
+    pub fn read_only() -> Self {
+        Self { read_only: true, index_inline: true, ..Self::existing() }
     }
 
     /// Opens a store, or makes it of this.

@@ -136,9 +136,15 @@ impl Writer {
 
     fn takes_writes(&self) -> Result<(), EngineError> {
         match &self.refusing {
+            Some(cause) if matches!(**cause, EngineError::ReadOnly { .. }) => Err(EngineError::clone(cause)),
             Some(cause) => Err(EngineError::Refusing { cause: cause.clone() }),
             None => Ok(()),
         }
+    }
+
+    /// From now on nothing is written.
+    pub(super) fn refuse(&mut self, cause: EngineError) {
+        self.refusing = Some(Arc::new(cause));
     }
 
     /// After a failure nothing more is written: nobody knows what the disk holds. Unless only the space was missing,
