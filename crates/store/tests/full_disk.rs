@@ -193,3 +193,42 @@ fn a_rewriting_that_finds_no_room_does_no_harm() {
     drop(engine);
     assert!(dump(&open(&disk, &large())).expect("reads") == rows);
 }
+
+/// A store opened for reading only is read whole, however it was left, and nothing on the disk is tried.
+#[test]
+fn a_store_is_read_without_changing_anything() {
+    for (clean, index) in [(true, true), (false, true), (true, false), (false, false)] {
+        let disk = FakeDisk::new(1);
+        let (engine, rows) = mostly_dead(&disk, &large(), 3);
+        if !clean {
+            // In the middle of a batch.
+            disk.fail_at(1, std::io::ErrorKind::Other, true);
+            assert!(engine.apply(&[put(b"unfinished", vec![1; 1000])]).is_err());
+            disk.end();
+        }
+        drop(engine);
+        disk.restart(Loss::Kill, &mut Random(1));
+        disk.mend();
+        if !index {
+            disk.files()
+                .into_keys()
+                .filter(|path| path.starts_with("/store/index"))
+                .for_each(|path| disk.lose(&path));
+        }
+        disk.fail_at(1, std::io::ErrorKind::ReadOnlyFilesystem, true);
+        let before = disk.files();
+        let engine = open(&disk, &JournalOptions { read_only: true, create: None, ..large() });
+        assert_eq!(engine.recovery().clean, clean);
+        assert!(dump(&engine).expect("reads") == rows);
+        let report = engine.check(&mut |_| {}).expect("checks");
+        assert!(report.is_well(), "{:?}", report.problems);
+        let refused = engine.apply(&[put(b"key", vec![1])]);
+        assert!(matches!(refused, Err(EngineError::ReadOnly { .. })), "{refused:?}");
+        let refused = engine.reclaim(Reclaim::DeadAtLeast { percent: 1 }, false, &mut |_| {});
+        assert!(matches!(refused, Err(EngineError::ReadOnly { .. })), "{refused:?}");
+        engine.close().expect("closes");
+        assert!(disk.files() == before);
+        disk.mend();
+        assert!(dump(&open(&disk, &large())).expect("reads") == rows);
+    }
+}

@@ -198,7 +198,7 @@ struct Mover<'r, 'e> {
 impl Mover<'_, '_> {
     fn take(&mut self, needed: Needed) -> Result<(), EngineError> {
         self.chunk.generation = self.generation;
-        self.chunk.add(Some(needed));
+        self.chunk.add(needed);
         if self.chunk.bytes < MOVE_BYTES {
             return Ok(());
         }

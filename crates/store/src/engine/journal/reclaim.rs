@@ -240,26 +240,23 @@ impl Reclaimer<'_> {
         let place = body_place(at)?;
         let mut failed = None;
         let gathered = each_op(body, record.kind == MOVED, self.core.meaning(), |op| {
-            let needed = self.needed(op, segment.number, place, body, needs_deletes);
-            match needed {
-                Ok(needed) => chunk.add(needed),
-                Err(error) => failed = Some(error),
-            }
+            let gathered = self.needed(op, (segment.number, place), body, needs_deletes, chunk);
+            failed = failed.take().or(gathered.err());
             Ok(())
         });
         gathered.map_err(|fault| body_error(segment, at, fault))?;
         failed.map_or(Ok(()), Err)
     }
 
-    /// What of an operation is needed.
+    /// Adds what of an operation is needed.
     fn needed(
         &self,
         op: BodyOp<'_>,
-        segment: u32,
-        place: u32,
+        (segment, place): (u32, u32),
         body: &[u8],
         needs_deletes: bool,
-    ) -> Result<Option<Needed>, EngineError> {
+        chunk: &mut Chunk,
+    ) -> Result<(), EngineError> {
         match op {
             BodyOp::Record { kind, bytes, mask, rows } => {
                 let all = rows.len();
@@ -270,12 +267,23 @@ impl Reclaimer<'_> {
                         current.push((bit, row));
                     }
                 }
-                let needed = Needed::Record { kind, bytes: bytes.to_vec(), all, rows: current };
-                Ok((!needed.is_empty()).then_some(needed))
+                if current.iter().all(|(_, row)| matches!(row.slot, Slot::Inline(_))) {
+                    // Nobody reads its bytes: they go.
+                    for (_, row) in current {
+                        if let Slot::Inline(value) = &row.slot {
+                            let value = value.to_vec();
+                            chunk.add(Needed::Put { row, value });
+                        }
+                    }
+                } else {
+                    chunk.add(Needed::Record { kind, bytes: bytes.to_vec(), all, rows: current });
+                }
             }
             BodyOp::Row(IndexRow { table, key, slot: Slot::Gone }) => {
                 let needed = Needed::Delete { table, key };
-                Ok(if needs_deletes && self.is_needed(&needed)? { Some(needed) } else { None })
+                if needs_deletes && self.is_needed(&needed)? {
+                    chunk.add(needed);
+                }
             }
             BodyOp::Row(mut row) => {
                 let value = match &row.slot {
@@ -287,9 +295,12 @@ impl Reclaimer<'_> {
                     Slot::Gone | Slot::Record { .. } => Vec::new(),
                 };
                 row.slot.place(segment, place);
-                Ok(self.is_current(&row)?.then_some(Needed::Put { row, value }))
+                if self.is_current(&row)? {
+                    chunk.add(Needed::Put { row, value });
+                }
             }
         }
+        Ok(())
     }
 
     /// Whether readers find this very row.
@@ -414,11 +425,9 @@ pub(super) struct Chunk {
 }
 
 impl Chunk {
-    pub(super) fn add(&mut self, needed: Option<Needed>) {
-        if let Some(needed) = needed {
-            self.bytes += needed.bytes();
-            self.needed.push(needed);
-        }
+    pub(super) fn add(&mut self, needed: Needed) {
+        self.bytes += needed.bytes();
+        self.needed.push(needed);
     }
 }
 
@@ -443,10 +452,6 @@ pub(super) enum Needed {
 }
 
 impl Needed {
-    fn is_empty(&self) -> bool {
-        matches!(self, Self::Record { rows, .. } if rows.is_empty())
-    }
-
     fn rows(&self) -> u64 {
         match self {
             Self::Record { rows, .. } => rows.len() as u64,
