@@ -325,3 +325,33 @@ fn a_log_that_is_forgotten_in_pieces_is_a_log_at_any_time() {
     assert_eq!(store.log_head(at.author, at.log).unwrap(), None);
     assert!(as_given(&store, at, 1).is_empty());
 }
+
+/// A commit that comes later, from a peer, does not bring back what its owner gave up.
+#[test]
+fn what_was_dropped_is_not_taken_for_a_later_commit() {
+    let ((store, author), (other_store, _)) = (memory(), memory());
+    let other = Author::new(Arc::new(AuthorKey::from_seed([2; 32])), other_store.clone());
+    let file = object(b"written, dropped, and committed elsewhere");
+    let at = append(&author, file.bytes());
+    assert!(matches!(release(&store, Change::Drop(at, dropped(&author))), Release::Gone { .. }));
+    let version = madake_store::NewVersion {
+        name: "name".parse().unwrap(),
+        content: NewContent::Bytes(file.clone()),
+        mode: Mode::File,
+        message: String::new(),
+        time: 0,
+        only_if_changed: false,
+    };
+    other.commit(&[version]).unwrap();
+    let first = SeqNum::FIRST;
+    let entry = other_store.entries(other.id(), LogId::COMMIT, first, 1).unwrap().remove(0);
+    let commit = other_store.content(madake_store::payload_object(&entry)).unwrap().unwrap();
+    let commit = Change::Entry { entry, payload: Some(object(&commit)) };
+    let outcomes = store.apply(vec![commit, Change::Content(file.clone())]).unwrap();
+    assert_eq!(fates(&outcomes), [&Fate::Appended]);
+    assert!(matches!(outcomes[1], Outcome::Content { fate: ContentFate::Unwanted, .. }), "{outcomes:?}");
+    assert_eq!(store.content_size(file.id()).unwrap(), None);
+    // Who puts it here wants it here.
+    put(&store, &file);
+    assert_eq!(store.content_size(file.id()).unwrap(), Some(file.bytes().len() as u64));
+}

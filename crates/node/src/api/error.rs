@@ -119,6 +119,8 @@ impl From<StoreError> for ApiError {
             EngineError::DiskFull { .. } => {
                 Self::new(500, "disk-full", message).hint("free some space; what was acknowledged is kept")
             }
+            EngineError::Refusing { .. } => Self::new(500, "store", message)
+                .hint("stop `madake serve` and start it again: what was acknowledged is kept"),
             EngineError::ReadOnly { .. } => Self::new(403, "read-only", message).hint(COPY_IT),
             EngineError::Index { .. } => Self::new(500, "index", message)
                 .hint("stop the daemon if one runs, then `madake fsck --repair`"),

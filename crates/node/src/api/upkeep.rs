@@ -274,8 +274,8 @@ impl<'a> Teller<'a> {
         if let Some(total) = total {
             progress["total"] = Value::from(total);
         }
-        let told = self.lines.send(&json!({ "progress": progress })).and_then(|()| self.lines.flush());
-        self.failed = told.err();
+        // Who does not read must not keep the store, which others wait for.
+        self.failed = self.lines.offer(&json!({ "progress": progress })).err();
     }
 
     /// Whether somebody still listens: what was begun is done either way.

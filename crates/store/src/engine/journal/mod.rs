@@ -68,14 +68,18 @@
 //!   written over itself, the file's length too, and synced: after a failed sync the system may show what the
 //!   disk never got, and call the next sync a success.
 //! - After any failed write or sync of the journal, writes are refused until the engine is opened again. Reads go
-//!   on. A failed write of a run only keeps its rows in memory.
+//!   on. Except where a write found no space, before any sync: then the segment is cut back to its durable end, or
+//!   the one that was being made is removed, and writing goes on. A failed write of a run only keeps its rows in
+//!   memory; a failed merge is nobody's matter.
 //! - The checks are keyed with the salt, so that a peer whose bytes are stored cannot put something into a body
 //!   that would be taken for a header.
 //!
 //! # Rewriting
 //! A segment goes when what is still needed of it was moved: appended at the journal's end, durable. Then a new
 //! segment is begun whose checkpoint does not name the old one any more, and only then the old file is removed.
-//! A delete whose row is nowhere is moved too, as long as an older segment may hold what it deletes.
+//! A delete whose row is nowhere is moved too, as long as an older segment may hold what it deletes. Of many the
+//! oldest go first, whenever half a segment's bytes were moved, and when there is no space. One with damaged bytes
+//! goes by what the index says of it (module `mend`), if that needs none of them.
 //!
 //! What this cannot tell from a crash: the last group of batches, damaged while no clean stop, no later group and
 //! no run followed it. It is cut off, and reported.
