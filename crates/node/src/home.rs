@@ -2,18 +2,21 @@
 //!
 //! `config.toml` is written last when a home is made, so a folder that has one is whole.
 
+mod lock;
+mod marker;
+
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use data_encoding::HEXLOWER;
 use madake_log::AuthorKey;
 use madake_store::engine::{EngineError, JournalEngine, JournalOptions};
 use madake_store::{Change, META_COPY, META_EPOCH, Store, StoreError, StoreRows};
-use serde::{Deserialize, Serialize};
 
+pub use self::lock::HomeLock;
+use self::marker::{marker, marker_fits};
 pub use crate::config::{Config, Keep};
 use crate::export::Keys;
 use crate::keys;
@@ -424,54 +427,6 @@ impl Home {
     }
 }
 
-/// The lock of a home; given up when dropped, or when the process ends, however it ends.
-#[derive(Debug)]
-pub struct HomeLock(#[expect(dead_code, reason = "held, not used")] File);
-
-impl HomeLock {
-    /// Takes the lock if nobody has it. The home's folder must be there.
-    pub fn take(home: &Path) -> Result<Option<HomeLock>, HomeError> {
-        let path = home.join(LOCK);
-        let open =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let mut file = open.map_err(io("open", &path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
-            Err(std::fs::TryLockError::Error(error)) => return Err(io("lock", &path)(error)),
-        }
-        file.set_len(0).map_err(io("write", &path))?;
-        file.rewind().map_err(io("write", &path))?;
-        write!(file, "{}", std::process::id()).map_err(io("write", &path))?;
-        Ok(Some(HomeLock(file)))
-    }
-
-    /// As much of the lock as a home allows that can't be written to: nobody can write while this is held. `None` if
-    /// there is no file to lock.
-    pub fn share(home: &Path) -> Result<Option<HomeLock>, HomeError> {
-        let path = home.join(LOCK);
-        let file = match File::open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            opened => opened.map_err(io("open", &path))?,
-        };
-        match file.try_lock_shared() {
-            Ok(()) => Ok(Some(HomeLock(file))),
-            Err(std::fs::TryLockError::WouldBlock) => {
-                Err(HomeError::InUse { path: home.into(), process: HomeLock::holder(home) })
-            }
-            // Some file systems have no locks, and nobody writes there.
-            Err(std::fs::TryLockError::Error(_)) => Ok(None),
-        }
-    }
-
-    /// The number of the process that has the lock, as it wrote it down.
-    pub fn holder(home: &Path) -> Option<String> {
-        let mut text = String::new();
-        File::open(home.join(LOCK)).ok()?.take(20).read_to_string(&mut text).ok()?;
-        (!text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit())).then_some(text)
-    }
-}
-
 /// Random bytes of the system.
 pub fn random<const N: usize>() -> Result<[u8; N], HomeError> {
     let mut bytes = [0; N];
@@ -491,41 +446,6 @@ fn open_store(path: &Path, options: &JournalOptions) -> Result<Arc<Store>, HomeE
         );
     }
     Ok(Arc::new(Store::new(Arc::new(engine))))
-}
-
-/// What `home.marker` holds.
-#[derive(Serialize, Deserialize, Eq, PartialEq)]
-struct Marker {
-    device: u64,
-    inode: u64,
-    /// Nanoseconds since 1970 at which the folder was made, where the file system knows.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    born: Option<u64>,
-    machine: String,
-    nonce: String,
-}
-
-fn marker(path: &Path) -> Result<String, HomeError> {
-    let mut marker = marker_of(path)?;
-    marker.nonce = HEXLOWER.encode(&random::<16>()?);
-    toml::to_string(&marker).map_err(|error| io("write", &path.join(MARKER))(io::Error::other(error)))
-}
-
-fn marker_fits(path: &Path, found: &str) -> bool {
-    let Ok(found) = toml::from_str::<Marker>(found) else { return false };
-    marker_of(path).is_ok_and(|now| Marker { nonce: found.nonce.clone(), ..now } == found)
-}
-
-fn marker_of(path: &Path) -> Result<Marker, HomeError> {
-    let folder = std::fs::metadata(path).map_err(io("look at", path))?;
-    let born = folder.created().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-    Ok(Marker {
-        device: folder.dev(),
-        inode: folder.ino(),
-        born: born.and_then(|born| u64::try_from(born.as_nanos()).ok()),
-        machine: std::fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned(),
-        nonce: String::new(),
-    })
 }
 
 /// Writes a file that must not be there, and syncs it.
@@ -562,6 +482,8 @@ pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> 
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use madake_store::Read as _;
 
     use super::*;
