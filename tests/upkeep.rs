@@ -395,3 +395,71 @@ fn a_home_that_can_not_be_opened_is_not_sent_to_a_check() {
     let hint = text(&home.error(["log", "list"], 1), "hint");
     assert!(!hint.contains("log verify") && hint.contains("backup"), "{hint}");
 }
+/// Who owns nothing.
+const NOBODY: u32 = 65_534;
+
+/// Gives all below a path to somebody, and takes the right to write away.
+fn read_only(path: &Path, owner: Option<u32>) {
+    use std::os::unix::fs::PermissionsExt as _;
+    let is_dir = path.is_dir();
+    if is_dir {
+        std::fs::read_dir(path).unwrap().for_each(|item| read_only(&item.unwrap().path(), owner));
+    }
+    std::os::unix::fs::chown(path, owner, owner).unwrap();
+    let mode = if is_dir { 0o500 } else { 0o400 };
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn a_copy_that_cannot_be_written_to_is_checked_as_it_is() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    use std::os::unix::process::CommandExt as _;
+    let home = Home::new();
+    let log = posts(&home, "one\ntwo\n");
+    let place = home.file("");
+    std::fs::set_permissions(&place, std::fs::Permissions::from_mode(0o755)).unwrap();
+    // To root no folder is closed: then as somebody else.
+    let owner = (std::fs::metadata(&place).unwrap().uid() == 0).then_some(NOBODY);
+    read_only(&home.path, owner);
+    let call = |args: &[&str]| {
+        let mut command = home.command(args);
+        if let Some(owner) = owner {
+            command.uid(owner).gid(owner);
+        }
+        command.output()
+    };
+    if let Err(error) = call(&["--version"]) {
+        eprintln!("SKIPPED: the program can't be run as another user here: {error}");
+        return;
+    }
+    let run = |args: &[&str], code: i32| {
+        let ran = call(args).unwrap();
+        let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        assert_eq!(ran.status.code(), Some(code), "{args:?}: {out} {err}");
+        (out.into_owned(), err.into_owned())
+    };
+    let before = files(&home, "");
+    let (report, _) = run(&["--json", "fsck"], 0);
+    let report: Value = serde_json::from_str(&report).unwrap();
+    assert_eq!((&report["ok"], &report["read_only"]), (&Value::Bool(true), &Value::Bool(true)), "{report}");
+    let (said, warned) = run(&["fsck"], 0);
+    assert!(said.contains("all is well") && warned.contains("can't be written to"), "{said} {warned}");
+    assert!(run(&["log", "verify"], 0).0.contains("ok, 2 entries"));
+    assert!(run(&["log", "show", &log, "--payload"], 0).0.contains("two"));
+    for args in [["fsck", "--repair"].as_slice(), &["put", MADE_OF]] {
+        let (_, error) = run(args, 1);
+        assert!(error.contains("cp -r"), "{args:?}: {error}");
+    }
+    // Damage is named there too, also where the store does not open.
+    let segment = &files(&home, "journal")[0];
+    let rights = |mode| std::fs::set_permissions(segment, std::fs::Permissions::from_mode(mode)).unwrap();
+    rights(0o600);
+    flip(segment, 10);
+    rights(0o400);
+    let (report, _) = run(&["--json", "fsck"], 1);
+    assert!(report.contains("00000001.seg"), "{report}");
+    assert_eq!(files(&home, ""), before, "nothing was made");
+}
+
+/// A file that is there.
+const MADE_OF: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");

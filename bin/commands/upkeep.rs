@@ -56,6 +56,14 @@ pub(crate) async fn collect(api: &Api, dry_run: bool, out: &Out) -> Result<ExitC
 
 /// `fsck [--repair]`: a store that is not well is exit 1.
 pub(crate) async fn check(home: &Path, repair: bool, out: &Out) -> Result<ExitCode, ApiError> {
+    if repair && rescue::is_read_only(home) {
+        return Err(ApiError::new(
+            403,
+            "read-only",
+            format!("{} can't be written to, so nothing in it can be mended", home.display()),
+        )
+        .hint("copy it to a place that can be (cp -r HOME DIR), then `madake --home DIR fsck --repair`"));
+    }
     let api = match Api::open(home).await {
         Ok(api) => api,
         Err(error) if error.code == "store" => return inspect(home, repair, error, out).await,
@@ -108,6 +116,7 @@ async fn inspect(home: &Path, repair: bool, error: ApiError, out: &Out) -> Resul
         "problems": problems,
         "repaired": 0,
         "ok": false,
+        "read_only": rescue::is_read_only(home),
         "index_only": found.is_mendable(),
         "mendable": error.code == "index",
         "wanted": 0,
@@ -125,7 +134,12 @@ fn verdict(report: &Value, repair: bool, local: bool, out: &Out) -> ExitCode {
     if report["ok"] == true {
         return ExitCode::SUCCESS;
     }
-    if report["mendable"] == true && !repair {
+    if report["read_only"] == true {
+        out.note(
+            "hint: this home can't be written to: copy it (cp -r HOME DIR), and `madake --home DIR fsck --repair` \
+             mends there what can be mended",
+        );
+    } else if report["mendable"] == true && !repair {
         out.note("hint: `madake fsck --repair` mends what can be mended here");
     } else if report["index_only"] == true && !local {
         out.note("hint: stop the daemon, and `madake fsck --repair` makes the index anew");

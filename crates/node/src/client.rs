@@ -97,6 +97,7 @@ impl From<HomeError> for ApiError {
             HomeError::InUse { .. } => "in-use",
             HomeError::Config { .. } => "config",
             HomeError::AuthorExists(_) => "author-exists",
+            _ if error.is_read_only_store() => "read-only",
             HomeError::Engine(_) | HomeError::Store(_) => "store",
             _ => "home",
         };
@@ -119,14 +120,20 @@ impl From<HomeError> for ApiError {
 }
 
 /// Opens a home, when whoever has it lets go; waits a little. With `or_daemon`, `None` as soon as a daemon
-/// answers for it.
+/// answers for it; and one that can't be written to is opened for reading only.
 pub async fn open_home(home: &Path, or_daemon: bool) -> Result<Option<Home>, HomeError> {
     let began = Instant::now();
     loop {
         if or_daemon && open_socket(home).await.is_ok() {
             return Ok(None);
         }
-        if let Some(lock) = HomeLock::take(home)? {
+        let taken = match HomeLock::take(home) {
+            Err(error) if or_daemon && error.is_read_only(home) => {
+                return tokio::task::block_in_place(|| Home::open_read_only(home)).map(Some);
+            }
+            taken => taken?,
+        };
+        if let Some(lock) = taken {
             return tokio::task::block_in_place(|| Home::open(home, lock)).map(Some);
         }
         if began.elapsed() >= PATIENCE {

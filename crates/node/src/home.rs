@@ -2,18 +2,21 @@
 //!
 //! `config.toml` is written last when a home is made, so a folder that has one is whole.
 
+mod lock;
+mod marker;
+
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use data_encoding::HEXLOWER;
 use madake_log::AuthorKey;
 use madake_store::engine::{EngineError, JournalEngine, JournalOptions};
 use madake_store::{Change, META_COPY, META_EPOCH, Store, StoreError, StoreRows};
-use serde::{Deserialize, Serialize};
 
+pub use self::lock::HomeLock;
+use self::marker::{marker, marker_fits};
 use crate::api::denied;
 pub use crate::config::{Config, Keep};
 use crate::export::Keys;
@@ -39,6 +42,10 @@ pub const DEFAULT_LISTEN: &str = "[::]:6232";
 /// The same on a machine without IPv6.
 pub const DEFAULT_LISTEN_V4: &str = "0.0.0.0:6232";
 
+/// What helps with a home that can't be written to.
+pub(crate) const COPY_IT: &str =
+    "copy it to a place that can be written to (cp -r HOME DIR), and name that with --home";
+
 /// An open home: this process has its lock.
 #[derive(Debug)]
 pub struct Home {
@@ -56,7 +63,9 @@ pub struct Home {
     pub store: Arc<Store>,
     /// Whether the folder is a copy or a restored backup that still has the node key of the original.
     pub copied: bool,
-    _lock: HomeLock,
+    /// Whether it can't be written to, and was opened for reading only.
+    pub read_only: bool,
+    _lock: Option<HomeLock>,
 }
 
 /// Why a home could not be made or opened.
@@ -146,6 +155,25 @@ pub enum HomeError {
 }
 
 impl HomeError {
+    /// Whether the home is there and can be read, and only can't be written to.
+    pub fn is_read_only(&self, home: &Path) -> bool {
+        let Self::Io { source, .. } = self else { return false };
+        match source.kind() {
+            io::ErrorKind::ReadOnlyFilesystem => true,
+            io::ErrorKind::PermissionDenied => File::open(home.join(NODE_KEY)).is_ok(),
+            _ => false,
+        }
+    }
+
+    /// Whether something was to be written to a store that was opened for reading only.
+    pub(crate) fn is_read_only_store(&self) -> bool {
+        match self {
+            Self::Engine(error) => matches!(error, EngineError::ReadOnly { .. }),
+            Self::Store(StoreError::Engine(error)) => matches!(**error, EngineError::ReadOnly { .. }),
+            _ => false,
+        }
+    }
+
     /// What to type next, if something helps.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
@@ -171,6 +199,7 @@ impl HomeError {
                  a pull from a peer is what remains"
                     .into()
             }
+            _ if self.is_read_only_store() => COPY_IT.into(),
             HomeError::Io { source, .. }
                 if matches!(source.kind(), io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory) =>
             {
@@ -272,7 +301,17 @@ impl Home {
             store.apply(vec![Change::Meta(META_COPY, vec![1])])?;
         }
         let path = path.into();
-        Ok(Home { path, config, node_key, author_key, more_authors, store, copied, _lock: lock })
+        Ok(Home {
+            path,
+            config,
+            node_key,
+            author_key,
+            more_authors,
+            store,
+            copied,
+            read_only: false,
+            _lock: Some(lock),
+        })
     }
 
     /// Opens a home whose lock was taken.
@@ -283,17 +322,7 @@ impl Home {
         if !Self::exists(path) {
             return Err(Self::absence(path));
         }
-        let config_path = path.join(CONFIG);
-        let text = std::fs::read(&config_path).map_err(io("read", &config_path))?;
-        let text = String::from_utf8(text).map_err(|_| HomeError::Config {
-            path: config_path.clone(),
-            message: "it is not UTF-8".into(),
-            hint: "save it as UTF-8 text".into(),
-        })?;
-        let config = Config::parse(&text, &config_path)?;
-        let node_key = keys::read_key(&path.join(NODE_KEY))?;
-        let author_key = keys::read_key(&path.join(AUTHOR_KEY))?;
-        let more_authors = keys::read_authors(path, &author_key)?;
+        let Named { config, node_key, author_key, more_authors } = Named::read(path)?;
         let store = open_store(path, &JournalOptions::existing())?;
         let marker_path = path.join(MARKER);
         let found = match std::fs::read_to_string(&marker_path) {
@@ -313,7 +342,72 @@ impl Home {
         store.settle_objects(&own)?;
         let copied = store.meta(META_COPY)?.is_some_and(|copy| copy == [1]);
         let path = path.into();
-        Ok(Home { path, config, node_key, author_key, more_authors, store, copied, _lock: lock })
+        Ok(Home {
+            path,
+            config,
+            node_key,
+            author_key,
+            more_authors,
+            store,
+            copied,
+            read_only: false,
+            _lock: Some(lock),
+        })
+    }
+}
+
+impl Home {
+    /// Opens a home that can't be written to, as it is: nothing in it is changed, and nothing can be.
+    pub fn open_read_only(path: &Path) -> Result<Home, HomeError> {
+        if !Self::exists(path) {
+            return Err(Self::absence(path));
+        }
+        let lock = HomeLock::share(path)?;
+        let Named { config, node_key, author_key, more_authors } = Named::read(path)?;
+        tracing::warn!(
+            home = %path.display(),
+            "this home can't be written to: it is read as it is, and nothing is changed"
+        );
+        let engine = JournalEngine::open_read_only(path, Arc::new(StoreRows))?;
+        let store = Arc::new(Store::new(Arc::new(engine)));
+        let copied = store.meta(META_COPY)?.is_some_and(|copy| copy == [1]);
+        let path = path.into();
+        Ok(Home {
+            path,
+            config,
+            node_key,
+            author_key,
+            more_authors,
+            store,
+            copied,
+            read_only: true,
+            _lock: lock,
+        })
+    }
+}
+
+/// What the small files of a home say.
+struct Named {
+    config: Config,
+    node_key: Arc<AuthorKey>,
+    author_key: Arc<AuthorKey>,
+    more_authors: Vec<(AuthorName, Arc<AuthorKey>)>,
+}
+
+impl Named {
+    fn read(path: &Path) -> Result<Self, HomeError> {
+        let config_path = path.join(CONFIG);
+        let text = std::fs::read(&config_path).map_err(io("read", &config_path))?;
+        let text = String::from_utf8(text).map_err(|_| HomeError::Config {
+            path: config_path.clone(),
+            message: "it is not UTF-8".into(),
+            hint: "save it as UTF-8 text".into(),
+        })?;
+        let config = Config::parse(&text, &config_path)?;
+        let node_key = keys::read_key(&path.join(NODE_KEY))?;
+        let author_key = keys::read_key(&path.join(AUTHOR_KEY))?;
+        let more_authors = keys::read_authors(path, &author_key)?;
+        Ok(Self { config, node_key, author_key, more_authors })
     }
 }
 
@@ -341,36 +435,6 @@ impl Home {
     }
 }
 
-/// The lock of a home; given up when dropped, or when the process ends, however it ends.
-#[derive(Debug)]
-pub struct HomeLock(#[expect(dead_code, reason = "held, not used")] File);
-
-impl HomeLock {
-    /// Takes the lock if nobody has it. The home's folder must be there.
-    pub fn take(home: &Path) -> Result<Option<HomeLock>, HomeError> {
-        let path = home.join(LOCK);
-        let open =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let mut file = open.map_err(io("open", &path))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
-            Err(std::fs::TryLockError::Error(error)) => return Err(io("lock", &path)(error)),
-        }
-        file.set_len(0).map_err(io("write", &path))?;
-        file.rewind().map_err(io("write", &path))?;
-        write!(file, "{}", std::process::id()).map_err(io("write", &path))?;
-        Ok(Some(HomeLock(file)))
-    }
-
-    /// The number of the process that has the lock, as it wrote it down.
-    pub fn holder(home: &Path) -> Option<String> {
-        let mut text = String::new();
-        File::open(home.join(LOCK)).ok()?.take(20).read_to_string(&mut text).ok()?;
-        (!text.is_empty() && text.bytes().all(|digit| digit.is_ascii_digit())).then_some(text)
-    }
-}
-
 /// Random bytes of the system.
 pub fn random<const N: usize>() -> Result<[u8; N], HomeError> {
     let mut bytes = [0; N];
@@ -390,41 +454,6 @@ fn open_store(path: &Path, options: &JournalOptions) -> Result<Arc<Store>, HomeE
         );
     }
     Ok(Arc::new(Store::new(Arc::new(engine))))
-}
-
-/// What `home.marker` holds.
-#[derive(Serialize, Deserialize, Eq, PartialEq)]
-struct Marker {
-    device: u64,
-    inode: u64,
-    /// Nanoseconds since 1970 at which the folder was made, where the file system knows.
-    #[serde(skip_serializing_if = "Option::is_none", default)]
-    born: Option<u64>,
-    machine: String,
-    nonce: String,
-}
-
-fn marker(path: &Path) -> Result<String, HomeError> {
-    let mut marker = marker_of(path)?;
-    marker.nonce = HEXLOWER.encode(&random::<16>()?);
-    toml::to_string(&marker).map_err(|error| io("write", &path.join(MARKER))(io::Error::other(error)))
-}
-
-fn marker_fits(path: &Path, found: &str) -> bool {
-    let Ok(found) = toml::from_str::<Marker>(found) else { return false };
-    marker_of(path).is_ok_and(|now| Marker { nonce: found.nonce.clone(), ..now } == found)
-}
-
-fn marker_of(path: &Path) -> Result<Marker, HomeError> {
-    let folder = std::fs::metadata(path).map_err(io("look at", path))?;
-    let born = folder.created().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
-    Ok(Marker {
-        device: folder.dev(),
-        inode: folder.ino(),
-        born: born.and_then(|born| u64::try_from(born.as_nanos()).ok()),
-        machine: std::fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned(),
-        nonce: String::new(),
-    })
 }
 
 /// Writes a file that must not be there, and syncs it.
@@ -461,6 +490,8 @@ pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> 
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
     use madake_store::Read as _;
 
     use super::*;

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use madake_store::StoreRows;
-use madake_store::engine::{CheckReport, DiskFiles, JournalEngine, Progress};
+use madake_store::engine::{CheckReport, JournalEngine, Progress, ReadOnlyDisk};
 
 use crate::home::{Home, HomeError, HomeLock};
 
@@ -18,8 +18,11 @@ const INDEX: &str = "index";
 /// # Errors
 /// There is no home; somebody has it open; or the folder of the journal can't be read.
 pub fn inspect(home: &Path, progress: &mut dyn FnMut(Progress)) -> Result<CheckReport, HomeError> {
-    let _lock = take(home)?;
-    Ok(JournalEngine::inspect(&DiskFiles, home, Arc::new(StoreRows), progress)?)
+    let _lock = match take(home) {
+        Err(error) if error.is_read_only(home) => HomeLock::share(home)?,
+        taken => Some(taken?),
+    };
+    Ok(JournalEngine::inspect(&ReadOnlyDisk, home, Arc::new(StoreRows), progress)?)
 }
 
 /// Takes the index away: the next start makes it anew from the journal.
@@ -35,6 +38,11 @@ pub fn remove_index(home: &Path) -> Result<(), HomeError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether nothing in the home can be changed, so that nothing can be mended.
+pub fn is_read_only(home: &Path) -> bool {
+    matches!(take(home), Err(error) if error.is_read_only(home))
 }
 
 fn take(home: &Path) -> Result<HomeLock, HomeError> {

@@ -132,7 +132,7 @@ impl Store {
     fn forget_blocked(&self, dry_run: bool, collected: &mut Collected) -> Result<(), StoreError> {
         for author in self.blocked()? {
             let mut after = None;
-            // Also what is left without a head of a log that was too long for one batch.
+            // By the entries: some may have been left without a head.
             while let Some(log) = self.next_log_of(author, after)? {
                 after = Some(log);
                 if dry_run {

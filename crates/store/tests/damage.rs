@@ -554,3 +554,11 @@ fn what_is_made_anew_stands_at_the_next_start() {
     let engine = open(&disk).unwrap();
     assert_eq!((engine.recovery().dropped_runs, engine.recovery().replayed_segments), (0, 0));
 }
+
+/// A last segment whose number says that thousands of millions are missing is refused at once.
+#[test]
+fn a_number_makes_no_work() {
+    let disk = FakeDisk::new(1);
+    support::old_segments(&disk, 40, &[1, u32::MAX]);
+    assert!(matches!(open(&disk).err(), Some(EngineError::Corrupt { segment: 2, .. })));
+}

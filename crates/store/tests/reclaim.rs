@@ -119,6 +119,30 @@ fn a_record_leaves_the_disk() {
     assert_eq!(engine.part_of(T, b"nothing").unwrap(), None);
 }
 
+/// Of a record only a short row is current: that is moved, and not the record.
+#[test]
+fn what_only_a_short_row_stands_for_leaves_the_disk() {
+    let disk = FakeDisk::new(1);
+    let engine = open(&disk);
+    let secret = b"a secret of more than sixty-four bytes, so that it lies in the journal only".to_vec();
+    let id = *blake3::hash(&secret).as_bytes();
+    let mut batch = Batch::new();
+    batch.record(1, secret.clone());
+    engine.apply(&[batch]).unwrap();
+    let part = engine.part_of(BY_ID, &id).unwrap().expect("it lies in a part");
+    let mut batch = Batch::new();
+    batch.delete(BY_ID, id).delete(Table(10), &id[..8]).delete(Table(10), [&id[..8], b"half"].concat());
+    engine.apply(&[batch]).unwrap();
+    let rows = dump(&engine).unwrap();
+    assert_eq!(rows.len(), 1);
+    assert_eq!(reclaim(&engine, Reclaim::Parts(vec![part])).rows_moved, 1);
+    assert!(!disk.files().values().any(|file| file.windows(20).any(|window| window == &secret[..20])));
+    assert!(dump(&engine).unwrap() == rows);
+    drop(engine);
+    lose_runs(&disk, |_| true);
+    assert!(dump(&open(&disk)).unwrap() == rows);
+}
+
 /// A delete must stay as long as an older segment holds what it deletes, wherever the index comes from.
 #[test]
 fn what_was_deleted_stays_so() {

@@ -9,8 +9,8 @@ use madake_log::{AuthorKey, Entry, LogHead, LogId, PayloadId, SeqNum};
 use madake_object::{Commit, CommitAuthor, Mode, Object};
 use madake_store::engine::{Batch, MemoryEngine, Random};
 use madake_store::{
-    Author, Change, ContentFate, Dropped, KeptFor, NamedBy, NewContent, Outcome, PayloadFate, Position,
-    RECORD_CONTENT, Read, Release, Store, StoreRows,
+    Author, Change, ContentFate, Dropped, Fate, KeptFor, NamedBy, NewContent, Outcome, PayloadFate, Policy,
+    Position, RECORD_CONTENT, Read, Release, Store, StoreRows,
 };
 
 fn memory() -> (Arc<Store>, Author) {
@@ -259,4 +259,99 @@ fn a_call_that_fails_takes_no_file_away() {
     store.apply(vec![Change::Unpin(id), Change::Drop(at, dropped)]).unwrap_err();
     assert_eq!(store.content_size(id).unwrap(), Some(size));
     assert!(store.engine().blobs().open(id.as_bytes()).unwrap().is_some(), "its file is gone");
+}
+
+/// The entries of a log as a peer would give them.
+fn as_given(store: &Store, at: Position, from: u64) -> Vec<Change> {
+    let from = SeqNum::new(from).unwrap();
+    let entries = store.entries(at.author, at.log, from, usize::MAX).unwrap();
+    entries.into_iter().map(|entry| Change::Entry { entry, payload: None }).collect()
+}
+
+fn fates(outcomes: &[Outcome]) -> Vec<&Fate> {
+    let mut fates = Vec::new();
+    for outcome in outcomes {
+        if let Outcome::Entry { fate, .. } = outcome {
+            fates.push(fate);
+        }
+    }
+    fates
+}
+
+#[test]
+fn what_is_forgotten_is_taken_again_in_the_same_round() {
+    let (store, author) = memory();
+    let at = (0..3u8).map(|n| append(&author, &[n])).last().unwrap();
+    let entries = as_given(&store, at, 1);
+    let mut changes = vec![
+        Change::Policy(at.author, Policy::Block),
+        Change::Forget(at.author, at.log),
+        Change::Policy(at.author, Policy::Follow),
+    ];
+    changes.extend(entries[..2].iter().cloned());
+    let outcomes = store.apply(changes).unwrap();
+    assert!(matches!(outcomes[1], Outcome::Forgotten(3)));
+    assert_eq!(fates(&outcomes), [&Fate::Appended, &Fate::Appended]);
+    assert_eq!(store.log_head(at.author, at.log).unwrap().unwrap().seq.get(), 2);
+    assert_eq!(as_given(&store, at, 1).len(), 2);
+    assert_eq!(fates(&store.apply(entries[2..].to_vec()).unwrap()), [&Fate::Appended]);
+}
+
+#[test]
+fn a_log_that_is_forgotten_in_pieces_is_a_log_at_any_time() {
+    let (store, author) = memory();
+    let posts: Vec<NewContent> = (0..1500u32).map(|n| NewContent::Bytes(object(&n.to_be_bytes()))).collect();
+    let at = author.append(&"chat".parse().unwrap(), &posts, false).unwrap()[0].at;
+    let entries = as_given(&store, at, 1);
+    store.apply(vec![Change::Policy(at.author, Policy::Block)]).unwrap();
+    // So much else is in the batch that not all fits.
+    let large: Vec<Object> = (0..16u8).map(|n| object(&vec![n; (1 << 20) - 300])).collect();
+    let mut changes: Vec<Change> =
+        large.into_iter().flat_map(|object| [Change::Pin(object.id()), Change::Content(object)]).collect();
+    changes.push(Change::Forget(at.author, at.log));
+    let Some(Outcome::Forgotten(1000)) = store.apply(changes).unwrap().pop() else {
+        panic!("it was not cut")
+    };
+    assert_eq!(store.log_head(at.author, at.log).unwrap().unwrap().seq.get(), 500);
+    assert_eq!(as_given(&store, at, 1).len(), 500);
+    let report = store.check(std::num::NonZeroUsize::MIN, false, &mut |_| ()).unwrap();
+    assert!(report.is_well(), "{:?}", report.problems);
+    // Followed again in between: it goes on where it ends now.
+    store.apply(vec![Change::Policy(at.author, Policy::Follow)]).unwrap();
+    let outcomes = store.apply(entries[499..502].to_vec()).unwrap();
+    assert_eq!(fates(&outcomes), [&Fate::AlreadyHave, &Fate::Appended, &Fate::Appended]);
+    store.apply(vec![Change::Policy(at.author, Policy::Block)]).unwrap();
+    store.collect(false, &mut |_| ()).unwrap();
+    assert_eq!(store.log_head(at.author, at.log).unwrap(), None);
+    assert!(as_given(&store, at, 1).is_empty());
+}
+
+/// A commit that comes later, from a peer, does not bring back what its owner gave up.
+#[test]
+fn what_was_dropped_is_not_taken_for_a_later_commit() {
+    let ((store, author), (other_store, _)) = (memory(), memory());
+    let other = Author::new(Arc::new(AuthorKey::from_seed([2; 32])), other_store.clone());
+    let file = object(b"written, dropped, and committed elsewhere");
+    let at = append(&author, file.bytes());
+    assert!(matches!(release(&store, Change::Drop(at, dropped(&author))), Release::Gone { .. }));
+    let version = madake_store::NewVersion {
+        name: "name".parse().unwrap(),
+        content: NewContent::Bytes(file.clone()),
+        mode: Mode::File,
+        message: String::new(),
+        time: 0,
+        only_if_changed: false,
+    };
+    other.commit(&[version]).unwrap();
+    let first = SeqNum::FIRST;
+    let entry = other_store.entries(other.id(), LogId::COMMIT, first, 1).unwrap().remove(0);
+    let commit = other_store.content(madake_store::payload_object(&entry)).unwrap().unwrap();
+    let commit = Change::Entry { entry, payload: Some(object(&commit)) };
+    let outcomes = store.apply(vec![commit, Change::Content(file.clone())]).unwrap();
+    assert_eq!(fates(&outcomes), [&Fate::Appended]);
+    assert!(matches!(outcomes[1], Outcome::Content { fate: ContentFate::Unwanted, .. }), "{outcomes:?}");
+    assert_eq!(store.content_size(file.id()).unwrap(), None);
+    // Who puts it here wants it here.
+    put(&store, &file);
+    assert_eq!(store.content_size(file.id()).unwrap(), Some(file.bytes().len() as u64));
 }

@@ -86,6 +86,20 @@ impl Lines {
         if self.gathered.len() >= PIECE { self.flush() } else { Ok(()) }
     }
 
+    /// Writes one object, unless somebody would have to wait for the reader: for what is of use only now.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send).
+    pub fn offer(&mut self, value: &Value) -> Result<(), ApiError> {
+        if !self.gathered.is_empty() {
+            return Ok(());
+        }
+        match self.sender.try_send(Bytes::from(format!("{value}\n"))) {
+            Ok(()) | Err(mpsc::error::TrySendError::Full(_)) => Ok(()),
+            Err(mpsc::error::TrySendError::Closed(_)) => Err(ApiError::gone()),
+        }
+    }
+
     /// Lets what was written so far be seen.
     ///
     /// # Errors
@@ -110,5 +124,24 @@ impl hyper::body::Body for Streamed {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         self.0.poll_recv(context).map(|piece| piece.map(|piece| Ok(Frame::data(piece))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_offered_waits_for_nobody() {
+        let (sender, mut receiver) = mpsc::channel(2);
+        let mut lines = Lines { sender, gathered: Vec::new() };
+        for n in 0..10 {
+            lines.offer(&serde_json::json!({ "n": n })).unwrap();
+        }
+        assert_eq!(receiver.try_recv().unwrap(), "{\"n\":0}\n");
+        assert_eq!(receiver.try_recv().unwrap(), "{\"n\":1}\n");
+        assert!(receiver.try_recv().is_err(), "the others found nobody");
+        drop(receiver);
+        assert_eq!(lines.offer(&Value::Null).unwrap_err().code, "gone");
     }
 }

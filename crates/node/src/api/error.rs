@@ -5,6 +5,8 @@ use madake_store::engine::EngineError;
 use madake_store::{AppendError, StoreError};
 use serde_json::{Value, json};
 
+use crate::home::COPY_IT;
+
 /// An error of the control API: a code for programs, a message and what to type next for people.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{message}")]
@@ -117,6 +119,7 @@ impl From<StoreError> for ApiError {
             EngineError::DiskFull { .. } => {
                 Self::new(500, "disk-full", message).hint("free some space; what was acknowledged is kept")
             }
+            EngineError::ReadOnly { .. } => Self::new(403, "read-only", message).hint(COPY_IT),
             EngineError::Index { .. } => Self::new(500, "index", message)
                 .hint("stop the daemon if one runs, then `madake fsck --repair`"),
             EngineError::Refusing { .. } => Self::new(500, "store", message).hint(
@@ -140,9 +143,7 @@ pub(crate) fn denied(error: &std::io::Error) -> Option<&'static str> {
         std::io::ErrorKind::PermissionDenied => {
             "check who owns the folder and what is in it, and its rights; another home can be named with --home"
         }
-        std::io::ErrorKind::ReadOnlyFilesystem => {
-            "a home is written to: copy the folder to where that can be done, and name the copy with --home"
-        }
+        std::io::ErrorKind::ReadOnlyFilesystem => COPY_IT,
         _ => return None,
     })
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use hyper::{Response, StatusCode};
 use madake_log::SeqNum;
 use madake_object::ObjectId;
-use madake_store::engine::{Part, Progress, Reclaim, Work};
+use madake_store::engine::{EngineError, Part, Progress, Reclaim, Work};
 use madake_store::{
     Change, CheckStep, Dropped, KeptFor, META_ERASE, Outcome, Position, Read as _, Release, StoreError,
     payload_object, tables,
@@ -97,9 +97,13 @@ pub(super) fn unput(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, 
     Ok(respond(StatusCode::OK, body))
 }
 
-/// `POST /v1/check[?repair=1]` → `{checked, problems, repaired, ok, index_only, mendable, wanted}`
+/// `POST /v1/check[?repair=1]` → `{checked, problems, repaired, ok, read_only, index_only, mendable, wanted}`
 pub(super) fn check(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
     let repair = query.flag("repair");
+    if repair && shell.home.read_only {
+        let path = shell.home.path.clone();
+        return Err(EngineError::ReadOnly { path }.into());
+    }
     let body = lines(move |lines| {
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let mut teller = Teller::new(lines);
@@ -127,6 +131,7 @@ pub(super) fn check(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, 
             "problems": problems,
             "repaired": report.repaired,
             "ok": report.is_well(),
+            "read_only": shell.home.read_only,
             "index_only": index_only,
             "mendable": index_only || report.mendable > 0,
             "wanted": shell.store().missing()?,
@@ -272,8 +277,8 @@ impl<'a> Teller<'a> {
         if let Some(total) = total {
             progress["total"] = Value::from(total);
         }
-        let told = self.lines.send(&json!({ "progress": progress })).and_then(|()| self.lines.flush());
-        self.failed = told.err();
+        // Who does not read must not keep the store, which others wait for.
+        self.failed = self.lines.offer(&json!({ "progress": progress })).err();
     }
 
     /// Whether somebody still listens: what was begun is done either way.

@@ -20,9 +20,10 @@ pub enum EngineError {
         /// What the system said.
         source: Arc<io::Error>,
     },
-    /// There is no space left (or a quota is used up).
+    /// There is no space left (or a quota is used up). If it was missing before anything was synced, nothing of the call
+    /// is there, and the next one may be taken.
     #[error(
-        "the disk is full: could not {doing} {}; free some space and open the store again (all that was acknowledged is kept)",
+        "the disk is full: could not {doing} {}; free some space (all that was acknowledged is kept)",
         path.display()
     )]
     DiskFull {
@@ -40,6 +41,12 @@ pub enum EngineError {
         /// The failure that began it.
         #[source]
         cause: Arc<EngineError>,
+    },
+    /// The store was opened for reading only.
+    #[error("{} is open for reading only", path.display())]
+    ReadOnly {
+        /// Where the store is.
+        path: PathBuf,
     },
     /// The disk does not hold what was written to it and acknowledged.
     #[error("the disk's data is damaged: journal segment {segment} at byte {offset}: {what}")]
@@ -147,6 +154,7 @@ impl EngineError {
             Self::Refusing { cause } => cause.blame(),
             Self::Newer { .. }
             | Self::NoStore { .. }
+            | Self::ReadOnly { .. }
             | Self::TooLarge { .. }
             | Self::Derive { .. }
             | Self::RecordsOnly { .. }

@@ -50,6 +50,7 @@ struct State {
     fail_for_ever: bool,
     kind: Option<io::ErrorKind>,
     full_folder: Option<PathBuf>,
+    capacity: Option<u64>,
     failures: u64,
     dead: bool,
     life: u64,
@@ -130,6 +131,16 @@ impl FakeDisk {
     /// From now on no file can be created in this folder; `None`: in all again.
     pub fn full_folder(&self, folder: Option<&Path>) {
         self.lock().full_folder = folder.map(Path::to_path_buf);
+    }
+
+    /// So many bytes fit into its files; what would make them larger fails. `None`: any number.
+    pub fn capacity(&self, bytes: Option<u64>) {
+        self.lock().capacity = bytes;
+    }
+
+    /// Bytes of all files that have a name.
+    pub fn used(&self) -> u64 {
+        self.lock().used()
     }
 
     /// How many operations failed.
@@ -240,6 +251,23 @@ impl State {
             }
             _ => Fate::Goes,
         }
+    }
+
+    fn used(&self) -> u64 {
+        let files = self.live.values().filter_map(|entry| match entry {
+            Entry::File(node) => Some(self.nodes[*node].live.len() as u64),
+            Entry::Dir => None,
+        });
+        files.sum()
+    }
+
+    /// How many bytes of a write fit.
+    fn fitting(&self, node: usize, at: u64, len: usize) -> usize {
+        let Some(capacity) = self.capacity else { return len };
+        let there = self.nodes[node].live.len() as u64;
+        let room = capacity.saturating_sub(self.used());
+        let fitting = (there + room).saturating_sub(at).max(there.saturating_sub(at));
+        usize::try_from(fitting).unwrap_or(len).min(len)
     }
 
     /// Changes the names; at an end the change may or may not have come to wait.
@@ -359,6 +387,20 @@ impl FakeFile {
         let state = &mut *self.disk.lock();
         let fate = state.step(self.life);
         let mut random = Random(state.seed ^ state.steps);
+        let change = match change {
+            Change::Write(at, mut data) if matches!(fate, Fate::Goes) => {
+                let fitting = state.fitting(self.node, at, data.len());
+                if fitting < data.len() {
+                    state.failures += 1;
+                    data.truncate(fitting);
+                    write(&mut Arc::make_mut(&mut state.nodes[self.node]).live, at as usize, &data);
+                    Arc::make_mut(&mut state.nodes[self.node]).waiting.push(Change::Write(at, data));
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                Change::Write(at, data)
+            }
+            change => change,
+        };
         let change = match (&fate, change) {
             (Fate::Goes, change) => change,
             (Fate::Ends, Change::Write(at, data)) => Change::Write(at, data),

@@ -150,6 +150,68 @@ impl Files for DiskFiles {
     }
 }
 
+/// The real disk, of which nothing is changed, as if its file system were mounted for reading only.
+#[derive(Copy, Clone, Default, Debug)]
+pub struct ReadOnlyDisk;
+
+fn refused<T>() -> io::Result<T> {
+    Err(io::ErrorKind::ReadOnlyFilesystem.into())
+}
+
+impl Files for ReadOnlyDisk {
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn FileHandle>> {
+        Ok(Arc::new(ReadOnlyFile(File::open(path)?)))
+    }
+
+    fn create(&self, _: &Path) -> io::Result<Arc<dyn FileHandle>> {
+        refused()
+    }
+
+    fn create_dir(&self, path: &Path) -> io::Result<bool> {
+        if path.is_dir() { Ok(false) } else { refused() }
+    }
+
+    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
+        refused()
+    }
+
+    fn remove(&self, _: &Path) -> io::Result<()> {
+        refused()
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<DirItem>> {
+        DiskFiles.list(dir)
+    }
+
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        refused()
+    }
+}
+
+struct ReadOnlyFile(File);
+
+impl FileHandle for ReadOnlyFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        FileHandle::read_at(&self.0, buf, offset)
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+        refused()
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        refused()
+    }
+
+    fn truncate(&self, _: u64) -> io::Result<()> {
+        refused()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        FileHandle::len(&self.0)
+    }
+}
+
 impl FileHandle for File {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         FileExt::read_at(self, buf, offset)

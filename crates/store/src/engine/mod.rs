@@ -29,7 +29,7 @@ pub use error::{Blame, Damage, Doing, EngineError, Limit};
 #[cfg(feature = "fake-disk")]
 pub use fake_disk::{FakeDisk, Loss, Random};
 #[cfg(feature = "journal")]
-pub use files::{DirItem, DiskFiles, FileHandle, Files};
+pub use files::{DirItem, DiskFiles, FileHandle, Files, ReadOnlyDisk};
 #[cfg(feature = "journal")]
 pub use journal::{Creation, Cut, IndexStatus, JournalEngine, JournalOptions, Recovery};
 pub use memory::MemoryEngine;
@@ -141,7 +141,8 @@ pub trait Engine: Send + Sync {
     /// A caller's mistake in any of the batches ([`Blame::Caller`]) refuses the call, and nothing of it is
     /// applied. After a disk's error ([`Blame::Disk`]) it is open whether the batches will be there when the
     /// engine is opened again: a first part of them may be, in order, each whole. Until then further writes
-    /// are refused.
+    /// are refused, unless only space was missing ([`EngineError::DiskFull`]) and what came of the call could be
+    /// taken back: then nothing of it is there, and a later call may be taken.
     fn apply(&self, batches: &[Batch]) -> Result<u64, EngineError>;
 
     /// How many batches were ever applied; grows by one with each.

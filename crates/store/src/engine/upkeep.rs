@@ -28,6 +28,9 @@ pub enum Reclaim {
         /// The bytes, by part.
         dead: BTreeMap<Part, u64>,
     },
+    /// Those in which something is damaged, if all that is still needed of them can be read. What the damaged bytes
+    /// said is taken from the index.
+    Damaged,
 }
 
 /// What a reclaim did, or would do.

@@ -86,6 +86,11 @@ impl Round<'_> {
         if self.content_size(id)?.is_some() {
             return outcome(ContentFate::AlreadyHave, None, Vec::new());
         }
+        if self.is_dropped(id)? && !self.is_pinned(id)? {
+            // Its owner gave it up, whatever came to name it since.
+            self.gone_blobs.extend(object.is_none().then_some(id));
+            return outcome(ContentFate::Unwanted, None, Vec::new());
+        }
         let linked = self.sizes_linked(id)?;
         let mut fits = self.is_pinned(id)? || linked.contains(&size);
         let mut named_by = (!linked.is_empty()).then_some(NamedBy::Commit);

@@ -50,7 +50,10 @@ pub(crate) struct Round<'a> {
 /// What the changes before this one in the same round will have done.
 #[derive(Default)]
 struct Pending {
-    heads: HashMap<(AuthorId, LogId), LogHead>,
+    /// `None`: the log will be gone.
+    heads: HashMap<(AuthorId, LogId), Option<LogHead>>,
+    /// Logs that will be gone from some entry on: up to which sequence number they stay.
+    forgotten: HashMap<(AuthorId, LogId), u64>,
     new_logs: HashMap<AuthorId, usize>,
     /// Authors whose policy was looked up, and whether they are blocked.
     blocked: HashMap<AuthorId, bool>,
@@ -209,7 +212,7 @@ impl<'a> Round<'a> {
         if head.is_none() {
             *self.pending.new_logs.entry(at.author).or_default() += 1;
         }
-        self.pending.heads.insert((at.author, at.log), LogHead::of(&entry));
+        self.pending.heads.insert((at.author, at.log), Some(LogHead::of(&entry)));
         self.pending.entries.insert(at, entry.id());
         let (payload, flaw) = self.payload(&entry, payload)?;
         Ok(Outcome::Entry { fate: Fate::Appended, payload, flaw })
@@ -248,7 +251,7 @@ impl<'a> Round<'a> {
 
     fn head(&self, author: AuthorId, log: LogId) -> Result<Option<LogHead>, StoreError> {
         match self.pending.heads.get(&(author, log)) {
-            Some(head) => Ok(Some(*head)),
+            Some(head) => Ok(*head),
             None => read::log_head(self.engine, author, log),
         }
     }
@@ -284,8 +287,10 @@ impl<'a> Round<'a> {
     }
 
     fn entry_id(&self, at: &Position) -> Result<Option<EntryId>, StoreError> {
+        let gone = self.pending.forgotten.get(&(at.author, at.log)).is_some_and(|kept| at.seq.get() > *kept);
         match self.pending.entries.get(at) {
             Some(id) => Ok(Some(*id)),
+            None if gone => Ok(None),
             None => Ok(self.engine.get(tables::ENTRY, &at.key())?.map(|bytes| read::entry_hash(&bytes))),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Bound;
 
-use madake_log::{AuthorId, Entry, LogId};
+use madake_log::{AuthorId, Entry, LogHead, LogId};
 use madake_object::ObjectId;
 
 use super::{CONTENT_LIMIT, Round, payload_object, read_statement, says_something};
@@ -11,6 +11,7 @@ use crate::engine::{Direction, MAX_BATCH_BYTES};
 use crate::outcome::{Dropped, KeptFor, Release};
 use crate::prefix;
 use crate::read::{self, Wanted};
+use crate::rows::RECORD_ENTRY;
 use crate::store::StoreError;
 use crate::tables::{self, Position};
 
@@ -85,30 +86,46 @@ impl Round<'_> {
         self.gone(id)
     }
 
-    /// Takes away entries of a blocked author's log, with their log's head and the rows that follow from them.
-    /// A log of up to [`FORGET`] entries goes in one batch. Of a longer one the rest is without a head until
+    /// Takes away entries of a blocked author's log, the newest first, and the rows that follow from them. A log of
+    /// up to [`FORGET`] entries goes in one batch. Of a longer one the first entries stay, a log like any other, until
     /// this is asked for again.
     pub(super) fn forget(&mut self, author: AuthorId, log: LogId) -> Result<u64, StoreError> {
         let full = self.batch.size_hint() >= FORGET_BYTES;
         if full || !self.is_blocked(author)? || self.pending.heads.contains_key(&(author, log)) {
             return Ok(0);
         }
+        let headless = self.head(author, log)?.is_none();
         let prefix = tables::log_key(author, log);
-        self.batch.delete(tables::LOG_HEAD, prefix.to_vec());
-        let end = tables::after_prefix(&prefix);
-        let to = prefix::before(end.as_deref());
-        let (mut from, mut gone) = (Bound::Included(prefix.to_vec()), 0);
+        let (from, mut end) = (Bound::Included(&prefix[..]), tables::after_prefix(&prefix));
+        let mut gone = 0;
         while gone < FORGET && self.batch.size_hint() < FORGET_BYTES {
-            let bound = from.as_ref().map(Vec::as_slice);
-            let rows = self.engine.scan(tables::ENTRY, bound, to, Direction::Forward, PAGE)?;
+            let to = prefix::before(end.as_deref());
+            let rows = self.engine.scan(tables::ENTRY, from, to, Direction::Backward, PAGE)?;
             let Some((last, _)) = rows.last() else { break };
-            from = Bound::Excluded(last.clone());
+            end = Some(last.clone());
             for (key, bytes) in rows {
                 self.forget_entry(&*read::held_entry(&bytes)?)?;
                 self.batch.delete(tables::ENTRY, key);
                 gone += 1;
             }
         }
+        let to = prefix::before(end.as_deref());
+        let newest = self.engine.scan(tables::ENTRY, from, to, Direction::Backward, 1)?.pop();
+        let head = match newest {
+            // Entries that had no head get none: nobody knows whether those before them are there.
+            Some((_, bytes)) if !headless => {
+                let newest = read::held_entry(&bytes)?;
+                let head = LogHead::of(&newest);
+                self.batch.record(RECORD_ENTRY, bytes);
+                Some(head)
+            }
+            _ => {
+                self.batch.delete(tables::LOG_HEAD, prefix.to_vec());
+                None
+            }
+        };
+        self.pending.heads.insert((author, log), head);
+        self.pending.forgotten.insert((author, log), head.map_or(0, |head| head.seq.get()));
         Ok(gone)
     }
 

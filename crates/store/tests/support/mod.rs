@@ -124,6 +124,11 @@ pub(crate) fn number(name: &str) -> Option<u64> {
 /// Writes a journal as it was before there were checkpoints: three segments, byte for byte by the format's tables.
 /// Returns its batches.
 pub(crate) fn old_journal(disk: &FakeDisk, count: usize) -> Vec<Batch> {
+    old_segments(disk, count, &[1, 2, 3])
+}
+
+/// As [`old_journal`], with segments of these numbers.
+pub(crate) fn old_segments(disk: &FakeDisk, count: usize, numbers: &[u32]) -> Vec<Batch> {
     let mut random = Random(7);
     let mut batches = Vec::new();
     let folder = std::path::Path::new("/store/journal");
@@ -131,7 +136,7 @@ pub(crate) fn old_journal(disk: &FakeDisk, count: usize) -> Vec<Batch> {
         disk.create_dir(path).expect("a folder");
     }
     let mut generation = 1u64;
-    for number in 1..=3u32 {
+    for number in numbers {
         let mut bytes = b"madakeJ1".to_vec();
         bytes.extend(1u32.to_le_bytes());
         bytes.extend(number.to_le_bytes());

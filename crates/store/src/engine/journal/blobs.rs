@@ -60,8 +60,10 @@ impl FileBlobs {
         files: Arc<dyn Files>,
         objects: PathBuf,
         incoming: PathBuf,
+        read_only: bool,
     ) -> Result<Self, EngineError> {
-        for item in list(&*files, &incoming)? {
+        let left = if read_only { Vec::new() } else { list(&*files, &incoming)? };
+        for item in left {
             if item.name.starts_with(TEMPORARY) {
                 remove(&*files, &incoming.join(item.name))?;
             }

@@ -1,6 +1,6 @@
 //! Checking: every record, every page of every run, and that each row is there because the journal says so.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -35,19 +35,14 @@ pub(super) fn check(
     let _alone = core.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
     let (view, lengths) = {
         let writer = writer.lock().map_err(|_| EngineError::Bug { what: "an earlier write did not end" })?;
-        let state = core.read();
-        let newest = Arc::new(state.active.clone());
-        let frozen = [newest].into_iter().chain(state.frozen.iter().rev().cloned()).collect();
-        let view = View { frozen, runs: state.runs.clone(), segments: state.segments.clone() };
-        (view, writer.lengths())
+        (core.view(), writer.lengths())
     };
-    let in_memory: usize = view.frozen.iter().map(|memtable| memtable.rows()).sum();
-    let rows: u64 = view.runs.iter().map(|run| run.rows()).sum::<u64>() + in_memory as u64;
-    let passes = rows.div_ceil(ROWS_AT_ONCE).max(1);
+    let passes = passes(&view);
     let mut report = CheckReport::default();
     let mut expected = Expected::new(0, passes);
     let journal = Journal { view: &view, lengths: &lengths, folder: &core.journal, meaning: core.meaning() };
-    journal.read(Work::CheckingJournal, &mut report, &mut expected, progress)?;
+    let mut note = |segment, place, rows| expected.note(segment, place, rows);
+    journal.read(Work::CheckingJournal, &mut report, &mut note, progress)?;
     let total = view.runs.iter().map(|run| run.bytes()).sum();
     let mut done = 0;
     for run in view.runs.iter() {
@@ -61,7 +56,8 @@ pub(super) fn check(
     for pass in 0..passes {
         if pass > 0 {
             expected = Expected::new(pass, passes);
-            journal.read(Work::CheckingRows, &mut CheckReport::default(), &mut expected, progress)?;
+            let mut note = |segment, place, rows| expected.note(segment, place, rows);
+            journal.read(Work::CheckingRows, &mut CheckReport::default(), &mut note, progress)?;
         }
         journal.compare(&core.maker.index, expected, &mut report);
         expected = Expected::new(0, 1);
@@ -168,36 +164,56 @@ fn problem_of(folder: &Path, error: &EngineError) -> Problem {
 }
 
 /// All segments of an open engine.
-struct Journal<'c> {
-    view: &'c View,
-    lengths: &'c BTreeMap<u32, u64>,
-    folder: &'c Path,
-    meaning: &'c Meaning,
+pub(super) struct Journal<'c> {
+    pub(super) view: &'c View,
+    /// Its segments, or those that are to be read, each with its length.
+    pub(super) lengths: &'c BTreeMap<u32, u64>,
+    pub(super) folder: &'c Path,
+    pub(super) meaning: &'c Meaning,
+}
+
+/// In how many passes the rows of the journal are compared with those of the index.
+pub(super) fn passes(view: &View) -> u64 {
+    let in_memory: usize = view.frozen.iter().map(|memtable| memtable.rows()).sum();
+    let rows: u64 = view.runs.iter().map(|run| run.rows()).sum::<u64>() + in_memory as u64;
+    rows.div_ceil(ROWS_AT_ONCE).max(1)
 }
 
 impl Journal<'_> {
-    /// Reads all records, and notes the rows that they make.
-    fn read(
+    /// Reads all records, and gives the rows that they make to `visit`, with segment and place.
+    pub(super) fn read(
         &self,
         work: Work,
         report: &mut CheckReport,
-        expected: &mut Expected,
+        visit: &mut dyn FnMut(u32, u64, Vec<IndexRow>),
         progress: &mut dyn FnMut(Progress),
     ) -> Result<(), EngineError> {
         let (mut done, total) = (0, self.lengths.values().sum());
         for (number, len) in self.lengths {
-            let Some(segment) = self.view.segments.get(number) else {
-                return Err(EngineError::Bug { what: "a segment to be checked is not open" });
-            };
-            let checked = read_header(segment).and_then(|header| {
-                let checked = Checked { segment, header, to: *len, may_be_torn: false };
-                checked.read(self.meaning, report, |place, rows, _| expected.note(*number, place, rows))
-            });
-            if let Err(error) = checked {
-                report.add(problem_of(self.folder, &error));
-            }
+            self.read_segment(*number, *len, report, visit)?;
             done += len;
             progress(Progress { work, done, total });
+        }
+        Ok(())
+    }
+
+    /// As [`Journal::read`], of one segment.
+    pub(super) fn read_segment(
+        &self,
+        number: u32,
+        len: u64,
+        report: &mut CheckReport,
+        visit: &mut dyn FnMut(u32, u64, Vec<IndexRow>),
+    ) -> Result<(), EngineError> {
+        let Some(segment) = self.view.segments.get(&number) else {
+            return Err(EngineError::Bug { what: "a segment to be checked is not open" });
+        };
+        let checked = read_header(segment).and_then(|header| {
+            let checked = Checked { segment, header, to: len, may_be_torn: false };
+            checked.read(self.meaning, report, |place, rows, _| visit(number, place, rows))
+        });
+        if let Err(error) = checked {
+            report.add(problem_of(self.folder, &error));
         }
         Ok(())
     }
@@ -325,7 +341,7 @@ impl Checked<'_> {
 }
 
 /// The rows that the journal makes, by a hash of their keys: those of one pass.
-struct Expected {
+pub(super) struct Expected {
     pass: u64,
     passes: u64,
     rows: HashMap<u128, Noted>,
@@ -342,12 +358,12 @@ struct Noted {
 type Print = (u8, [u32; 4]);
 
 impl Expected {
-    fn new(pass: u64, passes: u64) -> Self {
+    pub(super) fn new(pass: u64, passes: u64) -> Self {
         Self { pass, passes, rows: HashMap::new() }
     }
 
     /// The key's hash, if it belongs to this pass.
-    fn hash(&self, table: u8, key: &[u8]) -> Option<u128> {
+    pub(super) fn hash(&self, table: u8, key: &[u8]) -> Option<u128> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&[table]);
         hasher.update(key);
@@ -357,7 +373,7 @@ impl Expected {
         (hash as u64 % self.passes == self.pass).then_some(hash)
     }
 
-    fn note(&mut self, segment: u32, place: u64, rows: Vec<IndexRow>) {
+    pub(super) fn note(&mut self, segment: u32, place: u64, rows: Vec<IndexRow>) {
         for row in rows {
             let Some(hash) = self.hash(row.table, &row.key) else { continue };
             match print(&row.slot) {
@@ -368,13 +384,19 @@ impl Expected {
     }
 
     /// Whether a row of the index is as it should be; `None` if it belongs to another pass.
-    fn take(&mut self, table: u8, key: &[u8], slot: &Slot) -> Option<bool> {
+    pub(super) fn take(&mut self, table: u8, key: &[u8], slot: &Slot) -> Option<bool> {
         let hash = self.hash(table, key)?;
         let noted = self.rows.remove(&hash);
         Some(noted.map(|noted| noted.leads_to) == print(slot))
     }
+
+    /// The hashes of the keys that were not taken.
+    pub(super) fn left(&mut self) -> HashSet<u128> {
+        self.rows.drain().map(|(hash, _)| hash).collect()
+    }
 }
 
+/// As far as it matters whether two slots are one.
 fn print(slot: &Slot) -> Option<Print> {
     match slot {
         Slot::Gone => None,

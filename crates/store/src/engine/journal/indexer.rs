@@ -1,14 +1,19 @@
 //! Making runs: of memtables that are full, and of runs that are to be merged.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
 use super::super::{Doing, EngineError};
 use super::memtable::Memtable;
-use super::run::{Cover, merge, next_merge};
+use super::run::{Cover, Run, merge, next_merge};
 use super::slot::Slot;
 use super::state::{Core, FROZEN};
+
+/// So many rows are merged between two looks at what others wait for.
+const LOOK_UP: usize = 1024;
 
 /// Starts the thread that makes runs.
 pub(super) fn start(core: &Arc<Core>) -> Result<JoinHandle<()>, EngineError> {
@@ -20,6 +25,7 @@ pub(super) fn start(core: &Arc<Core>) -> Result<JoinHandle<()>, EngineError> {
 impl Core {
     /// The indexer's whole life.
     fn index_until_stopped(&self) {
+        let _alive = Alive(self);
         loop {
             let mut flow = self.flow();
             while !flow.wake && !flow.stop {
@@ -50,25 +56,19 @@ impl Core {
         self.changed.notify_all();
     }
 
-    /// Makes runs until nothing is left to do, and notes how it went.
+    /// Makes runs until nothing is left to do.
     pub(super) fn make_runs(&self) {
-        loop {
-            let made = self.make_one();
-            let mut flow = self.flow();
-            let more = matches!(made, Ok(true)) && !flow.stop;
-            flow.failed = made.err().map(Arc::new);
-            drop(flow);
-            self.changed.notify_all();
-            if !more {
-                return;
-            }
-        }
+        while self.make_one() && !self.flow().stop {}
     }
 
-    /// Makes one run, if one is to be made.
-    fn make_one(&self) -> Result<bool, EngineError> {
+    /// Makes one run, if one is to be made and can be.
+    fn make_one(&self) -> bool {
         let _alone = self.indexing.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(self.write_frozen()? || self.merge_some()?)
+        match self.write_frozen() {
+            Ok(true) => true,
+            Ok(false) => self.merge_some(),
+            Err(_) => false, // noted
+        }
     }
 
     /// Makes runs of all memtables that wait.
@@ -129,12 +129,44 @@ impl Core {
             if let Some(error) = &flow.failed {
                 return Err(EngineError::clone(error));
             }
+            if flow.died {
+                return Err(EngineError::Bug { what: "the thread that makes runs died" });
+            }
             flow = self.changed.wait(flow).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Makes a run of the oldest memtable that waits, if one does.
+    /// How many times a merge has begun or ended.
+    pub(super) fn merges(&self) -> u64 {
+        self.flow().merges
+    }
+
+    /// Has a merge that is under way end and give its space back. Says whether there was one since `before`, as
+    /// [`Core::merges`] says.
+    pub(super) fn give_up_merge(&self, before: u64) -> bool {
+        let mut flow = self.flow();
+        flow.give_up = flow.merging();
+        while flow.merging() && !flow.died {
+            flow = self.changed.wait(flow).unwrap_or_else(PoisonError::into_inner);
+        }
+        flow.merges != before
+    }
+
+    /// There is more space than there was: what could not be merged for want of it may be now.
+    pub(super) fn space_was_made(&self) {
+        self.flow().merge_from = 0;
+        self.ask_for_runs();
+    }
+
+    /// Makes a run of the oldest memtable that waits, if one does, and notes how it went.
     fn write_frozen(&self) -> Result<bool, EngineError> {
+        let written = self.try_write_frozen();
+        self.flow().failed = written.as_ref().err().map(|error| Arc::new(error.clone()));
+        self.changed.notify_all();
+        written
+    }
+
+    fn try_write_frozen(&self) -> Result<bool, EngineError> {
         let (oldest, first) = {
             let state = self.read();
             let Some(oldest) = state.frozen.first() else { return Ok(false) };
@@ -142,7 +174,7 @@ impl Core {
         };
         // With nothing older there is nothing to hide.
         let rows = oldest.all().filter(|row| !(first && row.slot == Slot::Gone));
-        let run = self.maker.write_run(oldest.cover(), rows.map(Ok))?;
+        let run = self.maker.write_run(oldest.cover(), rows.map(Ok::<_, EngineError>))?;
         let mut state = self.write();
         let mut runs = vec![Arc::new(run)];
         runs.extend(state.runs.iter().cloned());
@@ -151,32 +183,112 @@ impl Core {
         Ok(true)
     }
 
-    /// Merges some runs into one, if that is worth it.
-    fn merge_some(&self) -> Result<bool, EngineError> {
-        if self.flow().damaged.is_some() {
-            return Ok(false);
-        }
-        let (runs, segments) = {
-            let state = self.read();
-            (state.runs.clone(), state.segments.clone())
-        };
+    /// Merges some runs into one, if that is worth it. Says whether it was done.
+    fn merge_some(&self) -> bool {
+        let runs = self.read().runs.clone();
         let sizes: Vec<u64> = runs.iter().map(|run| run.bytes()).collect();
-        let Some(which) = next_merge(&sizes) else { return Ok(false) };
-        let some = runs.get(which.clone()).unwrap_or_default();
-        let (Some(newest), Some(oldest)) = (some.first(), some.last()) else { return Ok(false) };
+        let Some(which) = next_merge(&sizes) else { return false };
+        {
+            let mut flow = self.flow();
+            if flow.damaged.is_some() || runs.len() < flow.merge_from || flow.stop {
+                return false;
+            }
+            flow.merges += 1;
+        }
+        let merged = self.merge(&runs, which);
+        let mut flow = self.flow();
+        (flow.merges, flow.give_up) = (flow.merges + 1, false);
+        match &merged {
+            Ok(()) => (flow.merge_from, flow.unmerged) = (0, None),
+            Err(NotMerged::Stopped) => {}
+            // The next attempt would need as much space, and take it from those who write.
+            Err(NotMerged::SpaceWanted) => flow.merge_from = runs.len() * 2,
+            Err(NotMerged::Failed(error)) => {
+                (flow.merge_from, flow.unmerged) = (runs.len() * 2, Some(Arc::new(error.clone())));
+            }
+        }
+        drop(flow);
+        self.changed.notify_all();
+        merged.is_ok()
+    }
+
+    /// Merges neighbours of these runs, which are all there are, newest first.
+    fn merge(&self, runs: &[Arc<Run>], which: Range<usize>) -> Result<(), NotMerged> {
+        // Their numbers only: what is rewritten meanwhile must not be kept open, and so on the disk.
+        let live: BTreeSet<u32> = self.read().segments.keys().copied().collect();
+        let oldest_too = which.end == runs.len();
+        let some = runs.get(which).unwrap_or_default();
+        let (Some(newest), Some(oldest)) = (some.first(), some.last()) else {
+            return Err(NotMerged::Stopped);
+        };
         let cover = Cover { from: oldest.cover().from, to: newest.cover().to };
-        let rows = merge(some, which.end == runs.len(), |segment| segments.contains_key(&segment));
-        let run = self.maker.write_run(cover, rows.map(|row| row.map_err(|fault| self.fault(fault))))?;
+        let rows = merge(some, oldest_too, |segment| live.contains(&segment));
+        let rows = rows.enumerate().map(|(at, row)| {
+            if at % LOOK_UP == 0 {
+                self.let_others_in()?;
+            }
+            row.map_err(|fault| NotMerged::Failed(self.fault(fault)))
+        });
+        let run = Arc::new(self.maker.write_run(cover, rows)?);
         let mut state = self.write();
-        // Only whoever holds `indexing` changes runs: these are where they were.
+        // Only whoever holds `indexing` changes runs: these are neighbours still, and newer ones may have come.
         let mut runs = state.runs.to_vec();
-        runs.splice(which, [Arc::new(run)]);
+        let at = runs.iter().position(|run| Arc::ptr_eq(run, newest)).ok_or(NotMerged::Stopped)?;
+        runs.splice(at..at + some.len(), [run]);
         state.runs = Arc::new(runs);
         drop(state);
         for run in some {
             // What stays is removed at the next start.
             let _ = self.maker.files.remove(run.path());
         }
-        Ok(true)
+        Ok(())
+    }
+
+    /// Between two rows of a merge: rows that wait in memory become a run first, since somebody may wait for that.
+    fn let_others_in(&self) -> Result<(), NotMerged> {
+        {
+            let flow = self.flow();
+            if flow.stop {
+                return Err(NotMerged::Stopped);
+            }
+            if flow.give_up {
+                return Err(NotMerged::SpaceWanted);
+            }
+        }
+        // If that fails, the merge must not take the space that it needs.
+        while self.write_frozen().map_err(|_| NotMerged::SpaceWanted)? {}
+        Ok(())
     }
 }
+
+/// Why runs were not merged.
+enum NotMerged {
+    /// The engine stops.
+    Stopped,
+    /// Others need the space.
+    SpaceWanted,
+    Failed(EngineError),
+}
+
+impl From<EngineError> for NotMerged {
+    fn from(error: EngineError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Says so when the indexer dies, so that nobody waits for it.
+struct Alive<'c>(&'c Core);
+
+impl Drop for Alive<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let mut flow = self.0.flow();
+            flow.died = true;
+            drop(flow);
+            self.0.changed.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

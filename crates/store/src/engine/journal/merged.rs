@@ -29,6 +29,14 @@ pub(super) struct Asked<'a> {
 }
 
 impl Core {
+    /// All rows. Who has the writer's lock knows that no others come meanwhile.
+    pub(super) fn view(&self) -> View {
+        let state = self.read();
+        let newest = Arc::new(state.active.clone());
+        let frozen = [newest].into_iter().chain(state.frozen.iter().rev().cloned()).collect();
+        View { frozen, runs: state.runs.clone(), segments: state.segments.clone() }
+    }
+
     /// A view, and a copy of those of the newest rows that the first `limit` rows can depend on: the view knows
     /// older rows only.
     pub(super) fn view_of(&self, asked: &Asked<'_>, limit: usize) -> (View, Vec<(Key, Slot)>) {

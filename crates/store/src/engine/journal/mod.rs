@@ -68,14 +68,18 @@
 //!   written over itself, the file's length too, and synced: after a failed sync the system may show what the
 //!   disk never got, and call the next sync a success.
 //! - After any failed write or sync of the journal, writes are refused until the engine is opened again. Reads go
-//!   on. A failed write of a run only keeps its rows in memory.
+//!   on. Except where a write found no space, before any sync: then the segment is cut back to its durable end, or
+//!   the one that was being made is removed, and writing goes on. A failed write of a run only keeps its rows in
+//!   memory; a failed merge is nobody's matter.
 //! - The checks are keyed with the salt, so that a peer whose bytes are stored cannot put something into a body
 //!   that would be taken for a header.
 //!
 //! # Rewriting
 //! A segment goes when what is still needed of it was moved: appended at the journal's end, durable. Then a new
 //! segment is begun whose checkpoint does not name the old one any more, and only then the old file is removed.
-//! A delete whose row is nowhere is moved too, as long as an older segment may hold what it deletes.
+//! A delete whose row is nowhere is moved too, as long as an older segment may hold what it deletes. Of many the
+//! oldest go first, whenever half a segment's bytes were moved, and when there is no space. One with damaged bytes
+//! goes by what the index says of it (module `mend`), if that needs none of them.
 //!
 //! What this cannot tell from a crash: the last group of batches, damaged while no clean stop, no later group and
 //! no run followed it. It is cut off, and reported.
@@ -88,6 +92,7 @@ mod format;
 mod frames;
 mod indexer;
 mod memtable;
+mod mend;
 mod merged;
 mod ops;
 mod options;
@@ -109,7 +114,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use super::batch::{FRAME_BYTES, check_limits};
-use super::files::DiskFiles;
+use super::files::{DiskFiles, ReadOnlyDisk};
 use super::{
     Batch, Blobs, CheckReport, Damage, Derive, Direction, Doing, Engine, EngineError, Files, Followed,
     KeyValue, MAX_APPLY_BYTES, Part, Progress, Reclaim, Reclaimed, Table,
@@ -151,6 +156,15 @@ impl JournalEngine {
         Self::open_on(Arc::new(DiskFiles), root, options, derive)
     }
 
+    /// Opens the store in the folder `root` for reading only: also one in a folder that cannot be written to. Nothing
+    /// is changed.
+    ///
+    /// # Errors
+    /// As [`JournalEngine::open`]; or what the index lacks is more than fits into memory.
+    pub fn open_read_only(root: &Path, derive: Arc<dyn Derive>) -> Result<Self, EngineError> {
+        Self::open_on(Arc::new(ReadOnlyDisk), root, &JournalOptions::read_only(), derive)
+    }
+
     /// As [`JournalEngine::open`], on any disk.
     ///
     /// # Errors
@@ -167,8 +181,8 @@ impl JournalEngine {
         let mut found = recovery::survey(&*files, &journal)?;
         let (epoch, salt) = match (&found.tail, &options.create) {
             (Some(tail), _) => (tail.header.epoch, tail.header.salt),
-            (None, Some(new)) => (new.epoch, new.salt),
-            (None, None) => return Err(no_store()),
+            (None, Some(new)) if !options.read_only => (new.epoch, new.salt),
+            (None, _) => return Err(no_store()),
         };
         let maker = Maker {
             files: files.clone(),
@@ -190,27 +204,24 @@ impl JournalEngine {
                 return Err(EngineError::Corrupt { segment, offset, what: Damage::Shortened });
             }
         }
-        // A start that failed may have left folders whose names are not durable, so not only new ones count.
-        let (creating, settled) = (found.tail.is_none(), found.is_clean());
-        for folder in [root, &journal, &index, &objects, &incoming] {
-            let new = files.create_dir(folder).map_err(|e| EngineError::disk(Doing::Create, folder, e))?;
-            if let Some(parent) = folder.parent()
-                && (new || creating || !settled && folder != root)
-            {
-                match recovery::sync_dir(&*files, parent) {
-                    // The folder above ours may be one that we may enter and not read: who made it has synced it.
-                    Err(EngineError::Disk { source, .. })
-                        if folder == root && !new && source.kind() == ErrorKind::PermissionDenied => {}
-                    synced => synced?,
-                }
-            }
+        if !options.read_only {
+            let creating = found.tail.is_none();
+            make_folders(&*files, [root, &journal, &index, &objects, &incoming], creating, found.is_clean())?;
         }
         recovery.runs = standing.runs.len() as u32;
         // What cannot be removed now is in nobody's way. A run that is made anew may get the name of a useless one.
-        let remove = |names: Vec<String>| names.iter().for_each(|name| drop(files.remove(&index.join(name))));
+        let remove = |names: Vec<String>| {
+            if !options.read_only {
+                names.iter().for_each(|name| drop(files.remove(&index.join(name))));
+            }
+        };
         remove(std::mem::take(&mut standing.useless));
         standing.make_missing(&maker, &found, options.index_inline, &mut recovery)?;
-        found.settle(&*files, &journal, &mut recovery)?;
+        if options.read_only {
+            recovery.clean = found.is_clean();
+        } else {
+            found.settle(&*files, &journal, &mut recovery)?;
+        }
         let stands = |name: &String| standing.runs.iter().any(|run| run.cover().file_name() == *name);
         let useless = std::mem::take(&mut standing.useless);
         remove(useless.into_iter().filter(|name| !stands(name)).collect());
@@ -218,7 +229,7 @@ impl JournalEngine {
         recovery.generation = generation;
         // Places have 32 bits: a segment of this size and a call of the largest size stay well below.
         let segment_bytes = options.segment_bytes.min(MAX_APPLY_BYTES * 4);
-        let writer = match found.tail {
+        let mut writer = match found.tail {
             Some(tail) => {
                 Writer::new(files.clone(), journal.clone(), segment_bytes, tail, found.sealed, generation)
             }
@@ -228,7 +239,10 @@ impl JournalEngine {
                 writer
             }
         };
-        let blobs = FileBlobs::open(files, objects, incoming)?;
+        if options.read_only {
+            writer.refuse(EngineError::ReadOnly { path: root.to_path_buf() });
+        }
+        let blobs = FileBlobs::open(files, objects, incoming, options.read_only)?;
         let state = State {
             active,
             frozen: standing.frozen,
@@ -238,8 +252,10 @@ impl JournalEngine {
         };
         let core = Arc::new(Core::new(journal, maker, options.clone(), state));
         let indexer = if options.index_inline { None } else { Some(indexer::start(&core)?) };
-        core.freeze_if_full();
-        core.ask_for_runs();
+        if !options.read_only {
+            core.freeze_if_full();
+            core.ask_for_runs();
+        }
         let group = GroupCommit::bounded(GROUP_BYTES, |call: &Call| call.bytes);
         let writer = Mutex::new(writer);
         Ok(Self { core, epoch, group, writer, indexer, blobs, recovery, stopped: false })
@@ -256,6 +272,9 @@ impl JournalEngine {
 
     fn stop(&mut self) -> Result<(), EngineError> {
         if std::mem::replace(&mut self.stopped, true) {
+            return Ok(());
+        }
+        if self.core.options.read_only {
             return Ok(());
         }
         self.core.stop();
@@ -322,6 +341,31 @@ impl JournalEngine {
         let items = files.list(folder).map_err(|e| EngineError::disk(Doing::List, folder, e))?;
         Ok(items.iter().map(|item| item.len).sum())
     }
+}
+
+/// Makes the folders of a store, durably.
+fn make_folders(
+    files: &dyn Files,
+    folders: [&Path; 5],
+    creating: bool,
+    settled: bool,
+) -> Result<(), EngineError> {
+    let [root, ..] = folders;
+    // A start that failed may have left folders whose names are not durable, so not only new ones count.
+    for folder in folders {
+        let new = files.create_dir(folder).map_err(|e| EngineError::disk(Doing::Create, folder, e))?;
+        if let Some(parent) = folder.parent()
+            && (new || creating || !settled && folder != root)
+        {
+            match recovery::sync_dir(files, parent) {
+                // The folder above ours may be one that we may enter and not read: who made it has synced it.
+                Err(EngineError::Disk { source, .. })
+                    if folder == root && !new && source.kind() == ErrorKind::PermissionDenied => {}
+                synced => synced?,
+            }
+        }
+    }
+    Ok(())
 }
 
 impl Engine for JournalEngine {

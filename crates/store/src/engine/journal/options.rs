@@ -24,6 +24,9 @@ pub struct JournalOptions {
     /// Runs are made by whoever writes, not by a thread of their own, so that all happens in one order: for
     /// tests.
     pub index_inline: bool,
+    /// Nothing on the disk is changed, and nothing can be written. What a crash left at the journal's end is passed
+    /// over, and what the index lacks is made in memory, as far as that goes.
+    pub read_only: bool,
 }
 
 /// What a new store is made of. Both are random, from the system's source.
@@ -48,7 +51,14 @@ impl JournalOptions {
             stop_bytes: 256 << 10,
             cache_bytes: 8 << 20,
             index_inline: false,
+            read_only: false,
         }
+    }
+
+    /// Opens a store that exists, for reading only.
+    #[must_use]
+    pub fn read_only() -> Self {
+        Self { read_only: true, index_inline: true, ..Self::existing() }
     }
 
     /// Opens a store, or makes it of this.
@@ -107,8 +117,12 @@ pub struct IndexStatus {
     pub rows_in_memory: usize,
     /// How many tables in memory wait to become runs; at 3, writers wait too.
     pub waiting: usize,
-    /// Why the last attempt to write a run failed, if it did. It is made again; meanwhile nothing is lost.
+    /// Why the last attempt to make a run of rows in memory failed, if it did. It is made again; meanwhile nothing is
+    /// lost.
     pub failed: Option<Arc<EngineError>>,
+    /// Why runs could not be merged, if that failed. It is tried again when there is more to merge, or when space was
+    /// made; meanwhile readers look into more runs.
+    pub unmerged: Option<Arc<EngineError>>,
     /// A run that was found damaged: its rows are made anew when the store is opened again.
     pub damaged: Option<EngineError>,
 }

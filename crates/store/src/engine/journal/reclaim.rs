@@ -17,11 +17,14 @@ use super::state::Core;
 use super::writer::Writer;
 
 /// So many bytes are moved at once: for so long others who write wait.
-const MOVE_BYTES: usize = 2 << 20;
+pub(super) const MOVE_BYTES: usize = 2 << 20;
 /// What is moved in one record, unless a single row is larger: records have a limit.
 const RECORD_BYTES: usize = 8 << 20;
 /// Ended segments of less than this share of a segment's size go along with others.
 const SMALL: u64 = 8;
+/// When this share of a segment's size was moved, what it was moved from goes: the disk needs room for little more
+/// than that and one segment, and no small segments come of it.
+const AT_ONCE: u64 = 2;
 
 /// Rewriting, once.
 pub(super) struct Reclaimer<'e> {
@@ -47,6 +50,7 @@ impl Reclaimer<'_> {
                 let dead = if dry_run { dead } else { BTreeMap::new() };
                 (self.mostly_dead(percent, &dead, progress)?, dead)
             }
+            Reclaim::Damaged => return self.mend(dry_run, progress),
         };
         let beside = |number: &u32| dead.get(&Part(*number)).copied().unwrap_or_default();
         let mut done = Reclaimed {
@@ -57,35 +61,63 @@ impl Reclaimer<'_> {
         if victims.is_empty() {
             return Ok(done);
         }
-        let numbers: Vec<u32> = victims.keys().copied().collect();
         let work = if dry_run { Work::Measuring } else { Work::Moving };
         let (mut bytes, total) = (0, done.bytes_before);
+        let mut ready = Ready::default();
+        // Ascending, so that what stays is never older than what a delete in it was needed for.
         for (number, len) in &victims {
             let needs_deletes = self.has_older(*number, &victims);
-            let moved = self.rewrite(*number, *len, needs_deletes, dry_run, &mut |part| {
-                progress(Progress { work, done: bytes + part, total });
+            let mut tell = |part| progress(Progress { work, done: bytes + part, total });
+            let mut moved = self.rewrite(*number, *len, needs_deletes, dry_run, &mut tell);
+            if lacks_space(&moved) && !ready.is_empty() {
+                // What was moved until now can make room for the rest.
+                self.retire(&mut ready)?;
+                moved = self.rewrite(*number, *len, needs_deletes, dry_run, &mut tell);
+            }
+            let moved = moved.inspect_err(|_| {
+                // It says why this one can't be rewritten; the others can go.
+                let _ = self.retire(&mut ready);
             })?;
             bytes += len;
             done.rows_moved += moved.rows;
             done.bytes_after += moved.bytes.saturating_sub(beside(number));
+            if !dry_run {
+                ready.segments.push(*number);
+                ready.moved += moved.bytes;
+            }
+            if ready.moved >= self.core.options.segment_bytes / AT_ONCE {
+                self.retire(&mut ready)?;
+            }
         }
-        if !dry_run {
-            // Runs that stand without the segments: else all would have to be made anew after a crash. If they
-            // cannot be written now, that is all that happens.
-            self.core.freeze();
-            let _ = self.core.flush();
-            self.lock()?.roll_and_retire(&numbers, self.core)?;
-            self.remove(&numbers)?;
-        }
+        self.retire(&mut ready)?;
         Ok(done)
     }
 
-    fn lock(&self) -> Result<MutexGuard<'_, Writer>, EngineError> {
+    /// Takes segments of which all was moved out of the journal, and their files away.
+    pub(super) fn retire(&self, ready: &mut Ready) -> Result<(), EngineError> {
+        if ready.is_empty() {
+            return Ok(());
+        }
+        // Runs that stand without the segments: else all would have to be made anew after a crash. If they cannot
+        // be written now, that is all that happens; with the space of the files they can.
+        self.core.freeze();
+        let flushed = self.core.flush();
+        self.lock()?.roll_and_retire(&ready.segments, self.core)?;
+        let ready = std::mem::take(ready);
+        self.remove(&ready.segments)?;
+        if flushed.is_err() {
+            let _ = self.core.flush();
+        }
+        self.core.space_was_made();
+        Ok(())
+    }
+
+    pub(super) fn lock(&self) -> Result<MutexGuard<'_, Writer>, EngineError> {
         self.writer.lock().map_err(|_| EngineError::Bug { what: "an earlier write did not end" })
     }
 
     /// Those of the parts that are there, with their lengths. The last segment is ended.
-    fn named(&self, parts: &[Part], dry_run: bool) -> Result<BTreeMap<u32, u64>, EngineError> {
+    pub(super) fn named(&self, parts: &[Part], dry_run: bool) -> Result<BTreeMap<u32, u64>, EngineError> {
         let mut writer = self.lock()?;
         let parts: BTreeSet<u32> = parts.iter().map(|part| part.0).collect();
         let last = writer.place().segment;
@@ -221,26 +253,23 @@ impl Reclaimer<'_> {
         let place = body_place(at)?;
         let mut failed = None;
         let gathered = each_op(body, record.kind == MOVED, self.core.meaning(), |op| {
-            let needed = self.needed(op, segment.number, place, body, needs_deletes);
-            match needed {
-                Ok(needed) => chunk.add(needed),
-                Err(error) => failed = Some(error),
-            }
+            let gathered = self.needed(op, (segment.number, place), body, needs_deletes, chunk);
+            failed = failed.take().or(gathered.err());
             Ok(())
         });
         gathered.map_err(|fault| body_error(segment, at, fault))?;
         failed.map_or(Ok(()), Err)
     }
 
-    /// What of an operation is needed.
+    /// Adds what of an operation is needed.
     fn needed(
         &self,
         op: BodyOp<'_>,
-        segment: u32,
-        place: u32,
+        (segment, place): (u32, u32),
         body: &[u8],
         needs_deletes: bool,
-    ) -> Result<Option<Needed>, EngineError> {
+        chunk: &mut Chunk,
+    ) -> Result<(), EngineError> {
         match op {
             BodyOp::Record { kind, bytes, mask, rows } => {
                 let all = rows.len();
@@ -251,12 +280,23 @@ impl Reclaimer<'_> {
                         current.push((bit, row));
                     }
                 }
-                let needed = Needed::Record { kind, bytes: bytes.to_vec(), all, rows: current };
-                Ok((!needed.is_empty()).then_some(needed))
+                if current.iter().all(|(_, row)| matches!(row.slot, Slot::Inline(_))) {
+                    // Nobody reads its bytes: they go.
+                    for (_, row) in current {
+                        if let Slot::Inline(value) = &row.slot {
+                            let value = value.to_vec();
+                            chunk.add(Needed::Put { row, value });
+                        }
+                    }
+                } else {
+                    chunk.add(Needed::Record { kind, bytes: bytes.to_vec(), all, rows: current });
+                }
             }
             BodyOp::Row(IndexRow { table, key, slot: Slot::Gone }) => {
                 let needed = Needed::Delete { table, key };
-                Ok(if needs_deletes && self.is_needed(&needed)? { Some(needed) } else { None })
+                if needs_deletes && self.is_needed(&needed)? {
+                    chunk.add(needed);
+                }
             }
             BodyOp::Row(mut row) => {
                 let value = match &row.slot {
@@ -268,9 +308,12 @@ impl Reclaimer<'_> {
                     Slot::Gone | Slot::Record { .. } => Vec::new(),
                 };
                 row.slot.place(segment, place);
-                Ok(self.is_current(&row)?.then_some(Needed::Put { row, value }))
+                if self.is_current(&row)? {
+                    chunk.add(Needed::Put { row, value });
+                }
             }
         }
+        Ok(())
     }
 
     /// Whether readers find this very row.
@@ -288,7 +331,12 @@ impl Reclaimer<'_> {
     }
 
     /// Moves a chunk: while nobody else writes, so that nothing newer can be hidden by it.
-    fn settle(&self, chunk: &mut Chunk, dry_run: bool, counted: &mut Counted) -> Result<(), EngineError> {
+    pub(super) fn settle(
+        &self,
+        chunk: &mut Chunk,
+        dry_run: bool,
+        counted: &mut Counted,
+    ) -> Result<(), EngineError> {
         let chunk = std::mem::take(chunk);
         if chunk.needed.is_empty() {
             return Ok(());
@@ -353,35 +401,51 @@ impl Reclaimer<'_> {
     }
 }
 
+/// Segments of which all was moved that is needed.
+#[derive(Default)]
+pub(super) struct Ready {
+    pub(super) segments: Vec<u32>,
+    /// Bytes that were moved.
+    pub(super) moved: u64,
+}
+
+impl Ready {
+    fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+}
+
+fn lacks_space<T>(done: &Result<T, EngineError>) -> bool {
+    matches!(done, Err(EngineError::DiskFull { .. }))
+}
+
 /// What was moved, or would be.
 #[derive(Default)]
-struct Counted {
-    rows: u64,
-    bytes: u64,
+pub(super) struct Counted {
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
     /// Where the segment's first batch is.
     begun: u64,
 }
 
 /// Operations to be moved together.
 #[derive(Default)]
-struct Chunk {
+pub(super) struct Chunk {
     needed: Vec<Needed>,
-    bytes: usize,
+    pub(super) bytes: usize,
     /// The engine's when the first of them was looked at.
-    generation: u64,
+    pub(super) generation: u64,
 }
 
 impl Chunk {
-    fn add(&mut self, needed: Option<Needed>) {
-        if let Some(needed) = needed {
-            self.bytes += needed.bytes();
-            self.needed.push(needed);
-        }
+    pub(super) fn add(&mut self, needed: Needed) {
+        self.bytes += needed.bytes();
+        self.needed.push(needed);
     }
 }
 
 /// An operation that is needed, with its rows as they lie now.
-enum Needed {
+pub(super) enum Needed {
     Record {
         kind: u8,
         bytes: Vec<u8>,
@@ -401,10 +465,6 @@ enum Needed {
 }
 
 impl Needed {
-    fn is_empty(&self) -> bool {
-        matches!(self, Self::Record { rows, .. } if rows.is_empty())
-    }
-
     fn rows(&self) -> u64 {
         match self {
             Self::Record { rows, .. } => rows.len() as u64,

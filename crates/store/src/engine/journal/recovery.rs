@@ -87,12 +87,10 @@ pub(super) fn survey(files: &dyn Files, folder: &Path) -> Result<Found, EngineEr
         }
     }
     let Some(tail) = &found.tail else { return Ok(found) };
-    let known = match checkpoint {
-        Some(sealed) => sealed.into_iter().map(|(number, sealed)| (number, Some(sealed))).collect(),
-        // Made before there were checkpoints: none is missing.
-        None => (1..tail.header.number).map(|number| (number, None)).collect::<Vec<_>>(),
-    };
-    for (number, known) in known {
+    // Journals of before there were checkpoints have none missing.
+    let all = if checkpoint.is_none() { 1..tail.header.number } else { 0..0 };
+    let sealed = checkpoint.into_iter().flatten().map(|(number, sealed)| (number, Some(sealed)));
+    for (number, known) in sealed.chain(all.map(|number| (number, None))) {
         if numbers.binary_search(&number).is_err() {
             return Err(EngineError::Corrupt { segment: number, offset: 0, what: Damage::MissingSegment });
         }

@@ -308,7 +308,7 @@ impl Job<'_> {
         self.read(&maker.meaning, |place, batch| {
             if bytes > ROWS_BYTES && unwritten.is_none() {
                 let cover = Cover { from, to: place };
-                match maker.write_run(cover, newest(&mut rows, from).map(Ok)) {
+                match maker.write_run(cover, newest(&mut rows, from).map(Ok::<_, EngineError>)) {
                     Ok(run) => runs.push(run),
                     Err(error) => unwritten = Some(error),
                 }
@@ -320,7 +320,10 @@ impl Job<'_> {
             }
         })?;
         if unwritten.is_none() {
-            match maker.write_run(Cover { from, to: self.cover.to }, newest(&mut rows, from).map(Ok)) {
+            match maker.write_run(
+                Cover { from, to: self.cover.to },
+                newest(&mut rows, from).map(Ok::<_, EngineError>),
+            ) {
                 Ok(run) => runs.push(run),
                 Err(error) => unwritten = Some(error),
             }

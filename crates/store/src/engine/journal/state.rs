@@ -32,18 +32,18 @@ pub(super) struct Maker {
 }
 
 impl Maker {
-    /// Writes a run, durably.
-    pub(super) fn write_run(
+    /// Writes a run, durably; nothing stays of it if its rows end with an error.
+    pub(super) fn write_run<E: From<EngineError>>(
         &self,
         cover: Cover,
-        rows: impl Iterator<Item = Result<IndexRow, EngineError>>,
-    ) -> Result<Run, EngineError> {
+        rows: impl Iterator<Item = Result<IndexRow, E>>,
+    ) -> Result<Run, E> {
         let (files, shape) = (self.files.clone(), &self.meaning.shape);
         let mut writer = RunWriter::create(files, &self.index, &self.run_key, cover, shape)?;
         for row in rows {
             writer.push(&row?)?;
         }
-        writer.finish(&self.cache)
+        Ok(writer.finish(&self.cache)?)
     }
 }
 
@@ -81,10 +81,26 @@ pub(super) struct Flow {
     /// There may be something to do.
     pub(super) wake: bool,
     pub(super) stop: bool,
-    /// The last attempt to write a run failed.
+    /// The thread that makes runs died.
+    pub(super) died: bool,
+    /// The last attempt to make a run of rows in memory failed.
     pub(super) failed: Option<Arc<EngineError>>,
     /// A run was found damaged; its file is removed, and no runs are merged any more.
     pub(super) damaged: Option<Arc<RunFault>>,
+    /// How many times a merge has begun or ended: odd while one is under way.
+    pub(super) merges: u64,
+    /// Whoever merges is to end it, and to give the space back.
+    pub(super) give_up: bool,
+    /// A merge came to nothing: no other before there are so many runs, or space was made.
+    pub(super) merge_from: usize,
+    /// Why it came to nothing, if it failed.
+    pub(super) unmerged: Option<Arc<EngineError>>,
+}
+
+impl Flow {
+    pub(super) fn merging(&self) -> bool {
+        !self.merges.is_multiple_of(2)
+    }
 }
 
 impl Core {
@@ -112,9 +128,9 @@ impl Core {
     }
 
     pub(super) fn index_status(&self) -> IndexStatus {
-        let (failed, damaged) = {
+        let (failed, unmerged, damaged) = {
             let flow = self.flow();
-            (flow.failed.clone(), flow.damaged.clone())
+            (flow.failed.clone(), flow.unmerged.clone(), flow.damaged.clone())
         };
         let state = self.read();
         IndexStatus {
@@ -125,12 +141,17 @@ impl Core {
                 + state.frozen.iter().map(|frozen| frozen.rows()).sum::<usize>(),
             waiting: state.frozen.len(),
             failed,
+            unmerged,
             damaged: damaged.map(|fault| fault_error(&fault)),
         }
     }
 
     /// Sees to it that a damaged run is made anew at the next start, and says what is wrong.
     pub(super) fn fault(&self, fault: RunFault) -> EngineError {
+        if !self.read().runs.iter().any(|run| *run.path() == *fault.path) {
+            // A reader of before a merge found it: the index is well without that run.
+            return fault_error(&fault);
+        }
         // Also one whose pages the disk does not give: opening it reads no page that would tell. If it cannot be
         // removed, the next reader finds the damage again.
         let _ = self.maker.files.remove(&fault.path);

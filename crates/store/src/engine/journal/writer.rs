@@ -1,10 +1,11 @@
 //! Writing the journal: one writer at a time, who holds the last segment's end.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::super::{EngineError, Files};
+use super::super::{Doing, EngineError, Files};
 use super::format::{
     BATCH, CHECKPOINT, MARK, MOVED, OVERHEAD, RecordHeader, RecordKey, SEGMENT_HEADER, Sealed, SegmentHeader,
     encode_checkpoint, frame,
@@ -12,7 +13,7 @@ use super::format::{
 use super::recovery::{Tail, sync_dir};
 use super::replay::body_place;
 use super::run::Place;
-use super::segment::Segment;
+use super::segment::{Segment, path_of};
 use super::slot::IndexRow;
 use super::state::Core;
 
@@ -25,6 +26,9 @@ pub(super) struct Prepared {
     /// Its rows, at their places in the body.
     pub(super) rows: Vec<IndexRow>,
 }
+
+/// A record to be written: its kind, its generation, its body, and its rows at their places in the body.
+type Record = (u8, u64, Vec<u8>, Vec<IndexRow>);
 
 /// What one caller wants durable.
 pub(super) struct Call {
@@ -118,23 +122,73 @@ impl Writer {
     /// Makes all calls durable with one sync, then visible batch by batch. Returns the generation after each.
     pub(super) fn commit(&mut self, calls: Vec<Call>, core: &Core) -> Result<Vec<u64>, EngineError> {
         self.ready(core)?;
-        let generations = self.try_commit(calls, core);
-        let generations = self.unless_refused(generations)?;
+        let committed = self.try_commit(calls, core);
+        let generations = self.unless_refused(committed)?;
         core.freeze_if_full();
         Ok(generations)
     }
 
-    /// Whether anything may be written.
+    /// Whether rows may be written.
     fn ready(&self, core: &Core) -> Result<(), EngineError> {
+        self.takes_writes()?;
+        core.wait_for_room()
+    }
+
+    fn takes_writes(&self) -> Result<(), EngineError> {
         match &self.refusing {
+            Some(cause) if matches!(**cause, EngineError::ReadOnly { .. }) => Err(EngineError::clone(cause)),
             Some(cause) => Err(EngineError::Refusing { cause: cause.clone() }),
-            None => core.wait_for_room(),
+            None => Ok(()),
         }
     }
 
-    /// After a failure nothing more is written.
+    /// From now on nothing is written.
+    pub(super) fn refuse(&mut self, cause: EngineError) {
+        self.refusing = Some(Arc::new(cause));
+    }
+
+    /// After a failure nothing more is written: nobody knows what the disk holds. Unless only the space was missing,
+    /// before anything was synced: then what came of it is taken back, and the next call may find more.
     fn unless_refused<T>(&mut self, done: Result<T, EngineError>) -> Result<T, EngineError> {
-        done.inspect_err(|error| self.refusing = Some(Arc::new(error.clone())))
+        done.inspect_err(|error| {
+            if !(lacks_space(error) && self.take_back().is_ok()) {
+                self.refusing = Some(Arc::new(error.clone()));
+            }
+        })
+    }
+
+    /// Does something that needs space; once more, if a merge of runs had some of it and gives it up.
+    fn with_room<T>(
+        &mut self,
+        core: &Core,
+        mut act: impl FnMut(&mut Self) -> Result<T, EngineError>,
+    ) -> Result<T, EngineError> {
+        let before = core.merges();
+        match act(self) {
+            Err(error) if lacks_space(&error) && core.give_up_merge(before) => {
+                self.take_back()?;
+                act(self)
+            }
+            done => done,
+        }
+    }
+
+    /// Makes the journal end durably where it did before a write, or the making of a segment, that failed for want
+    /// of space. Nothing behind that place was synced, so nothing there was acknowledged, or says that it is durable.
+    fn take_back(&mut self) -> Result<(), EngineError> {
+        if let Some(next) = self.header.number.checked_add(1) {
+            let path = path_of(&self.folder, next);
+            match self.files.remove(&path) {
+                // If it came back after a crash, this segment would have to end well before it.
+                Ok(()) => sync_dir(&*self.files, &self.folder)?,
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(EngineError::disk(Doing::Remove, &path, error)),
+            }
+        }
+        self.segment.truncate(self.end)?;
+        self.segment.sync()?;
+        self.len = self.end;
+        Ok(())
     }
 
     fn try_commit(&mut self, calls: Vec<Call>, core: &Core) -> Result<Vec<u64>, EngineError> {
@@ -171,34 +225,17 @@ impl Writer {
     }
 
     /// Writes records, syncs, and makes their rows visible.
-    fn write(
-        &mut self,
-        records: Vec<(u8, u64, Vec<u8>, Vec<IndexRow>)>,
-        core: &Core,
-    ) -> Result<(), EngineError> {
-        let (stable, mut end) = (self.end, self.end);
-        let (mut out, mut out_at) = (Vec::new(), end);
-        let mut written = Vec::with_capacity(records.len());
-        for (kind, generation, body, rows) in records {
-            let length = u32::try_from(body.len())
-                .map_err(|_| EngineError::Bug { what: "a batch over its limit came to be written" })?;
-            let header = RecordHeader { length, kind, generation, stable };
-            frame(&mut out, end, header, &body, &self.key);
-            written.push((end, generation, rows));
-            end += header.record_len();
-            if out.len() >= WRITE_BYTES {
-                self.segment.write(&out, out_at)?;
-                out_at = end;
-                out.clear();
-            }
-        }
-        if !out.is_empty() {
-            self.segment.write(&out, out_at)?;
-        }
+    fn write(&mut self, records: Vec<Record>, core: &Core) -> Result<(), EngineError> {
+        let end = self.with_room(core, |writer| writer.put_down(&records))?;
         self.segment.sync()?;
+        let mut at = self.end;
+        let written = records.into_iter().map(|(_, generation, body, rows)| {
+            let begun = at;
+            at += (OVERHEAD + body.len()) as u64;
+            (begun, at, generation, rows)
+        });
         let number = self.segment.number;
-        let ends: Vec<u64> = written.iter().skip(1).map(|(at, ..)| *at).chain([end]).collect();
-        for ((at, generation, rows), end) in written.into_iter().zip(ends) {
+        for (at, end, generation, rows) in written {
             let body = body_place(at)?;
             // Held for one batch at a time: readers get in between.
             let mut state = core.write();
@@ -212,6 +249,28 @@ impl Writer {
         }
         (self.end, self.len) = (end, end.max(self.len));
         Ok(())
+    }
+
+    /// Hands records to the system, behind the end. Says where they end.
+    fn put_down(&self, records: &[Record]) -> Result<u64, EngineError> {
+        let (stable, mut end) = (self.end, self.end);
+        let (mut out, mut out_at) = (Vec::new(), end);
+        for (kind, generation, body, _) in records {
+            let length = u32::try_from(body.len())
+                .map_err(|_| EngineError::Bug { what: "a batch over its limit came to be written" })?;
+            let header = RecordHeader { length, kind: *kind, generation: *generation, stable };
+            frame(&mut out, end, header, body, &self.key);
+            end += header.record_len();
+            if out.len() >= WRITE_BYTES {
+                self.segment.write(&out, out_at)?;
+                out_at = end;
+                out.clear();
+            }
+        }
+        if !out.is_empty() {
+            self.segment.write(&out, out_at)?;
+        }
+        Ok(end)
     }
 
     /// Ends this segment if so many bytes more would make it too large.
@@ -238,7 +297,8 @@ impl Writer {
         let mut sealed = self.sealed.clone();
         sealed.insert(self.header.number, ended);
         sealed.retain(|number, _| !retired.contains(number));
-        let (segment, begun) = create_segment(&*self.files, &self.folder, &header, &sealed)?;
+        let create = |writer: &mut Self| create_segment(&*writer.files, &writer.folder, &header, &sealed);
+        let (segment, begun) = self.with_room(core, create)?;
         let mut state = core.write();
         let mut segments = (*state.segments).clone();
         segments.insert(number, segment.clone());
@@ -252,9 +312,9 @@ impl Writer {
         Ok(())
     }
 
-    /// As [`Writer::roll`], for who does not commit.
+    /// As [`Writer::roll`], for who does not commit. It adds no rows, so those in memory need not wait.
     pub(super) fn roll_and_retire(&mut self, retired: &[u32], core: &Core) -> Result<(), EngineError> {
-        self.ready(core)?;
+        self.takes_writes()?;
         let rolled = self.roll(retired, core);
         self.unless_refused(rolled)
     }
@@ -272,6 +332,12 @@ impl Writer {
             self.len = self.end + out.len() as u64;
         }
     }
+}
+
+/// Whether a write failed because there was no space for it. A sync that says so may have lost what was written
+/// before.
+fn lacks_space(error: &EngineError) -> bool {
+    matches!(error, EngineError::DiskFull { doing: Doing::Write | Doing::Create, .. })
 }
 
 /// Creates a segment of which nothing but the beginning exists, durable as a whole: its header, and which

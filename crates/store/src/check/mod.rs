@@ -1,14 +1,14 @@
 //! Reading everything again, as if nothing of it were known.
 
+mod report;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
-use madake_log::{
-    AuthenticEntry, BatchVerifier, Entry, LogHead, Placement, PlacementError, SeqNum, SignatureError,
-};
+use madake_log::{AuthenticEntry, BatchVerifier, Entry, LogHead, Placement, SeqNum};
 use madake_object::ObjectId;
 
-use crate::engine::{BlobProblem, BlobWrong, CheckReport, Progress, Table};
+use crate::engine::{BlobProblem, BlobWrong, CheckReport, Progress, Reclaim, Table};
 use crate::ingest::{payload_object, read_statement, says_something};
 use crate::outcome::{Change, Outcome, Release};
 use crate::prefix::{first_key, for_each_prefix};
@@ -16,65 +16,10 @@ use crate::read::{HeldLog, Read, Wanted, named_by};
 use crate::store::{Store, StoreError};
 use crate::tables::{self, Position};
 
+pub use self::report::{LogCheck, LogFault, LogProblem, StoreCheck, StoreProblem};
+
 /// Entries that are read at a time.
 const PAGE: usize = 500;
-/// Problems that are named one by one.
-const MOST: usize = 1000;
-
-/// What the check of one log found.
-#[derive(Clone, Debug)]
-pub struct LogCheck {
-    /// The log, as it was when the check began.
-    pub held: HeldLog,
-    /// Entries that were read.
-    pub entries: u64,
-    /// Entries whose payload is not here and was not dropped.
-    pub payloads_missing: u64,
-    /// What is wrong, at most a thousand.
-    pub problems: Vec<LogProblem>,
-    /// How many more problems there are.
-    pub more: u64,
-}
-
-/// Something wrong in a log.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{}{what}", seq.map(|seq| format!("@{seq}: ")).unwrap_or_default())]
-pub struct LogProblem {
-    /// At which entry; `None` for the log as a whole.
-    pub seq: Option<SeqNum>,
-    /// What.
-    pub what: LogFault,
-}
-
-/// What is wrong in a log.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LogFault {
-    /// The entry can't be read.
-    #[error("the entry can't be read: {0}")]
-    Unreadable(String),
-    /// Entries are not there, though later ones are.
-    #[error("the entries from here to {to} are missing")]
-    Gap {
-        /// The last that is missing.
-        to: SeqNum,
-    },
-    /// The signature does not hold.
-    #[error("{}: {}", .0.reason(), .0)]
-    Signature(SignatureError),
-    /// A link does not fit.
-    #[error("link: {0}")]
-    Link(PlacementError),
-    /// It can't stand where it stands.
-    #[error("out of place: {0:?}")]
-    OutOfPlace(Placement),
-    /// The log's head is another entry than its last.
-    #[error("the log ends at another entry than its head, {} at {}", .0.entry, .0.seq)]
-    Head(LogHead),
-    /// The payload is not what the entry names.
-    #[error("{0}")]
-    Payload(String),
-}
 
 /// The payload of an entry that is checked.
 #[derive(Debug)]
@@ -84,65 +29,6 @@ enum Payload {
     Missing,
     Dropped,
     Wrong(String),
-}
-
-/// What the check of a whole store found.
-#[derive(Clone, Debug, Default)]
-pub struct StoreCheck {
-    /// What lies on the disk, and the index.
-    pub engine: CheckReport,
-    /// Logs that were read.
-    pub logs: u64,
-    /// Their entries.
-    pub entries: u64,
-    /// Objects in files of their own that were read.
-    pub files: u64,
-    /// What is wrong above the engine, at most a thousand.
-    pub problems: Vec<StoreProblem>,
-    /// How many more problems there are.
-    pub more: u64,
-    /// Problems that were repaired.
-    pub repaired: u64,
-    /// Problems that a repair mends, this one or another: 0 if it would be in vain.
-    pub mendable: u64,
-}
-
-/// Something wrong in a store.
-#[derive(Clone, Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreProblem {
-    /// In a log.
-    #[error("{}/{}{problem}", held.author, held.log)]
-    Log {
-        /// Which.
-        held: HeldLog,
-        /// What.
-        problem: LogProblem,
-    },
-    /// Content can't be read, or has changed.
-    #[error("object {id}: {what}")]
-    Object {
-        /// Which.
-        id: ObjectId,
-        /// What is wrong with it.
-        what: String,
-    },
-    /// A row that follows from an entry's payload is not there, or has another value.
-    #[error("{at}: a row of table {} that follows from this entry is not there", table.0)]
-    Row {
-        /// The entry.
-        at: Position,
-        /// The row's table.
-        table: Table,
-    },
-    /// Rows that follow from no entry.
-    #[error("{count} rows of table {} follow from no entry", table.0)]
-    Surplus {
-        /// Their table.
-        table: Table,
-        /// How many.
-        count: u64,
-    },
 }
 
 /// The files of big objects that are not what they should be, and why.
@@ -343,8 +229,8 @@ impl Store {
     }
 
     /// Checks all that is kept, from the disk's bytes up to what the logs say. With `repair`, damaged objects
-    /// are given up and wanted again, and rows that entries stand for are written again; damaged entries
-    /// stay as they are.
+    /// are given up and wanted again, rows that entries stand for are written again, and parts of the store with
+    /// damaged bytes that nothing needs are rewritten; damaged entries stay as they are.
     ///
     /// # Errors
     /// The engine failed in another way than by damage to what is checked.
@@ -388,7 +274,27 @@ impl Store {
                 report.add(StoreProblem::Surplus { table, count });
             }
         }
+        if !report.engine.is_well() {
+            if repair {
+                report.repaired += self.mend(&report.engine, progress)?;
+            } else {
+                let would = self.engine().reclaim(Reclaim::Damaged, true, &mut |_| ());
+                report.mendable += would.map_or(0, |would| would.parts.into());
+            }
+        }
         Ok(report)
+    }
+
+    /// Rewrites what is damaged on the disk, as far as nothing needs the damaged bytes any more. Says how many of
+    /// these problems are gone.
+    fn mend(&self, found: &CheckReport, progress: &mut dyn FnMut(CheckStep)) -> Result<u64, StoreError> {
+        let mut tell = |step| progress(CheckStep::Engine(step));
+        if self.engine().reclaim(Reclaim::Damaged, false, &mut tell)?.parts == 0 {
+            return Ok(0);
+        }
+        let left = self.engine().check(&mut tell)?;
+        let count = |report: &CheckReport| report.problems.len() as u64 + report.more;
+        Ok(count(found).saturating_sub(count(&left)))
     }
 
     /// Reads every file of a big object once. An outboard can be made again of a content that is whole.
@@ -547,36 +453,5 @@ impl Expected<'_> {
     fn is_wanted(&self, id: ObjectId, size: u64, by: Position) -> Result<bool, StoreError> {
         let key = tables::wanted_key(&Wanted { id, size, by });
         Ok(self.store.engine().contains(tables::WANTED, &key)?)
-    }
-}
-
-impl LogCheck {
-    fn add(&mut self, seq: Option<SeqNum>, what: LogFault) {
-        if self.problems.len() < MOST {
-            self.problems.push(LogProblem { seq, what });
-        } else {
-            self.more += 1;
-        }
-    }
-
-    /// Whether something is told of this entry already.
-    fn tells(&self, seq: SeqNum) -> bool {
-        self.problems.iter().any(|problem| problem.seq == Some(seq))
-    }
-}
-
-impl StoreCheck {
-    /// Whether all is well.
-    #[must_use]
-    pub fn is_well(&self) -> bool {
-        self.engine.is_well() && self.problems.is_empty()
-    }
-
-    fn add(&mut self, problem: StoreProblem) {
-        if self.problems.len() < MOST {
-            self.problems.push(problem);
-        } else {
-            self.more += 1;
-        }
     }
 }
