@@ -22,6 +22,7 @@ mod outcome;
 mod read;
 mod rows;
 mod store;
+mod summary;
 pub mod tables;
 
 pub use author::{AppendError, Appended, Author, Committed, NewContent, NewVersion};
@@ -38,4 +39,7 @@ pub use outcome::{
 pub use read::{Counts, Head, HeldLog, NamedBy, NamedObject, Read, Wanted};
 pub use rows::{RECORD_CONTENT, RECORD_ENTRY, StoreRows};
 pub use store::{Store, StoreError};
+pub use summary::{
+    Cell, Coded, Digest, Hashed, Item, ItemKey, LogClass, Mapping, Part, SummaryScope, item_key, tag, toggle,
+};
 pub use tables::Position;

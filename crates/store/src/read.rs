@@ -9,6 +9,7 @@ use madake_object::{Commit, CommitId, FileName, ObjectId};
 use crate::engine::{Direction, Engine, KeyValue, Table};
 use crate::outcome::{Dropped, Flaw, LastSession, META_EPOCH, NodeId, Peer, Policy};
 use crate::store::{Store, StoreError};
+use crate::summary::{Coded, Digest, ItemKey, SummaryScope};
 use crate::tables::{self, Position};
 
 /// Rows read at a time by what walks a whole table.
@@ -49,6 +50,12 @@ pub trait Read {
     fn blocked(&self) -> Result<Vec<AuthorId>, StoreError>;
     /// The schemas whose logs are kept, ordered; none if all are.
     fn kept_schemas(&self) -> Result<Vec<Schema>, StoreError>;
+    /// The digest of all logs in a scope. Costs a look at each author who is listed.
+    fn digest(&self, scope: &SummaryScope<'_>) -> Result<Digest, StoreError>;
+    /// The digest of a scope and the first `cells` of its cells, of one and the same set.
+    fn coded(&self, scope: &SummaryScope<'_>, cells: usize) -> Result<Coded, StoreError>;
+    /// The logs whose items have this key, blocked authors' among them.
+    fn logs_with_key(&self, key: &ItemKey) -> Result<Vec<(AuthorId, LogId)>, StoreError>;
     /// The store epoch: random, new after a copy or a restore.
     fn epoch(&self) -> Result<[u8; 16], StoreError>;
     /// Batches ever applied.
@@ -180,9 +187,7 @@ impl Read for Store {
     }
 
     fn schema(&self, author: AuthorId, log: LogId) -> Result<Option<Schema>, StoreError> {
-        let prefix = tables::log_key(author, log);
-        let rows = scan_prefix(self.engine(), tables::REGISTER, &prefix, Direction::Forward, 1)?;
-        rows.first().map(|(_, value)| schema(value)).transpose()
+        schema_of(self.engine(), author, log)
     }
 
     fn wanted(&self, after: Option<Wanted>, limit: usize) -> Result<Vec<Wanted>, StoreError> {
@@ -209,6 +214,18 @@ impl Read for Store {
             Ok(())
         })?;
         Ok(schemas)
+    }
+
+    fn digest(&self, scope: &SummaryScope<'_>) -> Result<Digest, StoreError> {
+        self.digest_of(scope)
+    }
+
+    fn coded(&self, scope: &SummaryScope<'_>, cells: usize) -> Result<Coded, StoreError> {
+        self.coded_of(scope, cells)
+    }
+
+    fn logs_with_key(&self, key: &ItemKey) -> Result<Vec<(AuthorId, LogId)>, StoreError> {
+        self.logs_of_key(key)
     }
 
     fn epoch(&self) -> Result<[u8; 16], StoreError> {
@@ -507,6 +524,21 @@ pub(crate) fn log_head(
     value.map(|value| tables::parse_head(&value).ok_or(StoreError::broken("a log head"))).transpose()
 }
 
+/// The schema that an author registered on a log: by the first registration, if there are several.
+pub(crate) fn schema_of(
+    engine: &dyn Engine,
+    author: AuthorId,
+    log: LogId,
+) -> Result<Option<Schema>, StoreError> {
+    let rows =
+        scan_prefix(engine, tables::REGISTER, &tables::log_key(author, log), Direction::Forward, 1)?;
+    rows.first().map(|(_, value)| schema(value)).transpose()
+}
+
+pub(crate) fn is_blocked(engine: &dyn Engine, author: AuthorId) -> Result<bool, StoreError> {
+    Ok(policy(engine, author)? == Some(Policy::Block))
+}
+
 pub(crate) fn policy(engine: &dyn Engine, author: AuthorId) -> Result<Option<Policy>, StoreError> {
     engine.get(tables::POLICY, author.as_bytes())?.map(|value| Policy::from_value(&value)).transpose()
 }
@@ -556,7 +588,7 @@ fn held_log(key: &[u8], value: &[u8]) -> Result<HeldLog, StoreError> {
     Ok(HeldLog { author, log, head: tables::parse_head(value).ok_or_else(broken)? })
 }
 
-fn schema(value: &[u8]) -> Result<Schema, StoreError> {
+pub(crate) fn schema(value: &[u8]) -> Result<Schema, StoreError> {
     let text = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
     text.ok_or(StoreError::broken("a schema"))
 }

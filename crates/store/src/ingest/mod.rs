@@ -14,11 +14,12 @@ use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Place
 use madake_object::ObjectId;
 
 use crate::collect::Collecting;
-use crate::engine::{Batch, Engine, EngineError, Limit, MAX_BATCH_BYTES};
+use crate::engine::{Batch, Engine, EngineError, Limit, MAX_BATCH_BYTES, Table};
 use crate::outcome::{Change, Fate, Flaw, Outcome, PayloadFate, Policy};
 use crate::read::{self, Wanted};
 use crate::rows::RECORD_ENTRY;
 use crate::store::StoreError;
+use crate::summary::Touched;
 use crate::tables::{self, Position};
 pub(crate) use statement::{read_statement, says_something};
 
@@ -39,6 +40,8 @@ pub(crate) struct Round<'a> {
     /// What entries came to name while a collection is under way.
     collecting: &'a Collecting,
     gone_blobs: Vec<ObjectId>,
+    /// What the summary has otherwise, beside the logs that grow.
+    touched: Touched,
 }
 
 /// What the changes before this one in the same round will have done.
@@ -68,13 +71,20 @@ struct PendingContent {
 
 impl<'a> Round<'a> {
     pub(crate) fn new(engine: &'a dyn Engine, collecting: &'a Collecting) -> Self {
-        let (pending, batch) = (Pending::default(), Batch::new());
-        Self { engine, pending, batch, collecting, gone_blobs: Vec::new() }
+        let (pending, batch, touched) = (Pending::default(), Batch::new(), Touched::default());
+        Self { engine, pending, batch, collecting, gone_blobs: Vec::new(), touched }
     }
 
     /// Files of big objects that no row leads to once the round is durable.
     pub(crate) fn gone_blobs(&self) -> &[ObjectId] {
         &self.gone_blobs
+    }
+
+    /// All logs that this round may change as a summary sees them.
+    pub(crate) fn touched(&mut self) -> Touched {
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.logs.extend(self.pending.heads.keys());
+        touched
     }
 
     /// The batch of one caller's changes, and what became of each of them.
@@ -127,6 +137,7 @@ impl<'a> Round<'a> {
                 Ok(Outcome::Done)
             }
             Change::Policy(author, policy) => {
+                self.touched.authors.insert(author);
                 self.pending.blocked.insert(author, policy == Policy::Block);
                 self.batch.put(tables::POLICY, author.as_bytes().to_vec(), vec![policy as u8]);
                 Ok(Outcome::Done)
@@ -208,6 +219,7 @@ impl<'a> Round<'a> {
             Err(flaw) => return self.flaw(&at, flaw).map(Some),
         };
         for (table, key, value) in meaning.rows {
+            self.touch_registered(table, &key);
             self.batch.put(table, key, value);
         }
         if let Some((file, size)) = meaning.file {
@@ -218,6 +230,15 @@ impl<'a> Round<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// A registration that comes or goes makes its log one of another schema.
+    fn touch_registered(&mut self, table: Table, key: &[u8]) {
+        if table == tables::REGISTER
+            && let Some(of) = Position::from_key(key)
+        {
+            self.touched.logs.insert((of.author, of.log));
+        }
     }
 
     fn flaw(&mut self, at: &Position, flaw: Flaw) -> Result<Flaw, StoreError> {
@@ -236,7 +257,7 @@ impl<'a> Round<'a> {
         if let Some(blocked) = self.pending.blocked.get(&author) {
             return Ok(*blocked);
         }
-        let blocked = read::policy(self.engine, author)? == Some(Policy::Block);
+        let blocked = read::is_blocked(self.engine, author)?;
         self.pending.blocked.insert(author, blocked);
         Ok(blocked)
     }

@@ -93,7 +93,9 @@ impl Round<'_> {
             return Ok(0);
         }
         let prefix = tables::log_key(author, log);
+        self.touched.logs.insert((author, log));
         self.batch.delete(tables::LOG_HEAD, prefix.to_vec());
+        self.batch.delete(tables::LOG_KEY, tables::log_key_key(author, log).to_vec());
         let end = tables::after_prefix(&prefix);
         let to = read::before(end.as_deref());
         let (mut from, mut gone) = (Bound::Included(prefix.to_vec()), 0);
@@ -123,6 +125,7 @@ impl Round<'_> {
             && let Ok(meaning) = read_statement(entry, payload.as_deref())
         {
             for (table, key, _) in meaning.rows {
+                self.touch_registered(table, &key);
                 self.batch.delete(table, key);
             }
             named.extend(meaning.file);
