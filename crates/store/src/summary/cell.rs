@@ -136,7 +136,7 @@ mod tests {
             cells.push(mapping.index());
             mapping.advance();
         }
-        assert_eq!(cells, [0]);
+        assert_eq!(cells, [0, 1, 8, 20, 23, 35, 39, 45, 105, 124, 143, 227]);
     }
 
     /// The chance of each cell is 1/(1 + i/2), within what chance allows of so many items.
@@ -186,6 +186,25 @@ mod tests {
                 assert!(mapping.index() > before || before == LAST);
             }
             assert_eq!(mapping.index(), LAST);
+        }
+    }
+
+    /// The next cell is the first whose chance of not having been met is less than the random number.
+    #[test]
+    fn the_next_cell_is_the_one_that_counting_up_finds() {
+        for number in 0..2_000 {
+            let mut mapping = Mapping::of(&item(number));
+            for _ in 0..4 {
+                let before = mapping;
+                mapping.advance();
+                let random = u128::from(mix(mapping.state) | 1);
+                let due = u128::from((before.index + 1) * (before.index + 2)) << 64;
+                let after = |index: u64| u128::from((index + 1) * (index + 2)) * random;
+                assert!(after(mapping.index) > due && after(mapping.index - 1) <= due, "{before:?} {mapping:?}");
+                if mapping.index > 1 << 20 {
+                    break;
+                }
+            }
         }
     }
 
