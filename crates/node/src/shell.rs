@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use madake_log::{AuthorId, AuthorKey};
 use madake_store::{Author, Change, LastSession, META_STARTS, Store};
-use madake_sync::{Config as NodeConfig, EndReason, Report};
+use madake_sync::{CompareBy, Config as NodeConfig, EndReason, Report};
 use tokio::sync::OnceCell;
 
 use crate::driver::{Driver, wall_clock};
@@ -233,7 +233,13 @@ impl Shell {
         self.store().apply(vec![Change::Meta(META_STARTS, starts.to_be_bytes().to_vec())])?;
         let own = self.own();
         let keep_all = self.home.config.keep == Keep::All;
-        let config = NodeConfig { node: self.node(), own, keep_all, incarnation: (starts, random()?) };
+        let config = NodeConfig {
+            node: self.node(),
+            own,
+            keep_all,
+            incarnation: (starts, random()?),
+            compare_by: CompareBy::Cheapest,
+        };
         Ok(Driver::start(config, self.store().clone()))
     }
 }

@@ -530,8 +530,7 @@ pub(crate) fn schema_of(
     author: AuthorId,
     log: LogId,
 ) -> Result<Option<Schema>, StoreError> {
-    let rows =
-        scan_prefix(engine, tables::REGISTER, &tables::log_key(author, log), Direction::Forward, 1)?;
+    let rows = scan_prefix(engine, tables::REGISTER, &tables::log_key(author, log), Direction::Forward, 1)?;
     rows.first().map(|(_, value)| schema(value)).transpose()
 }
 

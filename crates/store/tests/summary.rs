@@ -154,7 +154,8 @@ fn naive(store: &Store, scope: &SummaryScope<'_>, cells: usize) -> Coded {
 
 /// Compares every kind of scope.
 fn compare(store: &Store) {
-    let authors = |numbers: &[u8]| -> BTreeSet<AuthorId> { numbers.iter().map(|n| key(*n).author()).collect() };
+    let authors =
+        |numbers: &[u8]| -> BTreeSet<AuthorId> { numbers.iter().map(|n| key(*n).author()).collect() };
     let (some, others) = (authors(&[0, 1, 100, 102]), authors(&[1, 2, 3, 4, 101, 250]));
     let (posts, files): (BTreeSet<_>, BTreeSet<_>) =
         ([schema("post")].into(), [schema("commit"), schema("photo")].into());
@@ -257,7 +258,9 @@ fn sums_that_are_made_while_others_write_are_right() {
                 scope.spawn(move || {
                     let author = Author::new(Arc::new(key(number)), store);
                     for i in 0..20 {
-                        author.append(&schema("post"), &[NewContent::Bytes(Object::new(vec![i]))], false).unwrap();
+                        author
+                            .append(&schema("post"), &[NewContent::Bytes(Object::new(vec![i]))], false)
+                            .unwrap();
                     }
                 });
             }

@@ -200,7 +200,10 @@ mod tests {
                 let random = u128::from(mix(mapping.state) | 1);
                 let due = u128::from((before.index + 1) * (before.index + 2)) << 64;
                 let after = |index: u64| u128::from((index + 1) * (index + 2)) * random;
-                assert!(after(mapping.index) > due && after(mapping.index - 1) <= due, "{before:?} {mapping:?}");
+                assert!(
+                    after(mapping.index) > due && after(mapping.index - 1) <= due,
+                    "{before:?} {mapping:?}"
+                );
                 if mapping.index > 1 << 20 {
                     break;
                 }

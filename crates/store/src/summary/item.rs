@@ -170,8 +170,11 @@ mod tests {
     use super::*;
 
     fn item() -> Item {
-        let head =
-            LogHead { seq: SeqNum::new(0x0102_0304_0506).unwrap(), entry: EntryId::from_bytes([9; 32]), end: true };
+        let head = LogHead {
+            seq: SeqNum::new(0x0102_0304_0506).unwrap(),
+            entry: EntryId::from_bytes([9; 32]),
+            end: true,
+        };
         Item::of(AuthorId::from_bytes([1; 32]), LogId::new(1024), &head)
     }
 
@@ -184,7 +187,10 @@ mod tests {
         expected.extend([1, 2, 3, 4, 5, 6]);
         expected.extend([9; 16]);
         assert_eq!(item().0.as_slice(), expected);
-        assert_eq!((item().key().as_slice(), item().seq(), item().tag()), (&key[..10], 0x0102_0304_0506, [9; 16]));
+        assert_eq!(
+            (item().key().as_slice(), item().seq(), item().tag()),
+            (&key[..10], 0x0102_0304_0506, [9; 16])
+        );
         let hash = blake3::derive_key("madake summary item 1", &item().0);
         let mut digest = Digest::default();
         digest.add(&item().hashed());

@@ -161,7 +161,9 @@ impl Live {
             Look::Everywhere
         } else {
             let differs = |(author, sums): &(&AuthorId, &Vec<(u32, Digest)>)| {
-                sums.iter().any(|(id, _)| scope.wants(author, &self.classes[*id as usize].class) != whole[*id as usize])
+                sums.iter().any(|(id, _)| {
+                    scope.wants(author, &self.classes[*id as usize].class) != whole[*id as usize]
+                })
             };
             Look::At(self.authors.iter().filter(differs).map(|(author, _)| *author).collect())
         };

@@ -165,20 +165,21 @@ impl Store {
         let mut coded = Coded { digest: recipe.digest, cells: recipe.cells };
         // Writers go on meanwhile. A log that moves may be in the sums as it was and be taken off as it is:
         // that makes two items more, which the comparison finds to be of a log that nobody asked for.
-        let mut visit = |author: AuthorId, log: LogId, head: &LogHead, class: &LogClass| {
-            match (recipe.whole.contains(class), scope.wants(&author, class)) {
-                (false, true) => {
-                    let item = Item::of(author, log, head).hashed();
-                    coded.digest.add(&item);
-                    toggle(&mut coded.cells, &item, 1);
-                }
-                (true, false) => {
-                    let item = Item::of(author, log, head).hashed();
-                    coded.digest.remove(&item);
-                    toggle(&mut coded.cells, &item, -1);
-                }
-                _ => {}
+        let mut visit = |author: AuthorId, log: LogId, head: &LogHead, class: &LogClass| match (
+            recipe.whole.contains(class),
+            scope.wants(&author, class),
+        ) {
+            (false, true) => {
+                let item = Item::of(author, log, head).hashed();
+                coded.digest.add(&item);
+                toggle(&mut coded.cells, &item, 1);
             }
+            (true, false) => {
+                let item = Item::of(author, log, head).hashed();
+                coded.digest.remove(&item);
+                toggle(&mut coded.cells, &item, -1);
+            }
+            _ => {}
         };
         match recipe.look {
             Look::At(authors) => {

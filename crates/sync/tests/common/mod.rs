@@ -11,7 +11,7 @@ use madake_store::engine::MemoryEngine;
 use madake_store::{Appended, Author, Change, Committed, NewContent, NewVersion, Policy, Store, StoreRows};
 use madake_sync::wire::{Class, Message};
 use madake_sync::{
-    Config, EndReason, Input, Node, Now, Output, Plan, Received, RefusedEntry, Report, SessionId,
+    CompareBy, Config, EndReason, Input, Node, Now, Output, Plan, Received, RefusedEntry, Report, SessionId,
 };
 
 /// A node with its store and one author.
@@ -66,7 +66,8 @@ impl Peer {
         let id = node_key.author();
         let author = Author::new(key, store.clone());
         let own = vec![author.id(), id];
-        let config = Config { node: id, own, keep_all, incarnation: (1, [0; 16]) };
+        let config =
+            Config { node: id, own, keep_all, incarnation: (1, [0; 16]), compare_by: CompareBy::Cheapest };
         Self { node: Node::new(config), store, author, id }
     }
 
