@@ -61,13 +61,17 @@ pub fn push() -> Plan {
 
 impl Peer {
     pub fn new(number: u64, keep_all: bool) -> Self {
+        Self::comparing(number, keep_all, CompareBy::Cheapest)
+    }
+
+    /// A peer that compares in a certain way.
+    pub fn comparing(number: u64, keep_all: bool, compare_by: CompareBy) -> Self {
         let node_key = key(1_000_000 + number);
         let (store, key) = (store(), Arc::new(key(number)));
         let id = node_key.author();
         let author = Author::new(key, store.clone());
         let own = vec![author.id(), id];
-        let config =
-            Config { node: id, own, keep_all, incarnation: (1, [0; 16]), compare_by: CompareBy::Cheapest };
+        let config = Config { node: id, own, keep_all, incarnation: (1, [0; 16]), compare_by };
         Self { node: Node::new(config), store, author, id }
     }
 
