@@ -124,8 +124,7 @@ impl Session {
         match std::mem::take(&mut self.comparing) {
             Comparing::Told(mut ours) if !ours.answered => {
                 if ours.digest == theirs {
-                    self.comparing = Comparing::Settled;
-                    return if self.we_receive() { Ok(self.start_receiving(context)?) } else { Ok(()) };
+                    return self.settle(context);
                 }
                 ours.answered = true;
                 self.comparing = Comparing::Told(ours);
@@ -323,12 +322,12 @@ impl Session {
             self.comparing = Comparing::Told(told);
             return Ok(());
         }
-        self.comparing = Comparing::Clock;
         if !told.keys.is_empty() {
             for frame in explain(context.read, &told.keys, &self.scope())? {
                 self.tell(context, &Message::Clock(frame));
             }
         }
+        self.all_told(context);
         Ok(())
     }
 

@@ -83,9 +83,6 @@ impl Session {
             return Ok(());
         }
         self.begin_comparing(context)?;
-        if !self.we_receive() {
-            self.skip_receiving(context);
-        }
         if self.we_give() && !self.plan.receives {
             self.tell_unwanted(context)?;
         }
@@ -108,8 +105,16 @@ impl Session {
             self.tell(context, &Message::Clock(frame));
         }
         self.report.rounds += 1;
-        self.comparing = Comparing::Clock;
+        self.all_told(context);
         Ok(())
+    }
+
+    /// The dialler has told all that it is asked: what comes is the offer, if anything is to come.
+    pub(crate) fn all_told(&mut self, context: &mut Context<'_>) {
+        self.comparing = Comparing::Clock;
+        if !self.we_receive() {
+            self.skip_receiving(context);
+        }
     }
 
     /// A part of the dialler's clock: all of it, or what was asked about.

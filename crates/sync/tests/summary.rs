@@ -5,7 +5,7 @@ mod common;
 
 use std::collections::BTreeSet;
 
-use common::{Peer, Session, key, pull, push, run, run_tampered, schema, sync};
+use common::{Peer, Session, key, large_store, pull, push, run, run_tampered, schema, sync};
 use madake_log::{AuthenticEntry, AuthorKey, Entry, LogHead, LogId, PayloadId};
 use madake_object::Object;
 use madake_store::{Author, Change, HeldLog, NewContent, Policy, Read, Store};
@@ -61,8 +61,8 @@ fn put(store: &Store, entries: &[AuthenticEntry]) {
 
 /// Both hold 20,000 logs.
 fn large() -> (Peer, Peer, Vec<AuthenticEntry>) {
-    let (a, b) = (Peer::new(1, true), Peer::new(2, true));
-    let entries = many(200, 100);
+    let peer = |number| Peer::with(number, true, CompareBy::Cheapest, large_store());
+    let (a, b, entries) = (peer(1), peer(2), many(200, 100));
     put(&a.store, &entries);
     put(&b.store, &entries);
     (a, b, entries)
