@@ -34,7 +34,7 @@ pub use ingest::{CONTENT_LIMIT, LOGS_LIMIT, SEQ_LIMIT, payload_object};
 pub use invariants::{Broken, Invariant, Look, Walked, store_invariants};
 pub use outcome::{
     Change, ContentFate, Dropped, Fate, Flaw, KeptFor, LastSession, META_COPY, META_EPOCH, META_ERASE,
-    META_STARTS, NodeId, Outcome, PayloadFate, Peer, Policy, Release,
+    META_STARTS, NodeId, Outcome, PayloadFate, Peer, PeerStore, Policy, Release,
 };
 pub use read::{Counts, Head, HeldLog, NamedBy, NamedObject, Read, Wanted};
 pub use rows::{RECORD_CONTENT, RECORD_ENTRY, StoreRows};

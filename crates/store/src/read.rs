@@ -7,7 +7,7 @@ use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Schem
 use madake_object::{Commit, CommitId, FileName, ObjectId};
 
 use crate::engine::{Direction, Engine, KeyValue, Table};
-use crate::outcome::{Dropped, Flaw, LastSession, META_EPOCH, NodeId, Peer, Policy};
+use crate::outcome::{Dropped, Flaw, LastSession, META_EPOCH, NodeId, Peer, PeerStore, Policy};
 use crate::store::{Store, StoreError};
 use crate::summary::{Coded, Digest, ItemKey, SummaryScope};
 use crate::tables::{self, Position};
@@ -56,6 +56,8 @@ pub trait Read {
     fn coded(&self, scope: &SummaryScope<'_>, cells: usize) -> Result<Coded, StoreError>;
     /// The logs whose items have this key, blocked authors' among them.
     fn logs_with_key(&self, key: &ItemKey) -> Result<Vec<(AuthorId, LogId)>, StoreError>;
+    /// What a peer said of its own store when it was last met.
+    fn peer_store(&self, node: NodeId) -> Result<Option<PeerStore>, StoreError>;
     /// The store epoch: random, new after a copy or a restore.
     fn epoch(&self) -> Result<[u8; 16], StoreError>;
     /// Batches ever applied.
@@ -226,6 +228,11 @@ impl Read for Store {
 
     fn logs_with_key(&self, key: &ItemKey) -> Result<Vec<(AuthorId, LogId)>, StoreError> {
         self.logs_of_key(key)
+    }
+
+    fn peer_store(&self, node: NodeId) -> Result<Option<PeerStore>, StoreError> {
+        let value = self.engine().get(tables::PEER_STORE, node.as_bytes())?;
+        value.map(|value| PeerStore::decode(&value)).transpose()
     }
 
     fn epoch(&self) -> Result<[u8; 16], StoreError> {

@@ -1,12 +1,13 @@
 //! How a session begins: Hello and scope, and what follows from the dialler's clock.
 
 use madake_log::Schema;
-use madake_store::StoreError;
+use madake_store::{PeerStore, StoreError};
 
 use crate::Bounded;
 use crate::compare::Comparing;
 use crate::interest::Interest;
 use crate::node::{Context, Failure};
+use crate::report::PeerHistory;
 use crate::session::{Session, Theirs};
 use crate::summary::{Comparison, clock_frames, compare, offer_frames};
 use crate::wire::{Clock, Hello, MAX_SCOPE, Message, PROTOCOL, Refusal, Scope, ScopeKind, What};
@@ -36,6 +37,14 @@ impl Session {
         let (first, second) =
             if self.initiator { (&ours[..], &theirs[..]) } else { (&theirs[..], &ours[..]) };
         self.by_cells = first.iter().find(|method| second.contains(method)) == Some(&BY_CELLS);
+        let said = PeerStore {
+            epoch: hello.epoch,
+            generation: hello.generation,
+            incarnation: hello.incarnation,
+            rolled_back: None,
+        };
+        let history = PeerHistory::of(self.known.as_ref(), &said);
+        self.report.peer_store = Some((said, history));
         self.report.clock_difference = Some(hello.clock.saturating_sub(context.now.wall));
         let wanted = match hello.scope {
             ScopeKind::All => 0,

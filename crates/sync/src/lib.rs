@@ -31,5 +31,5 @@ pub use bounded::{Bounded, TooMany};
 pub use interest::Interest;
 pub use io::{CompareBy, Config, Input, Now, Output, Plan, Received, RefusedEntry, SessionId, Token};
 pub use node::{Load, Node};
-pub use report::{EndReason, Missing, Report};
+pub use report::{EndReason, Missing, PeerHistory, Report};
 pub use summary::{Comparison, PeerClock, compare};

@@ -262,6 +262,7 @@ impl Node {
         let interest = Interest { authors: self.authors(read)?, schemas };
         let (own, blocked) = (self.config.own.clone(), read.blocked()?.into_iter().collect());
         let mut session = Session::new(peer, initiator, plan, interest, own, blocked, now.monotonic);
+        session.known = read.peer_store(peer)?;
         session.compare_by = self.config.compare_by;
         let methods = match session.compare_by {
             CompareBy::Clocks => vec![FULL_CLOCK],
@@ -438,6 +439,7 @@ impl Session {
             refusals_by_peer: Vec::new(),
             missing: Vec::new(),
             damaged: Vec::new(),
+            peer_store: None,
             ..self.report
         };
         context.output(|session| Output::Progress { session, report });

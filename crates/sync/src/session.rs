@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use madake_log::{AuthorId, LogId, Schema};
-use madake_store::{NodeId, Position, Read, StoreError, Wanted};
+use madake_store::{NodeId, PeerStore, Position, Read, StoreError, Wanted};
 
 use crate::Bounded;
 use crate::compare::Comparing;
@@ -39,6 +39,8 @@ pub(crate) struct Session {
     /// Authors that this node keeps nothing of, as it was when the session began; the store goes by what
     /// is so when it writes.
     pub(crate) blocked: BTreeSet<AuthorId>,
+    /// What the peer said of its store when it was last met, as it was known when the session began.
+    pub(crate) known: Option<PeerStore>,
     /// What the peer said, once it has.
     pub(crate) theirs: Option<Theirs>,
     /// The authors of the peer's scope that have come so far, until all have.
@@ -99,6 +101,7 @@ impl Session {
             interest,
             own,
             blocked,
+            known: None,
             theirs: None,
             scope_so_far: BTreeSet::new(),
             hello: None,

@@ -11,8 +11,8 @@ use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Paylo
 use madake_object::{Commit, CommitAuthor, Mode, Object, ObjectId};
 use madake_store::engine::EngineError;
 use madake_store::{
-    Author, Change, Coded, Digest, HeldLog, ItemKey, NamedBy, NewContent, Position, Read, Store, StoreError,
-    SummaryScope, Wanted,
+    Author, Change, Coded, Digest, HeldLog, ItemKey, NamedBy, NewContent, NodeId, PeerStore, Position, Read,
+    Store, StoreError, SummaryScope, Wanted,
 };
 use madake_sync::wire::{Message, What};
 use madake_sync::{EndReason, Input, Now, Output, Plan, SessionId};
@@ -373,6 +373,9 @@ impl Read for Rotten<'_> {
     }
     fn logs_with_key(&self, key: &ItemKey) -> Result<Vec<(AuthorId, LogId)>, StoreError> {
         self.store.logs_with_key(key)
+    }
+    fn peer_store(&self, node: NodeId) -> Result<Option<PeerStore>, StoreError> {
+        self.store.peer_store(node)
     }
     fn epoch(&self) -> Result<[u8; 16], StoreError> {
         self.store.epoch()

@@ -130,10 +130,15 @@ impl<'a> Round<'a> {
             Change::ForgetPeer(node) => {
                 self.batch.delete(tables::PEER, node.as_bytes().to_vec());
                 self.batch.delete(tables::LAST_SESSION, node.as_bytes().to_vec());
+                self.batch.delete(tables::PEER_STORE, node.as_bytes().to_vec());
                 Ok(Outcome::Done)
             }
             Change::LastSession(node, last) => {
                 self.batch.put(tables::LAST_SESSION, node.as_bytes().to_vec(), last.encode()?);
+                Ok(Outcome::Done)
+            }
+            Change::PeerStore(node, said) => {
+                self.batch.put(tables::PEER_STORE, node.as_bytes().to_vec(), said.encode()?);
                 Ok(Outcome::Done)
             }
             Change::Policy(author, policy) => {
