@@ -34,13 +34,10 @@ fn main() {
     eprintln!("{logs} logs written twice in {:.0?}", began.elapsed());
 
     let everything = SummaryScope { parts: vec![Part { authors: None, schemas: None }], only: None };
-    let before = resident();
     let first = timed(|| a.store.digest(&everything).unwrap());
-    let memory = resident().saturating_sub(before);
     b.store.digest(&everything).unwrap();
     println!("\n| at {logs} logs of {} authors | |\n|---|---:|", logs / LOGS_OF_AUTHOR);
     println!("| the first digest: one walk over all logs | {:.2} s |", first.1.as_secs_f64());
-    println!("| memory of the sums | {:.1} MiB |", memory as f64 / 1024.0);
     let digest = timed(|| a.store.digest(&everything).unwrap()).1;
     println!("| any later digest | {:.3} ms |", millis(digest));
     let coded = timed(|| a.store.coded(&everything, 4_096).unwrap()).1;
@@ -226,11 +223,4 @@ fn bytes(bytes: usize) -> String {
         1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
         _ => format!("{:.1} MB", bytes as f64 / 1e6),
     }
-}
-
-/// KiB of this process in memory.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }

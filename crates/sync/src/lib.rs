@@ -30,6 +30,7 @@ pub mod wire;
 pub use bounded::{Bounded, TooMany};
 pub use interest::Interest;
 pub use io::{CompareBy, Config, Input, Now, Output, Plan, Received, RefusedEntry, SessionId, Token};
+pub use madake_store::tag;
 pub use node::{Load, Node};
 pub use report::{EndReason, Missing, PeerHistory, Report};
 pub use summary::{Comparison, PeerClock, compare};
