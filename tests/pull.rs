@@ -4,6 +4,8 @@
 mod common;
 
 use std::net::UdpSocket;
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::hostile::{Hostile, Shelf, commit, key, log};
@@ -369,4 +371,44 @@ fn both_sides_remember_how_it_went_without_a_process_that_does() {
     pair.daemon.kill();
     pair.b.error(["pull", "a"], 6);
     assert_eq!(text(&state(&pair.b), "state"), "met", "a peer that can't be reached changes nothing");
+}
+
+/// Only the store of a node is put back to an older state, so that its home does not notice.
+#[test]
+fn a_peer_whose_store_went_back_is_told_as_such() {
+    let (a, b) = (Home::new(), Home::new());
+    let daemon = a.serve();
+    befriend(&b, &a, &daemon);
+    b.ok(["follow", &a.author()]);
+    a.feed(["log", "append", "post"], b"one");
+    let peer_store = || text(&b.json(["pull", "a"]), "peer_store");
+    assert_eq!((peer_store(), peer_store()), ("first".into(), "same".into()));
+    assert_eq!(daemon.stop(), 0);
+
+    let backup = a.file("backup");
+    std::fs::create_dir(&backup).unwrap();
+    let copy = |from: &Path, to: &Path| {
+        for name in ["store", "last-stop"] {
+            let (from, to) = (from.join(name), to.join(name));
+            let _ = std::fs::remove_dir_all(&to);
+            assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+        }
+    };
+    copy(&a.path, &backup);
+    let again = |daemon: &common::Daemon| b.ok(["peer", "add", &daemon.ticket(), "--name", "a"]);
+    let daemon = a.serve();
+    again(&daemon);
+    a.feed(["log", "append", "post"], b"two");
+    assert_eq!(peer_store(), "same");
+    assert_eq!(daemon.stop(), 0);
+
+    copy(&backup, &a.path);
+    let daemon = a.serve();
+    again(&daemon);
+    assert_eq!(peer_store(), "rolled-back");
+    let status = b.json(["status"]);
+    assert!(status["peers"][0]["rolled_back"].is_string(), "{status}");
+    assert_eq!(peer_store(), "same", "told once");
+    let status = String::from_utf8(b.feed(["status"], b"")).unwrap();
+    assert!(status.contains("its store went back"), "and shown for longer: {status}");
 }

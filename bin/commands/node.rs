@@ -77,7 +77,10 @@ pub(super) async fn status(api: &Api, out: &Out) -> Result<ExitCode, ApiError> {
             let rtt = peer["rtt_ms"].as_f64().map_or_else(|| "-".into(), |rtt| format!("{rtt:.1} ms"));
             let last = peer["last_sync"].as_str().unwrap_or("-").to_owned();
             let missing = peer["missing"].as_u64().map_or_else(|| "-".into(), |missing| missing.to_string());
-            let state = peer["failure"].as_str().unwrap_or(text(peer, "state")).to_owned();
+            let mut state = peer["failure"].as_str().unwrap_or(text(peer, "state")).to_owned();
+            if let Some(at) = peer["rolled_back"].as_str() {
+                state = format!("{state}; its store went back, seen {at}");
+            }
             table.row([text(peer, "name").to_owned(), state, rtt, last, missing]);
         }
         table.print();

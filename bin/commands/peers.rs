@@ -69,6 +69,13 @@ pub(super) async fn sync(
     outcome?;
     let result = result.ok_or_else(|| ApiError::new(502, "daemon", "the session ended without a result"))?;
     out.result(&result, || result_text(&result));
+    match result["peer_store"].as_str() {
+        Some("new") => out.note("the peer's store is another one than before: it was restored, copied or made anew"),
+        Some("rolled-back") => out.note(
+            "the peer's store went back to an older state of itself, as after a restored backup: ask its owner",
+        ),
+        _ => {}
+    }
     if let Some(hint) = result["hint"].as_str() {
         out.note(&format!("hint: {hint}"));
     }

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use madake_log::{AuthorId, AuthorKey};
-use madake_store::{Author, Change, LastSession, META_STARTS, Store};
-use madake_sync::{Config as NodeConfig, EndReason, Report};
+use madake_store::{Author, Change, LastSession, META_STARTS, PeerStore, Read as _, Store};
+use madake_sync::{CompareBy, Config as NodeConfig, EndReason, PeerHistory, Report};
 use tokio::sync::OnceCell;
 
 use crate::driver::{Driver, wall_clock};
@@ -220,10 +220,31 @@ impl Shell {
             missing: report.missing.len() as u64,
             clock_difference: report.clock_difference,
         };
+        let mut changes = vec![Change::LastSession(report.peer, last)];
+        changes.extend(self.peer_store(report).map(|said| Change::PeerStore(report.peer, said)));
         // Not worth failing for: it is shown to people and decides nothing.
-        if let Err(error) = self.store().apply(vec![Change::LastSession(report.peer, last)]) {
+        if let Err(error) = self.store().apply(changes) {
             tracing::warn!(%error, "how a session went could not be written down");
         }
+    }
+
+    /// What to remember of a peer's store; nothing, if a session that ended before knew more.
+    fn peer_store(&self, report: &Report) -> Option<PeerStore> {
+        let (said, history) = report.peer_store.as_ref()?;
+        let known = self.store().peer_store(report.peer).ok()?.filter(|known| known.epoch == said.epoch);
+        let mut said = said.clone();
+        said.rolled_back = known.as_ref().and_then(|known| known.rolled_back);
+        match history {
+            PeerHistory::RolledBack(how) => {
+                said.rolled_back = Some(wall_clock());
+                tracing::warn!(peer = %report.peer, "the peer's store went back to an older state: {how}");
+            }
+            PeerHistory::New => tracing::info!(peer = %report.peer, "the peer's store is a new one"),
+            PeerHistory::First | PeerHistory::Same => {}
+        }
+        let knows_more =
+            |known: &PeerStore| known.incarnation == said.incarnation && known.generation >= said.generation;
+        (!known.as_ref().is_some_and(knows_more)).then_some(said)
     }
 
     fn start_driver(&self) -> Result<Driver, HomeError> {
@@ -235,7 +256,13 @@ impl Shell {
         self.store().apply(vec![Change::Meta(META_STARTS, starts.to_be_bytes().to_vec())])?;
         let own = self.own();
         let keep_all = self.home.config.keep == Keep::All;
-        let config = NodeConfig { node: self.node(), own, keep_all, incarnation: (starts, random()?) };
+        let config = NodeConfig {
+            node: self.node(),
+            own,
+            keep_all,
+            incarnation: (starts, random()?),
+            compare_by: CompareBy::Cheapest,
+        };
         Ok(Driver::start(config, self.store().clone()))
     }
 }

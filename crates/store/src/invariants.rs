@@ -32,6 +32,8 @@ pub enum Invariant {
     Signature,
     /// A log's head is its last entry, and every entry is of a log that has a head.
     Head,
+    /// Each log that is held, and no other, is found by the key of its item in summaries.
+    Key,
     /// An entry's payload is here, or is wanted, or has a flaw.
     Payload,
     /// What a held statement says is in the tables, and the tables say nothing else.
@@ -51,6 +53,7 @@ impl Invariant {
             Self::Links => "links",
             Self::Signature => "signature",
             Self::Head => "head",
+            Self::Key => "key",
             Self::Payload => "payload",
             Self::Statement => "statement",
             Self::Wanted => "wanted",
@@ -65,6 +68,7 @@ impl Invariant {
             Self::Links => "a log is gapless from 1, and its links state the hashes of what they point at",
             Self::Signature => "each entry is signed by its author",
             Self::Head => "a log's head is its last entry, and every entry is of a log that has a head",
+            Self::Key => "each log that is held, and no other, is found by the key of its item",
             Self::Payload => "an entry's payload is here, or is wanted, or has a flaw",
             Self::Statement => "what a held statement says is in the tables, and nothing else is",
             Self::Wanted => {
@@ -165,6 +169,9 @@ impl Walk<'_, '_> {
     fn log(&mut self, held: &HeldLog) -> Result<(), StoreError> {
         let HeldLog { author, log, head } = *held;
         self.walked.logs += 1;
+        if !self.has(tables::LOG_KEY, &tables::log_key_key(author, log))? {
+            self.tell(Invariant::Key, format!("{author}/{log} is not found by its key"));
+        }
         let (mut last, mut from): (Option<LogHead>, _) = (None, SeqNum::FIRST);
         loop {
             let page = self.store.entries(author, log, from, PAGE)?;
@@ -335,6 +342,7 @@ impl Walk<'_, '_> {
     /// Rows that come from nothing that is held.
     fn rows(&mut self) -> Result<(), StoreError> {
         let tables = [
+            (tables::LOG_KEY, self.walked.logs, Invariant::Key, "keys of logs"),
             (tables::ENTRY, self.walked.entries, Invariant::Head, "entries"),
             (tables::REGISTER, self.expected.registers, Invariant::Statement, "registrations"),
             (tables::VERSION, self.expected.versions, Invariant::Statement, "versions"),

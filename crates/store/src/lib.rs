@@ -24,6 +24,7 @@ mod prefix;
 mod read;
 mod rows;
 mod store;
+mod summary;
 pub mod tables;
 mod together;
 
@@ -37,10 +38,13 @@ pub use invariants::{Broken, Invariant, Look, Walked, store_invariants};
 pub use objects::{Objects, UnknownObjects};
 pub use outcome::{
     Change, ContentFate, Dropped, Fate, Flaw, KeptFor, LastSession, META_COPY, META_EPOCH, META_ERASE,
-    META_OBJECTS, META_STARTS, NodeId, Outcome, PayloadFate, Peer, Policy, Release,
+    META_OBJECTS, META_STARTS, NodeId, Outcome, PayloadFate, Peer, PeerStore, Policy, Release,
 };
 pub use read::{Counts, Head, HeldLog, NamedBy, NamedObject, Read, Wanted};
 pub use rows::{RECORD_CONTENT, RECORD_ENTRY, StoreRows};
 pub use store::{Store, StoreError};
+pub use summary::{
+    Cell, Coded, Digest, Hashed, Item, ItemKey, LogClass, Mapping, Part, SummaryScope, item_key, tag, toggle,
+};
 pub use tables::Position;
 pub use together::WithPayload;

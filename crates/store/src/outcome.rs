@@ -53,6 +53,8 @@ pub enum Change {
     ForgetPeer(NodeId),
     /// How the last session with a peer went.
     LastSession(NodeId, LastSession),
+    /// What a peer said of its own store.
+    PeerStore(NodeId, PeerStore),
     /// Whether an author's logs are kept.
     Policy(AuthorId, Policy),
     /// Keep logs of this schema, and of no others but those that are listed too.
@@ -313,6 +315,49 @@ impl LastSession {
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
         decode_versioned(bytes, "how a session went")
+    }
+}
+
+/// What a peer said of its own store when it was last met.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct PeerStore {
+    /// Its store epoch.
+    pub epoch: [u8; 16],
+    /// Batches in it.
+    pub generation: u64,
+    /// How often its node was started, and random bytes of that start.
+    pub incarnation: (u64, [u8; 16]),
+    /// When it was last seen to have gone back, if it has and has no new epoch since: milliseconds since 1970
+    /// UTC.
+    pub rolled_back: Option<i64>,
+}
+
+impl PeerStore {
+    /// How it went back, if `now` is said of it later, in the same epoch: words for people.
+    ///
+    /// Two sessions may overlap, and end in another order than they began; but only within one start, in
+    /// which no store goes back.
+    pub fn went_back(&self, now: &Self) -> Option<String> {
+        if self.epoch != now.epoch || self.incarnation == now.incarnation {
+            return None;
+        }
+        let (was, is) = (self.incarnation.0, now.incarnation.0);
+        if is < was {
+            return Some(format!("it had been started {was} times, and says {is}"));
+        }
+        if is == was {
+            return Some(format!("its start number {is} happened twice"));
+        }
+        let (was, is) = (self.generation, now.generation);
+        (is < was).then(|| format!("it had {was} batches, and has {is}"))
+    }
+
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, StoreError> {
+        encode_versioned(self)
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
+        decode_versioned(bytes, "what a peer said of its store")
     }
 }
 

@@ -7,9 +7,10 @@ use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Schem
 use madake_object::{Commit, CommitId, FileName, ObjectId};
 
 use crate::engine::{Direction, Engine, Table};
-use crate::outcome::{Dropped, Flaw, LastSession, META_EPOCH, NodeId, Peer, Policy};
+use crate::outcome::{Dropped, Flaw, LastSession, META_EPOCH, NodeId, Peer, PeerStore, Policy};
 use crate::prefix::{for_each_prefix, has_prefix, scan_prefix};
 use crate::store::{Store, StoreError};
+use crate::summary::{Coded, Digest, ItemKey, SummaryScope};
 use crate::tables::{self, Position};
 use crate::together::{self, WithPayload};
 
@@ -62,6 +63,14 @@ pub trait Read {
     fn blocked(&self) -> Result<Vec<AuthorId>, StoreError>;
     /// The schemas whose logs are kept, ordered; none if all are.
     fn kept_schemas(&self) -> Result<Vec<Schema>, StoreError>;
+    /// The digest of all logs in a scope. Costs a look at each author who is listed.
+    fn digest(&self, scope: &SummaryScope<'_>) -> Result<Digest, StoreError>;
+    /// The digest of a scope and the first `cells` of its cells, of one and the same set.
+    fn coded(&self, scope: &SummaryScope<'_>, cells: usize) -> Result<Coded, StoreError>;
+    /// The logs whose items have this key, blocked authors' among them.
+    fn logs_with_key(&self, key: &ItemKey) -> Result<Vec<(AuthorId, LogId)>, StoreError>;
+    /// What a peer said of its own store when it was last met.
+    fn peer_store(&self, node: NodeId) -> Result<Option<PeerStore>, StoreError>;
     /// The store epoch: random, new after a copy or a restore.
     fn epoch(&self) -> Result<[u8; 16], StoreError>;
     /// Batches ever applied.
@@ -204,9 +213,7 @@ impl Read for Store {
     }
 
     fn schema(&self, author: AuthorId, log: LogId) -> Result<Option<Schema>, StoreError> {
-        let prefix = tables::log_key(author, log);
-        let rows = scan_prefix(self.engine(), tables::REGISTER, &prefix, Direction::Forward, 1)?;
-        rows.first().map(|(_, value)| schema(value)).transpose()
+        schema_of(self.engine(), author, log)
     }
 
     fn wanted(&self, after: Option<Wanted>, limit: usize) -> Result<Vec<Wanted>, StoreError> {
@@ -233,6 +240,23 @@ impl Read for Store {
             Ok(())
         })?;
         Ok(schemas)
+    }
+
+    fn digest(&self, scope: &SummaryScope<'_>) -> Result<Digest, StoreError> {
+        self.digest_of(scope)
+    }
+
+    fn coded(&self, scope: &SummaryScope<'_>, cells: usize) -> Result<Coded, StoreError> {
+        self.coded_of(scope, cells)
+    }
+
+    fn logs_with_key(&self, key: &ItemKey) -> Result<Vec<(AuthorId, LogId)>, StoreError> {
+        self.logs_of_key(key)
+    }
+
+    fn peer_store(&self, node: NodeId) -> Result<Option<PeerStore>, StoreError> {
+        let value = self.engine().get(tables::PEER_STORE, node.as_bytes())?;
+        value.map(|value| PeerStore::decode(&value)).transpose()
     }
 
     fn epoch(&self) -> Result<[u8; 16], StoreError> {
@@ -462,6 +486,20 @@ pub(crate) fn log_head(
     value.map(|value| tables::parse_head(&value).ok_or(StoreError::broken("a log head"))).transpose()
 }
 
+/// The schema that an author registered on a log: by the first registration, if there are several.
+pub(crate) fn schema_of(
+    engine: &dyn Engine,
+    author: AuthorId,
+    log: LogId,
+) -> Result<Option<Schema>, StoreError> {
+    let rows = scan_prefix(engine, tables::REGISTER, &tables::log_key(author, log), Direction::Forward, 1)?;
+    rows.first().map(|(_, value)| schema(value)).transpose()
+}
+
+pub(crate) fn is_blocked(engine: &dyn Engine, author: AuthorId) -> Result<bool, StoreError> {
+    Ok(policy(engine, author)? == Some(Policy::Block))
+}
+
 pub(crate) fn policy(engine: &dyn Engine, author: AuthorId) -> Result<Option<Policy>, StoreError> {
     engine.get(tables::POLICY, author.as_bytes())?.map(|value| Policy::from_value(&value)).transpose()
 }
@@ -511,7 +549,7 @@ fn held_log(key: &[u8], value: &[u8]) -> Result<HeldLog, StoreError> {
     Ok(HeldLog { author, log, head: tables::parse_head(value).ok_or_else(broken)? })
 }
 
-fn schema(value: &[u8]) -> Result<Schema, StoreError> {
+pub(crate) fn schema(value: &[u8]) -> Result<Schema, StoreError> {
     let text = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
     text.ok_or(StoreError::broken("a schema"))
 }

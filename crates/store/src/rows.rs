@@ -1,6 +1,6 @@
 //! What a record means: the rows that follow from the bytes of an entry or of an object.
 
-use madake_log::{Entry, LogHead};
+use madake_log::{Entry, LogHead, SeqNum};
 
 use crate::engine::{Derive, DeriveError, Row, RowValue, Table};
 use crate::tables::{self, Position};
@@ -40,6 +40,7 @@ impl Derive for StoreRows {
     fn filter_key(&self, table: Table) -> usize {
         match table {
             // Asked by the id that their keys begin with.
+            tables::LOG_KEY => 10,
             tables::COMMIT | tables::LINKED | tables::WANTED => 32,
             _ => usize::MAX,
         }
@@ -59,4 +60,8 @@ fn entry_rows(entry: &Entry, out: &mut Vec<Row>) {
         key: tables::log_key(at.author, at.log).to_vec(),
         value: inline(tables::head_value(&LogHead::of(entry))),
     });
+    if at.seq == SeqNum::FIRST {
+        let key = tables::log_key_key(at.author, at.log).to_vec();
+        out.push(Row { table: tables::LOG_KEY, key, value: inline(Vec::new()) });
+    }
 }

@@ -7,6 +7,7 @@ use crate::engine::{Engine, EngineError, MAX_APPLY_BYTES};
 use crate::group::GroupCommit;
 use crate::ingest::Round;
 use crate::outcome::{Change, Outcome};
+use crate::summary::Summaries;
 
 /// Bytes that are handed to the engine at a time, more or less: a quarter of what it takes.
 const ROUND_BYTES: u64 = MAX_APPLY_BYTES / 4;
@@ -18,6 +19,7 @@ pub struct Store {
     engine: Arc<dyn Engine>,
     group: GroupCommit<Vec<Change>, Result<Vec<Outcome>, StoreError>>,
     pub(crate) collecting: Collecting,
+    pub(crate) summaries: Summaries,
 }
 
 /// Why the store could not do what was asked.
@@ -55,7 +57,8 @@ impl From<EngineError> for StoreError {
 impl Store {
     /// A store over an engine that was opened with [`crate::StoreRows`].
     pub fn new(engine: Arc<dyn Engine>) -> Self {
-        Self { engine, group: GroupCommit::default(), collecting: Collecting::default() }
+        let (collecting, summaries) = (Collecting::default(), Summaries::default());
+        Self { engine, group: GroupCommit::default(), collecting, summaries }
     }
 
     /// Makes one batch of the changes and returns when it is durable: all of it, or, on an error, none.
@@ -82,6 +85,7 @@ impl Store {
     fn apply_round(&self, groups: Vec<Vec<Change>>) -> Vec<Result<Vec<Outcome>, StoreError>> {
         let mut results = Vec::with_capacity(groups.len());
         let mut groups = groups.into_iter();
+        let noted = self.summaries.round();
         while let Some(first) = groups.next() {
             // What is too large for one call of the engine is cut into several.
             let mut round = Round::new(self.engine(), &self.collecting);
@@ -99,9 +103,11 @@ impl Store {
                     Err(error) => derived.push(Err(error)),
                 }
             }
+            let before = noted.before(self.engine(), round.touched());
             let applied = if batches.is_empty() { Ok(0) } else { self.engine.apply(&batches) };
             match applied.map_err(StoreError::from) {
                 Ok(_) => {
+                    noted.after(self.engine(), before);
                     results.extend(derived);
                     for id in round.gone_blobs() {
                         // If this fails, the file is an orphan, which the next collection finds.

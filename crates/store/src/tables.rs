@@ -9,11 +9,15 @@ use madake_object::{CommitId, FileName, ObjectId};
 
 use crate::engine::Table;
 use crate::read::Wanted;
+use crate::summary::item_key;
 
 /// `author ‖ log ‖ seq` → the entry's bytes.
 pub const ENTRY: Table = Table(1);
 /// `author ‖ log` → `seq ‖ entry id ‖ end`.
 pub const LOG_HEAD: Table = Table(3);
+/// `item key ‖ author ‖ log` → nothing: which log an item of a summary is of. A row for each log, from its
+/// first entry.
+pub const LOG_KEY: Table = Table(2);
 /// `object id` → its bytes (up to 1 MiB; longer ones are blobs).
 pub const CONTENT: Table = Table(4);
 
@@ -52,8 +56,11 @@ pub const DROPPED: Table = Table(29);
 /// `schema` → nothing: logs of this schema are kept. No rows: all schemas are.
 pub const INTEREST: Table = Table(30);
 
+/// `node id` → postcard of a [`crate::PeerStore`].
+pub const PEER_STORE: Table = Table(31);
+
 /// One more than the highest number of a table.
-pub(crate) const COUNT: usize = 31;
+pub(crate) const COUNT: usize = 32;
 
 /// Where an entry stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
@@ -99,6 +106,14 @@ pub fn log_key(author: AuthorId, log: LogId) -> [u8; 40] {
     let mut key = [0; 40];
     key[..32].copy_from_slice(author.as_bytes());
     key[32..].copy_from_slice(&log.get().to_be_bytes());
+    key
+}
+
+/// The key of a log in [`LOG_KEY`].
+pub fn log_key_key(author: AuthorId, log: LogId) -> [u8; 50] {
+    let mut key = [0; 50];
+    key[..10].copy_from_slice(&item_key(author, log));
+    key[10..].copy_from_slice(&log_key(author, log));
     key
 }
 

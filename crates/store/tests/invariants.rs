@@ -118,9 +118,10 @@ fn content_of_nobody(_: &Store, batch: &mut Batch) {
 #[test]
 fn each_broken_thing_is_called_by_its_name() {
     type Break = fn(&Store, &mut Batch);
-    let cases: [(Invariant, Break); 13] = [
+    let cases: [(Invariant, Break); 14] = [
         (Invariant::Links, second_post),
         (Invariant::Head, |store, batch| remove_first(store, tables::LOG_HEAD, batch)),
+        (Invariant::Key, |store, batch| remove_first(store, tables::LOG_KEY, batch)),
         (Invariant::Payload, payload_of_a_post),
         (Invariant::Payload, |store, batch| remove_first(store, tables::WANTED, batch)),
         (Invariant::Statement, |store, batch| remove_first(store, tables::REGISTER, batch)),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use madake_log::{AuthorId, LogId, Schema};
-use madake_store::{Read, StoreError};
+use madake_store::{LogClass, Part, Read, StoreError};
 
 use crate::wire::MAX_SCHEMAS;
 
@@ -28,15 +28,15 @@ impl Interest {
         self.authors.as_ref().is_none_or(|authors| authors.contains(author))
     }
 
+    /// The logs of this interest, for a summary.
+    pub(crate) fn part(&self) -> Part<'_> {
+        Part { authors: self.authors.as_ref(), schemas: self.schemas.as_ref() }
+    }
+
     /// Whether this log is wanted, if its author is; `schema` is what is registered on it.
     ///
     /// A log without a known schema is wanted only by those who want all (B2).
     pub fn wants_log(&self, log: LogId, schema: Option<&Schema>) -> bool {
-        let Some(wanted) = &self.schemas else { return true };
-        match log {
-            log if log.is_system() => true,
-            LogId::COMMIT => wanted.iter().any(|schema| schema.reserved_log() == Some(LogId::COMMIT)),
-            _ => schema.is_some_and(|schema| wanted.contains(schema)),
-        }
+        LogClass::of(log, schema).is_among(self.schemas.as_ref())
     }
 }

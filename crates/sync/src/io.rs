@@ -21,6 +21,20 @@ pub struct Config {
     pub keep_all: bool,
     /// How often this node was started, and random bytes of this start.
     pub incarnation: (u64, [u8; 16]),
+    /// How summaries are compared.
+    pub compare_by: CompareBy,
+}
+
+/// How a node compares what it holds with what others hold.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum CompareBy {
+    /// By digests, and by cells or clocks, whichever are shorter.
+    #[default]
+    Cheapest,
+    /// By full clocks alone, as every node can: for tests of that way.
+    Clocks,
+    /// By digests and cells, also where a clock would be shorter: for tests of that way.
+    Cells,
 }
 
 /// A session's number, given by the shell, never used twice.

@@ -6,16 +6,19 @@
 //! held back until the shell says that it is durable. Signatures and hashes are checked outside, on
 //! all cores; what comes in here is authentic already, and says so in its type.
 //!
-//! Rooms: [`wire`] (messages and their bytes) · `summary` (what differs) · `interest` (what is
+//! Rooms: [`wire`] (messages and their bytes) · `summary`, `compare`, [`reconcile`] (what differs) · `interest` (what is
 //! wanted) · `session` (one peer), with its two halves `receive` and `serve` · `node` (all of them) ·
 //! `sim` (feature `sim`: the simulator, which alone stands on the engine that writes to disks).
 //! `docs/protocol.md` describes the messages and the states.
 
 mod bounded;
+mod compare;
+mod hello;
 mod interest;
 mod io;
 mod node;
 mod receive;
+pub mod reconcile;
 mod report;
 mod serve;
 mod session;
@@ -26,7 +29,8 @@ pub mod wire;
 
 pub use bounded::{Bounded, TooMany};
 pub use interest::Interest;
-pub use io::{Config, Input, Now, Output, Plan, Received, RefusedEntry, SessionId, Token};
+pub use io::{CompareBy, Config, Input, Now, Output, Plan, Received, RefusedEntry, SessionId, Token};
+pub use madake_store::tag;
 pub use node::{Load, Node};
-pub use report::{EndReason, Missing, Report};
-pub use summary::{Comparison, PeerClock, compare, tag};
+pub use report::{EndReason, Missing, PeerHistory, Report};
+pub use summary::{Comparison, PeerClock, compare};

@@ -3,24 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use madake_log::{AuthorId, Schema};
+use madake_log::AuthorId;
 use madake_object::ObjectId;
 use madake_store::{Change, NodeId, Outcome, Read, StoreError};
 
 use crate::Bounded;
+use crate::hello::{BY_CELLS, FULL_CLOCK};
 use crate::interest::{Interest, kept_schemas};
-use crate::io::{Config, Input, Now, Output, Plan, SessionId, Token};
+use crate::io::{CompareBy, Config, Input, Now, Output, Plan, SessionId, Token};
 use crate::receive::Applying;
 use crate::report::{EndReason, Report};
 use crate::serve;
-use crate::session::{PATIENCE, Session, Theirs};
-use crate::summary::{clock_frames, compare, offer_frames};
+use crate::session::{PATIENCE, Session};
 use crate::wire::{
-    Class, Done, Hello, MAX_SCOPE, MAX_SCOPE_FRAME, Message, PROTOCOL, Refusal, Scope, ScopeKind, What,
+    Class, Done, Hello, MAX_SCHEMAS, MAX_SCOPE, MAX_SCOPE_FRAME, Message, PROTOCOL, Scope, ScopeKind,
 };
-
-/// The way to compare summaries that this version knows: all heights, with tags.
-const FULL_CLOCK: u8 = 0;
 
 /// Replication with any number of peers, as a state machine.
 ///
@@ -79,7 +76,7 @@ pub(crate) struct Context<'a> {
 }
 
 /// Why a session can't go on.
-enum Failure {
+pub(crate) enum Failure {
     Peer(String),
     Store(StoreError),
 }
@@ -259,12 +256,19 @@ impl Node {
         read: &dyn Read,
     ) -> Result<(), StoreError> {
         let schemas = match &plan.schemas {
-            Some(schemas) => Some(schemas.clone()),
+            Some(schemas) => Some(schemas.iter().take(MAX_SCHEMAS).cloned().collect()),
             None => kept_schemas(read)?,
         };
         let interest = Interest { authors: self.authors(read)?, schemas };
         let (own, blocked) = (self.config.own.clone(), read.blocked()?.into_iter().collect());
-        let session = Session::new(peer, initiator, plan, interest, own, blocked, now.monotonic);
+        let mut session = Session::new(peer, initiator, plan, interest, own, blocked, now.monotonic);
+        session.known = read.peer_store(peer)?;
+        session.compare_by = self.config.compare_by;
+        let methods = match session.compare_by {
+            CompareBy::Clocks => vec![FULL_CLOCK],
+            CompareBy::Cheapest | CompareBy::Cells => vec![BY_CELLS, FULL_CLOCK],
+        };
+        session.methods = Bounded::truncated(methods);
         let authors: Vec<AuthorId> = session.interest.authors.iter().flatten().copied().collect();
         let scope = match session.interest.authors {
             None => ScopeKind::All,
@@ -285,7 +289,7 @@ impl Node {
                 .schemas
                 .as_ref()
                 .map(|schemas| Bounded::truncated(schemas.iter().cloned().collect())),
-            methods: Bounded::truncated(vec![FULL_CLOCK]),
+            methods: session.methods.clone(),
             capabilities: 0,
         };
         self.sessions.insert(id, session);
@@ -379,18 +383,31 @@ impl Session {
         bytes: usize,
     ) -> Result<(), Failure> {
         let ready = self.theirs.is_some();
+        let waiting = self.receiving.is_waiting_for_summary();
         match message {
             Message::Hello(hello) if !ready && self.hello.is_none() => self.on_hello(context, hello),
             Message::Scope(scope) if !ready && self.hello.is_some() => self.on_scope(context, scope),
-            Message::Clock(clock) if ready && !self.initiator && self.receiving.is_waiting_for_summary() => {
+            Message::Clock(clock) if ready && !self.initiator && waiting && self.comparing.takes_clock() => {
                 self.report.summary_bytes += bytes as u64;
-                if clock.authors.is_empty() && !clock.last {
-                    return Err(Failure::Peer("an empty part of a summary".into()));
-                }
-                self.clock.extend(clock.authors)?;
-                if clock.last { self.on_clock(context) } else { Ok(()) }
+                self.on_clock_part(context, clock)
             }
-            Message::Offer(offer) if ready && self.initiator && self.receiving.is_waiting_for_summary() => {
+            Message::Digest(digest) if ready => {
+                self.report.summary_bytes += bytes as u64;
+                self.on_digest(context, &digest)
+            }
+            Message::Grant(grant) if ready => {
+                self.report.summary_bytes += bytes as u64;
+                self.on_grant(context, grant)
+            }
+            Message::Cells(cells) if ready => {
+                self.report.summary_bytes += bytes as u64;
+                self.on_cells(context, cells)
+            }
+            Message::Differ(differ) if ready => {
+                self.report.summary_bytes += bytes as u64;
+                self.on_differ(context, &differ)
+            }
+            Message::Offer(offer) if ready && self.initiator && waiting && self.comparing.takes_offer() => {
                 self.report.summary_bytes += bytes as u64;
                 self.report.offered = offer.totals;
                 if offer.authors.is_empty() && !offer.last {
@@ -415,89 +432,6 @@ impl Session {
         }
     }
 
-    fn on_hello(&mut self, context: &mut Context<'_>, hello: Hello) -> Result<(), Failure> {
-        if hello.protocol != PROTOCOL {
-            return Err(Failure::Peer(format!("it speaks protocol {}, we speak {PROTOCOL}", hello.protocol)));
-        }
-        if hello.node != self.peer {
-            return Err(Failure::Peer(format!("it says it is {}, and its key is {}", hello.node, self.peer)));
-        }
-        let ascending = |schemas: &Bounded<Schema, _>| schemas.windows(2).all(|pair| pair[0] < pair[1]);
-        if !hello.schemas.as_ref().is_none_or(ascending) {
-            return Err(Failure::Peer("schemas that are not in order".into()));
-        }
-        if !hello.methods.contains(&FULL_CLOCK) {
-            return Err(Failure::Peer("it knows no way to compare summaries that we know".into()));
-        }
-        self.report.clock_difference = Some(hello.clock.saturating_sub(context.now.wall));
-        let wanted = match hello.scope {
-            ScopeKind::All => 0,
-            ScopeKind::Listed(count) if count as usize > MAX_SCOPE => {
-                return Err(Failure::Peer(format!("a scope of {count} authors; the limit is {MAX_SCOPE}")));
-            }
-            ScopeKind::Listed(count) => count,
-        };
-        self.hello = Some(hello);
-        if wanted == 0 { self.on_ready(context) } else { Ok(()) }
-    }
-
-    fn on_scope(&mut self, context: &mut Context<'_>, scope: Scope) -> Result<(), Failure> {
-        let Some(Hello { scope: ScopeKind::Listed(count), .. }) = self.hello else {
-            return Err(Failure::Peer("a scope where none was announced".into()));
-        };
-        if scope.authors.is_empty() {
-            return Err(Failure::Peer("an empty part of a scope".into()));
-        }
-        for author in scope.authors {
-            if self.scope_so_far.last().is_some_and(|last| *last >= author) {
-                return Err(Failure::Peer("a scope that is not in order".into()));
-            }
-            self.scope_so_far.insert(author);
-        }
-        match self.scope_so_far.len().cmp(&(count as usize)) {
-            std::cmp::Ordering::Less => Ok(()),
-            std::cmp::Ordering::Equal => self.on_ready(context),
-            std::cmp::Ordering::Greater => Err(Failure::Peer("more authors than announced".into())),
-        }
-    }
-
-    /// The peer's Hello and scope are complete.
-    fn on_ready(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
-        let Some(hello) = self.hello.take() else { return Ok(()) };
-        let authors = match hello.scope {
-            ScopeKind::All => None,
-            ScopeKind::Listed(_) => Some(std::mem::take(&mut self.scope_so_far)),
-        };
-        let schemas = hello.schemas.map(|schemas| schemas.into_iter().collect());
-        let interest = Interest { authors, schemas };
-        self.theirs = Some(Theirs { interest, receives: hello.receives, gives: hello.gives });
-        self.report.rounds += 1;
-        if !self.initiator {
-            return Ok(());
-        }
-        let (we_receive, we_give) = (self.we_receive(), self.we_give());
-        let theirs = self.theirs.as_ref().map(|theirs| &theirs.interest).filter(|_| we_give);
-        let ours = Some(&self.interest).filter(|_| we_receive);
-        let interests: Vec<&Interest> = ours.into_iter().chain(theirs).collect();
-        // What this session is about is what the plan names, whoever would want more.
-        let frames = if interests.is_empty() {
-            vec![crate::wire::Clock { authors: Bounded::default(), last: true }]
-        } else {
-            clock_frames(context.read, &interests, &self.plan.schemas)?
-        };
-        for frame in frames {
-            self.report.summary_bytes += context.send(Class::Control, &Message::Clock(frame)) as u64;
-        }
-        self.report.rounds += 1;
-        if !we_receive {
-            self.skip_receiving(context);
-        }
-        if we_give && !self.plan.receives {
-            self.tell_unwanted(context)?;
-        }
-        Ok(())
-    }
-
     /// Says how far this is; lists stay here.
     fn tell_progress(&self, context: &mut Context<'_>) {
         let report = Report {
@@ -505,48 +439,10 @@ impl Session {
             refusals_by_peer: Vec::new(),
             missing: Vec::new(),
             damaged: Vec::new(),
+            peer_store: None,
             ..self.report
         };
         context.output(|session| Output::Progress { session, report });
-    }
-
-    /// Who pushes expects to give what is his own: say so if the peer keeps none of it.
-    fn tell_unwanted(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
-        let Some(theirs) = &self.theirs else { return Ok(()) };
-        for author in &self.own {
-            if theirs.interest.wants_author(author) || context.read.logs_of(*author)?.is_empty() {
-                continue;
-            }
-            let reason = "not-followed: the peer does not keep the logs of this author".into();
-            let refusal = Refusal { what: What::Author, id: author.to_string(), reason };
-            self.report.refused_by_peer += 1;
-            self.report.refusals_by_peer.push(refusal);
-        }
-        Ok(())
-    }
-
-    /// The initiator's clock is complete: offer what it lacks, and ask for what we lack (B8).
-    fn on_clock(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
-        if self.we_give() {
-            let Some(theirs) = &self.theirs else { return Ok(()) };
-            let found = compare(&self.clock, &theirs.interest, context.read)?;
-            for (author, log) in found.diverged {
-                if !self.told_diverged.insert((author, log)) {
-                    continue;
-                }
-                let reason = "diverged: the peer has another entry at a height that we have too".into();
-                self.report.refuse(What::Log, format!("{author}/{log}"), reason);
-            }
-            for frame in offer_frames(found.offer, found.totals) {
-                self.report.summary_bytes += context.send(Class::Control, &Message::Offer(frame)) as u64;
-            }
-        }
-        if self.we_receive() {
-            self.start_receiving(context)?;
-        } else {
-            self.skip_receiving(context);
-        }
-        Ok(())
     }
 }
 

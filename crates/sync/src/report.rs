@@ -1,6 +1,6 @@
 //! What became of a session.
 
-use madake_store::NodeId;
+use madake_store::{NodeId, PeerStore};
 
 use crate::wire::{Counts, Refusal, Totals, What};
 
@@ -37,6 +37,8 @@ pub struct Report {
     pub rounds: u32,
     /// Bytes of summaries, both ways.
     pub summary_bytes: u64,
+    /// What the other side said of its store, and how that fits to what it said before.
+    pub peer_store: Option<(PeerStore, PeerHistory)>,
     /// The other side's clock less ours, in milliseconds, as its Hello showed it.
     pub clock_difference: Option<i64>,
 }
@@ -50,6 +52,40 @@ pub struct Missing {
     pub id: String,
     /// Why it did not come.
     pub reason: String,
+}
+
+/// How what a peer says of its store fits to what it said when it was last met.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum PeerHistory {
+    /// It was not met before, or nothing is remembered.
+    First,
+    /// It is the same store, and has gone on.
+    Same,
+    /// It is another store: restored, copied or made anew.
+    New,
+    /// It is the same store as it was before: an older state of it, in these words.
+    RolledBack(String),
+}
+
+impl PeerHistory {
+    /// What `now` is to what was known.
+    pub(crate) fn of(known: Option<&PeerStore>, now: &PeerStore) -> Self {
+        match known {
+            None => Self::First,
+            Some(known) if known.epoch != now.epoch => Self::New,
+            Some(known) => known.went_back(now).map_or(Self::Same, Self::RolledBack),
+        }
+    }
+
+    /// A word, for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Same => "same",
+            Self::New => "new",
+            Self::RolledBack(_) => "rolled-back",
+        }
+    }
 }
 
 /// Why a session ended. The first word says whose doing it was.
@@ -95,6 +131,7 @@ impl Report {
             damaged: Vec::new(),
             rounds: 0,
             summary_bytes: 0,
+            peer_store: None,
             clock_difference: None,
         }
     }

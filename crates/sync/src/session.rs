@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use madake_log::{AuthorId, LogId, Schema};
-use madake_store::{NodeId, Position, Read, StoreError, Wanted};
+use madake_store::{NodeId, PeerStore, Position, Read, StoreError, Wanted};
 
+use crate::Bounded;
+use crate::compare::Comparing;
 use crate::interest::Interest;
-use crate::io::Plan;
+use crate::io::{CompareBy, Plan};
 use crate::node::Context;
 use crate::receive::Receiving;
 use crate::report::Report;
@@ -37,6 +39,8 @@ pub(crate) struct Session {
     /// Authors that this node keeps nothing of, as it was when the session began; the store goes by what
     /// is so when it writes.
     pub(crate) blocked: BTreeSet<AuthorId>,
+    /// What the peer said of its store when it was last met, as it was known when the session began.
+    pub(crate) known: Option<PeerStore>,
     /// What the peer said, once it has.
     pub(crate) theirs: Option<Theirs>,
     /// The authors of the peer's scope that have come so far, until all have.
@@ -45,6 +49,15 @@ pub(crate) struct Session {
     pub(crate) hello: Option<Hello>,
     /// What the peer has, as it comes in: its clock, or its offer.
     pub(crate) clock: PeerClock,
+    /// Ways to compare summaries that we know, the best first.
+    pub(crate) methods: Bounded<u8, 16>,
+    pub(crate) compare_by: CompareBy,
+    /// Whether digests and cells are the way that both know.
+    pub(crate) by_cells: bool,
+    /// Whether the dialler said that the schemas of its Hello limit what goes either way.
+    pub(crate) limited: bool,
+    /// How far the comparison is.
+    pub(crate) comparing: Comparing,
     /// Logs that we said have diverged.
     pub(crate) told_diverged: BTreeSet<(AuthorId, LogId)>,
     /// What we receive.
@@ -88,10 +101,16 @@ impl Session {
             interest,
             own,
             blocked,
+            known: None,
             theirs: None,
             scope_so_far: BTreeSet::new(),
             hello: None,
             clock: PeerClock::default(),
+            methods: Bounded::default(),
+            compare_by: CompareBy::default(),
+            by_cells: false,
+            limited: false,
+            comparing: Comparing::default(),
             told_diverged: BTreeSet::new(),
             receiving: Receiving::default(),
             serving: Serving::default(),

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use madake_log::{AuthorId, EntryId, LogId, Schema, SeqNum};
-use madake_store::{HeldLog, Position, Read, SEQ_LIMIT, StoreError};
+use madake_log::{AuthorId, LogId, Schema, SeqNum};
+use madake_store::{HeldLog, ItemKey, LogClass, Position, Read, SEQ_LIMIT, StoreError, SummaryScope, tag};
 
 use crate::interest::Interest;
 use crate::wire::{AuthorClock, Clock, LogClock, MAX_AUTHORS_FRAME, MAX_LOGS_FRAME, Offer, Range, Totals};
@@ -15,17 +15,12 @@ const LOGS_PER_FRAME: usize = 8_192;
 /// Logs read from the store at a time.
 const PAGE: usize = 1_000;
 
-/// The first 16 bytes of an entry's hash: what a summary says of it.
-pub fn tag(entry: &EntryId) -> [u8; 16] {
-    let mut tag = [0; 16];
-    tag.copy_from_slice(&entry.as_bytes()[..16]);
-    tag
-}
-
 /// What a peer has, as it told us; in the order of authors and logs.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct PeerClock {
     logs: BTreeMap<(AuthorId, LogId), (SeqNum, [u8; 16])>,
+    /// The last that came in a frame.
+    last: Option<(AuthorId, LogId)>,
 }
 
 /// What a comparison found, from the side that compares ("here"), with the words of B5.
@@ -54,9 +49,10 @@ impl PeerClock {
                 if seq.get() >= SEQ_LIMIT {
                     return Err(format!("a summary with sequence number {seq}, over 2^48"));
                 }
-                if self.logs.last_key_value().is_some_and(|(last, _)| *last >= (author, log)) {
+                if self.last.is_some_and(|last| last >= (author, log)) {
                     return Err(format!("a summary that names {author}/{log} out of order"));
                 }
+                self.last = Some((author, log));
                 self.logs.insert((author, log), (seq, tag));
             }
             if self.logs.len() > MAX_CLOCK_LOGS {
@@ -64,6 +60,14 @@ impl PeerClock {
             }
         }
         Ok(())
+    }
+
+    /// The peer has this much of a log, as the comparison found.
+    pub(crate) fn insert(&mut self, author: AuthorId, log: LogId, seq: SeqNum, tag: [u8; 16]) {
+        let known = self.logs.entry((author, log)).or_insert((seq, tag));
+        if known.0 < seq {
+            *known = (seq, tag);
+        }
     }
 
     /// What the peer has of this log.
@@ -126,25 +130,65 @@ impl PeerClock {
 /// out. Of an author whose scope was not named (a peer that wants everybody), something is offered
 /// only if a log of a wanted schema is held: system logs alone interest nobody.
 pub fn compare(theirs: &PeerClock, interest: &Interest, read: &dyn Read) -> Result<Comparison, StoreError> {
-    let (mut found, mut listed) = (Comparison::default(), 0);
-    for_each_author(read, interest, |author, logs| {
+    let mut comparer = Comparer { theirs, interest, read, found: Comparison::default(), listed: 0 };
+    for_each_author(read, interest, |author, logs| comparer.author(author, logs, false))?;
+    Ok(comparer.found)
+}
+
+/// Like [`compare`], where it is known which logs may differ.
+pub(crate) fn compare_logs(
+    theirs: &PeerClock,
+    logs: &BTreeSet<(AuthorId, LogId)>,
+    interest: &Interest,
+    read: &dyn Read,
+) -> Result<Comparison, StoreError> {
+    let blocked: BTreeSet<AuthorId> = read.blocked()?.into_iter().collect();
+    let mut comparer = Comparer { theirs, interest, read, found: Comparison::default(), listed: 0 };
+    for (author, held) in by_author(read, logs)? {
+        if interest.wants_author(&author) && !blocked.contains(&author) {
+            comparer.author(author, &held, true)?;
+        }
+    }
+    Ok(comparer.found)
+}
+
+struct Comparer<'a> {
+    theirs: &'a PeerClock,
+    interest: &'a Interest,
+    read: &'a dyn Read,
+    found: Comparison,
+    listed: usize,
+}
+
+impl Comparer<'_> {
+    /// Compares logs of one author; `some`: there may be others that do not differ.
+    fn author(&mut self, author: AuthorId, logs: &[HeldLog], some: bool) -> Result<(), StoreError> {
+        let (read, found) = (self.read, &mut self.found);
         let mut differing = Vec::new();
-        let mut has_wanted = interest.authors.is_some();
+        let mut has_wanted = self.interest.authors.is_some();
         for held in logs {
-            if !interest.wants_log(held.log, read.schema(author, held.log)?.as_ref()) {
+            if !self.interest.wants_log(held.log, read.schema(author, held.log)?.as_ref()) {
                 continue;
             }
             has_wanted |= !held.log.is_system();
-            let their = theirs.get(author, held.log);
+            let their = self.theirs.get(author, held.log);
             let Some(new) = difference(read, held, their)? else { continue };
             if new.diverged {
                 found.diverged.push((author, held.log));
             }
             differing.push((log_clock(held), new.entries));
         }
-        differing.truncate(MAX_CLOCK_LOGS - listed);
-        listed += differing.len();
-        if has_wanted && !differing.is_empty() {
+        differing.truncate(MAX_CLOCK_LOGS - self.listed);
+        self.listed += differing.len();
+        if differing.is_empty() {
+            return Ok(());
+        }
+        if !has_wanted && some {
+            for held in read.logs_of(author)?.iter().filter(|held| !held.log.is_system()) {
+                has_wanted |= self.interest.wants_log(held.log, read.schema(author, held.log)?.as_ref());
+            }
+        }
+        if has_wanted {
             found.totals.authors += 1;
             found.totals.entries += differing.iter().map(|(_, entries)| entries).sum::<u64>();
             for logs in differing.chunks(MAX_LOGS_FRAME) {
@@ -153,8 +197,46 @@ pub fn compare(theirs: &PeerClock, interest: &Interest, read: &dyn Read) -> Resu
             }
         }
         Ok(())
-    })?;
-    Ok(found)
+    }
+}
+
+/// Those of these logs that are held, author by author.
+fn by_author(
+    read: &dyn Read,
+    logs: &BTreeSet<(AuthorId, LogId)>,
+) -> Result<BTreeMap<AuthorId, Vec<HeldLog>>, StoreError> {
+    let mut authors: BTreeMap<AuthorId, Vec<HeldLog>> = BTreeMap::new();
+    for &(author, log) in logs {
+        if let Some(head) = read.log_head(author, log)? {
+            authors.entry(author).or_default().push(HeldLog { author, log, head });
+        }
+    }
+    Ok(authors)
+}
+
+/// What is held here of the logs with these keys, as far as they are in the scope: the frames of a clock.
+pub(crate) fn explain(
+    read: &dyn Read,
+    keys: &[ItemKey],
+    scope: &SummaryScope<'_>,
+) -> Result<Vec<Clock>, StoreError> {
+    let blocked: BTreeSet<AuthorId> = read.blocked()?.into_iter().collect();
+    let (mut logs, mut clocks) = (BTreeSet::new(), Vec::new());
+    for key in keys {
+        for (author, log) in read.logs_with_key(key)? {
+            let class = LogClass::of(log, read.schema(author, log)?.as_ref());
+            if !blocked.contains(&author) && scope.wants(&author, &class) {
+                logs.insert((author, log));
+            }
+        }
+    }
+    for (author, held) in by_author(read, &logs)? {
+        for held in held.chunks(MAX_LOGS_FRAME) {
+            let logs = held.iter().map(log_clock).collect();
+            clocks.push(AuthorClock { author, logs: crate::Bounded::truncated(logs) });
+        }
+    }
+    Ok(frames(clocks, |authors, last| Clock { authors, last }))
 }
 
 /// What is held here of the logs that either side is interested in, and whose schema is among `schemas`

@@ -5,7 +5,7 @@
 
 use madake_log::{AuthorId, LogId, Schema, SeqNum};
 use madake_object::ObjectId;
-use madake_store::NodeId;
+use madake_store::{ItemKey, NodeId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
@@ -28,6 +28,10 @@ pub const MAX_SCHEMAS: usize = 64;
 pub const MAX_AUTHORS_FRAME: usize = 8_192;
 /// Logs of one author in one frame; an author with more comes in several frames.
 pub const MAX_LOGS_FRAME: usize = 8_192;
+/// Cells in one [`Cells`] frame.
+pub const MAX_CELLS_FRAME: usize = 8_192;
+/// Keys in one [`Differ`] frame.
+pub const MAX_KEYS_FRAME: usize = 65_536;
 /// Ranges in one [`Want`], ids in one [`WantContent`].
 pub const MAX_WANTS_FRAME: usize = 4_096;
 /// Entries in one [`Entries`] frame, objects in one [`Content`] frame.
@@ -67,6 +71,14 @@ pub enum Message {
     Done(Done),
     /// Kind 12: I am busy with what you sent; do not give me up.
     Working(Working),
+    /// Kind 13: what all that I have comes to.
+    Digest(Digest),
+    /// Kind 14: send me so many cells.
+    Grant(Grant),
+    /// Kind 15: cells.
+    Cells(Cells),
+    /// Kind 16: we differ in these, tell me more.
+    Differ(Differ),
     /// A kind of [`FIRST_OPTIONAL_KIND`] or more that this version does not know: let it pass.
     Unknown(u8),
 }
@@ -108,7 +120,7 @@ pub struct Hello {
     pub scope: ScopeKind,
     /// Which schemas it wants, `commit` among them; `None` for all. System logs are always wanted.
     pub schemas: Option<Bounded<Schema, MAX_SCHEMAS>>,
-    /// Ways to compare summaries that it knows, the best first: 0 is the full clock. The first of the
+    /// Ways to compare summaries that it knows, the best first: 0 is the full clock, 1 digests and cells. The first of the
     /// dialler's that the other side names too is used.
     pub methods: Bounded<u8, 16>,
     /// What else the sender understands, one bit each; bits that are not known are ignored. None yet.
@@ -264,6 +276,54 @@ pub struct Done {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Working {}
 
+/// What a set of logs comes to: how many, and the sum of their items' hashes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Digest {
+    /// How many logs.
+    pub count: u64,
+    /// The sum of the hashes of their items, mod 2^256, little-endian.
+    pub sum: [u8; 32],
+    /// From the dialler: whether the schemas of its Hello limit what goes either way. Else they say only what
+    /// it wants.
+    pub only: bool,
+}
+
+/// Leave to send cells.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Grant {
+    /// How many more. None: send your full clock instead.
+    pub cells: u32,
+}
+
+/// The next cells of the sender's set.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Cells {
+    /// With the first cells: what the sender's set comes to now, if that is not what it said before.
+    pub moved: Option<(u64, [u8; 32])>,
+    /// The cells.
+    pub cells: Bounded<WireCell, MAX_CELLS_FRAME>,
+}
+
+/// One cell on the wire.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct WireCell {
+    /// The items, added without carry.
+    pub sum: [u8; 32],
+    /// Their checks, likewise, little-endian.
+    pub check: [u8; 8],
+    /// How many items more than are due: in cell `i` of a set of `n`, 2n / (i + 2) rounded down.
+    pub extra: i64,
+}
+
+/// Logs of the dialler of which the other side has to know more.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Differ {
+    /// The keys of their items, ascending over all frames.
+    pub keys: Bounded<ItemKey, MAX_KEYS_FRAME>,
+    /// Whether this is the last part.
+    pub last: bool,
+}
+
 /// How much travelled and was new.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Counts {
@@ -380,6 +440,10 @@ impl Message {
             Message::Content(body) => postcard::to_extend(body, frame),
             Message::Done(body) => postcard::to_extend(body, frame),
             Message::Working(body) => postcard::to_extend(body, frame),
+            Message::Digest(body) => postcard::to_extend(body, frame),
+            Message::Grant(body) => postcard::to_extend(body, frame),
+            Message::Cells(body) => postcard::to_extend(body, frame),
+            Message::Differ(body) => postcard::to_extend(body, frame),
             Message::Unknown(kind) => return Err(WireError::Kind(*kind)),
         }
         .map_err(fields)?;
@@ -409,6 +473,10 @@ impl Message {
             10 => decode_body(kind, body).map(Message::Content),
             11 => decode_body(kind, body).map(Message::Done),
             12 => decode_body(kind, body).map(Message::Working),
+            13 => decode_body(kind, body).map(Message::Digest),
+            14 => decode_body(kind, body).map(Message::Grant),
+            15 => decode_body(kind, body).map(Message::Cells),
+            16 => decode_body(kind, body).map(Message::Differ),
             FIRST_OPTIONAL_KIND.. => Ok(Message::Unknown(kind)),
             other => Err(WireError::Kind(other)),
         }
@@ -428,6 +496,10 @@ impl Message {
             Message::Content(_) => 10,
             Message::Done(_) => 11,
             Message::Working(_) => 12,
+            Message::Digest(_) => 13,
+            Message::Grant(_) => 14,
+            Message::Cells(_) => 15,
+            Message::Differ(_) => 16,
             Message::Unknown(kind) => *kind,
         }
     }
@@ -464,128 +536,4 @@ fn short_text<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Strin
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn author(byte: u8) -> AuthorId {
-        AuthorId::from_bytes([byte; 32])
-    }
-
-    fn there_and_back(message: Message) {
-        let frame = message.encode().unwrap();
-        let length = frame_length(frame[..4].try_into().unwrap()).unwrap();
-        assert_eq!(length, frame.len() - 4);
-        assert_eq!(Message::decode(&frame[4..]).unwrap(), message);
-        for cut in 4..frame.len() {
-            assert!(Message::decode(&frame[4..cut]).is_err(), "cut at {cut}");
-        }
-        let mut longer = frame[4..].to_vec();
-        longer.push(0);
-        assert!(Message::decode(&longer).is_err());
-    }
-
-    fn hello() -> Hello {
-        Hello {
-            protocol: PROTOCOL,
-            node: author(1),
-            epoch: [2; 16],
-            generation: 300,
-            incarnation: (1, [3; 16]),
-            clock: -1,
-            receives: true,
-            gives: false,
-            scope: ScopeKind::Listed(7),
-            schemas: Some(vec!["post".parse().unwrap()].try_into().unwrap()),
-            methods: vec![0].try_into().unwrap(),
-            capabilities: 0,
-        }
-    }
-
-    #[test]
-    fn messages_there_and_back() {
-        let clock = AuthorClock {
-            author: author(4),
-            logs: vec![LogClock { log: LogId::new(1024), seq: SeqNum::FIRST, tag: [5; 16] }]
-                .try_into()
-                .unwrap(),
-        };
-        let range = Range {
-            author: author(1),
-            log: LogId::CONTROL,
-            from: SeqNum::FIRST,
-            to: SeqNum::new(300).unwrap(),
-        };
-        let refusal = Refusal { what: What::Entry, id: "x".into(), reason: "signature: no".into() };
-        there_and_back(Message::Hello(hello()));
-        there_and_back(Message::Scope(Scope { authors: vec![author(1), author(2)].try_into().unwrap() }));
-        there_and_back(Message::Clock(Clock {
-            authors: vec![clock.clone()].try_into().unwrap(),
-            last: true,
-        }));
-        there_and_back(Message::Offer(Offer {
-            authors: vec![clock].try_into().unwrap(),
-            totals: Totals { authors: 1, entries: 1 },
-            last: false,
-        }));
-        there_and_back(Message::Want(Want { id: 1, ranges: vec![range].try_into().unwrap() }));
-        let item = WireEntry { entry: ByteBuf::from(vec![1, 2]), payload: Some(ByteBuf::from(vec![])) };
-        there_and_back(Message::Entries(Entries { want: 1, items: vec![item].try_into().unwrap() }));
-        let ids: Bounded<_, MAX_WANTS_FRAME> = vec![ObjectId::of(b"x")].try_into().unwrap();
-        there_and_back(Message::Served(Served { want: 1, lacking: ids.clone() }));
-        there_and_back(Message::WantContent(WantContent { id: 2, ids }));
-        there_and_back(Message::Content(Content {
-            want: 2,
-            items: vec![ByteBuf::from(b"x".to_vec())].try_into().unwrap(),
-        }));
-        there_and_back(Message::Working(Working {}));
-        there_and_back(Message::Done(Done {
-            received: Counts { entries: 1, payloads: 2, objects: 3, bytes: 4 },
-            refused: 1,
-            refusals: vec![refusal].try_into().unwrap(),
-            missing: 0,
-        }));
-    }
-
-    /// The bytes are a format: a change here is a new version of the protocol.
-    #[test]
-    fn the_bytes_of_a_hello_are_these() {
-        let mut expected = vec![1, 1, 1];
-        expected.extend([1; 32]);
-        expected.extend([2; 16]);
-        expected.extend([0xac, 0x02, 1]);
-        expected.extend([3; 16]);
-        expected.extend([1, 1, 0, 1, 7, 1, 1, 4]);
-        expected.extend(b"post");
-        expected.extend([1, 0, 0]);
-        assert_eq!(Message::Hello(hello()).encode().unwrap()[4..], expected);
-    }
-
-    #[test]
-    fn a_frame_of_4_gib_is_refused_by_its_first_bytes() {
-        assert_eq!(frame_length([0xff; 4]), Err(WireError::TooLong(u32::MAX)));
-        assert_eq!(frame_length([0; 4]), Err(WireError::Empty));
-        assert_eq!(frame_length((MAX_FRAME as u32).to_le_bytes()), Ok(MAX_FRAME));
-    }
-
-    #[test]
-    fn unknown_kinds_versions_and_long_integers_are_refused() {
-        assert_eq!(Message::decode(&[]), Err(WireError::Empty));
-        assert_eq!(Message::decode(&[100, 1]), Err(WireError::Kind(100)));
-        assert_eq!(Message::decode(&[200, 9, 9]), Ok(Message::Unknown(200)), "later versions may say more");
-        assert_eq!(Message::decode(&[8, 2, 0, 0]), Err(WireError::Version(8)));
-        assert!(Message::decode(&[8, 1, 5, 0]).is_ok());
-        assert_eq!(Message::decode(&[8, 1, 0x85, 0x00, 0]), Err(WireError::NotCanonical(8)));
-    }
-
-    proptest! {
-        #[test]
-        fn any_bytes_are_a_message_or_an_error(kind in 0u8..14, body in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let frame = [&[kind, 1], body.as_slice()].concat();
-            if let Ok(message) = Message::decode(&frame) {
-                prop_assert_eq!(&message.encode().unwrap()[4..], frame.as_slice());
-            }
-        }
-    }
-}
+mod tests;

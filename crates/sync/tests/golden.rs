@@ -11,7 +11,7 @@ use madake_log::{AuthorId, LogId};
 use madake_object::Object;
 use madake_store::{Author, NewContent, Read, Store};
 use madake_sync::wire::Message;
-use madake_sync::{EndReason, Plan};
+use madake_sync::{CompareBy, EndReason, Plan};
 
 const WANTED: [&str; 4] = ["comment", "post", "like", "message"];
 
@@ -35,7 +35,17 @@ fn authors_in(store: &Store) -> BTreeSet<AuthorId> {
 
 #[test]
 fn the_example_of_the_source_document() {
-    let (mut a, mut b) = (Peer::new(1, true), Peer::new(2, true));
+    example(CompareBy::Clocks);
+}
+
+/// The other way to compare ends with the same.
+#[test]
+fn the_example_with_digests_and_cells() {
+    example(CompareBy::Cells);
+}
+
+fn example(compare_by: CompareBy) {
+    let (mut a, mut b) = (Peer::comparing(1, true, compare_by), Peer::comparing(2, true, compare_by));
     let schemas = |i: u64| WANTED[i as usize % WANTED.len()];
     let (mut unknown_to_b, mut newer, mut lacking, mut unwanted) =
         (BTreeSet::new(), BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
@@ -71,7 +81,8 @@ fn the_example_of_the_source_document() {
         .flatten()
         .map(|author| (author.author, author.logs.len()))
         .collect();
-    assert_eq!(clock.len(), 95);
+    // With cells, only of those that B does not know.
+    assert_eq!(clock.len(), if compare_by == CompareBy::Clocks { 95 } else { 17 });
     assert!(clock.values().all(|logs| *logs == 2), "control log and one user log each");
     assert!(session.said.iter().any(|(who, message)| {
         matches!(message, Message::Hello(hello) if *who == "a" && hello.schemas.as_ref().unwrap().len() == 4)

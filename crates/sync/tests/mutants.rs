@@ -15,8 +15,8 @@ use madake_store::engine::{
     Part, Progress, Reclaim, Reclaimed, Table,
 };
 use madake_store::{
-    Change, Fate, HeldLog, NamedBy, Outcome, PayloadFate, Position, RECORD_ENTRY, Read, Store, StoreError,
-    Wanted, tables,
+    Change, Coded, Digest, Fate, HeldLog, ItemKey, NamedBy, NodeId, Outcome, PayloadFate, PeerStore,
+    Position, RECORD_ENTRY, Read, Store, StoreError, SummaryScope, Wanted, tables,
 };
 use madake_sync::sim::{Meddle, Options, run_with};
 use madake_sync::wire::{Class, Done, Entries, Message, WireEntry};
@@ -537,6 +537,18 @@ impl Read for Misread {
     }
     fn kept_schemas(&self) -> Result<Vec<Schema>, StoreError> {
         self.store.kept_schemas()
+    }
+    fn digest(&self, scope: &SummaryScope<'_>) -> Result<Digest, StoreError> {
+        self.store.digest(scope)
+    }
+    fn coded(&self, scope: &SummaryScope<'_>, cells: usize) -> Result<Coded, StoreError> {
+        self.store.coded(scope, cells)
+    }
+    fn logs_with_key(&self, key: &ItemKey) -> Result<Vec<(AuthorId, LogId)>, StoreError> {
+        self.store.logs_with_key(key)
+    }
+    fn peer_store(&self, node: NodeId) -> Result<Option<PeerStore>, StoreError> {
+        self.store.peer_store(node)
     }
     fn epoch(&self) -> Result<[u8; 16], StoreError> {
         self.store.epoch()

@@ -10,7 +10,10 @@ use common::{NOW, Peer, arrived, key, pull, push, run, run_tampered, schema, syn
 use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, PayloadId, Schema, SeqNum};
 use madake_object::{Commit, CommitAuthor, Mode, Object, ObjectId};
 use madake_store::engine::EngineError;
-use madake_store::{Author, Change, HeldLog, NamedBy, NewContent, Position, Read, Store, StoreError, Wanted};
+use madake_store::{
+    Author, Change, Coded, Digest, HeldLog, ItemKey, NamedBy, NewContent, NodeId, PeerStore, Position, Read,
+    Store, StoreError, SummaryScope, Wanted,
+};
 use madake_sync::wire::{Message, What};
 use madake_sync::{EndReason, Input, Now, Output, Plan, SessionId};
 
@@ -361,6 +364,18 @@ impl Read for Rotten<'_> {
     }
     fn kept_schemas(&self) -> Result<Vec<Schema>, StoreError> {
         self.store.kept_schemas()
+    }
+    fn digest(&self, scope: &SummaryScope<'_>) -> Result<Digest, StoreError> {
+        self.store.digest(scope)
+    }
+    fn coded(&self, scope: &SummaryScope<'_>, cells: usize) -> Result<Coded, StoreError> {
+        self.store.coded(scope, cells)
+    }
+    fn logs_with_key(&self, key: &ItemKey) -> Result<Vec<(AuthorId, LogId)>, StoreError> {
+        self.store.logs_with_key(key)
+    }
+    fn peer_store(&self, node: NodeId) -> Result<Option<PeerStore>, StoreError> {
+        self.store.peer_store(node)
     }
     fn epoch(&self) -> Result<[u8; 16], StoreError> {
         self.store.epoch()

@@ -56,6 +56,7 @@ pub(super) async fn status(shell: Arc<Shell>) -> Result<Response<Body>, ApiError
         let mut peers = Vec::new();
         for peer in shell.store().peers()? {
             let last = shell.store().last_session(peer.node)?;
+            let said = shell.store().peer_store(peer.node)?;
             let state = match &last {
                 None => "not-met",
                 Some(last) if last.failure.is_some() => "failed",
@@ -70,6 +71,7 @@ pub(super) async fn status(shell: Arc<Shell>) -> Result<Response<Body>, ApiError
                 "last_sync": last.as_ref().map(|last| rfc3339(last.ended)),
                 "failure": last.as_ref().and_then(|last| last.failure.clone()),
                 "missing": last.as_ref().map(|last| last.missing),
+                "rolled_back": said.as_ref().and_then(|said| said.rolled_back).map(rfc3339),
                 "clock_difference_ms": last.as_ref().and_then(|last| last.clock_difference),
             }));
         }

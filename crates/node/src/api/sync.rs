@@ -18,7 +18,7 @@ use crate::shell::Shell;
 
 /// `POST /v1/sync?peer=P&mode=pull|push|sync[&schema=S…]` → lines `{"progress":…}`, then one line: the result
 ///
-/// `{sent, received, refused, missing, rounds, summary_bytes, seconds, peer}`
+/// `{sent, received, refused, missing, rounds, summary_bytes, peer_store, seconds, peer}`
 pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
     let (node, addresses) = shell.resolve_peer(query.need("peer")?)?;
     let (receives, gives) = match query.need("mode")? {
@@ -114,6 +114,7 @@ fn result_json(shell: &Shell, reason: &EndReason, report: &Report, seconds: f64)
         "rounds": report.rounds,
         "summary_bytes": report.summary_bytes,
         "seconds": seconds,
+        "peer_store": report.peer_store.as_ref().map(|(_, history)| history.code()),
         "clock_difference_ms": report.clock_difference,
         "hint": nothing_asked(shell, report)?,
     }))

@@ -23,6 +23,7 @@ use crate::prefix;
 use crate::read::{self, Wanted};
 use crate::rows::RECORD_ENTRY;
 use crate::store::StoreError;
+use crate::summary::Touched;
 use crate::tables::{self, Position};
 pub(crate) use statement::{read_statement, says_something};
 
@@ -45,6 +46,8 @@ pub(crate) struct Round<'a> {
     gone_blobs: Vec<ObjectId>,
     /// Whether tables had no rows when the round began; found out when it is first asked.
     empty: Vec<OnceCell<bool>>,
+    /// What the summary has otherwise, beside the logs that grow.
+    touched: Touched,
 }
 
 /// What the changes before this one in the same round will have done.
@@ -81,14 +84,21 @@ struct PendingContent {
 
 impl<'a> Round<'a> {
     pub(crate) fn new(engine: &'a dyn Engine, collecting: &'a Collecting) -> Self {
-        let (pending, batch) = (Pending::default(), Batch::new());
+        let (pending, batch, touched) = (Pending::default(), Batch::new(), Touched::default());
         let empty = vec![OnceCell::new(); tables::COUNT];
-        Self { engine, pending, batch, collecting, gone_blobs: Vec::new(), empty }
+        Self { engine, pending, batch, collecting, gone_blobs: Vec::new(), empty, touched }
     }
 
     /// Files of big objects that no row leads to once the round is durable.
     pub(crate) fn gone_blobs(&self) -> &[ObjectId] {
         &self.gone_blobs
+    }
+
+    /// All logs that this round may change as a summary sees them.
+    pub(crate) fn touched(&mut self) -> Touched {
+        let mut touched = std::mem::take(&mut self.touched);
+        touched.logs.extend(self.pending.heads.keys());
+        touched
     }
 
     /// The batch of one caller's changes, and what became of each of them.
@@ -134,13 +144,19 @@ impl<'a> Round<'a> {
             Change::ForgetPeer(node) => {
                 self.batch.delete(tables::PEER, node.as_bytes().to_vec());
                 self.batch.delete(tables::LAST_SESSION, node.as_bytes().to_vec());
+                self.batch.delete(tables::PEER_STORE, node.as_bytes().to_vec());
                 Ok(Outcome::Done)
             }
             Change::LastSession(node, last) => {
                 self.batch.put(tables::LAST_SESSION, node.as_bytes().to_vec(), last.encode()?);
                 Ok(Outcome::Done)
             }
+            Change::PeerStore(node, said) => {
+                self.batch.put(tables::PEER_STORE, node.as_bytes().to_vec(), said.encode()?);
+                Ok(Outcome::Done)
+            }
             Change::Policy(author, policy) => {
+                self.touched.authors.insert(author);
                 self.pending.blocked.insert(author, policy == Policy::Block);
                 self.batch.put(tables::POLICY, author.as_bytes().to_vec(), vec![policy as u8]);
                 Ok(Outcome::Done)
@@ -232,6 +248,7 @@ impl<'a> Round<'a> {
             Err(flaw) => return self.flaw(&at, flaw).map(Some),
         };
         for (table, key, value) in meaning.rows {
+            self.touch_registered(table, &key);
             self.batch.put(table, key, value);
         }
         if let (Some((file, size)), Some(name), Some(commit)) = (meaning.file, meaning.name, payload) {
@@ -242,6 +259,15 @@ impl<'a> Round<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// A registration that comes or goes makes its log one of another schema.
+    fn touch_registered(&mut self, table: Table, key: &[u8]) {
+        if table == tables::REGISTER
+            && let Some(of) = Position::from_key(key)
+        {
+            self.touched.logs.insert((of.author, of.log));
+        }
     }
 
     fn flaw(&mut self, at: &Position, flaw: Flaw) -> Result<Flaw, StoreError> {
@@ -274,7 +300,7 @@ impl<'a> Round<'a> {
         if let Some(blocked) = self.pending.blocked.get(&author) {
             return Ok(*blocked);
         }
-        let blocked = read::policy(self.engine, author)? == Some(Policy::Block);
+        let blocked = read::is_blocked(self.engine, author)?;
         self.pending.blocked.insert(author, blocked);
         Ok(blocked)
     }

@@ -121,6 +121,7 @@ impl Round<'_> {
             }
             _ => {
                 self.batch.delete(tables::LOG_HEAD, prefix.to_vec());
+                self.batch.delete(tables::LOG_KEY, tables::log_key_key(author, log).to_vec());
                 None
             }
         };
@@ -141,6 +142,7 @@ impl Round<'_> {
             && let Ok(meaning) = read_statement(entry, payload.as_deref())
         {
             for (table, key, _) in meaning.rows {
+                self.touch_registered(table, &key);
                 self.batch.delete(table, key);
             }
             named.extend(meaning.file);

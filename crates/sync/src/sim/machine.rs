@@ -20,7 +20,7 @@ use super::rules::{
 use super::weather::between;
 use super::world::{Ended, Event, World};
 use super::{SECOND, Time};
-use crate::io::{Config, Input, Now, Output, SessionId, Token};
+use crate::io::{CompareBy, Config, Input, Now, Output, SessionId, Token};
 use crate::node::Node;
 use crate::report::EndReason;
 use crate::wire::{Class, Message};
@@ -197,7 +197,15 @@ impl World<'_> {
         let machine = &mut self.machines[m];
         let own = own.into_iter().chain([machine.node]).collect();
         let incarnation = (starts + 1, nonce);
-        let mut config = Config { node: machine.node, own, keep_all: machine.keep_all, incarnation };
+        // Worlds are small: by their price, most comparisons would be by clocks.
+        let compare_by = match self.options.seed % 4 {
+            0 => CompareBy::Clocks,
+            1 => CompareBy::Cheapest,
+            2 if m == 0 => CompareBy::Clocks,
+            _ => CompareBy::Cells,
+        };
+        let mut config =
+            Config { node: machine.node, own, keep_all: machine.keep_all, incarnation, compare_by };
         self.meddle.config(m, &mut config);
         let read = self.meddle.read(m, store.clone());
         let authors = machine.keys.iter().map(|key| Author::new(key.clone(), store.clone())).collect();

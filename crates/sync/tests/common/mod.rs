@@ -2,16 +2,17 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use madake_log::{AuthenticEntry, AuthorId, AuthorKey, Entry, Schema};
 use madake_object::{FileName, Mode, Object};
-use madake_store::engine::MemoryEngine;
+use madake_store::engine::{FakeDisk, JournalEngine, JournalOptions, MemoryEngine};
 use madake_store::{Appended, Author, Change, Committed, NewContent, NewVersion, Policy, Store, StoreRows};
 use madake_sync::wire::{Class, Message};
 use madake_sync::{
-    Config, EndReason, Input, Node, Now, Output, Plan, Received, RefusedEntry, Report, SessionId,
+    CompareBy, Config, EndReason, Input, Node, Now, Output, Plan, Received, RefusedEntry, Report, SessionId,
 };
 
 /// A node with its store and one author.
@@ -43,6 +44,14 @@ pub fn store() -> Arc<Store> {
     Arc::new(Store::new(Arc::new(MemoryEngine::new([7; 16], Arc::new(StoreRows)))))
 }
 
+/// A store on the real engine, for many logs: the model looks at every row.
+pub fn large_store() -> Arc<Store> {
+    let options = JournalOptions::create([7; 16], [8; 16]);
+    let disk = Arc::new(FakeDisk::new(1));
+    let engine = JournalEngine::open_on(disk, Path::new("/store"), &options, Arc::new(StoreRows)).unwrap();
+    Arc::new(Store::new(Arc::new(engine)))
+}
+
 pub fn schema(name: &str) -> Schema {
     name.parse().unwrap()
 }
@@ -61,12 +70,22 @@ pub fn push() -> Plan {
 
 impl Peer {
     pub fn new(number: u64, keep_all: bool) -> Self {
+        Self::comparing(number, keep_all, CompareBy::Cheapest)
+    }
+
+    /// A peer that compares in a certain way.
+    pub fn comparing(number: u64, keep_all: bool, compare_by: CompareBy) -> Self {
+        Self::with(number, keep_all, compare_by, store())
+    }
+
+    /// A peer with this store.
+    pub fn with(number: u64, keep_all: bool, compare_by: CompareBy, store: Arc<Store>) -> Self {
         let node_key = key(1_000_000 + number);
-        let (store, key) = (store(), Arc::new(key(number)));
+        let key = Arc::new(key(number));
         let id = node_key.author();
         let author = Author::new(key, store.clone());
         let own = vec![author.id(), id];
-        let config = Config { node: id, own, keep_all, incarnation: (1, [0; 16]) };
+        let config = Config { node: id, own, keep_all, incarnation: (1, [0; 16]), compare_by };
         Self { node: Node::new(config), store, author, id }
     }
 

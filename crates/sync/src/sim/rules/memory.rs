@@ -10,8 +10,8 @@ use madake_store::{
     StoreError, payload_object, store_invariants,
 };
 
-use crate::summary::tag;
 use crate::wire::{AuthorClock, Message};
+use madake_store::tag;
 
 /// Entries read at a time.
 const PAGE: usize = 500;

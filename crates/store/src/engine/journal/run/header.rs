@@ -1,7 +1,7 @@
 //! A run's first page.
 //!
 //! ```text
-//! 8        magic `madakeR1`; with the check, all that later versions keep
+//! 8        magic `madakeR2`; with the check, all that later versions keep
 //! 4 8 4 8  cover: segment and offset it begins at, segment and offset it ends before
 //! 4        pages of the file, this one included
 //! 1        levels of the tree: 0 no rows, 1 a leaf only
@@ -16,7 +16,7 @@ use super::inner::PageRef;
 use super::page::{BODY, HEADER, Sealed};
 use super::{Cover, Place, TableShape};
 
-const MAGIC: [u8; 8] = *b"madakeR1";
+const MAGIC: [u8; 8] = *b"madakeR2";
 
 /// What a run says about itself.
 #[derive(Clone, Eq, PartialEq, Debug)]
