@@ -71,7 +71,7 @@ fn a_part_whose_sync_failed_is_written_again_before_it_is_acknowledged() {
 /// comes again, nothing that comes is noted wrongly, and in the end the content is there.
 #[test]
 fn what_was_synced_does_not_come_twice() {
-    for seed in 0..120 {
+    for seed in 0..200 {
         let (disk, mut random) = (FakeDisk::new(seed), Random(seed));
         let many = 1 + random.below(40);
         let source = source(seed, many);

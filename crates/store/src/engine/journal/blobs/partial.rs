@@ -121,10 +121,12 @@ impl FileBlobs {
         if outboard_len(size) > 0 && !there(&names.outboard)? && there(&names.data)? {
             // A crash came between the two renames that give a content and its outboard their names.
             match shared.files.rename(&shared.outboard_of(id), &names.outboard) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(EngineError::disk(Doing::Rename, &names.outboard, error));
+                Ok(()) => {
+                    sync_dir(&*shared.files, &shared.incoming)?;
+                    sync_dir(&*shared.files, &shared.folder_of(id))?;
                 }
-                _ => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(EngineError::disk(Doing::Rename, &names.outboard, error)),
             }
         }
         if !there(&names.data)? || outboard_len(size) > 0 && !there(&names.outboard)? {
