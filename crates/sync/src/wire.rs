@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::bounded::Bounded;
+pub use crate::come::Have;
 
 /// The version of the protocol that this code speaks.
 pub const PROTOCOL: u16 = 1;
@@ -67,6 +68,8 @@ pub enum Message {
     Done(Done),
     /// Kind 12: I am busy with what you sent; do not give me up.
     Working(Working),
+    /// Kind 20: what you asked for and I did not have, I have now.
+    Have(Have),
     /// A kind of [`FIRST_OPTIONAL_KIND`] or more that this version does not know: let it pass.
     Unknown(u8),
 }
@@ -380,6 +383,7 @@ impl Message {
             Message::Content(body) => postcard::to_extend(body, frame),
             Message::Done(body) => postcard::to_extend(body, frame),
             Message::Working(body) => postcard::to_extend(body, frame),
+            Message::Have(body) => postcard::to_extend(body, frame),
             Message::Unknown(kind) => return Err(WireError::Kind(*kind)),
         }
         .map_err(fields)?;
@@ -409,6 +413,7 @@ impl Message {
             10 => decode_body(kind, body).map(Message::Content),
             11 => decode_body(kind, body).map(Message::Done),
             12 => decode_body(kind, body).map(Message::Working),
+            20 => decode_body(kind, body).map(Message::Have),
             FIRST_OPTIONAL_KIND.. => Ok(Message::Unknown(kind)),
             other => Err(WireError::Kind(other)),
         }
@@ -428,6 +433,7 @@ impl Message {
             Message::Content(_) => 10,
             Message::Done(_) => 11,
             Message::Working(_) => 12,
+            Message::Have(_) => 20,
             Message::Unknown(kind) => *kind,
         }
     }
@@ -534,7 +540,8 @@ mod tests {
         there_and_back(Message::Entries(Entries { want: 1, items: vec![item].try_into().unwrap() }));
         let ids: Bounded<_, MAX_WANTS_FRAME> = vec![ObjectId::of(b"x")].try_into().unwrap();
         there_and_back(Message::Served(Served { want: 1, lacking: ids.clone() }));
-        there_and_back(Message::WantContent(WantContent { id: 2, ids }));
+        there_and_back(Message::WantContent(WantContent { id: 2, ids: ids.clone() }));
+        there_and_back(Message::Have(Have { ids }));
         there_and_back(Message::Content(Content {
             want: 2,
             items: vec![ByteBuf::from(b"x".to_vec())].try_into().unwrap(),
@@ -581,7 +588,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_a_message_or_an_error(kind in 0u8..14, body in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn any_bytes_are_a_message_or_an_error(kind in 0u8..24, body in proptest::collection::vec(any::<u8>(), 0..200)) {
             let frame = [&[kind, 1], body.as_slice()].concat();
             if let Ok(message) = Message::decode(&frame) {
                 prop_assert_eq!(&message.encode().unwrap()[4..], frame.as_slice());
