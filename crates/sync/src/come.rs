@@ -91,10 +91,10 @@ impl Node {
         match input {
             Input::ObjectOpened { id, here } => self.fetches.opened(id, here),
             Input::RangeMoved { request, upto } => self.range_moved(now, request, upto, read),
-            Input::RangeCut { request, end } => self.fetches.cut(request, end),
+            Input::RangeCut { request, end } => self.fetches.cut(request, end, now.monotonic),
             Input::RangeEnded { request, upto, end } => {
                 self.range_moved(now, request, upto, read);
-                if let Some(wrong) = self.fetches.ended(request, upto, end) {
+                if let Some(wrong) = self.fetches.ended(request, upto, end, now.monotonic) {
                     self.with(wrong.session, now, read, |s, _| {
                         s.report.wrong_ranges += 1;
                         s.report.refuse(What::Object, wrong.id.to_string(), format!("hash: {}", wrong.what));

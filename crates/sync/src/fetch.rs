@@ -23,7 +23,8 @@ const GRAIN: u64 = 16;
 /// Grains in one request: 1 MiB to 16 MiB, an eighth of the object.
 const FEWEST: u64 = 4;
 const MOST: u64 = 64;
-/// Who has sent nothing for so long while another peer has nothing to do loses the range to it.
+/// Who has sent nothing for so long while another peer has nothing to do loses the range to it. The time doubles each
+/// time, so that on lines that are slower than this the range stays with somebody.
 const STALL: Duration = Duration::from_secs(3);
 /// After so many ranges with wrong bytes nothing more is asked of a session.
 pub(crate) const MAX_MARKS: u32 = 3;
@@ -78,6 +79,8 @@ struct Transfer {
     open: BTreeSet<RequestId>,
     /// Who asked for it last: in this one's name it is written.
     by: SessionId,
+    /// How long somebody may send nothing.
+    stall: Duration,
 }
 
 /// A session that can give an object, as far as is known.
@@ -98,7 +101,14 @@ struct Open {
     upto: u64,
     moved_at: Duration,
     /// The shell was told to end it early.
-    cutting: bool,
+    cutting: Option<For>,
+}
+
+/// Who gets the rest of a range that was cut.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum For {
+    Anybody,
+    Session(SessionId),
 }
 
 #[derive(Default)]
@@ -138,7 +148,8 @@ impl Fetches {
             None if room => {
                 let holders = BTreeMap::from([(session, Holder::default())]);
                 let (missing, open) = (Ranges::EMPTY, BTreeSet::new());
-                let transfer = Transfer { size, state: State::Opening, missing, holders, open, by: session };
+                let (state, by, stall) = (State::Opening, session, STALL);
+                let transfer = Transfer { size, state, missing, holders, open, by, stall };
                 self.objects.insert(id, transfer);
                 self.outputs.push(Output::OpenObject { id, size });
             }
@@ -190,18 +201,23 @@ impl Fetches {
     }
 
     /// The shell takes nothing from `end` on.
-    pub(crate) fn cut(&mut self, request: RequestId, end: u64) {
+    pub(crate) fn cut(&mut self, request: RequestId, end: u64, now: Duration) {
         let Some(open) = self.open.get_mut(&request) else { return };
         let end = end.clamp(open.upto, open.groups.end);
         let rest = end..std::mem::replace(&mut open.groups.end, end);
-        open.cutting = false;
-        let id = open.id;
-        self.put_back(id, rest);
+        let (id, cutting) = (open.id, open.cutting.take());
+        self.hand_over(id, rest, cutting, now);
     }
 
     /// A range has come, as far as `upto`. What was wrong is said.
-    pub(crate) fn ended(&mut self, request: RequestId, upto: u64, end: RangeEnd) -> Option<Wrong> {
-        let Open { id, session, groups, .. } = self.open.remove(&request)?;
+    pub(crate) fn ended(
+        &mut self,
+        request: RequestId,
+        upto: u64,
+        end: RangeEnd,
+        now: Duration,
+    ) -> Option<Wrong> {
+        let Open { id, session, groups, cutting, .. } = self.open.remove(&request)?;
         if let Some(giver) = self.givers.get_mut(&session) {
             giver.open = giver.open.saturating_sub(1);
         }
@@ -218,7 +234,7 @@ impl Fetches {
             // With too many gaps it is asked again, and marked again.
             let _ = holder.not.insert(not);
         }
-        self.put_back(id, rest);
+        self.hand_over(id, rest, cutting, now);
         let mut wrong = None;
         match end {
             RangeEnd::Whole | RangeEnd::Cut | RangeEnd::Damaged => {}
@@ -303,7 +319,7 @@ impl Fetches {
         let mut wake: Option<Duration> = None;
         for transfer in self.objects.values().filter(|transfer| transfer.state == State::Moving) {
             for idle in self.idle(transfer) {
-                let at = self.victims(transfer, idle).map(|(_, open)| open.moved_at + STALL).min();
+                let at = self.victims(transfer, idle).map(|(_, open)| open.moved_at + transfer.stall).min();
                 wake = wake.into_iter().chain(at).min();
             }
         }
@@ -332,33 +348,46 @@ impl Fetches {
 
     /// Asks each holder for one more range; whether anybody was asked.
     fn ask_each(&mut self, id: ObjectId, now: Duration) -> bool {
-        let Some(transfer) = self.objects.get_mut(&id).filter(|t| t.state == State::Moving) else {
+        let Some(transfer) = self.objects.get(&id).filter(|t| t.state == State::Moving) else {
             return false;
         };
         let mut any = false;
         let step = (groups(transfer.size) / 8).clamp(FEWEST * self.grain, MOST * self.grain);
         let sessions: Vec<SessionId> = transfer.holders.keys().copied().collect();
         for session in sessions {
-            let giver = self.givers.entry(session).or_default();
-            if giver.open >= MAX_OF_SESSION || self.open.len() >= MAX_OPEN {
+            if !self.has_room(session) {
                 continue;
             }
-            let Some(holder) = transfer.holders.get_mut(&session) else { continue };
+            let Some(transfer) = self.objects.get_mut(&id) else { break };
+            let Some(holder) = transfer.holders.get(&session) else { continue };
             let Some(span) = first_of(&transfer.missing, &holder.not, step) else { continue };
             if transfer.missing.remove(span.clone()).is_err() {
                 continue; // one gap too many: when others have come
             }
-            holder.since.get_or_insert(now);
-            giver.open += 1;
-            self.last_request += 1;
-            let request = RequestId(self.last_request);
-            let (upto, moved_at, groups) = (span.start, now, span.clone());
-            self.open.insert(request, Open { id, session, groups, upto, moved_at, cutting: false });
-            transfer.open.insert(request);
-            self.outputs.push(Output::FetchRange { session, request, id, size: transfer.size, groups: span });
+            self.ask(session, id, span, now);
             any = true;
         }
         any
+    }
+
+    fn has_room(&self, session: SessionId) -> bool {
+        let room = |giver: &Giver| giver.open < MAX_OF_SESSION;
+        self.givers.get(&session).is_some_and(room) && self.open.len() < MAX_OPEN
+    }
+
+    /// Asks a session for groups, which are not missing any more.
+    fn ask(&mut self, session: SessionId, id: ObjectId, span: Range<u64>, now: Duration) {
+        let Some(transfer) = self.objects.get_mut(&id) else { return };
+        if let Some(holder) = transfer.holders.get_mut(&session) {
+            holder.since.get_or_insert(now);
+        }
+        self.givers.entry(session).or_default().open += 1;
+        self.last_request += 1;
+        let request = RequestId(self.last_request);
+        let (upto, moved_at, groups) = (span.start, now, span.clone());
+        self.open.insert(request, Open { id, session, groups, upto, moved_at, cutting: None });
+        transfer.open.insert(request);
+        self.outputs.push(Output::FetchRange { session, request, id, size: transfer.size, groups: span });
     }
 
     /// Ends what is whole, and what nobody can give.
@@ -409,7 +438,7 @@ impl Fetches {
         let open = transfer.open.iter().filter_map(|request| Some((*request, self.open.get(request)?)));
         open.filter(move |(_, open)| {
             let able = not.is_none_or(|not| !not.spans().iter().any(|span| overlap(span, &open.groups)));
-            open.session != thief && !open.cutting && able
+            open.session != thief && open.cutting.is_none() && able
         })
     }
 
@@ -423,7 +452,8 @@ impl Fetches {
                 moved.saturating_mul(1_000_000) / u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
             })
         };
-        let mut cuts: BTreeMap<RequestId, u64> = BTreeMap::new();
+        let mut cuts: BTreeMap<RequestId, (u64, SessionId)> = BTreeMap::new();
+        let mut stall = transfer.stall;
         for thief in self.idle(transfer) {
             let open = self.victims(transfer, thief).filter(|(request, _)| !cuts.contains_key(request));
             let Some((request, open)) = open.max_by_key(|(_, open)| open.groups.end - open.upto) else {
@@ -436,22 +466,37 @@ impl Fetches {
                 0 => left / 2,
                 _ => u64::try_from(u128::from(left) * u128::from(ours) / all).unwrap_or(left / 2),
             };
-            if now.saturating_sub(open.moved_at) >= STALL {
-                cuts.insert(request, 0);
+            if now.saturating_sub(open.moved_at) >= transfer.stall {
+                cuts.insert(request, (0, thief));
+                stall = transfer.stall.saturating_mul(2);
             } else if share >= self.grain {
                 let keeps = left - share;
-                cuts.insert(request, if keeps < self.grain { 0 } else { open.upto + keeps });
+                let end = if keeps < self.grain { 0 } else { open.upto + keeps };
+                cuts.insert(request, (end, thief));
             }
         }
-        for (request, end) in cuts {
+        if let Some(transfer) = self.objects.get_mut(&id) {
+            transfer.stall = stall;
+        }
+        for (request, (end, thief)) in cuts {
             if let Some(open) = self.open.get_mut(&request) {
-                open.cutting = true;
+                open.cutting = Some(For::Session(thief));
                 self.outputs.push(Output::CutRange { request, end });
             }
         }
     }
 
-    fn put_back(&mut self, id: ObjectId, rest: Range<u64>) {
+    /// What does not come from one session is asked of the one that it was taken for, or is missing again.
+    fn hand_over(&mut self, id: ObjectId, rest: Range<u64>, to: Option<For>, now: Duration) {
+        let Some(transfer) = self.objects.get_mut(&id) else { return };
+        if let Some(For::Session(session)) = to
+            && !rest.is_empty()
+            && transfer.state == State::Moving
+            && transfer.holders.contains_key(&session)
+            && self.has_room(session)
+        {
+            return self.ask(session, id, rest, now);
+        }
         let Some(transfer) = self.objects.get_mut(&id) else { return };
         if transfer.missing.insert(rest).is_err() {
             self.give_up(id, "our-store: it is here with too many gaps");
@@ -492,11 +537,8 @@ impl Fetches {
         let Some(transfer) = self.objects.get_mut(&id) else { return };
         transfer.holders.remove(&session);
         for request in &transfer.open {
-            if let Some(open) = self.open.get_mut(request)
-                && open.session == session
-                && !open.cutting
-            {
-                open.cutting = true;
+            if let Some(open) = self.open.get_mut(request).filter(|open| open.session == session) {
+                open.cutting = Some(For::Anybody);
                 self.outputs.push(Output::CutRange { request: *request, end: 0 });
             }
         }
