@@ -22,7 +22,7 @@ const SERVING: usize = 8;
 /// A peer that gives no byte of a big object for so long does not have it for us.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Bytes of groups that are read, checked and written at a time.
-const PIECE: usize = 1 << 20;
+const PIECE: usize = 512 << 10;
 /// What has come is made durable after so many bytes, or after so long: what a power cut may take.
 const SYNC_BYTES: u64 = 64 << 20;
 const SYNC_AFTER: Duration = Duration::from_secs(10);
@@ -224,7 +224,7 @@ impl Link {
                 (encoder, bytes)
             })
         };
-        let (mut sent, mut reading) = (0, read(encoder));
+        let mut reading = read(encoder);
         let whole = loop {
             let Ok((encoder, bytes)) = reading.await else { return };
             let bytes = match bytes {
@@ -242,12 +242,13 @@ impl Link {
             if send.write_chunk(bytes).await.is_err() {
                 break false;
             }
-            self.alive(false).await;
-            sent += length;
+            self.input(Input::RangeServed { session: self.session, bytes: length, last: None }).await;
         };
         let _ = send.finish();
-        let last = (whole && last).then_some(named_by == NamedBy::Entry);
-        self.input(Input::RangeServed { session: self.session, bytes: sent, last }).await;
+        if whole && last {
+            let last = Some(named_by == NamedBy::Entry);
+            self.input(Input::RangeServed { session: self.session, bytes: 0, last }).await;
+        }
     }
 
     /// Fetches a range, and tells the node how far it came.

@@ -20,9 +20,17 @@ pub(crate) const MAX_OPEN: usize = 64;
 pub(crate) const MAX_OBJECTS: usize = 64;
 /// So many chunk groups are worth to be asked of somebody else: 256 KiB.
 const GRAIN: u64 = 16;
-/// Grains in one request: 1 MiB to 16 MiB, an eighth of the object.
+/// Grains in one request: 1 MiB to 2 MiB.
 const FEWEST: u64 = 4;
-const MOST: u64 = 64;
+const MOST: u64 = 8;
+/// Grains of one object that a session is asked for and has not sent, 4 MiB: what is on its way when this process
+/// ends travels twice. Twice as much for objects of 512 MiB and more; and on a line that has carried much of an
+/// object more may be on its way, a part in so many of what it has carried.
+const AHEAD: u64 = 16;
+const LONG: u64 = 2_048;
+const OF_MOVED: u64 = 128;
+/// At most 64 MiB.
+const FAR_AHEAD: u64 = 256;
 /// Who has sent nothing for so long while another peer has nothing to do loses the range to it. The time doubles each
 /// time, so that on lines that are slower than this the range stays with somebody.
 const STALL: Duration = Duration::from_secs(3);
@@ -355,7 +363,7 @@ impl Fetches {
         let step = (groups(transfer.size) / 8).clamp(FEWEST * self.grain, MOST * self.grain);
         let sessions: Vec<SessionId> = transfer.holders.keys().copied().collect();
         for session in sessions {
-            if !self.has_room(session) {
+            if !self.has_room(session) || self.is_far_ahead(session, id) {
                 continue;
             }
             let Some(transfer) = self.objects.get_mut(&id) else { break };
@@ -373,6 +381,17 @@ impl Fetches {
     fn has_room(&self, session: SessionId) -> bool {
         let room = |giver: &Giver| giver.open < MAX_OF_SESSION;
         self.givers.get(&session).is_some_and(room) && self.open.len() < MAX_OPEN
+    }
+
+    /// Whether so much of an object is on its way from a session that it is asked for no more now.
+    fn is_far_ahead(&self, session: SessionId, id: ObjectId) -> bool {
+        let Some(transfer) = self.objects.get(&id) else { return true };
+        let open = transfer.open.iter().filter_map(|request| self.open.get(request));
+        let of_it = open.filter(|open| open.session == session);
+        let ahead: u64 = of_it.map(|open| open.groups.end - open.upto).sum();
+        let least = if groups(transfer.size) < LONG * self.grain { AHEAD } else { 2 * AHEAD } * self.grain;
+        let moved = transfer.holders.get(&session).map_or(0, |holder| holder.moved);
+        ahead >= least.max(moved / OF_MOVED).min(FAR_AHEAD * self.grain)
     }
 
     /// Asks a session for groups, which are not missing any more.
