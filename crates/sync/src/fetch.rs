@@ -464,12 +464,11 @@ impl Fetches {
     /// A session without work takes over a part of what another one has not sent yet, by how fast both are.
     fn steal(&mut self, id: ObjectId, now: Duration) {
         let Some(transfer) = self.objects.get(&id).filter(|t| t.state == State::Moving) else { return };
+        // Groups in a billion milliseconds; not known before the first has come.
         let rate = |session: SessionId| {
-            let holder = transfer.holders.get(&session);
-            let timed = holder.and_then(|holder| Some((holder.moved, now.saturating_sub(holder.since?))));
-            timed.map_or(0, |(moved, time)| {
-                moved.saturating_mul(1_000_000) / u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1)
-            })
+            let holder = transfer.holders.get(&session).filter(|holder| holder.moved > 0)?;
+            let time = u64::try_from(now.saturating_sub(holder.since?).as_millis()).unwrap_or(u64::MAX);
+            Some(u128::from(holder.moved.saturating_mul(1_000_000_000) / time.max(1)))
         };
         let mut cuts: BTreeMap<RequestId, (u64, SessionId)> = BTreeMap::new();
         let mut stall = transfer.stall;
@@ -479,11 +478,11 @@ impl Fetches {
                 continue;
             };
             let left = open.groups.end - open.upto;
-            let (ours, theirs) = (rate(thief), rate(open.session));
-            let all = u128::from(ours) + u128::from(theirs);
-            let share = match all {
-                0 => left / 2,
-                _ => u64::try_from(u128::from(left) * u128::from(ours) / all).unwrap_or(left / 2),
+            let share = match (rate(thief), rate(open.session)) {
+                (Some(ours), Some(theirs)) if ours + theirs > 0 => {
+                    u64::try_from(u128::from(left) * ours / (ours + theirs)).unwrap_or(left / 2)
+                }
+                _ => left / 2,
             };
             if now.saturating_sub(open.moved_at) >= transfer.stall {
                 cuts.insert(request, (0, thief));
