@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use madake_log::AuthorId;
+use madake_object::ObjectId;
 use madake_store::{Change, Outcome, Store, StoreError};
 use madake_sync::ranged::RangeRequest;
 use madake_sync::wire::Class;
@@ -87,6 +88,14 @@ impl Driver {
     /// Tells which keys are in this home, for the sessions to come.
     pub async fn set_own(&self, own: Vec<AuthorId>) {
         let _ = self.events.send(Event::Own(own)).await; // a loop that is gone needs it no more
+    }
+
+    /// Tells that the owner has stored objects, for peers that asked for them in vain.
+    pub fn stored(&self, ids: Vec<ObjectId>) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let _ = events.send(Event::Input(Input::Stored { ids })).await;
+        });
     }
 
     /// Runs a session over this connection to its end.
