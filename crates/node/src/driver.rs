@@ -9,13 +9,16 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use madake_log::AuthorId;
+use madake_object::ObjectId;
 use madake_store::{Change, Outcome, Store, StoreError};
+use madake_sync::ranged::RangeRequest;
 use madake_sync::wire::Class;
-use madake_sync::{Config, EndReason, Input, Node, Now, Output, Plan, Report, SessionId, Token};
+use madake_sync::{Config, EndReason, Input, Node, Now, Output, Plan, RangeEnd, Report, SessionId, Token};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::link::{CREDIT, Checkers, Link, QUEUE, close};
 use crate::net::Connection;
+use crate::ranges::OpenObjects;
 
 /// Inputs that may wait for the loop.
 const EVENTS: usize = 256;
@@ -33,6 +36,7 @@ pub struct Driver {
     next_session: Arc<AtomicU64>,
     store: Arc<Store>,
     checkers: Arc<Checkers>,
+    objects: Arc<OpenObjects>,
 }
 
 /// What comes to the loop.
@@ -73,15 +77,25 @@ impl Driver {
     pub fn start(config: Config, store: Arc<Store>) -> Self {
         let (events, inbox) = mpsc::channel(EVENTS);
         let checkers = Arc::new(Checkers::default());
-        let driver = Self { events, next_session: Arc::default(), store: store.clone(), checkers };
+        let objects = Arc::new(OpenObjects::new(store.clone(), events.downgrade()));
+        let ours = objects.clone();
+        let driver = Self { events, next_session: Arc::default(), store: store.clone(), checkers, objects };
         let runtime = tokio::runtime::Handle::current();
-        std::thread::spawn(move || runtime.block_on(drive(Node::new(config), store, inbox)));
+        std::thread::spawn(move || runtime.block_on(drive(Node::new(config), store, &ours, inbox)));
         driver
     }
 
     /// Tells which keys are in this home, for the sessions to come.
     pub async fn set_own(&self, own: Vec<AuthorId>) {
         let _ = self.events.send(Event::Own(own)).await; // a loop that is gone needs it no more
+    }
+
+    /// Tells that the owner has stored objects, for peers that asked for them in vain.
+    pub fn stored(&self, ids: Vec<ObjectId>) {
+        let events = self.events.clone();
+        tokio::spawn(async move {
+            let _ = events.send(Event::Input(Input::Stored { ids })).await;
+        });
     }
 
     /// Runs a session over this connection to its end.
@@ -105,6 +119,7 @@ impl Driver {
             credit: Arc::new(Semaphore::new(CREDIT)),
             store: self.store.clone(),
             checkers: self.checkers.clone(),
+            objects: self.objects.clone(),
             told_alive: Arc::new(Mutex::new([Instant::now(); 2])),
         };
         let streams = async {
@@ -127,7 +142,12 @@ impl Driver {
     }
 }
 
-async fn drive(mut node: Node, store: Arc<Store>, mut inbox: mpsc::Receiver<Event>) {
+async fn drive(
+    mut node: Node,
+    store: Arc<Store>,
+    objects: &Arc<OpenObjects>,
+    mut inbox: mpsc::Receiver<Event>,
+) {
     let began = Instant::now();
     // Both are bounded by the credit of the open sessions: a frame is written once, and only after its
     // bytes were taken out of the credit.
@@ -161,7 +181,7 @@ async fn drive(mut node: Node, store: Arc<Store>, mut inbox: mpsc::Receiver<Even
         };
         node.handle(now(began), input, &*store);
         while let Some(output) = node.poll_output() {
-            if let Some(lost) = carry_out(output, &mut open, &writes) {
+            if let Some(lost) = carry_out(output, &mut open, objects, &writes) {
                 node.handle(now(began), lost, &*store);
             }
         }
@@ -194,6 +214,7 @@ fn begin(opening: Opening, open: &mut BTreeMap<SessionId, Open>) -> Input {
 fn carry_out(
     output: Output,
     open: &mut BTreeMap<SessionId, Open>,
+    objects: &Arc<OpenObjects>,
     writes: &mpsc::UnboundedSender<Write>,
 ) -> Option<Input> {
     match output {
@@ -212,8 +233,28 @@ fn carry_out(
             let _ = writes.send((token, bytes, changes));
             None
         }
-        Output::Fetch { session, id, size } => {
-            tokio::spawn(open.get(&session)?.link.clone().fetch(id, size));
+        Output::OpenObject { id, size } => {
+            objects.open(id, size);
+            None
+        }
+        Output::FetchRange { session, request, id, size, groups } => {
+            let Some(session) = open.get(&session) else {
+                return Some(Input::RangeEnded { request, upto: groups.start, end: RangeEnd::BrokenOff });
+            };
+            let wanted = RangeRequest { id, size, groups };
+            tokio::spawn(session.link.clone().fetch_range(request, wanted, objects.cuts(request)));
+            None
+        }
+        Output::CutRange { request, end } => {
+            objects.cut(request, end);
+            None
+        }
+        Output::FinishObject { id } => {
+            objects.finish(id);
+            None
+        }
+        Output::CloseObject { id } => {
+            objects.close(id);
             None
         }
         Output::Consumed { session, bytes } => {

@@ -16,5 +16,6 @@ mod import;
 mod keys;
 mod link;
 pub mod net;
+mod ranges;
 pub mod rescue;
 pub mod shell;

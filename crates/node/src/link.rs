@@ -1,23 +1,23 @@
-//! The tasks that carry one session's bytes: frames in and out, checks off the loop, big objects.
+//! The tasks that carry one session's bytes: frames in and out, checks off the loop. Big objects: `ranges`.
 //!
 //! The dialler opens the control stream, both ways. Each side opens a one-way stream for each class of
 //! data that it sends; the stream's first byte is the class. A two-way stream that comes later asks for
-//! one big object (`docs/protocol.md`, "Streams").
+//! a range of a big object (`docs/protocol.md`, "Streams").
 
-use std::io::Read as _;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use madake_log::{BatchVerifier, Entry};
-use madake_object::{Object, ObjectId};
-use madake_store::{NamedBy, NamedObject, Position, Store};
+use madake_object::Object;
+use madake_store::{Position, Store};
 use madake_sync::wire::{self, Class, Message, WireError};
 use madake_sync::{EndReason, Input, Received, RefusedEntry, SessionId};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::driver::Event;
 use crate::net::{CloseReason, Connection};
+use crate::ranges::OpenObjects;
 
 /// Bytes of data frames that were read from a peer and are not dealt with yet.
 pub(crate) const CREDIT: usize = 16 * 1024 * 1024;
@@ -28,23 +28,8 @@ pub(crate) const QUEUE: usize = 1_024;
 const CHECKING: usize = 4;
 /// Verifiers that are kept for later, with the authors' keys that they have checked (4 MiB each at most).
 const KEPT_CHECKERS: usize = 8;
-/// Big objects that a peer may fetch at a time.
-const SERVING: usize = 4;
 /// The node is told this often that bytes are moving.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
-/// A peer that gives no byte of a big object for so long does not have it for us.
-const FETCH_PATIENCE: Duration = Duration::from_secs(30);
-/// Bytes of a big object that are read and written at a time.
-const CHUNK: usize = 256 * 1024;
-/// Why a big object did not come, if its stream ended early.
-const BROKEN_OFF: &str = "broken-off: the peer ended the transfer";
-/// Why a big object did not come, if a part of it was here before.
-const WRONG_PART: &str = "hash: what came, earlier and now, are not the object's bytes";
-/// A request for a big object: version, id, offset.
-const GET_LEN: usize = 1 + 32 + 8;
-/// The version of the request for a big object.
-const GET_VERSION: u8 = 1;
-
 /// Codes with which connections are closed (`docs/protocol.md`, "Closing").
 pub(crate) mod close {
     pub(crate) const DONE: u32 = 0;
@@ -67,6 +52,7 @@ pub(crate) struct Link {
     pub(crate) credit: Arc<Semaphore>,
     pub(crate) store: Arc<Store>,
     pub(crate) checkers: Arc<Checkers>,
+    pub(crate) objects: Arc<OpenObjects>,
     /// When the node was last told that bytes go to the peer, and that they come from it.
     pub(crate) told_alive: Arc<Mutex<[Instant; 2]>>,
 }
@@ -219,136 +205,6 @@ impl Link {
         let _ = hand_on.await;
     }
 
-    /// Answers requests for big objects.
-    pub(crate) async fn accept_gets(self) {
-        let slots = Arc::new(Semaphore::new(SERVING));
-        while let Ok((send, recv)) = self.connection.quinn().accept_bi().await {
-            let Ok(slot) = slots.clone().acquire_owned().await else { return };
-            let link = self.clone();
-            tokio::spawn(async move {
-                link.serve_blob(send, recv).await;
-                drop(slot);
-            });
-        }
-    }
-
-    async fn serve_blob(&self, mut send: quinn::SendStream, mut recv: quinn::RecvStream) {
-        let mut request = [0; GET_LEN];
-        let read = tokio::time::timeout(FETCH_PATIENCE, recv.read_exact(&mut request)).await;
-        if !matches!(read, Ok(Ok(()))) || request[0] != GET_VERSION {
-            let _ = send.reset(close::MISBEHAVED.into());
-            return;
-        }
-        let (id, offset) = request[1..].split_at(32);
-        let (Ok(id), Ok(offset)) = (<[u8; 32]>::try_from(id), <[u8; 8]>::try_from(offset)) else { return };
-        let (id, offset) = (ObjectId::new(id), u64::from_le_bytes(offset));
-        let opened = match self.gives {
-            true => tokio::task::block_in_place(|| self.store.open_named(id, offset)),
-            false => Ok(None),
-        };
-        let Ok(Some(NamedObject { mut reader, size, named_by })) = opened else {
-            let _ = send.write_all(&[1]).await;
-            let _ = send.finish();
-            return;
-        };
-        let mut header = vec![0];
-        header.extend(size.to_le_bytes());
-        if send.write_all(&header).await.is_err() {
-            return;
-        }
-        let (mut chunk, mut sent) = (vec![0; CHUNK], 0);
-        loop {
-            let read = tokio::task::block_in_place(|| reader.read(&mut chunk));
-            match read {
-                Ok(0) => break,
-                Ok(length) => {
-                    // A peer that does not read is given up by the node, which ends the connection.
-                    if send.write_all(&chunk[..length]).await.is_err() {
-                        return;
-                    }
-                    self.alive(false).await;
-                    sent += length as u64;
-                }
-                Err(error) => {
-                    tracing::error!(%id, %error, "a stored object can't be read");
-                    let _ = send.reset(close::STORE_FAILED.into());
-                    return;
-                }
-            }
-        }
-        let _ = send.finish();
-        let payload = named_by == NamedBy::Entry;
-        self.input(Input::BlobServed { session: self.session, bytes: sent, payload }).await;
-    }
-
-    /// Fetches a big object and tells the node.
-    pub(crate) async fn fetch(self, id: ObjectId, size: u64) {
-        let mut result = self.fetch_blob(id, size).await;
-        if matches!(&result, Err(reason) if reason == WRONG_PART) {
-            // What came earlier, perhaps from another peer, was wrong, and is gone now: begin again.
-            result = self.fetch_blob(id, size).await;
-        }
-        let input = if result.is_err() && self.connection.close_reason().is_some() {
-            // It is not the object that failed: the session ends here.
-            Input::Closed { session: self.session, reason: self.lost().await }
-        } else {
-            Input::Fetched { session: self.session, id, result }
-        };
-        self.input(input).await;
-    }
-
-    async fn fetch_blob(&self, id: ObjectId, size: u64) -> Result<u64, String> {
-        let blobs = || self.store.engine().blobs();
-        let ours = |error: madake_store::engine::EngineError| format!("our-store: {error}");
-        let resume = || blobs().resume(id.as_bytes());
-        let (mut writer, have) = tokio::task::block_in_place(resume).map_err(ours)?;
-        // A part that is longer than this size was begun for another one: it is thrown away, but only
-        // when the peer says that this is the right size.
-        let offset = if have <= size { have } else { 0 };
-        let (mut send, mut recv) = patiently(self.connection.quinn().open_bi()).await?;
-        let mut request = vec![GET_VERSION];
-        request.extend(id.as_bytes());
-        request.extend(offset.to_le_bytes());
-        patiently(send.write_all(&request)).await?;
-        let _ = send.finish();
-
-        let mut status = [0];
-        let mut stated = [0; 8];
-        patiently(recv.read_exact(&mut status)).await?;
-        if status[0] != 0 {
-            return Err("not-there: the peer does not have it".into());
-        }
-        patiently(recv.read_exact(&mut stated)).await?;
-        if u64::from_le_bytes(stated) != size {
-            return Err(format!(
-                "size: the peer has {} bytes, {size} were stated",
-                u64::from_le_bytes(stated)
-            ));
-        }
-        if have > size {
-            let again = || writer.discard().and_then(|()| resume());
-            (writer, _) = tokio::task::block_in_place(again).map_err(ours)?;
-        }
-        while let Some(chunk) = patiently(recv.read_chunk(CHUNK, true)).await? {
-            if writer.written() + chunk.bytes.len() as u64 > size {
-                return Err("size: the peer sends more than it said".into());
-            }
-            tokio::task::block_in_place(|| writer.write(&chunk.bytes)).map_err(ours)?;
-            self.alive(true).await;
-        }
-        if writer.written() != size {
-            return Err(BROKEN_OFF.into());
-        }
-        match tokio::task::block_in_place(|| writer.finish()) {
-            Ok((_, size)) => Ok(size),
-            Err(madake_store::engine::EngineError::WrongHash { .. }) if offset > 0 => Err(WRONG_PART.into()),
-            Err(madake_store::engine::EngineError::WrongHash { .. }) => {
-                Err("hash: what came are not the object's bytes".into())
-            }
-            Err(error) => Err(ours(error)),
-        }
-    }
-
     /// Why the connection is gone.
     pub(crate) async fn lost(&self) -> EndReason {
         match self.connection.closed().await {
@@ -386,7 +242,7 @@ impl Link {
     }
 
     /// Tells the node, now and then, that bytes are moving: a slow link is not a silent one.
-    async fn alive(&self, received: bool) {
+    pub(crate) async fn alive(&self, received: bool) {
         let now = Instant::now();
         let tell = {
             let mut told = self.told_alive.lock().unwrap_or_else(PoisonError::into_inner);
@@ -402,7 +258,7 @@ impl Link {
         }
     }
 
-    async fn input(&self, input: Input) -> bool {
+    pub(crate) async fn input(&self, input: Input) -> bool {
         self.events.send(Event::Input(input)).await.is_ok()
     }
 }
@@ -483,14 +339,6 @@ fn class_of(message: &Message) -> Option<Class> {
     match message {
         Message::Entries(_) | Message::Content(_) | Message::Served(_) => None,
         _ => Some(Class::Control),
-    }
-}
-
-async fn patiently<T, E>(read: impl Future<Output = Result<T, E>>) -> Result<T, String> {
-    match tokio::time::timeout(FETCH_PATIENCE, read).await {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(_)) => Err(BROKEN_OFF.into()),
-        Err(_) => Err(format!("silence: no byte for {} seconds", FETCH_PATIENCE.as_secs())),
     }
 }
 

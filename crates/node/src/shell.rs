@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use madake_log::{AuthorId, AuthorKey};
+use madake_object::ObjectId;
 use madake_store::{Author, Change, LastSession, META_STARTS, PeerStore, Read as _, Store};
 use madake_sync::{CompareBy, Config as NodeConfig, EndReason, PeerHistory, Report};
 use tokio::sync::OnceCell;
@@ -95,6 +96,13 @@ impl Shell {
         let driver = shell.start_driver()?;
         shell.network = OnceCell::new_with(Some(Network { endpoint, driver }));
         Ok(shell)
+    }
+
+    /// Tells open sessions that the owner has stored objects. Call it within the runtime.
+    pub(crate) fn stored(&self, ids: Vec<ObjectId>) {
+        if let Some(network) = self.network.get() {
+            network.driver.stored(ids);
+        }
     }
 
     /// Held by what rewrites the store: one at a time.

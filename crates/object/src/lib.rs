@@ -39,6 +39,7 @@ mod history;
 mod id;
 mod name;
 mod ranges;
+mod span;
 mod tree;
 mod verify;
 
@@ -48,5 +49,6 @@ pub use history::{HistoryError, Version, path_back};
 pub use id::{CommitAuthor, CommitId, IdError, Object, ObjectId};
 pub use name::{FileName, MAX_NAME, NameError};
 pub use ranges::{MAX_RANGES_ENCODED, MAX_SPANS, Ranges, RangesError};
+pub use span::{Encoder, Gather, Piece, Right, find_right};
 pub use tree::{GROUP, MAX_RANGED, Tree, TreeHasher, groups, outboard_len};
 pub use verify::{Part, RangeError, ReadAt, Verifier, decode_ranges, encode_ranges};

@@ -80,6 +80,13 @@ impl Ranges {
         after.checked_sub(1).and_then(|at| self.0.get(at)).is_some_and(|span| span.contains(&group))
     }
 
+    /// Whether all of these groups are among them.
+    pub fn contains_all(&self, groups: &Range<u64>) -> bool {
+        let after = self.0.partition_point(|span| span.start <= groups.start);
+        let holds = |span: &Range<u64>| span.end >= groups.end;
+        groups.is_empty() || after.checked_sub(1).and_then(|at| self.0.get(at)).is_some_and(holds)
+    }
+
     /// How many groups these are.
     pub fn count(&self) -> u64 {
         self.0.iter().map(|span| span.end - span.start).sum()

@@ -119,11 +119,15 @@ pub enum RangeError {
 /// size itself is proved by the last group only.
 pub struct Verifier {
     id: ObjectId,
-    parts: ResponseIter,
+    size: u64,
+    parts: Parts,
     /// What hashes must come to, the next on top.
     expected: Vec<ChainingValue>,
     next: Option<Next>,
 }
+
+/// The parts of a response, in their order.
+pub(crate) struct Parts(ResponseIter);
 
 struct Next {
     part: Part,
@@ -139,13 +143,14 @@ impl Verifier {
     /// # Errors
     /// [`RangeError::TooLong`].
     pub fn new(id: ObjectId, size: u64, ranges: &Ranges) -> Result<Self, RangeError> {
-        if size > MAX_RANGED {
-            return Err(RangeError::TooLong(size));
-        }
-        let parts = ResponseIter::new(shape(size), chunks(&ranges.within(size), size));
-        let mut verifier = Self { id, parts, expected: vec![*id.as_bytes()], next: None };
-        verifier.advance();
-        Ok(verifier)
+        let mut parts = Parts::new(size, ranges)?;
+        let next = parts.advance();
+        Ok(Self { id, size, parts, expected: vec![*id.as_bytes()], next })
+    }
+
+    /// The object, and how many bytes it is said to have.
+    pub fn object(&self) -> (ObjectId, u64) {
+        (self.id, self.size)
     }
 
     /// What comes next; `None` when all was right to the end.
@@ -173,29 +178,31 @@ impl Verifier {
                 // The left side comes first, so it must lie on top.
                 sides.extend(next.right.then_some(*right));
                 sides.extend(next.left.then_some(*left));
-                if next.is_root {
-                    *merge_subtrees_root(left, right, Mode::Hash).as_bytes()
-                } else {
-                    merge_subtrees_non_root(left, right, Mode::Hash)
-                }
+                merge(left, right, next.is_root)
             }
-            Part::Group { .. } if next.is_root => *blake3::hash(bytes).as_bytes(),
-            Part::Group { bytes: place } => {
-                Hasher::new().set_input_offset(place.start).update(bytes).finalize_non_root()
-            }
+            Part::Group { bytes: place } => group_hash(place.start, bytes, next.is_root),
         };
         if self.expected.last() != Some(&found) {
             return Err(RangeError::Wrong { id: self.id, part: next.part.clone() });
         }
         self.expected.pop();
         self.expected.append(&mut sides);
-        self.advance();
+        self.next = self.parts.advance();
         Ok(())
     }
+}
 
-    fn advance(&mut self) {
-        let tree = self.parts.tree();
-        self.next = self.parts.next().map(|item| match item {
+impl Parts {
+    pub(crate) fn new(size: u64, ranges: &Ranges) -> Result<Self, RangeError> {
+        if size > MAX_RANGED {
+            return Err(RangeError::TooLong(size));
+        }
+        Ok(Self(ResponseIter::new(shape(size), chunks(&ranges.within(size), size))))
+    }
+
+    fn advance(&mut self) -> Option<Next> {
+        let tree = self.0.tree();
+        self.0.next().map(|item| match item {
             BaoChunk::Parent { node, is_root, left, right, .. } => {
                 let under = node.chunk_range();
                 let covers = under.start.to_bytes()..under.end.to_bytes().min(tree.size());
@@ -207,7 +214,39 @@ impl Verifier {
                 let part = Part::Group { bytes: start..start + size as u64 };
                 Next { part, is_root, left: false, right: false }
             }
-        });
+        })
+    }
+}
+
+impl Iterator for Parts {
+    type Item = Part;
+
+    fn next(&mut self) -> Option<Part> {
+        self.advance().map(|next| next.part)
+    }
+}
+
+fn merge(left: &ChainingValue, right: &ChainingValue, is_root: bool) -> ChainingValue {
+    if is_root {
+        *merge_subtrees_root(left, right, Mode::Hash).as_bytes()
+    } else {
+        merge_subtrees_non_root(left, right, Mode::Hash)
+    }
+}
+
+/// The hash over two sides.
+pub(crate) fn pair_hash(pair: &[u8; PAIR], is_root: bool) -> ChainingValue {
+    let (halves, _) = pair.as_chunks::<32>();
+    let [left, right] = halves else { return [0; 32] };
+    merge(left, right, is_root)
+}
+
+/// The hash of a group at a place of its object.
+pub(crate) fn group_hash(start: u64, bytes: &[u8], is_root: bool) -> ChainingValue {
+    if is_root {
+        *blake3::hash(bytes).as_bytes()
+    } else {
+        Hasher::new().set_input_offset(start).update(bytes).finalize_non_root()
     }
 }
 

@@ -1,12 +1,11 @@
 //! Reading what is held.
 
-use std::io::{self, Cursor, Seek as _, SeekFrom};
 use std::ops::Bound;
 
 use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Schema, SeqNum};
-use madake_object::{Commit, CommitId, FileName, ObjectId};
+use madake_object::{Commit, CommitId, FileName, ObjectId, TreeHasher};
 
-use crate::engine::{Direction, Engine, Table};
+use crate::engine::{Direction, Engine, RangedBlob, Table};
 use crate::outcome::{Dropped, Flaw, LastSession, META_EPOCH, NodeId, Peer, PeerStore, Policy};
 use crate::prefix::{for_each_prefix, has_prefix, scan_prefix};
 use crate::store::{Store, StoreError};
@@ -108,12 +107,10 @@ pub enum NamedBy {
     Commit,
 }
 
-/// An object that a peer may have, opened.
+/// An object that a peer may have, to be sent in ranges.
 pub struct NamedObject {
-    /// Its bytes, from where they were asked for.
-    pub reader: Box<dyn io::Read + Send>,
-    /// Its size as a whole.
-    pub size: u64,
+    /// Its size, its bytes and the hashes above them.
+    pub ranged: RangedBlob,
     /// What names it.
     pub named_by: NamedBy,
 }
@@ -399,19 +396,18 @@ impl Store {
         decoded.transpose()
     }
 
-    /// An object for a peer, from `offset` on: of those that are here, only what something held names.
-    pub fn open_named(&self, id: ObjectId, offset: u64) -> Result<Option<NamedObject>, StoreError> {
+    /// An object for a peer: of those that are here, only what something held names.
+    pub fn open_named(&self, id: ObjectId) -> Result<Option<NamedObject>, StoreError> {
         let Some(named_by) = self.named_by(id)? else { return Ok(None) };
         if let Some(bytes) = self.content(id)? {
-            let size = bytes.len() as u64;
-            let mut reader = Cursor::new(bytes);
-            reader.set_position(offset.min(size));
-            return Ok(Some(NamedObject { reader: Box::new(reader), size, named_by }));
+            let mut hasher = TreeHasher::new();
+            hasher.update(&bytes);
+            let (size, outboard) = (bytes.len() as u64, Box::new(hasher.finish().outboard));
+            let ranged = RangedBlob { size, data: Box::new(bytes), outboard };
+            return Ok(Some(NamedObject { ranged, named_by }));
         }
-        let Some(mut reader) = self.engine().blobs().open(id.as_bytes())? else { return Ok(None) };
-        let size = reader.len();
-        let there = reader.seek(SeekFrom::Start(offset.min(size))).is_ok();
-        Ok(there.then(|| NamedObject { reader: Box::new(reader), size, named_by }))
+        let ranged = self.engine().blobs().open_ranged(id.as_bytes())?;
+        Ok(ranged.map(|ranged| NamedObject { ranged, named_by }))
     }
 
     /// By whom and when an object was given up, if it was.

@@ -11,7 +11,7 @@ use madake_store::engine::{
     BlobId, BlobProblem, BlobWrong, Blobs, Engine, EngineError, FakeDisk, JournalEngine, JournalOptions,
     Loss, MemoryEngine, Random,
 };
-use support::{Demo, EPOCH, SALT};
+use support::{Demo, EPOCH, SALT, Source};
 
 const GROUP_LEN: usize = GROUP as usize;
 
@@ -97,15 +97,21 @@ fn a_long_content_and_one_gone_on_with_have_the_same_outboard() {
     assert!(disk.files()[&path(&id, ".bao")] == expected);
     assert!(engine.blobs().remove(&id).unwrap());
 
-    let (mut part, _) = engine.blobs().resume(&id).unwrap();
-    part.write(&bytes[..20 << 20]).unwrap();
+    let source = Source::new(bytes);
+    let (all, middle) = (source.groups(), (20 << 20) / GROUP);
+    let part = engine.blobs().partial(&id, source.size()).unwrap();
+    part.take(&source.range(middle..all)).unwrap();
+    part.sync().unwrap();
+    part.take(&source.range(0..10)).unwrap();
     drop(part);
     drop(engine);
     let engine = open(&disk);
-    let (mut part, there) = engine.blobs().resume(&id).unwrap();
-    assert_eq!(there, 20 << 20);
-    part.write(&bytes[20 << 20..]).unwrap();
+    let part = engine.blobs().partial(&id, source.size()).unwrap();
+    assert_eq!(part.here().spans(), [0..10, middle..all]);
+    part.take(&source.range(10..middle)).unwrap();
     part.finish().unwrap();
+    drop(part);
+    let bytes = source.bytes;
     assert!(disk.files()[&path(&id, ".bao")] == expected);
     let rest: Vec<PathBuf> =
         disk.files().into_keys().filter(|path| path.starts_with("/store/objects")).collect();
@@ -121,11 +127,10 @@ fn what_is_not_finished_leaves_no_outboard() {
     let mut blob = engine.blobs().begin().unwrap();
     blob.write(&long).unwrap();
     drop(blob);
-    let (mut part, _) = engine.blobs().resume(&[9; 32]).unwrap();
-    part.write(&long).unwrap();
-    assert!(matches!(part.finish(), Err(EngineError::WrongHash { .. })));
-    let (mut part, _) = engine.blobs().resume(&[8; 32]).unwrap();
-    part.write(&long).unwrap();
+    let source = Source::new(long);
+    let part = engine.blobs().partial(source.id.as_bytes(), source.size()).unwrap();
+    part.take(&source.range(0..100)).unwrap();
+    part.sync().unwrap();
     part.discard().unwrap();
     assert!(!disk.files().keys().any(|path| path.starts_with("/store/objects")));
 }

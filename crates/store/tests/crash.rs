@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use madake_store::engine::{Batch, Engine, EngineError, JournalEngine, JournalOptions, Part, Reclaim};
 use madake_store::engine::{FakeDisk, Loss, Random};
-use support::{Demo, Dump, SALT, dump, model, number};
+use support::{Demo, Dump, SALT, Source, dump, model, number};
 
 const LOSSES: [Loss; 8] =
     [Loss::Kill, Loss::All, Loss::Nothing, Loss::Bytes, Loss::Some, Loss::Some, Loss::Some, Loss::Some];
@@ -156,15 +156,9 @@ fn work_with(disk: &FakeDisk, workload: &Workload, index_inline: bool) -> Known 
                 }
             }
             Task::Part(bytes) => {
-                let id = *blake3::hash(bytes).as_bytes();
-                let finished = open.blobs().resume(&id).and_then(|(mut blob, there)| {
-                    bytes[there as usize..]
-                        .chunks(bytes.len() / 3 + 1)
-                        .try_for_each(|chunk| blob.write(chunk))?;
-                    blob.finish()
-                });
-                if let Ok((id, _)) = finished {
-                    known.blobs.push((id, bytes.clone()));
+                let source = Source::new(bytes.clone());
+                if source.fetch(open.blobs(), 1 + source.groups() / 3).is_ok() {
+                    known.blobs.push((*source.id.as_bytes(), source.bytes));
                 }
             }
             Task::Reclaim(what) => {

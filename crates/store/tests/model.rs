@@ -14,7 +14,7 @@ use madake_store::engine::{
 };
 use madake_store::engine::{FakeDisk, Loss, Random};
 use proptest::prelude::*;
-use support::{BY_ID, Demo, EPOCH, SALT, dump};
+use support::{BY_ID, Demo, EPOCH, SALT, Source, dump};
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -225,71 +225,66 @@ fn blobs_do_the_same_in_both() {
     let disk = FakeDisk::new(1);
     let journal = open(&disk);
     let model = MemoryEngine::new(EPOCH, Arc::new(Demo));
-    let bytes: Vec<u8> = (0..5000u32).map(|n| (n % 251) as u8).collect();
-    let id = *blake3::hash(&bytes).as_bytes();
+    let source = Source::new((0..70_000u32).map(|n| (n % 251) as u8).collect());
+    let other = Source::new(vec![1; 40_000]);
     for engine in [&journal as &dyn Engine, &model] {
         let blobs = engine.blobs();
-        assert!(blobs.open(&id).unwrap().is_none());
-        // Part by part, the first of two left alone.
-        let (mut part, there) = blobs.resume(&id).unwrap();
-        assert_eq!(there, 0);
-        assert!(matches!(blobs.resume(&id), Err(EngineError::InUse { .. })));
-        part.write(&bytes[..2000]).unwrap();
+        assert!(blobs.open(source.id.as_bytes()).unwrap().is_none());
+        // In ranges, the last before the first, and left alone in between.
+        let id = source.id.as_bytes();
+        let part = blobs.partial(id, source.size()).unwrap();
+        assert!(part.here().is_empty());
+        assert!(matches!(blobs.partial(id, source.size()), Err(EngineError::InUse { .. })));
+        assert!(matches!(part.take(&other.range(0..1)), Err(EngineError::Bug { .. })));
+        part.take(&source.range(3..5)).unwrap();
+        assert!(matches!(part.finish(), Err(EngineError::Bug { .. })));
         drop(part);
         assert!(blobs.list().unwrap().is_empty());
-        let (mut part, there) = blobs.resume(&id).unwrap();
-        assert_eq!((there, part.written()), (2000, 2000));
-        part.write(&bytes[2000..]).unwrap();
-        assert_eq!(part.finish().unwrap(), (id, 5000));
-        // Again, without a name; and a wrong one.
+        assert!(blobs.partial(id, source.size() + 1).unwrap().here().is_empty(), "that is another part");
+        source.fetch(blobs, 2).unwrap();
+        // Again, without a name; and in ranges: nothing has to come.
         let mut blob = blobs.begin().unwrap();
-        blob.write(&bytes).unwrap();
-        assert_eq!(blob.finish().unwrap(), (id, 5000));
-        let (mut part, _) = blobs.resume(&[7; 32]).unwrap();
-        part.write(&bytes).unwrap();
-        assert!(matches!(part.finish(), Err(EngineError::WrongHash { found, .. }) if found == id));
-        assert_eq!(blobs.resume(&[7; 32]).unwrap().1, 0, "what was wrong is gone");
+        blob.write(&source.bytes).unwrap();
+        assert_eq!(blob.finish().unwrap(), (*id, source.size()));
+        let part = blobs.partial(id, source.size()).unwrap();
+        assert_eq!(part.here().count(), 5);
+        part.finish().unwrap();
+        drop(part);
         // Given up.
-        let (mut part, _) = blobs.resume(&[8; 32]).unwrap();
-        part.write(b"some").unwrap();
+        let part = blobs.partial(other.id.as_bytes(), other.size()).unwrap();
+        part.take(&other.range(0..1)).unwrap();
         part.discard().unwrap();
-        assert_eq!(blobs.resume(&[8; 32]).unwrap().1, 0);
+        drop(part);
+        assert!(blobs.partial(other.id.as_bytes(), other.size()).unwrap().here().is_empty());
         drop(blobs.begin().unwrap());
         // Read.
-        let mut reader = blobs.open(&id).unwrap().unwrap();
-        assert_eq!(reader.len(), 5000);
+        let mut reader = blobs.open(id).unwrap().unwrap();
+        assert_eq!(reader.len(), 70_000);
         reader.seek(SeekFrom::End(-10)).unwrap();
         let mut end = Vec::new();
         reader.read_to_end(&mut end).unwrap();
-        assert_eq!(end, bytes[4990..]);
+        assert_eq!(end, source.bytes[69_990..]);
         assert_eq!(blobs.list().unwrap().len(), 1);
         assert!(engine.disk_bytes().unwrap() >= 5000);
-        assert!(blobs.remove(&id).unwrap());
-        assert!(!blobs.remove(&id).unwrap());
+        assert!(blobs.remove(id).unwrap());
+        assert!(!blobs.remove(id).unwrap());
         assert!(blobs.list().unwrap().is_empty());
     }
 }
 
-/// A part survives the process; what had no name does not.
+/// What had no name does not survive the process.
 #[test]
-fn a_part_survives_a_kill() {
+fn what_has_no_name_does_not_survive_a_kill() {
     let disk = FakeDisk::new(1);
     let journal = open(&disk);
-    let id = *blake3::hash(b"first second").as_bytes();
-    let (mut part, _) = journal.blobs().resume(&id).unwrap();
-    part.write(b"first ").unwrap();
     let mut nameless = journal.blobs().begin().unwrap();
     nameless.write(b"nobody's").unwrap();
     disk.end();
-    drop((part, nameless, journal));
+    drop((nameless, journal));
     disk.restart(Loss::Kill, &mut Random(1));
     assert!(disk.files().keys().any(|path| path.to_string_lossy().contains("tmp-")));
-    let journal = open(&disk);
+    open(&disk);
     assert!(!disk.files().keys().any(|path| path.to_string_lossy().contains("tmp-")));
-    let (mut part, there) = journal.blobs().resume(&id).unwrap();
-    assert_eq!(there, 6);
-    part.write(b"second").unwrap();
-    assert_eq!(part.finish().unwrap(), (id, 12));
 }
 
 /// A disk that keeps both names of a moved file: what is written to the part must not reach the content.
@@ -297,10 +292,8 @@ fn a_part_survives_a_kill() {
 fn a_part_that_came_back_is_not_its_content() {
     let disk = FakeDisk::new(1);
     let journal = open(&disk);
-    let id = *blake3::hash(b"content").as_bytes();
-    let (mut part, _) = journal.blobs().resume(&id).unwrap();
-    part.write(b"content").unwrap();
-    part.finish().unwrap();
+    let source = Source::new(vec![3; 40_000]);
+    source.fetch(journal.blobs(), 1).unwrap();
     disk.end();
     drop(journal);
     let has_part =
@@ -312,11 +305,11 @@ fn a_part_that_came_back_is_not_its_content() {
     };
     let disk = (0..100).map(cut).find(has_part).unwrap();
     let journal = open(&disk);
-    let (mut part, there) = journal.blobs().resume(&id).unwrap();
-    assert_eq!(there, 0);
-    part.write(b"garbage").unwrap();
-    assert!(matches!(part.finish(), Err(EngineError::WrongHash { .. })));
+    let part = journal.blobs().partial(source.id.as_bytes(), source.size()).unwrap();
+    assert_eq!(part.here().count(), 3, "it is here as a whole");
+    assert!(!has_part(&disk));
+    part.finish().unwrap();
     let mut bytes = Vec::new();
-    journal.blobs().open(&id).unwrap().unwrap().read_to_end(&mut bytes).unwrap();
-    assert_eq!(bytes, b"content");
+    journal.blobs().open(source.id.as_bytes()).unwrap().unwrap().read_to_end(&mut bytes).unwrap();
+    assert!(bytes == source.bytes);
 }

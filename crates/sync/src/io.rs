@@ -1,10 +1,11 @@
 //! What goes into a [`Node`](crate::Node) and what comes out.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::time::Duration;
 
 use madake_log::{AuthenticEntry, AuthorId, LogId, Schema};
-use madake_object::{Object, ObjectId};
+use madake_object::{Object, ObjectId, Ranges};
 use madake_store::{Change, NodeId, Outcome, StoreError};
 
 use crate::report::{EndReason, Report};
@@ -44,6 +45,33 @@ pub struct SessionId(pub u64);
 /// A write's number, given by the node, never used twice.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
 pub struct Token(pub u64);
+
+/// The number of a request for a range of a big object, given by the node, never used twice.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
+pub struct RequestId(pub u64);
+
+/// Why a request for a range is over.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum RangeEnd {
+    /// All of it came.
+    Whole,
+    /// It was cut, and all before came.
+    Cut,
+    /// The peer does not have the object, or not for us.
+    NotHere,
+    /// The peer has it with so many bytes.
+    OtherSize(u64),
+    /// The peer says that its copy is damaged there.
+    Damaged,
+    /// Wrong bytes came: where.
+    Wrong(String),
+    /// The peer ended it early.
+    BrokenOff,
+    /// The peer sent nothing for so many seconds.
+    Silence(u64),
+    /// What came could not be written: a word, and after a colon what it means.
+    Ours(String),
+}
 
 /// What time it is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -147,23 +175,69 @@ pub enum Input {
         /// What became of each change, in order.
         outcomes: Result<Vec<Outcome>, StoreError>,
     },
-    /// A big object was fetched and is durable as a blob, or could not be.
-    Fetched {
-        /// Whose session.
-        session: SessionId,
+    /// The part of a big object that is here was looked at.
+    ObjectOpened {
         /// Which object.
         id: ObjectId,
-        /// Its size, or why it did not come.
-        result: Result<u64, String>,
+        /// The chunk groups that are here, or why it can't be written.
+        here: Result<Ranges, String>,
     },
-    /// The peer fetched a big object from us.
-    BlobServed {
+    /// Chunk groups came, were checked and are written.
+    RangeMoved {
+        /// The request.
+        request: RequestId,
+        /// The group after the last of them.
+        upto: u64,
+    },
+    /// [`Output::CutRange`] was heard in time.
+    RangeCut {
+        /// The request.
+        request: RequestId,
+        /// No group from here on will be written: what was cut off, or less.
+        end: u64,
+    },
+    /// A request for a range is over. It is said for each [`Output::FetchRange`], also after its session ended.
+    RangeEnded {
+        /// The request.
+        request: RequestId,
+        /// The group after the last that was checked and written.
+        upto: u64,
+        /// Why it is over.
+        end: RangeEnd,
+    },
+    /// A big object is durable under its name, or could not be made so. The shell has let go of it.
+    ObjectFinished {
+        /// Which object.
+        id: ObjectId,
+        /// Why not.
+        result: Result<(), String>,
+    },
+    /// What is here of a big object is durable; the shell has let go of it.
+    ObjectClosed {
+        /// Which object.
+        id: ObjectId,
+    },
+    /// The peer was sent a range of a big object.
+    RangeServed {
         /// Whose session.
         session: SessionId,
         /// Bytes that were sent.
         bytes: u64,
-        /// Whether an entry names it (else a commit does).
-        payload: bool,
+        /// Set with the object's last group, so once for each object: whether an entry names it (else a commit
+        /// does).
+        last: Option<bool>,
+    },
+    /// The peer asked for a big object that is not here.
+    NotServed {
+        /// Whose session.
+        session: SessionId,
+        /// Which object.
+        id: ObjectId,
+    },
+    /// The owner has stored these objects.
+    Stored {
+        /// Their ids.
+        ids: Vec<ObjectId>,
     },
     /// The connection is gone, or the peer sent what is no message.
     Closed {
@@ -204,14 +278,44 @@ pub enum Output {
         /// What.
         changes: Vec<Change>,
     },
-    /// Fetch a big object from this peer into a blob; say [`Input::Fetched`].
-    Fetch {
-        /// Whose session.
-        session: SessionId,
+    /// Look what is here of a big object, and be ready to write more of it; say [`Input::ObjectOpened`].
+    OpenObject {
         /// Which object.
         id: ObjectId,
         /// How many bytes it should have.
         size: u64,
+    },
+    /// Ask this peer for chunk groups, check each and write it; say [`Input::RangeMoved`] now and then, and
+    /// [`Input::RangeEnded`].
+    FetchRange {
+        /// Whose session.
+        session: SessionId,
+        /// A number for the request.
+        request: RequestId,
+        /// Which object; it is open.
+        id: ObjectId,
+        /// How many bytes it has.
+        size: u64,
+        /// Which groups.
+        groups: Range<u64>,
+    },
+    /// Take no groups of a request from `end` on, if they have not come yet; say [`Input::RangeCut`], unless the
+    /// request is over.
+    CutRange {
+        /// The request.
+        request: RequestId,
+        /// The first that is not wanted any more.
+        end: u64,
+    },
+    /// All groups of a big object are written: make it durable and give it its name; say [`Input::ObjectFinished`].
+    FinishObject {
+        /// Which object.
+        id: ObjectId,
+    },
+    /// Nobody gives more of a big object now: make durable what is here; say [`Input::ObjectClosed`].
+    CloseObject {
+        /// Which object.
+        id: ObjectId,
     },
     /// Data of this weight was dealt with: more may be read from the peer.
     Consumed {

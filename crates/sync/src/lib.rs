@@ -7,16 +7,19 @@
 //! all cores; what comes in here is authentic already, and says so in its type.
 //!
 //! Rooms: [`wire`] (messages and their bytes) · `summary`, `compare`, [`reconcile`] (what differs) · `interest` (what is
-//! wanted) · `session` (one peer), with its two halves `receive` and `serve` · `node` (all of them) ·
-//! `sim` (feature `sim`: the simulator, which alone stands on the engine that writes to disks).
-//! `docs/protocol.md` describes the messages and the states.
+//! wanted) · `session` (one peer), with its two halves `receive` and `serve` · `fetch` (big objects, from several peers
+//! at once) · `node` (all of them) · `sim` (feature `sim`: the simulator, which alone stands on the engine that writes
+//! to disks). `docs/protocol.md` describes the messages and the states.
 
 mod bounded;
+mod come;
 mod compare;
+mod fetch;
 mod hello;
 mod interest;
 mod io;
 mod node;
+pub mod ranged;
 mod receive;
 pub mod reconcile;
 mod report;
@@ -29,7 +32,10 @@ pub mod wire;
 
 pub use bounded::{Bounded, TooMany};
 pub use interest::Interest;
-pub use io::{CompareBy, Config, Input, Now, Output, Plan, Received, RefusedEntry, SessionId, Token};
+pub use io::{
+    CompareBy, Config, Input, Now, Output, Plan, RangeEnd, Received, RefusedEntry, RequestId, SessionId,
+    Token,
+};
 pub use madake_store::tag;
 pub use node::{Load, Node};
 pub use report::{EndReason, Missing, PeerHistory, Report};

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use madake_log::AuthorId;
-use madake_object::ObjectId;
 use madake_store::{Change, NodeId, Outcome, Read, StoreError};
 
 use crate::Bounded;
+use crate::fetch::Fetches;
 use crate::hello::{BY_CELLS, FULL_CLOCK};
 use crate::interest::{Interest, kept_schemas};
 use crate::io::{CompareBy, Config, Input, Now, Output, Plan, SessionId, Token};
@@ -26,13 +26,11 @@ use crate::wire::{
 /// [`poll_timeout`](Self::poll_timeout) says when to call again if nothing happens.
 pub struct Node {
     config: Config,
-    sessions: BTreeMap<SessionId, Session>,
+    pub(crate) sessions: BTreeMap<SessionId, Session>,
     applying: BTreeMap<Token, (SessionId, Applying, u64)>,
-    /// Big objects that the shell fetches, and for which session: one at a time may write the same object.
-    fetching: BTreeMap<ObjectId, SessionId>,
-    /// One of them is fetched no longer, and others may wait for that.
-    freed: bool,
-    outbox: Outbox,
+    /// Big objects that the shell fetches, and from whom.
+    pub(crate) fetches: Fetches,
+    pub(crate) outbox: Outbox,
 }
 
 /// How much a node keeps of what is under way: all of it is bounded, whatever peers do.
@@ -52,6 +50,10 @@ pub struct Load {
     pub most_requests: usize,
     /// The most big objects that one session fetches at a time.
     pub most_fetches: usize,
+    /// Ranges of big objects that are asked for.
+    pub ranges: usize,
+    /// The most ranges that one session is asked for.
+    pub most_ranges: usize,
     /// The most bytes of one class and session that the connection has not taken.
     pub most_in_flight: u64,
 }
@@ -59,7 +61,7 @@ pub struct Load {
 /// Outputs in order, and the next write's number.
 #[derive(Default)]
 pub(crate) struct Outbox {
-    outputs: VecDeque<Output>,
+    pub(crate) outputs: VecDeque<Output>,
     writes: Vec<(Token, SessionId, Applying, u64)>,
     /// Something was said on the control stream.
     spoke: bool,
@@ -71,8 +73,8 @@ pub(crate) struct Context<'a> {
     pub(crate) session: SessionId,
     pub(crate) now: Now,
     pub(crate) read: &'a dyn Read,
-    fetching: &'a mut BTreeMap<ObjectId, SessionId>,
-    outbox: &'a mut Outbox,
+    pub(crate) fetches: &'a mut Fetches,
+    pub(crate) outbox: &'a mut Outbox,
 }
 
 /// Why a session can't go on.
@@ -100,10 +102,15 @@ impl Node {
             config,
             sessions: BTreeMap::new(),
             applying: BTreeMap::new(),
-            fetching: BTreeMap::new(),
-            freed: false,
+            fetches: Fetches::default(),
             outbox: Outbox::default(),
         }
+    }
+
+    /// Big objects are asked for in ranges of 4 to 64 times so many chunk groups, of which so many are worth asking
+    /// somebody else for. For simulations, in which objects are short.
+    pub fn set_grain(&mut self, groups: u64) {
+        self.fetches.set_grain(groups);
     }
 
     /// Other keys are in this home now: their logs are wanted in the sessions that begin from now on.
@@ -114,25 +121,7 @@ impl Node {
     /// Takes in what happened. Drain [`poll_output`](Self::poll_output) afterwards.
     pub fn handle(&mut self, now: Now, input: Input, read: &dyn Read) {
         self.dispatch(now, input, read);
-        // Whoever waits for what another session fetched looks again: it is here now, or has to be asked for.
-        while std::mem::take(&mut self.freed) {
-            let waits =
-                |(id, session): (&SessionId, &Session)| session.receiving.waits_for_others().then_some(*id);
-            let waiting: Vec<SessionId> = self.sessions.iter().filter_map(waits).collect();
-            for id in waiting {
-                self.with(id, now, read, |session, _| {
-                    session.receiving.look_again();
-                    Ok(())
-                });
-            }
-        }
-    }
-
-    /// A session fetches one object no longer, or none at all.
-    fn free(&mut self, session: SessionId, id: Option<ObjectId>) {
-        let before = self.fetching.len();
-        self.fetching.retain(|fetched, by| *by != session || id.is_some_and(|id| id != *fetched));
-        self.freed |= self.fetching.len() < before;
+        self.follow_fetches(now, read);
     }
 
     fn dispatch(&mut self, now: Now, input: Input, read: &dyn Read) {
@@ -160,7 +149,7 @@ impl Node {
                         session: *id,
                         now,
                         read,
-                        fetching: &mut self.fetching,
+                        fetches: &mut self.fetches,
                         outbox: &mut self.outbox,
                     };
                     session.say_working(&mut context);
@@ -199,24 +188,7 @@ impl Node {
                     Ok(())
                 });
             }
-            Input::Fetched { session, id, result } => {
-                // One that came is wanted until it is written: others wait for that.
-                if result.is_err() {
-                    self.free(session, Some(id));
-                }
-                self.with(session, now, read, |s, context| {
-                    s.on_fetched(context, id, result);
-                    Ok(())
-                });
-            }
-            Input::BlobServed { session, bytes, payload } => {
-                self.with(session, now, read, |s, _| {
-                    let sent = &mut s.report.sent;
-                    *if payload { &mut sent.payloads } else { &mut sent.objects } += 1;
-                    sent.bytes += bytes;
-                    Ok(())
-                });
-            }
+            about_objects => self.on_object(now, about_objects, read),
         }
     }
 
@@ -228,7 +200,8 @@ impl Node {
     /// When to send [`Input::Tick`] if nothing else happens before.
     pub fn poll_timeout(&self) -> Option<Duration> {
         let working = self.sessions.values().filter_map(Session::working_at);
-        self.sessions.values().filter_map(Session::deadline).chain(working).min()
+        let looks = self.fetches.wake();
+        self.sessions.values().filter_map(Session::deadline).chain(working).chain(looks).min()
     }
 
     /// How much is under way.
@@ -242,6 +215,8 @@ impl Node {
             most_jobs: sessions().map(|session| session.serving.jobs()).max().unwrap_or(0),
             most_requests: sessions().map(|session| session.receiving.requests()).max().unwrap_or(0),
             most_fetches: sessions().map(|session| session.receiving.fetches()).max().unwrap_or(0),
+            ranges: self.fetches.load().0,
+            most_ranges: self.fetches.load().1,
             most_in_flight: sessions().map(|session| session.serving.most_in_flight()).max().unwrap_or(0),
         }
     }
@@ -294,7 +269,7 @@ impl Node {
         };
         self.sessions.insert(id, session);
         let mut context =
-            Context { session: id, now, read, fetching: &mut self.fetching, outbox: &mut self.outbox };
+            Context { session: id, now, read, fetches: &mut self.fetches, outbox: &mut self.outbox };
         context.send(Class::Control, &Message::Hello(hello));
         for authors in authors.chunks(MAX_SCOPE_FRAME) {
             let authors = Bounded::truncated(authors.to_vec());
@@ -321,9 +296,7 @@ impl Node {
         read: &dyn Read,
     ) {
         let Some((id, applying, bytes)) = self.applying.remove(&token) else { return };
-        if let Applying::Content(objects) = &applying {
-            objects.iter().for_each(|(object, _)| self.free(id, Some(*object)));
-        }
+        let came = self.came(&applying, &outcomes);
         match outcomes {
             Err(error) => self.end(id, EndReason::StoreFailed(error.to_string())),
             Ok(outcomes) => self.with(id, now, read, |session, context| {
@@ -333,10 +306,17 @@ impl Node {
                 Ok(())
             }),
         }
+        self.tell_come(now, &came, read);
+    }
+
+    pub(crate) fn note_writes(&mut self) {
+        for (token, session, applying, bytes) in self.outbox.writes.drain(..) {
+            self.applying.insert(token, (session, applying, bytes));
+        }
     }
 
     /// Lets a session handle something, then lets both of its halves go on.
-    fn with(
+    pub(crate) fn with(
         &mut self,
         id: SessionId,
         now: Now,
@@ -346,7 +326,7 @@ impl Node {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.last_activity = now.monotonic;
         let mut context =
-            Context { session: id, now, read, fetching: &mut self.fetching, outbox: &mut self.outbox };
+            Context { session: id, now, read, fetches: &mut self.fetches, outbox: &mut self.outbox };
         let result = handle(session, &mut context).and_then(|()| {
             session.advance_receiving(&mut context)?;
             serve::pump(session, &mut context);
@@ -356,9 +336,7 @@ impl Node {
             session.last_sent = now.monotonic;
         }
         let over = session.is_finished() && session.initiator;
-        for (token, session, applying, bytes) in self.outbox.writes.drain(..) {
-            self.applying.insert(token, (session, applying, bytes));
-        }
+        self.note_writes();
         match result {
             Ok(()) if over => self.end(id, EndReason::Finished),
             Ok(()) => {}
@@ -369,7 +347,7 @@ impl Node {
 
     fn end(&mut self, id: SessionId, reason: EndReason) {
         if let Some(session) = self.sessions.remove(&id) {
-            self.free(id, None);
+            self.fetches.end(id);
             self.outbox.outputs.push_back(Output::Ended { session: id, reason, report: session.report });
         }
     }
@@ -427,13 +405,17 @@ impl Session {
                 Ok(())
             }
             Message::Working(_) if ready => Ok(()),
+            Message::Have(have) if ready => {
+                self.on_have(have);
+                Ok(())
+            }
             Message::Unknown(_) => Ok(()),
             other => Err(Failure::Peer(format!("a message of kind {} out of turn", other.kind()))),
         }
     }
 
     /// Says how far this is; lists stay here.
-    fn tell_progress(&self, context: &mut Context<'_>) {
+    pub(crate) fn tell_progress(&self, context: &mut Context<'_>) {
         let report = Report {
             refusals: Vec::new(),
             refusals_by_peer: Vec::new(),
@@ -447,11 +429,6 @@ impl Session {
 }
 
 impl Context<'_> {
-    /// Takes a big object for this session, unless another one has the shell fetch it.
-    pub(crate) fn may_fetch(&mut self, id: ObjectId) -> bool {
-        *self.fetching.entry(id).or_insert(self.session) == self.session
-    }
-
     /// Hands a message to the shell and says how long its frame is.
     pub(crate) fn send(&mut self, class: Class, message: &Message) -> usize {
         // Frames are cut to size where they are filled; only a broken invariant gets here with a longer one.

@@ -22,8 +22,8 @@ use crate::wire::{Class, Done, FRAMED_CONTENT, Message, Range, Served, Want, Wan
 const MAX_OPEN: usize = 4;
 /// Ranges, or objects, in one request: a request is answered before it is forgotten, so keep it small.
 const PER_REQUEST: usize = 1_024;
-/// Big objects that the shell fetches at a time.
-const MAX_FETCHES: usize = 2;
+/// Big objects that are fetched from one peer at a time: so many that small ones among them fill a long line.
+pub(crate) const MAX_FETCHES: usize = 8;
 /// Entries that nobody asked for and that a peer may send in a session.
 const MAX_UNASKED: u32 = 10_000;
 /// Objects that a peer turned out not to have and that we remember, so as not to ask again.
@@ -57,7 +57,7 @@ pub(crate) struct Receiving {
     lacking: BTreeSet<(ObjectId, u64)>,
     /// What the cursor is before has to wait until a big object has come.
     blocked: bool,
-    /// What the cursor is before is being fetched by another session.
+    /// What the cursor is before can't be fetched now: with another size, or among so many others.
     elsewhere: bool,
     /// Why big objects did not come.
     failed: BTreeMap<ObjectId, String>,
@@ -93,12 +93,12 @@ impl Receiving {
         !self.open.is_empty() || !self.open_content.is_empty()
     }
 
-    /// Whether it waits for something that another session fetches.
+    /// Whether it was turned away with a big object.
     pub(crate) fn waits_for_others(&self) -> bool {
         self.elsewhere
     }
 
-    /// Another session has stopped fetching something.
+    /// Some big object is fetched no longer.
     pub(crate) fn look_again(&mut self) {
         self.elsewhere = false;
     }
@@ -108,9 +108,44 @@ impl Receiving {
         self.open.len() + self.open_content.len()
     }
 
-    /// Big objects that the shell fetches.
+    /// Big objects that are fetched from this peer.
     pub(crate) fn fetches(&self) -> usize {
         self.fetching.len()
+    }
+
+    /// A big object is not fetched from this peer any more.
+    pub(crate) fn fetch_over(&mut self, id: ObjectId, size: u64, result: Result<(), String>) {
+        if self.fetching.remove(&id).is_none() {
+            return;
+        }
+        self.blocked = false;
+        if let Err(reason) = result {
+            self.lacking.insert((id, size));
+            if self.failed.len() < MAX_LISTED {
+                self.failed.insert(id, reason);
+            }
+        }
+    }
+
+    /// The peer has something now that it did not have: another pass asks for it.
+    pub(crate) fn come(&mut self, id: ObjectId) {
+        let told: Vec<_> = self.lacking.range((id, 0)..=(id, u64::MAX)).copied().collect();
+        if told.is_empty() {
+            return;
+        }
+        for told in told {
+            self.lacking.remove(&told);
+        }
+        self.failed.remove(&id);
+        self.progress = true;
+        if self.phase == Phase::Finished {
+            self.phase = Phase::Content;
+        }
+    }
+
+    /// Whether anything is asked for, stored or waited for.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.is_at_work() || self.is_asking()
     }
 
     pub(crate) fn is_waiting_for_summary(&self) -> bool {
@@ -203,29 +238,6 @@ impl Session {
         Ok(())
     }
 
-    /// The shell has fetched a big object into a blob, or could not.
-    pub(crate) fn on_fetched(
-        &mut self,
-        context: &mut Context<'_>,
-        id: ObjectId,
-        result: Result<u64, String>,
-    ) {
-        let Some(asked) = self.receiving.fetching.remove(&id) else { return };
-        self.receiving.blocked = false;
-        match result {
-            Ok(size) => {
-                let changes = vec![Change::Blob { id, size }];
-                self.apply(context, changes, Applying::Content(vec![(id, size)]), 0);
-            }
-            Err(reason) => {
-                self.receiving.lacking.insert((id, asked));
-                if self.receiving.failed.len() < MAX_LISTED {
-                    self.receiving.failed.insert(id, reason);
-                }
-            }
-        }
-    }
-
     /// The peer has sent all that it has of a request.
     pub(crate) fn on_served(&mut self, served: Served) -> Result<(), String> {
         if self.receiving.open.remove(&served.want) {
@@ -267,13 +279,7 @@ impl Session {
                 Phase::System | Phase::User => self.ask_for_entries(context),
                 Phase::Content => self.ask_for_content(context)?,
             }
-            let receiving = &self.receiving;
-            let busy = receiving.applying > 0
-                || !receiving.open.is_empty()
-                || !receiving.open_content.is_empty()
-                || !receiving.fetching.is_empty()
-                || receiving.elsewhere;
-            if busy {
+            if self.receiving.is_busy() {
                 return Ok(());
             }
             match self.receiving.phase {
@@ -291,6 +297,7 @@ impl Session {
                 Phase::Content if std::mem::take(&mut self.receiving.progress) => {
                     self.receiving.cursor = None
                 }
+                _ if self.done_sent => self.receiving.phase = Phase::Finished,
                 _ => {
                     self.receiving.phase = Phase::Finished;
                     self.list_missing(context)?;
@@ -379,6 +386,9 @@ impl Session {
             return Ok(()); // the next thing to ask for waits until a big object has come
         }
         self.receiving.blocked = false;
+        if context.fetches.is_distrusted(context.session) {
+            return Ok(()); // nothing more is asked of it
+        }
         while self.receiving.open_content.len() < MAX_OPEN {
             let page = context.read.wanted(self.receiving.cursor, PER_REQUEST)?;
             if page.is_empty() {
@@ -400,13 +410,12 @@ impl Session {
                         receiving.blocked = true;
                         break; // the cursor stays before it
                     }
-                    if !context.may_fetch(wanted.id) {
+                    if !context.fetches.join(context.session, wanted.id, wanted.size) {
                         receiving.elsewhere = true;
                         break; // likewise
                     }
                     receiving.fetching.insert(wanted.id, wanted.size);
                     self.report.rounds += 1;
-                    context.output(|session| Output::Fetch { session, id: wanted.id, size: wanted.size });
                 } else if takes {
                     ids.insert((wanted.id, wanted.size));
                 }
@@ -456,7 +465,13 @@ impl Session {
         Ok(())
     }
 
-    fn apply(&mut self, context: &mut Context<'_>, changes: Vec<Change>, applying: Applying, bytes: u64) {
+    pub(crate) fn apply(
+        &mut self,
+        context: &mut Context<'_>,
+        changes: Vec<Change>,
+        applying: Applying,
+        bytes: u64,
+    ) {
         if changes.is_empty() {
             context.output(|session| Output::Consumed { session, bytes });
         } else {

@@ -33,6 +33,10 @@ pub struct Report {
     pub missing: Vec<Missing>,
     /// What is held and could not be read when the peer asked for it.
     pub damaged: Vec<String>,
+    /// Bytes of big objects that came in ranges from this peer and were right, be the objects whole or not.
+    pub fetched_bytes: u64,
+    /// Ranges in which the peer sent wrong bytes.
+    pub wrong_ranges: u32,
     /// How many times something was asked for and waited for.
     pub rounds: u32,
     /// Bytes of summaries, both ways.
@@ -129,6 +133,8 @@ impl Report {
             refusals_by_peer: Vec::new(),
             missing: Vec::new(),
             damaged: Vec::new(),
+            fetched_bytes: 0,
+            wrong_ranges: 0,
             rounds: 0,
             summary_bytes: 0,
             peer_store: None,

@@ -8,6 +8,7 @@ use madake_store::{NamedBy, Read, StoreError};
 use serde_bytes::ByteBuf;
 
 use crate::Bounded;
+use crate::come::Lacked;
 use crate::node::Context;
 use crate::report::Report;
 use crate::session::Session;
@@ -31,6 +32,8 @@ pub(crate) struct Serving {
     jobs: VecDeque<Job>,
     last_want: u32,
     in_flight: [u64; 4],
+    /// What the peer asked for and was not here.
+    pub(crate) lacked: Lacked,
 }
 
 enum Job {
@@ -58,6 +61,16 @@ impl Serving {
     pub(crate) fn sent(&mut self, class: Class, bytes: u64) {
         let in_flight = &mut self.in_flight[class as usize];
         *in_flight = in_flight.saturating_sub(bytes);
+    }
+
+    /// The peer was told that this is not here.
+    pub(crate) fn told_lacking(&mut self, id: ObjectId) {
+        self.lacked.insert(id);
+    }
+
+    /// Which of these the peer was told are not here.
+    pub(crate) fn lacked<'a>(&'a self, ids: &'a [ObjectId]) -> impl Iterator<Item = ObjectId> + 'a {
+        self.lacked.among(ids)
     }
 
     /// Takes a request for entries; those of blocked authors are not given.
@@ -129,6 +142,7 @@ pub(crate) fn pump(session: &mut Session, context: &mut Context<'_>) {
                 let data = (!items.is_empty())
                     .then(|| Message::Content(Content { want: *want, items: Bounded::truncated(items) }));
                 let end = ids.is_empty().then(|| std::mem::take(lacking));
+                end.iter().flatten().for_each(|id| session.serving.lacked.insert(*id));
                 (data, end.map(|lacking| Served { want: *want, lacking: Bounded::truncated(lacking) }))
             }
         };

@@ -183,6 +183,6 @@ impl Session {
 
     /// Whether there is nothing left to say in either direction.
     pub(crate) fn is_finished(&self) -> bool {
-        self.done_sent && self.done_received && self.serving.is_idle()
+        self.done_sent && self.done_received && self.serving.is_idle() && !self.receiving.is_busy()
     }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::bounded::Bounded;
+pub use crate::come::Have;
 
 /// The version of the protocol that this code speaks.
 pub const PROTOCOL: u16 = 1;
@@ -79,6 +80,8 @@ pub enum Message {
     Cells(Cells),
     /// Kind 16: we differ in these, tell me more.
     Differ(Differ),
+    /// Kind 20: what you asked for and I did not have, I have now.
+    Have(Have),
     /// A kind of [`FIRST_OPTIONAL_KIND`] or more that this version does not know: let it pass.
     Unknown(u8),
 }
@@ -444,6 +447,7 @@ impl Message {
             Message::Grant(body) => postcard::to_extend(body, frame),
             Message::Cells(body) => postcard::to_extend(body, frame),
             Message::Differ(body) => postcard::to_extend(body, frame),
+            Message::Have(body) => postcard::to_extend(body, frame),
             Message::Unknown(kind) => return Err(WireError::Kind(*kind)),
         }
         .map_err(fields)?;
@@ -477,6 +481,7 @@ impl Message {
             14 => decode_body(kind, body).map(Message::Grant),
             15 => decode_body(kind, body).map(Message::Cells),
             16 => decode_body(kind, body).map(Message::Differ),
+            20 => decode_body(kind, body).map(Message::Have),
             FIRST_OPTIONAL_KIND.. => Ok(Message::Unknown(kind)),
             other => Err(WireError::Kind(other)),
         }
@@ -500,6 +505,7 @@ impl Message {
             Message::Grant(_) => 14,
             Message::Cells(_) => 15,
             Message::Differ(_) => 16,
+            Message::Have(_) => 20,
             Message::Unknown(kind) => *kind,
         }
     }

@@ -33,6 +33,7 @@ pub(super) fn put(shell: Arc<Shell>, body: Body) -> Response<Body> {
             });
         }
         shell.store().apply(changes)?;
+        shell.stored(stored.iter().map(|(id, ..)| *id).collect());
         for (id, size, label) in stored {
             let mut line = json!({"object": id.to_string(), "size": size});
             if let Some(label) = label {
@@ -95,7 +96,9 @@ pub(super) fn commit(shell: Arc<Shell>, query: &Query, body: Body) -> Result<Res
             let (message, only_if_changed) = (header.message, header.only_if_changed);
             versions.push(NewVersion { name, content, mode, message, time: wall_clock(), only_if_changed });
         }
-        for made in author.commit(&versions)? {
+        let made = author.commit(&versions)?;
+        shell.stored(made.iter().map(|made| made.object).collect());
+        for made in made {
             lines.send(&json!({
                 "name": made.name.as_str(),
                 "commit": made.commit.to_string(),

@@ -18,7 +18,7 @@ use crate::shell::Shell;
 
 /// `POST /v1/sync?peer=P&mode=pull|push|sync[&schema=S…]` → lines `{"progress":…}`, then one line: the result
 ///
-/// `{sent, received, refused, missing, rounds, summary_bytes, peer_store, seconds, peer}`
+/// `{sent, received, fetched_bytes, wrong_ranges, refused, missing, rounds, summary_bytes, peer_store, seconds, peer}`
 pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
     let (node, addresses) = shell.resolve_peer(query.need("peer")?)?;
     let (receives, gives) = match query.need("mode")? {
@@ -111,6 +111,8 @@ fn result_json(shell: &Shell, reason: &EndReason, report: &Report, seconds: f64)
         "refused": refused,
         "refused_count": report.refused + report.refused_by_peer,
         "missing": missing,
+        "fetched_bytes": report.fetched_bytes,
+        "wrong_ranges": report.wrong_ranges,
         "rounds": report.rounds,
         "summary_bytes": report.summary_bytes,
         "seconds": seconds,
@@ -132,6 +134,7 @@ fn progress_json(report: &Report) -> Value {
     json!({"progress": {
         "sent": counts_json(&report.sent),
         "received": counts_json(&report.received),
+        "fetched_bytes": report.fetched_bytes,
         "offered": {"authors": report.offered.authors, "entries": report.offered.entries},
     }})
 }

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::io::{Read, Seek};
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use madake_object::{ReadAt, TreeHasher};
+use madake_object::{Ranges, ReadAt, Right, TreeHasher};
 
 use super::EngineError;
 
@@ -109,12 +110,13 @@ pub trait Blobs: Send + Sync {
     /// The disk failed.
     fn begin(&self) -> Result<Box<dyn BlobWriter>, EngineError>;
 
-    /// Begins the content `id`, or goes on with what is there of it; also says how many of its bytes that is.
-    /// What was not finished stays, until it is resumed, when the store is opened again.
+    /// Begins the content `id` of `size` bytes, which comes in ranges, or goes on with what is there of it. What was
+    /// not finished stays for the next time, also when the store is opened again. One of another size is another
+    /// part. A content that is finished, and well, is here as a whole.
     ///
     /// # Errors
     /// The disk failed, or somebody is writing the same content ([`EngineError::InUse`]).
-    fn resume(&self, id: &BlobId) -> Result<(Box<dyn BlobWriter>, u64), EngineError>;
+    fn partial(&self, id: &BlobId, size: u64) -> Result<Arc<dyn PartialBlob>, EngineError>;
 
     /// Opens a finished content, if it is here. The bytes are as the disk gives them: whoever serves them
     /// checks them against the id.
@@ -206,8 +208,42 @@ pub trait Blobs: Send + Sync {
     }
 }
 
-/// A content being written. Dropped without [`BlobWriter::finish`]: one from [`Blobs::begin`] is gone, one from
-/// [`Blobs::resume`] stays to be resumed.
+/// A content that comes in ranges, from several places at once and in any order. Dropped before it is finished,
+/// it stays as it is, to be gone on with.
+pub trait PartialBlob: Send + Sync {
+    /// The chunk groups that are here.
+    fn here(&self) -> Ranges;
+
+    /// Bytes that came and may be lost at a power cut.
+    fn unsynced(&self) -> u64;
+
+    /// Takes groups that were found right.
+    ///
+    /// # Errors
+    /// The disk failed: nothing more is taken, and what is here stays.
+    fn take(&self, right: &Right) -> Result<(), EngineError>;
+
+    /// Makes durable what has come, and that it has. Others may go on taking meanwhile.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    fn sync(&self) -> Result<(), EngineError>;
+
+    /// Makes the whole content durable and gives it its name; each of its groups must be here. Its bytes are not
+    /// read again: each was checked when it was taken, and each node above it too.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    fn finish(&self) -> Result<(), EngineError>;
+
+    /// Gives up and removes what is there.
+    ///
+    /// # Errors
+    /// The disk failed.
+    fn discard(&self) -> Result<(), EngineError>;
+}
+
+/// A content being written. Dropped without [`BlobWriter::finish`], it is gone.
 pub trait BlobWriter: Send {
     /// Adds bytes.
     ///
@@ -215,14 +251,13 @@ pub trait BlobWriter: Send {
     /// The disk failed; then nothing more can be added, nor can this be finished.
     fn write(&mut self, chunk: &[u8]) -> Result<(), EngineError>;
 
-    /// Bytes so far, those found by [`Blobs::resume`] included.
+    /// Bytes so far.
     fn written(&self) -> u64;
 
     /// Makes the content durable and gives it its name; says name and size. It may exist already.
     ///
     /// # Errors
-    /// The disk failed; or the bytes are not those of the id resumed ([`EngineError::WrongHash`]), and then
-    /// they are removed.
+    /// The disk failed.
     fn finish(self: Box<Self>) -> Result<(BlobId, u64), EngineError>;
 
     /// Gives up and removes what is there.

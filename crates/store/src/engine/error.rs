@@ -121,14 +121,6 @@ pub enum EngineError {
         /// Why.
         source: DeriveError,
     },
-    /// The bytes given for a content are not those that its id names. What had come of it is removed.
-    #[error("the bytes given hash to {}, not to {}", Hex(found), Hex(expected))]
-    WrongHash {
-        /// The id asked for.
-        expected: BlobId,
-        /// The hash of what came.
-        found: BlobId,
-    },
     /// Somebody is already writing this content.
     #[error("content {} is already being written", Hex(id))]
     InUse {
@@ -158,7 +150,6 @@ impl EngineError {
             | Self::TooLarge { .. }
             | Self::Derive { .. }
             | Self::RecordsOnly { .. }
-            | Self::WrongHash { .. }
             | Self::InUse { .. } => Blame::Caller,
             Self::NotUnderstood { .. } | Self::Bug { .. } => Blame::Us,
         }

@@ -5,8 +5,10 @@ use std::io::{self, Cursor, Read, Seek};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use madake_object::{GROUP, ObjectId, Ranges, Right, groups};
+
 use super::batch::{check_limits, derive_rows};
-use super::blobs::{BlobId, BlobInfo, BlobReader, BlobWriter, Blobs};
+use super::blobs::{BlobId, BlobInfo, BlobReader, BlobWriter, Blobs, PartialBlob};
 use super::{
     Batch, CheckReport, Derive, Direction, Engine, EngineError, KeyValue, Op, Part, Progress, Reclaim,
     Reclaimed, RowValue, Table,
@@ -135,7 +137,7 @@ impl Engine for MemoryEngine {
             lock(&self.state).rows.iter().map(|((_, key), value)| 1 + key.len() + value.len()).sum();
         let shelf = lock(&self.blobs.shelf);
         let whole: usize = shelf.whole.values().map(|bytes| bytes.len()).sum();
-        let parts: usize = shelf.parts.values().map(Vec::len).sum();
+        let parts: usize = shelf.parts.values().flat_map(BTreeMap::values).map(Vec::len).sum();
         Ok((rows + whole + parts) as u64)
     }
 
@@ -193,23 +195,22 @@ struct MemoryBlobs {
 #[derive(Default)]
 struct Shelf {
     whole: BTreeMap<BlobId, Arc<[u8]>>,
-    parts: BTreeMap<BlobId, Vec<u8>>,
+    /// By size too; groups by their place.
+    parts: BTreeMap<(BlobId, u64), BTreeMap<u64, Vec<u8>>>,
     in_use: BTreeSet<BlobId>,
 }
 
 impl Blobs for MemoryBlobs {
     fn begin(&self) -> Result<Box<dyn BlobWriter>, EngineError> {
-        Ok(Box::new(MemoryWriter { shelf: self.shelf.clone(), id: None, bytes: Vec::new() }))
+        Ok(Box::new(MemoryWriter { shelf: self.shelf.clone(), bytes: Vec::new() }))
     }
 
-    fn resume(&self, id: &BlobId) -> Result<(Box<dyn BlobWriter>, u64), EngineError> {
+    fn partial(&self, id: &BlobId, size: u64) -> Result<Arc<dyn PartialBlob>, EngineError> {
         let mut shelf = lock(&self.shelf);
         if !shelf.in_use.insert(*id) {
             return Err(EngineError::InUse { id: *id });
         }
-        let bytes = shelf.parts.remove(id).unwrap_or_default();
-        let there = bytes.len() as u64;
-        Ok((Box::new(MemoryWriter { shelf: self.shelf.clone(), id: Some(*id), bytes }), there))
+        Ok(Arc::new(MemoryPartial { shelf: self.shelf.clone(), id: *id, size }))
     }
 
     fn open(&self, id: &BlobId) -> Result<Option<Box<dyn BlobReader>>, EngineError> {
@@ -227,10 +228,70 @@ impl Blobs for MemoryBlobs {
     }
 }
 
+struct MemoryPartial {
+    shelf: Arc<Mutex<Shelf>>,
+    id: BlobId,
+    size: u64,
+}
+
+impl PartialBlob for MemoryPartial {
+    fn here(&self) -> Ranges {
+        let shelf = lock(&self.shelf);
+        let mut here = Ranges::EMPTY;
+        if shelf.whole.get(&self.id).is_some_and(|bytes| bytes.len() as u64 == self.size) {
+            let _ = here.insert(0..groups(self.size));
+        }
+        for group in shelf.parts.get(&(self.id, self.size)).into_iter().flat_map(BTreeMap::keys) {
+            let _ = here.insert(*group..*group + 1);
+        }
+        here
+    }
+
+    fn unsynced(&self) -> u64 {
+        0
+    }
+
+    fn take(&self, right: &Right) -> Result<(), EngineError> {
+        if right.object() != (ObjectId::new(self.id), self.size) {
+            return Err(EngineError::Bug { what: "groups of another object" });
+        }
+        let mut shelf = lock(&self.shelf);
+        let part = shelf.parts.entry((self.id, self.size)).or_default();
+        let pieces = right.data().chunks(GROUP as usize);
+        part.extend(right.groups().zip(pieces).map(|(group, bytes)| (group, bytes.to_vec())));
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn finish(&self) -> Result<(), EngineError> {
+        let is_whole = self.here().contains_all(&(0..groups(self.size)));
+        let mut shelf = lock(&self.shelf);
+        let part = shelf.parts.remove(&(self.id, self.size)).unwrap_or_default();
+        if !is_whole {
+            return Err(EngineError::Bug { what: "a content is finished before all of it is here" });
+        }
+        let bytes: Vec<u8> = part.into_values().flatten().collect();
+        shelf.whole.entry(self.id).or_insert_with(|| bytes.into());
+        Ok(())
+    }
+
+    fn discard(&self) -> Result<(), EngineError> {
+        lock(&self.shelf).parts.remove(&(self.id, self.size));
+        Ok(())
+    }
+}
+
+impl Drop for MemoryPartial {
+    fn drop(&mut self) {
+        lock(&self.shelf).in_use.remove(&self.id);
+    }
+}
+
 struct MemoryWriter {
     shelf: Arc<Mutex<Shelf>>,
-    /// Of a content that can be resumed.
-    id: Option<BlobId>,
     bytes: Vec<u8>,
 }
 
@@ -244,34 +305,16 @@ impl BlobWriter for MemoryWriter {
         self.bytes.len() as u64
     }
 
-    fn finish(mut self: Box<Self>) -> Result<(BlobId, u64), EngineError> {
-        let bytes = std::mem::take(&mut self.bytes);
-        let found = *blake3::hash(&bytes).as_bytes();
-        if let Some(expected) = self.id
-            && expected != found
-        {
-            return Err(EngineError::WrongHash { expected, found });
-        }
+    fn finish(self: Box<Self>) -> Result<(BlobId, u64), EngineError> {
+        let found = *blake3::hash(&self.bytes).as_bytes();
+        let Self { shelf, bytes } = *self;
         let size = bytes.len() as u64;
-        lock(&self.shelf).whole.entry(found).or_insert_with(|| bytes.into());
+        lock(&shelf).whole.entry(found).or_insert_with(|| bytes.into());
         Ok((found, size))
     }
 
-    fn discard(mut self: Box<Self>) -> Result<(), EngineError> {
-        self.bytes.clear();
+    fn discard(self: Box<Self>) -> Result<(), EngineError> {
         Ok(())
-    }
-}
-
-impl Drop for MemoryWriter {
-    fn drop(&mut self) {
-        if let Some(id) = self.id {
-            let mut shelf = lock(&self.shelf);
-            shelf.in_use.remove(&id);
-            if !self.bytes.is_empty() {
-                shelf.parts.insert(id, std::mem::take(&mut self.bytes));
-            }
-        }
     }
 }
 

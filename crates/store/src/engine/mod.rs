@@ -24,7 +24,9 @@ pub use batch::{
     Batch, Derive, DeriveError, FRAME_BYTES, MAX_APPLY_BYTES, MAX_BATCH_BYTES, MAX_KEY_BYTES, NoRecords, Op,
     Row, RowValue,
 };
-pub use blobs::{BlobId, BlobInfo, BlobProblem, BlobReader, BlobWriter, BlobWrong, Blobs, RangedBlob};
+pub use blobs::{
+    BlobId, BlobInfo, BlobProblem, BlobReader, BlobWriter, BlobWrong, Blobs, PartialBlob, RangedBlob,
+};
 pub use error::{Blame, Damage, Doing, EngineError, Limit};
 #[cfg(feature = "fake-disk")]
 pub use fake_disk::{FakeDisk, Loss, Random};

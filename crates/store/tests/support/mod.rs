@@ -2,12 +2,67 @@
 #![allow(dead_code, clippy::expect_used)] // not every test uses all of it
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 
+use madake_object::{Gather, ObjectId, Ranges, Right, Tree, TreeHasher, Verifier, encode_ranges, groups};
 use madake_store::engine::{
-    Batch, Derive, DeriveError, Direction, Engine, EngineError, FakeDisk, Files, JournalOptions,
+    Batch, Blobs, Derive, DeriveError, Direction, Engine, EngineError, FakeDisk, Files, JournalOptions,
     MemoryEngine, Random, Row, RowValue, Table,
 };
+
+/// An object as those have it who send it in ranges.
+pub(crate) struct Source {
+    pub(crate) id: ObjectId,
+    pub(crate) bytes: Vec<u8>,
+    outboard: Vec<u8>,
+}
+
+impl Source {
+    pub(crate) fn new(bytes: Vec<u8>) -> Self {
+        let mut hasher = TreeHasher::new();
+        hasher.update(&bytes);
+        let Tree { id, outboard, .. } = hasher.finish();
+        Self { id, bytes, outboard }
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    pub(crate) fn groups(&self) -> u64 {
+        groups(self.size())
+    }
+
+    /// These groups, on their way and checked.
+    pub(crate) fn range(&self, wanted: Range<u64>) -> Right {
+        let object = (self.id, self.size());
+        let mut ranges = Ranges::EMPTY;
+        ranges.insert(wanted.clone()).expect("few");
+        let mut response = Vec::new();
+        let (data, outboard) = (self.bytes.as_slice(), self.outboard.as_slice());
+        encode_ranges(object, data, outboard, &ranges, &mut response).expect("is whole");
+        let mut gather = Gather::new(self.size(), wanted).expect("short enough");
+        assert_eq!(gather.feed(&response, usize::MAX), response.len());
+        let mut verifier = Verifier::new(self.id, self.size(), &ranges).expect("short enough");
+        let (right, checked) = verifier.check_piece(gather.take(0));
+        checked.expect("is right");
+        right
+    }
+
+    /// Brings what is not there, a few groups at a time, and gives it its name.
+    pub(crate) fn fetch(&self, blobs: &dyn Blobs, step: u64) -> Result<(), EngineError> {
+        let part = blobs.partial(self.id.as_bytes(), self.size())?;
+        let here = part.here();
+        for group in (0..self.groups()).step_by(step as usize) {
+            let span = group..(group + step).min(self.groups());
+            if !here.contains_all(&span) {
+                part.take(&self.range(span))?;
+                part.sync()?;
+            }
+        }
+        part.finish()
+    }
+}
 
 pub(crate) const EPOCH: [u8; 16] = *b"epoch of a test.";
 pub(crate) const SALT: [u8; 16] = *b"salt for a test.";

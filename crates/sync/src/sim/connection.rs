@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::{SECOND, Time};
 use crate::io::{Plan, SessionId};
+use crate::ranged::RangeStatus;
 use crate::report::EndReason;
 use crate::wire::{MAX_FRAME, Message};
 
@@ -88,14 +89,12 @@ impl Connection {
     }
 }
 
-/// The bytes of a big object, piece by piece.
+/// The answer to a request for a range, piece by piece.
 pub(super) enum Piece {
-    /// The answer's header: the whole object's size; `None` if it is not to be had.
-    Header(Option<u64>),
+    /// Whether anything comes.
+    Status(RangeStatus),
     /// Bytes.
     Bytes(Vec<u8>),
-    /// All have come.
+    /// No more come.
     End,
-    /// The giver could not go on.
-    Broken,
 }

@@ -12,7 +12,7 @@ use madake_store::{
 };
 
 use super::connection::{Side, Wire};
-use super::fetch::{Fetch, Serve};
+use super::fetch::Objects;
 use super::rules::{
     AcknowledgedStays, CreditReturns, DoneIsTrue, Genuine, HeadsGrow, NoneStuck, Note, OpensAgain, Scope,
     Serving, StartsDiffer, ToldIsDurable, Watched, WholeBatches,
@@ -22,6 +22,7 @@ use super::world::{Ended, Event, World};
 use super::{SECOND, Time};
 use crate::io::{CompareBy, Config, Input, Now, Output, SessionId, Token};
 use crate::node::Node;
+use crate::ranged::RangeRequest;
 use crate::report::EndReason;
 use crate::wire::{Class, Message};
 
@@ -63,8 +64,7 @@ pub(super) struct Running {
     pub(super) authors: Vec<Author>,
     pub(super) sessions: BTreeMap<SessionId, Open>,
     pub(super) tokens: BTreeMap<Token, SessionId>,
-    pub(super) fetches: BTreeMap<u64, Fetch>,
-    pub(super) serves: BTreeMap<u64, Serve>,
+    pub(super) objects: Objects,
     writes: VecDeque<(Token, Vec<Change>)>,
     writing: bool,
     began: Time,
@@ -209,15 +209,16 @@ impl World<'_> {
         self.meddle.config(m, &mut config);
         let read = self.meddle.read(m, store.clone());
         let authors = machine.keys.iter().map(|key| Author::new(key.clone(), store.clone())).collect();
+        let mut node = Node::new(config);
+        node.set_grain(1);
         machine.running = Some(Running {
-            node: Node::new(config),
+            node,
             store,
             read,
             authors,
             sessions: BTreeMap::new(),
             tokens: BTreeMap::new(),
-            fetches: BTreeMap::new(),
-            serves: BTreeMap::new(),
+            objects: Objects::default(),
             writes: VecDeque::new(),
             writing: false,
             began: self.now,
@@ -367,12 +368,21 @@ impl World<'_> {
             | Input::Entries { session, .. }
             | Input::Objects { session, .. }
             | Input::Sent { session, .. }
-            | Input::Fetched { session, .. }
-            | Input::BlobServed { session, .. }
+            | Input::RangeServed { session, .. }
+            | Input::NotServed { session, .. }
             | Input::Closed { session, .. }
             | Input::Activity { session, .. } => *session,
             Input::Applied { token, .. } => running.tokens.remove(token)?,
-            Input::Tick => return None,
+            Input::RangeMoved { request, .. } | Input::RangeEnded { request, .. } => {
+                let fetches = |open: &Open| open.watched.fetching.contains(request);
+                *running.sessions.iter().find(|(_, open)| fetches(open))?.0
+            }
+            Input::ObjectOpened { .. }
+            | Input::RangeCut { .. }
+            | Input::ObjectFinished { .. }
+            | Input::ObjectClosed { .. }
+            | Input::Stored { .. }
+            | Input::Tick => return None,
         };
         let Some(open) = running.sessions.get_mut(&session) else { return Some(session) };
         let watched = &mut open.watched;
@@ -382,7 +392,7 @@ impl World<'_> {
         match input {
             Input::Message { message, .. } => watched.hears(message),
             Input::Entries { bytes, .. } | Input::Objects { bytes, .. } => watched.takes(*bytes),
-            Input::Fetched { id, .. } => watched.fetched(id),
+            Input::RangeEnded { request, .. } => watched.fetched(*request),
             Input::Applied { outcomes, .. } => {
                 watched.applied(outcomes.as_ref().map_or(&[], |outcomes| outcomes.as_slice()));
             }
@@ -396,7 +406,13 @@ impl World<'_> {
         match output {
             Output::Send { session, class, frame } => return self.send(m, session, class, &frame),
             Output::Apply { token, changes, .. } => self.apply(m, current, token, changes),
-            Output::Fetch { session, id, size } => self.fetch(m, session, id, size),
+            Output::OpenObject { id, size } => self.open_object(m, id, size),
+            Output::FetchRange { session, request, id, size, groups } => {
+                self.fetch(m, session, request, RangeRequest { id, size, groups });
+            }
+            Output::CutRange { request, end } => self.cut_range(m, request, end),
+            Output::FinishObject { id } => self.close_object(m, id, true),
+            Output::CloseObject { id } => self.close_object(m, id, false),
             Output::Consumed { session, bytes } => {
                 let open = self.machines[m].running.as_mut()?.sessions.get_mut(&session)?;
                 let (wire, side) = (open.wire, open.side);

@@ -61,6 +61,8 @@ pub struct Tally {
     pub entries: u64,
     /// Big objects that came.
     pub blobs: u64,
+    /// Ranges of big objects in which wrong bytes came.
+    pub wrong_ranges: u64,
     /// Entries that authors wrote.
     pub written: u64,
     /// Times that a machine lost its power, or its process was killed.
@@ -83,6 +85,7 @@ impl std::ops::AddAssign for Tally {
             (&mut self.messages, other.messages),
             (&mut self.entries, other.entries),
             (&mut self.blobs, other.blobs),
+            (&mut self.wrong_ranges, other.wrong_ranges),
             (&mut self.written, other.written),
             (&mut self.crashes, other.crashes),
             (&mut self.disk_failures, other.disk_failures),

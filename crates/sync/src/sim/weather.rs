@@ -66,6 +66,8 @@ pub(super) struct Weather {
     pub(super) window: u64,
     /// One in so many connections has somebody on it who spoils, swaps and repeats; 0 for none.
     pub(super) hostile: usize,
+    /// One in so many pieces of big objects has a wrong byte; 0 for none.
+    pub(super) spoils: usize,
     /// How long a commit round takes.
     pub(super) disk: (Time, Time),
     /// The engine's segments.
@@ -96,6 +98,7 @@ impl Weather {
             bandwidth: [1 << 30, 10 << 20, 200 << 10][random.below(3)],
             window: [64 << 10, 512 << 10, 8 << 20][random.below(3)],
             hostile: [0, 0, 0, 4][random.below(4)],
+            spoils: [0, 0, 10, 40][random.below(4)],
             disk: [(50, 200), (1_000, 20_000), (100, 400_000)][random.below(3)],
             segment_bytes: [2 << 10, 8 << 10, 32 << 10, 256 << 10][random.below(4)],
             memtable_bytes: [2 << 10, 16 << 10, 1 << 20][random.below(3)],
@@ -106,7 +109,7 @@ impl Weather {
     /// Nothing goes wrong any more.
     pub(super) fn clear(&mut self) {
         self.faults.clear();
-        (self.loss, self.hostile) = (0, 0);
+        (self.loss, self.hostile, self.spoils) = (0, 0, 0);
         (self.delay, self.disk) = ((100, 5_000), (50, 2_000));
         self.bandwidth = self.bandwidth.max(1 << 20);
     }

@@ -7,6 +7,7 @@ use madake_log::{AuthorId, EntryId};
 use madake_store::engine::Random;
 
 use super::connection::{Connection, Parcel, Piece, Side, Wire};
+use super::fetch::Synced;
 use super::machine::Machine;
 use super::meddle::Meddle;
 use super::rules::{Bounded, Memory, NoneStuck, Rule, Violation};
@@ -14,6 +15,7 @@ use super::trace::Trace;
 use super::weather::{Weather, about};
 use super::{Options, Outcome, SECOND, Tally, Time};
 use crate::io::{Input, SessionId};
+use crate::ranged::RangeRequest;
 use crate::report::{EndReason, Report};
 use crate::wire::Class;
 
@@ -58,13 +60,13 @@ pub(super) enum Event {
     Close { wire: Wire, side: Side, reason: EndReason },
     /// This side has waited long enough for its last frames to be acknowledged.
     Leave { wire: Wire, side: Side },
-    /// A request for a big object arrives at this side.
-    Ask { wire: Wire, side: Side, fetch: u64, id: madake_object::ObjectId, offset: u64 },
-    /// The next piece of a big object can be sent by this side.
+    /// A request for a range of a big object arrives at this side.
+    Ask { wire: Wire, side: Side, fetch: u64, wanted: RangeRequest },
+    /// The next piece of a range can be sent by this side.
     Serve { wire: Wire, side: Side, serve: u64 },
-    /// A piece of a big object arrives at this side.
+    /// A piece of a range arrives at this side.
     Piece { wire: Wire, side: Side, fetch: u64, piece: Piece },
-    /// A big object may not have moved for too long.
+    /// A range may not have moved for too long.
     Patience { machine: usize, life: u64, fetch: u64 },
 }
 
@@ -93,6 +95,8 @@ pub(super) struct World<'m> {
     pub(super) weather: Weather,
     pub(super) machines: Vec<Machine>,
     pub(super) memories: Vec<Memory>,
+    /// By machine.
+    pub(super) synced: Vec<Synced>,
     /// On which machine an author writes.
     pub(super) homes: BTreeMap<AuthorId, usize>,
     /// Entries that authors signed: their signatures need no second look.
@@ -131,6 +135,7 @@ impl<'m> World<'m> {
             weather,
             machines: Vec::new(),
             memories: (0..nodes).map(|_| Memory::default()).collect(),
+            synced: vec![Synced::new(); nodes],
             homes: BTreeMap::new(),
             genuine: BTreeSet::new(),
             connections: BTreeMap::new(),
@@ -241,7 +246,7 @@ impl<'m> World<'m> {
             Event::Idle { wire, side } => self.idle(wire, side),
             Event::Close { wire, side, reason } => self.closes(wire, side, reason),
             Event::Leave { wire, side } => self.leave(wire, side, true),
-            Event::Ask { wire, side, fetch, id, offset } => self.asked(wire, side, fetch, id, offset),
+            Event::Ask { wire, side, fetch, wanted } => self.asked(wire, side, fetch, wanted),
             Event::Serve { wire, side, serve } => self.serve(wire, side, serve),
             Event::Piece { wire, side, fetch, piece } => self.piece(wire, side, fetch, piece),
             Event::Patience { machine, life, fetch } => self.patience(machine, life, fetch),
@@ -256,7 +261,7 @@ impl<'m> World<'m> {
             let Some(running) = &self.machines[machine].running else { continue };
             let look = |open: &super::machine::Open| NoneStuck::look(&open.watched, self.now, awake);
             let found = running.sessions.values().find_map(look);
-            if self.machines[machine].hangs_until <= self.now {
+            if self.machines[machine].hangs_until <= self.now && !running.objects.are_open() {
                 self.judge::<NoneStuck>(machine, found);
             }
         }

@@ -58,7 +58,8 @@ fn messages_there_and_back() {
     there_and_back(Message::Entries(Entries { want: 1, items: vec![item].try_into().unwrap() }));
     let ids: Bounded<_, MAX_WANTS_FRAME> = vec![ObjectId::of(b"x")].try_into().unwrap();
     there_and_back(Message::Served(Served { want: 1, lacking: ids.clone() }));
-    there_and_back(Message::WantContent(WantContent { id: 2, ids }));
+    there_and_back(Message::WantContent(WantContent { id: 2, ids: ids.clone() }));
+    there_and_back(Message::Have(Have { ids }));
     there_and_back(Message::Content(Content {
         want: 2,
         items: vec![ByteBuf::from(b"x".to_vec())].try_into().unwrap(),

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use madake_log::{AuthenticEntry, AuthorId, AuthorKey, Entry, Schema};
-use madake_object::{FileName, Mode, Object};
+use madake_object::{FileName, Mode, Object, Ranges};
 use madake_store::engine::{FakeDisk, JournalEngine, JournalOptions, MemoryEngine};
 use madake_store::{Appended, Author, Change, Committed, NewContent, NewVersion, Policy, Store, StoreRows};
 use madake_sync::wire::{Class, Message};
 use madake_sync::{
-    CompareBy, Config, EndReason, Input, Node, Now, Output, Plan, Received, RefusedEntry, Report, SessionId,
+    CompareBy, Config, EndReason, Input, Node, Now, Output, Plan, RangeEnd, Received, RefusedEntry, Report,
+    SessionId,
 };
 
 /// A node with its store and one author.
@@ -152,9 +153,14 @@ pub fn run_tampered(a: &mut Peer, b: &mut Peer, plan: Plan, tamper: &mut Tamper<
                         let outcomes = me.store.apply(changes);
                         me.node.handle(NOW, Input::Applied { token, outcomes }, &*me.store);
                     }
-                    Output::Fetch { id, .. } => {
-                        let result = copy_blob(&other.store, &me.store, id);
-                        me.node.handle(NOW, Input::Fetched { session, id, result }, &*me.store);
+                    Output::FetchRange { .. }
+                    | Output::OpenObject { .. }
+                    | Output::CutRange { .. }
+                    | Output::FinishObject { .. }
+                    | Output::CloseObject { .. } => {
+                        for input in shell(&output, &other.store, &me.store) {
+                            me.node.handle(NOW, input, &*me.store);
+                        }
                     }
                     Output::Consumed { .. } | Output::Progress { .. } => {}
                     Output::Ended { reason, report, .. } => {
@@ -212,18 +218,35 @@ fn class_fits(class: Class, message: &Message) -> bool {
     }
 }
 
-fn copy_blob(from: &Store, to: &Store, id: madake_object::ObjectId) -> Result<u64, String> {
-    use std::io::Read as _;
-    let bytes = match madake_store::Read::content(from, id).unwrap() {
-        Some(bytes) => bytes,
-        None => {
-            let mut reader = from.engine().blobs().open(id.as_bytes()).unwrap().ok_or("not there")?;
-            let mut bytes = Vec::new();
-            reader.read_to_end(&mut bytes).unwrap();
-            bytes
+/// What the shell makes of an output about a big object: it comes at once, in one piece.
+pub fn shell(output: &Output, from: &Store, to: &Store) -> Vec<Input> {
+    match output {
+        Output::OpenObject { id, .. } => vec![Input::ObjectOpened { id: *id, here: Ok(Ranges::EMPTY) }],
+        Output::FetchRange { request, id, size, groups, .. } => {
+            let end = match madake_store::Read::content_size(from, *id).unwrap() {
+                None => RangeEnd::NotHere,
+                Some(other) if other != *size => RangeEnd::OtherSize(other),
+                Some(_) => RangeEnd::Whole,
+            };
+            let upto = if end == RangeEnd::Whole { groups.end } else { groups.start };
+            vec![Input::RangeEnded { request: *request, upto, end }]
         }
-    };
+        Output::FinishObject { id } => {
+            copy_blob(from, to, *id);
+            vec![Input::ObjectFinished { id: *id, result: Ok(()) }]
+        }
+        Output::CloseObject { id } => vec![Input::ObjectClosed { id: *id }],
+        _ => Vec::new(),
+    }
+}
+
+fn copy_blob(from: &Store, to: &Store, id: madake_object::ObjectId) {
+    use std::io::Read as _;
+    let mut bytes = madake_store::Read::content(from, id).unwrap().unwrap_or_default();
+    if bytes.is_empty() {
+        from.engine().blobs().open(id.as_bytes()).unwrap().unwrap().read_to_end(&mut bytes).unwrap();
+    }
     let mut writer = to.engine().blobs().begin().unwrap();
     writer.write(&bytes).unwrap();
-    Ok(writer.finish().unwrap().1)
+    writer.finish().unwrap();
 }

@@ -2,6 +2,7 @@
 //! outboard, named before it, so that a content without one is rare and one without a content is litter.
 
 mod outboard;
+mod partial;
 
 use std::collections::HashSet;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -14,15 +15,13 @@ use madake_object::{Tree, TreeHasher};
 use super::super::blobs::Hex;
 use super::super::{
     BlobId, BlobInfo, BlobProblem, BlobReader, BlobWriter, Blobs, Doing, EngineError, FileHandle, Files,
-    RangedBlob,
+    PartialBlob, RangedBlob,
 };
 use super::recovery::sync_dir;
 use outboard::Aside;
 
 /// Begins the names of files without an id.
 const TEMPORARY: &str = "tmp-";
-/// Ends the names of files that can be resumed.
-const PART: &str = ".part";
 /// Ends the names of contents that were found damaged, and are kept for a person to look at.
 const DAMAGED: &str = ".damaged";
 /// Ends the names of outboards.
@@ -46,7 +45,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    /// Contents that somebody resumed.
+    /// Contents that come in ranges now.
     in_use: HashSet<BlobId>,
     /// Folders `ab/` whose names are durable for sure.
     durable_folders: HashSet<u8>,
@@ -55,17 +54,23 @@ struct State {
 }
 
 impl FileBlobs {
-    /// Removes what was begun without an id; its folders exist.
+    /// Removes what was begun without an id, and what is left of parts that have a name now; its folders exist.
     pub(super) fn open(
         files: Arc<dyn Files>,
         objects: PathBuf,
         incoming: PathBuf,
         read_only: bool,
     ) -> Result<Self, EngineError> {
-        let left = if read_only { Vec::new() } else { list(&*files, &incoming)? };
-        for item in left {
-            if item.name.starts_with(TEMPORARY) {
-                remove(&*files, &incoming.join(item.name))?;
+        let items = if read_only { Vec::new() } else { list(&*files, &incoming)? };
+        let parts: HashSet<&str> = items
+            .iter()
+            .filter(|item| partial::is_data(&item.name))
+            .filter_map(|item| Some(partial::part_of(&item.name)?.1))
+            .collect();
+        for item in &items {
+            let left_over = partial::part_of(&item.name).is_some_and(|(_, stem)| !parts.contains(stem));
+            if item.name.starts_with(TEMPORARY) || left_over {
+                remove(&*files, &incoming.join(&item.name))?;
             }
         }
         let (next_temporary, state) = (AtomicU64::new(1), Mutex::default());
@@ -149,28 +154,11 @@ impl Blobs for FileBlobs {
     fn begin(&self) -> Result<Box<dyn BlobWriter>, EngineError> {
         let path = self.shared.temporary();
         let file = self.shared.files.create(&path).map_err(|e| EngineError::disk(Doing::Create, &path, e))?;
-        Ok(Box::new(Writer::new(self.shared.clone(), None, path, file)))
+        Ok(Box::new(Writer::new(self.shared.clone(), path, file)))
     }
 
-    fn resume(&self, id: &BlobId) -> Result<(Box<dyn BlobWriter>, u64), EngineError> {
-        if !self.shared.lock().in_use.insert(*id) {
-            return Err(EngineError::InUse { id: *id });
-        }
-        let held = Held { shared: self.shared.clone(), id: *id };
-        let path = self.shared.incoming.join(format!("{}{PART}", Hex(id)));
-        if Blobs::open(self, id)?.is_some() {
-            // A part that a crash left beside its finished content may be the same file under two names.
-            remove(&*self.shared.files, &path)?;
-        }
-        let file = match self.shared.files.open(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.shared.files.create(&path),
-            opened => opened,
-        };
-        let file = file.map_err(|e| EngineError::disk(Doing::Open, &path, e))?;
-        let mut writer = Writer::new(self.shared.clone(), Some(held), path, file);
-        writer.read_back()?;
-        let there = writer.size;
-        Ok((Box::new(writer), there))
+    fn partial(&self, id: &BlobId, size: u64) -> Result<Arc<dyn PartialBlob>, EngineError> {
+        Ok(Arc::new(self.open_partial(id, size)?))
     }
 
     fn open(&self, id: &BlobId) -> Result<Option<Box<dyn BlobReader>>, EngineError> {
@@ -222,55 +210,28 @@ impl Blobs for FileBlobs {
     }
 }
 
-/// Keeps others from writing the same part.
-struct Held {
-    shared: Arc<Shared>,
-    id: BlobId,
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        self.shared.lock().in_use.remove(&self.id);
-    }
-}
-
 struct Writer {
     shared: Arc<Shared>,
-    /// Of a content that can be resumed.
-    held: Option<Held>,
     path: PathBuf,
     file: Arc<dyn FileHandle>,
     hasher: TreeHasher,
     outboard: Aside,
     size: u64,
-    /// The file is to go when this is dropped.
-    unwanted: bool,
+    /// The file has another name now.
+    finished: bool,
     failed: Option<EngineError>,
 }
 
 impl Writer {
-    fn new(shared: Arc<Shared>, held: Option<Held>, path: PathBuf, file: Arc<dyn FileHandle>) -> Self {
-        let (hasher, unwanted, outboard) = (TreeHasher::new(), held.is_none(), Aside::new(shared.clone()));
-        Self { shared, held, path, file, hasher, outboard, size: 0, unwanted, failed: None }
+    fn new(shared: Arc<Shared>, path: PathBuf, file: Arc<dyn FileHandle>) -> Self {
+        let (hasher, outboard) = (TreeHasher::new(), Aside::new(shared.clone()));
+        Self { shared, path, file, hasher, outboard, size: 0, finished: false, failed: None }
     }
 
     fn hash(&mut self, bytes: &[u8]) -> Result<(), EngineError> {
         self.hasher.update(bytes);
         self.size += bytes.len() as u64;
         self.outboard.write(&self.hasher.take_outboard())
-    }
-
-    /// Hashes what is there already, and writes it over itself: after a failed sync the system may show bytes
-    /// that the disk never got, and call the next sync a success.
-    fn read_back(&mut self) -> Result<(), EngineError> {
-        let (file, mut at) = (self.file.clone(), 0);
-        let path = self.path.clone();
-        let read = outboard::each_piece(&*file, |piece| {
-            file.write_at(piece, at).map_err(|e| EngineError::disk(Doing::Write, &path, e))?;
-            at += piece.len() as u64;
-            self.hash(piece)
-        });
-        read.map_err(|(_, e)| EngineError::disk(Doing::Read, &self.path, e))?
     }
 }
 
@@ -297,35 +258,25 @@ impl BlobWriter for Writer {
         }
         let Tree { id, outboard, .. } = std::mem::take(&mut self.hasher).finish();
         let found = *id.as_bytes();
-        if let Some(held) = &self.held
-            && held.id != found
-        {
-            self.unwanted = true;
-            return Err(EngineError::WrongHash { expected: held.id, found });
-        }
         self.outboard.write(&outboard)?;
         let outboard = self.outboard.sync()?;
-        if let Err(error) = self.file.sync() {
-            // Which of the bytes are on the disk can no longer be found out.
-            self.unwanted = true;
-            return Err(EngineError::disk(Doing::Sync, &self.path, error));
-        }
+        self.file.sync().map_err(|e| EngineError::disk(Doing::Sync, &self.path, e))?;
         self.shared.publish(&self.path, outboard.as_deref(), &found)?;
         self.outboard.keep();
-        self.unwanted = false;
+        self.finished = true;
         Ok((found, self.size))
     }
 
     fn discard(mut self: Box<Self>) -> Result<(), EngineError> {
-        self.unwanted = false;
+        self.finished = true;
         remove(&*self.shared.files, &self.path).map(drop)
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if self.unwanted {
-            // If it fails, a temporary file goes at the next start, and a wrong part at the next finish.
+        if !self.finished {
+            // If it fails, it goes at the next start.
             let _ = remove(&*self.shared.files, &self.path);
         }
     }

@@ -47,6 +47,10 @@ pub(super) struct CalmFinishes;
 pub(super) struct Converges;
 /// What is the same already does not travel again.
 pub(super) struct SecondIsNothing;
+/// What was checked does not come again.
+pub(super) struct NotTwice;
+/// One peer's failure is not the transfer's.
+pub(super) struct OthersComplete;
 /// Nothing panics.
 pub(super) struct NoPanic;
 
@@ -94,6 +98,10 @@ rules! {
         "when the faults have ended, all who keep an author and reach its home hold the same logs and objects"
     SecondIsNothing "second-is-nothing"
         "a session between nodes that hold the same moves nothing and refuses nothing"
+    NotTwice "not-twice"
+        "no right range of an object comes twice in one life of a node, and after a crash only what was not synced"
+    OthersComplete "others-complete"
+        "wrong bytes or the end of one peer never end a transfer that others can complete"
     NoPanic "no-panic"
         "nothing panics"
 }

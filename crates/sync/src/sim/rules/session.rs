@@ -8,7 +8,7 @@ use madake_store::{Change, Fate, Outcome, PayloadFate, Position, Read};
 
 use crate::Load;
 use crate::interest::Interest;
-use crate::io::Plan;
+use crate::io::{Plan, RequestId};
 use crate::sim::connection::CREDIT;
 use crate::sim::{SECOND, Time};
 use crate::wire::{MAX_FRAME, Message, Range};
@@ -33,7 +33,8 @@ pub(in crate::sim) struct Watched {
     asked_content: BTreeMap<u32, BTreeSet<ObjectId>>,
     /// What this side asked for, and no end of the answer has come.
     asking: BTreeSet<u32>,
-    fetching: BTreeSet<ObjectId>,
+    /// Ranges that are asked for.
+    pub(in crate::sim) fetching: BTreeSet<RequestId>,
     /// Writes that are not answered.
     pub(in crate::sim) writing: usize,
     entries: u64,
@@ -91,12 +92,12 @@ impl Watched {
         self.taken += bytes;
     }
 
-    pub(in crate::sim) fn fetches(&mut self, id: ObjectId) {
-        self.fetching.insert(id);
+    pub(in crate::sim) fn fetches(&mut self, request: RequestId) {
+        self.fetching.insert(request);
     }
 
-    pub(in crate::sim) fn fetched(&mut self, id: &ObjectId) {
-        self.fetching.remove(id);
+    pub(in crate::sim) fn fetched(&mut self, request: RequestId) {
+        self.fetching.remove(&request);
     }
 
     /// A write of this session was answered.
@@ -261,7 +262,9 @@ impl Bounded {
             ("bytes of writes under way", load.write_bytes, credit),
             ("requests that one peer has waiting", load.most_jobs as u64, 16),
             ("requests that one session has out", load.most_requests as u64, 8),
-            ("big objects that one session fetches", load.most_fetches as u64, 2),
+            ("big objects that one session fetches", load.most_fetches as u64, 8),
+            ("ranges that one session is asked for", load.most_ranges as u64, 8),
+            ("ranges that are asked for", load.ranges as u64, 64),
             ("bytes of a class under way", load.most_in_flight, 2 * 1024 * 1024 + 2 * MAX_FRAME as u64),
         ];
         let broken = over.into_iter().find(|(_, is, most)| is > most);

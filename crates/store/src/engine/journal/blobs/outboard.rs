@@ -11,6 +11,7 @@ use madake_object::{ObjectId, Part, Ranges, ReadAt, Tree, TreeHasher, Verifier, 
 use super::super::super::files::read_full;
 use super::super::super::{BlobId, BlobProblem, BlobWrong, Doing, EngineError, FileHandle, RangedBlob};
 use super::super::recovery::sync_dir;
+use super::partial::part_of;
 use super::{OUTBOARD, PIECE, Shared, list, open, parse_id, remove};
 
 /// So much of an outboard waits in memory: that of 16 MiB of content.
@@ -128,6 +129,14 @@ impl Shared {
 
     pub(super) fn sweep(&self) -> Result<u64, EngineError> {
         let mut swept = 0;
+        // What is left of parts of contents that are here; one that is being written stays.
+        for item in list(&*self.files, &self.incoming)? {
+            let Some((id, _)) = part_of(&item.name) else { continue };
+            let free = !self.lock().in_use.contains(&id);
+            if free && open(&*self.files, &self.path_of(&id))?.is_some() {
+                swept += u64::from(remove(&*self.files, &self.incoming.join(&item.name))?);
+            }
+        }
         for folder in list(&*self.files, &self.objects)?.into_iter().filter(|folder| folder.is_dir) {
             let folder = self.objects.join(folder.name);
             let items = list(&*self.files, &folder)?;

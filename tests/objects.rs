@@ -1,0 +1,146 @@
+//! Big objects between real nodes: cut off again and again, from several holders, from a damaged one.
+//!
+//! The moments come from a seed, which is printed; `MADAKE_SEED=N cargo test --test objects` repeats it.
+#![allow(clippy::unwrap_used)] // a panic is how a test reports
+
+mod common;
+
+use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use common::{Daemon, Home, Pair, b3sum, list, number, text};
+
+const MIB: u64 = 1 << 20;
+
+fn seed() -> u64 {
+    let given = std::env::var("MADAKE_SEED").ok().map(|text| text.parse().unwrap());
+    let seed =
+        given.unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64);
+    println!("MADAKE_SEED={seed}");
+    seed
+}
+
+/// Bytes that don't compress and differ everywhere.
+fn bytes(seed: u64, len: u64) -> Vec<u8> {
+    let mut bytes = vec![0; len as usize];
+    blake3::Hasher::new_derive_key("madake test objects")
+        .update(&seed.to_le_bytes())
+        .finalize_xof()
+        .fill(&mut bytes);
+    bytes
+}
+
+/// Commits a file of so many bytes; says its id.
+fn commit(home: &Home, seed: u64, len: u64) -> String {
+    let bytes = bytes(seed, len);
+    home.ok(["commit", "big", &home.write("big", &bytes)]);
+    b3sum(&bytes)
+}
+
+/// Both add the other.
+fn befriend(home: &Home, other: &Home, runs: &Daemon, name: &str) {
+    home.ok(["peer", "add", &runs.ticket(), "--name", name]);
+    other.ok(["peer", "add", &home.ticket()]);
+}
+
+fn holds(home: &Home, id: &str) {
+    assert_eq!(b3sum(&home.feed(["get", id], b"")), id);
+}
+
+/// A pull that is killed again and again finishes, and nearly nothing travels twice.
+#[test]
+fn a_pull_killed_six_times_goes_on_where_it_was() {
+    let seed = seed();
+    let pair = Pair::new();
+    let size = 96 * MIB;
+    let id = commit(&pair.a, seed, size);
+    let mut kills = 0;
+    while kills < 6 {
+        let mut pull = pair.b.talk(["pull", "a"]);
+        std::thread::sleep(Duration::from_millis(150 + (seed >> (8 * kills)) % 256)); // the moment of the kill
+        if pull.has_ended() {
+            break;
+        }
+        pull.kill();
+        kills += 1;
+    }
+    assert!(kills >= 2, "it was killed {kills} times only");
+    let last = pair.b.json(["pull", "a"]);
+    assert_eq!(list(&last, "missing"), Vec::<serde_json::Value>::new(), "{last}");
+    holds(&pair.b, &id);
+    // What the giver sent, to those who were killed too.
+    let mut sent = 0;
+    for _ in 0..=kills {
+        sent += number(&pair.daemon.wait_for("session")["sent"], "bytes");
+    }
+    let twice = sent.saturating_sub(size);
+    println!(
+        "killed {kills} times, the last fetched {}, {twice} bytes twice",
+        number(&last, "fetched_bytes")
+    );
+    assert!(
+        twice * 100 < size * 5 + 100 * 2 * MIB * kills,
+        "{twice} of {size} bytes travelled twice in {kills} kills"
+    );
+    assert!(number(&last, "fetched_bytes") < size, "{last}");
+}
+
+/// Two peers that both have it give a part each.
+#[test]
+fn two_holders_share_a_transfer() {
+    let seed = seed();
+    let (a, b, c) = (Home::new(), Home::new(), Home::new());
+    let size = 64 * MIB;
+    let id = commit(&a, seed, size);
+    let (at_a, at_c) = (a.serve(), c.serve());
+    befriend(&b, &a, &at_a, "a");
+    befriend(&b, &c, &at_c, "c");
+    befriend(&c, &a, &at_a, "a");
+    for home in [&b, &c] {
+        home.ok(["follow", &a.author()]);
+    }
+    assert_eq!(number(&c.json(["pull", "a"]), "fetched_bytes"), size);
+
+    let _at_b = b.serve();
+    let from = [b.talk(["pull", "a"]), b.talk(["pull", "c"])];
+    let results = from.map(|pull| std::iter::from_fn(|| pull.hear()).last().unwrap());
+    let fetched = results.each_ref().map(|result| number(result, "fetched_bytes"));
+    assert_eq!(fetched.iter().sum::<u64>(), size, "{results:?}");
+    assert!(fetched.iter().all(|fetched| *fetched >= 4 * MIB), "{fetched:?}");
+    let objects: u64 = results.iter().map(|result| number(&result["received"], "objects")).sum();
+    assert_eq!(objects, 1, "{results:?}");
+    holds(&b, &id);
+}
+
+/// A damaged copy gives all but the damaged range, and another copy gives that.
+#[test]
+fn a_damaged_holder_costs_one_range() {
+    let seed = seed();
+    let (a, b, c) = (Home::new(), Home::new(), Home::new());
+    let size = 24 * MIB;
+    let id = commit(&a, seed, size);
+    let (at_a, at_c) = (a.serve(), c.serve());
+    befriend(&b, &a, &at_a, "a");
+    befriend(&b, &c, &at_c, "c");
+    befriend(&c, &a, &at_a, "a");
+    for home in [&b, &c] {
+        home.ok(["follow", &a.author()]);
+    }
+    c.ok(["pull", "a"]);
+    let path = a.path.join("objects").join(&id[..2]).join(&id);
+    let mut file = std::fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.seek(SeekFrom::Start(7 * MIB + 5)).unwrap();
+    file.read_exact(&mut byte).unwrap();
+    file.seek(SeekFrom::Start(7 * MIB + 5)).unwrap();
+    file.write_all(&[byte[0] ^ 1]).unwrap();
+
+    let first = b.json(["pull", "a"]);
+    let missing = list(&first, "missing");
+    assert_eq!(missing.len(), 1, "{first}");
+    assert!(text(&missing[0], "reason").starts_with("hash: "), "{first}");
+    assert_eq!(number(&first, "fetched_bytes"), size - MIB, "{first}");
+    let second = b.json(["pull", "c"]);
+    assert_eq!((number(&second, "fetched_bytes"), list(&second, "missing").len()), (MIB, 0), "{second}");
+    holds(&b, &id);
+}
