@@ -54,6 +54,8 @@ pub(crate) mod close {
     pub(crate) const STOPPING: u32 = 4;
     pub(crate) const HELD_OFF: u32 = 5;
     pub(crate) const SILENT: u32 = 6;
+    pub(crate) const ANEW: u32 = 7;
+    pub(crate) const CROSSED: u32 = 8;
 }
 
 /// What all tasks of one session share.
@@ -249,6 +251,9 @@ impl Link {
         let Ok(Some(NamedObject { mut reader, size, named_by })) = opened else {
             let _ = send.write_all(&[1]).await;
             let _ = send.finish();
+            if self.gives {
+                self.input(Input::Lacked { session: self.session, id }).await;
+            }
             return;
         };
         let mut header = vec![0];
@@ -355,6 +360,7 @@ impl Link {
             CloseReason::ByPeer { code, reason } => match u32::try_from(code).unwrap_or(u32::MAX) {
                 close::DONE => EndReason::ConnectionLost("the peer closed it early".into()),
                 close::NOT_KNOWN => EndReason::NotKnown,
+                close::ANEW => EndReason::Anew,
                 close::STOPPING => EndReason::EndedByPeer("it is stopping".into()),
                 _ => EndReason::EndedByPeer(printable(&reason)),
             },

@@ -12,6 +12,7 @@ use tokio::sync::OnceCell;
 
 use crate::driver::{Driver, wall_clock};
 use crate::home::{AuthorName, Home, HomeError, Keep, MAX_AUTHORS, random};
+use crate::keep::Links;
 use crate::link::close;
 use crate::net::{BindError, Endpoint, NodeId, Ticket, reachable_addresses};
 
@@ -34,6 +35,8 @@ pub struct Shell {
     /// Whether nodes that are not known may talk to us.
     pub open: bool,
     network: OnceCell<Network>,
+    /// How it stands with the peers whose sessions stay open.
+    pub(crate) links: Links,
     held_off: Mutex<BTreeMap<NodeId, Instant>>,
     upkeep: Mutex<()>,
     /// Held while a setting is read, judged and written.
@@ -72,7 +75,19 @@ impl Shell {
         let (more_authors, author) = (RwLock::new(more_authors.collect()), author(&home.author_key));
         let network = OnceCell::new();
         let (held_off, settings, upkeep) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { home, author, more_authors, listening: None, open: false, network, held_off, settings, upkeep }
+        let links = Links::default();
+        Self {
+            home,
+            author,
+            more_authors,
+            listening: None,
+            open: false,
+            network,
+            links,
+            held_off,
+            settings,
+            upkeep,
+        }
     }
 
     /// For a daemon: binds its socket at once, to the first of the addresses that this machine has.

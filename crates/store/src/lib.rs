@@ -18,11 +18,13 @@ mod group;
 mod ingest;
 #[cfg(feature = "fake-disk")]
 mod invariants;
+mod news;
 mod outcome;
 mod read;
 mod rows;
 mod store;
 pub mod tables;
+mod tie;
 
 pub use author::{AppendError, Appended, Author, Committed, NewContent, NewVersion};
 pub use check::{CheckStep, LogCheck, LogFault, LogProblem, StoreCheck, StoreProblem};
@@ -31,6 +33,7 @@ pub use control::{Control, ControlError, ControlPayload};
 pub use ingest::{CONTENT_LIMIT, LOGS_LIMIT, SEQ_LIMIT, payload_object};
 #[cfg(feature = "fake-disk")]
 pub use invariants::{Broken, Invariant, Look, Walked, store_invariants};
+pub use news::{Listener, News};
 pub use outcome::{
     Change, ContentFate, Dropped, Fate, Flaw, KeptFor, LastSession, META_COPY, META_EPOCH, META_ERASE,
     META_STARTS, NodeId, Outcome, PayloadFate, Peer, Policy, Release,
@@ -39,3 +42,4 @@ pub use read::{Counts, Head, HeldLog, NamedBy, NamedObject, Read, Wanted};
 pub use rows::{RECORD_CONTENT, RECORD_ENTRY, StoreRows};
 pub use store::{Store, StoreError};
 pub use tables::Position;
+pub use tie::Tie;

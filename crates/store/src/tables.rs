@@ -52,6 +52,9 @@ pub const DROPPED: Table = Table(29);
 /// `schema` → nothing: logs of this schema are kept. No rows: all schemas are.
 pub const INTEREST: Table = Table(30);
 
+/// `node id` → postcard of a [`crate::Tie`]. No row: nothing is wished.
+pub const TIE: Table = Table(36);
+
 /// Where an entry stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
 pub struct Position {

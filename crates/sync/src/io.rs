@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use madake_log::{AuthenticEntry, AuthorId, LogId, Schema};
 use madake_object::{Object, ObjectId};
-use madake_store::{Change, NodeId, Outcome, StoreError};
+use madake_store::{Change, News, NodeId, Outcome, StoreError};
 
 use crate::report::{EndReason, Report};
 use crate::wire::{Class, Message};
@@ -50,6 +50,8 @@ pub struct Plan {
     /// Only these schemas, whatever is kept otherwise; system logs always come along. `None` to take
     /// what is kept ([`madake_store::Read::kept_schemas`]) and to give whatever the peer wants.
     pub schemas: Option<BTreeSet<Schema>>,
+    /// Keep the session open when all is there, and push what is new, if the peer wishes it too.
+    pub live: bool,
 }
 
 /// An entry from a peer, its signature checked, its payload hashed.
@@ -151,6 +153,16 @@ pub enum Input {
         /// Whether an entry names it (else a commit does).
         payload: bool,
     },
+    /// The peer asked for a big object that is not here for it.
+    Lacked {
+        /// Whose session.
+        session: SessionId,
+        /// Which object.
+        id: ObjectId,
+    },
+    /// Something became durable, whoever wrote it. To be told before the [`Applied`](Self::Applied) of the
+    /// same batch.
+    Changed(News),
     /// The connection is gone, or the peer sent what is no message.
     Closed {
         /// Whose session.
@@ -212,6 +224,15 @@ pub enum Output {
         session: SessionId,
         /// What happened so far.
         report: Report,
+    },
+    /// A session stays open, as both sides wish.
+    Live {
+        /// Whose session.
+        session: SessionId,
+        /// Which of its starts the peer is in, as its Hello says.
+        start: (u64, [u8; 16]),
+        /// Whether all that the peer had is here; else it has only been agreed.
+        caught_up: bool,
     },
     /// A session is over: close its connection. Nothing more comes out for it.
     Ended {

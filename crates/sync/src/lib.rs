@@ -7,13 +7,15 @@
 //! all cores; what comes in here is authentic already, and says so in its type.
 //!
 //! Rooms: [`wire`] (messages and their bytes) · `summary` (what differs) · `interest` (what is
-//! wanted) · `session` (one peer), with its two halves `receive` and `serve` · `node` (all of them) ·
+//! wanted) · `session` (one peer), with its two halves `receive` and `serve` · `live`
+//! (a session that stays open) · `node` (all of them) ·
 //! `sim` (feature `sim`: the simulator, which alone stands on the engine that writes to disks).
 //! `docs/protocol.md` describes the messages and the states.
 
 mod bounded;
 mod interest;
 mod io;
+mod live;
 mod node;
 mod receive;
 mod report;
@@ -23,6 +25,7 @@ mod session;
 pub mod sim;
 mod summary;
 pub mod wire;
+mod words;
 
 pub use bounded::{Bounded, TooMany};
 pub use interest::Interest;

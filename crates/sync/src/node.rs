@@ -5,18 +5,19 @@ use std::time::Duration;
 
 use madake_log::{AuthorId, Schema};
 use madake_object::ObjectId;
-use madake_store::{Change, NodeId, Outcome, Read, StoreError};
+use madake_store::{Change, News, NodeId, Outcome, Read, StoreError};
 
 use crate::Bounded;
-use crate::interest::{Interest, kept_schemas};
+use crate::interest::{Interest, kept_authors, kept_schemas};
 use crate::io::{Config, Input, Now, Output, Plan, SessionId, Token};
+use crate::live::LIVE;
 use crate::receive::Applying;
 use crate::report::{EndReason, Report};
 use crate::serve;
 use crate::session::{PATIENCE, Session, Theirs};
 use crate::summary::{clock_frames, compare, offer_frames};
 use crate::wire::{
-    Class, Done, Hello, MAX_SCOPE, MAX_SCOPE_FRAME, Message, PROTOCOL, Refusal, Scope, ScopeKind, What,
+    Class, Done, Hello, MAX_SCOPE, MAX_SCOPE_FRAME, Message, PROTOCOL, Refusal, Scope, ScopeKind, What, Word,
 };
 
 /// The way to compare summaries that this version knows: all heights, with tags.
@@ -35,6 +36,8 @@ pub struct Node {
     fetching: BTreeMap<ObjectId, SessionId>,
     /// One of them is fetched no longer, and others may wait for that.
     freed: bool,
+    /// A session that stayed open is over: others may have what it did not bring.
+    lost: bool,
     outbox: Outbox,
 }
 
@@ -57,6 +60,8 @@ pub struct Load {
     pub most_fetches: usize,
     /// The most bytes of one class and session that the connection has not taken.
     pub most_in_flight: u64,
+    /// The most logs of which something waits to be pushed in one session.
+    pub most_backlog: usize,
 }
 
 /// Outputs in order, and the next write's number.
@@ -79,9 +84,11 @@ pub(crate) struct Context<'a> {
 }
 
 /// Why a session can't go on.
-enum Failure {
+pub(crate) enum Failure {
     Peer(String),
     Store(StoreError),
+    /// What is kept here is not what this side said.
+    Anew,
 }
 
 impl From<StoreError> for Failure {
@@ -105,6 +112,7 @@ impl Node {
             applying: BTreeMap::new(),
             fetching: BTreeMap::new(),
             freed: false,
+            lost: false,
             outbox: Outbox::default(),
         }
     }
@@ -117,6 +125,12 @@ impl Node {
     /// Takes in what happened. Drain [`poll_output`](Self::poll_output) afterwards.
     pub fn handle(&mut self, now: Now, input: Input, read: &dyn Read) {
         self.dispatch(now, input, read);
+        if std::mem::take(&mut self.lost) {
+            self.quietly(now, read, |session, _| {
+                session.live.look = true;
+                Ok(())
+            });
+        }
         // Whoever waits for what another session fetched looks again: it is here now, or has to be asked for.
         while std::mem::take(&mut self.freed) {
             let waits =
@@ -184,7 +198,10 @@ impl Node {
             Input::Entries { session, want, items, bytes } => {
                 self.with(session, now, read, |s, context| {
                     s.last_bytes = now.monotonic;
-                    Ok(s.on_entries(context, want, items, bytes)?)
+                    match want {
+                        0 => s.on_pushed(context, items, bytes),
+                        want => Ok(s.on_entries(context, want, items, bytes)?),
+                    }
                 });
             }
             Input::Objects { session, want, objects, bytes } => {
@@ -211,6 +228,10 @@ impl Node {
                     s.on_fetched(context, id, result);
                     Ok(())
                 });
+            }
+            Input::Changed(news) => self.changed(now, &news, read),
+            Input::Lacked { session, id } => {
+                self.with(session, now, read, |s, context| Ok(s.on_lacked(context, id)?));
             }
             Input::BlobServed { session, bytes, payload } => {
                 self.with(session, now, read, |s, _| {
@@ -246,6 +267,7 @@ impl Node {
             most_requests: sessions().map(|session| session.receiving.requests()).max().unwrap_or(0),
             most_fetches: sessions().map(|session| session.receiving.fetches()).max().unwrap_or(0),
             most_in_flight: sessions().map(|session| session.serving.most_in_flight()).max().unwrap_or(0),
+            most_backlog: sessions().map(|session| session.live.backlog()).max().unwrap_or(0),
         }
     }
 
@@ -286,7 +308,7 @@ impl Node {
                 .as_ref()
                 .map(|schemas| Bounded::truncated(schemas.iter().cloned().collect())),
             methods: Bounded::truncated(vec![FULL_CLOCK]),
-            capabilities: 0,
+            capabilities: if session.plan.live { LIVE } else { 0 },
         };
         self.sessions.insert(id, session);
         let mut context =
@@ -301,12 +323,36 @@ impl Node {
 
     /// Whose logs this node keeps; `None` for everybody's.
     fn authors(&self, read: &dyn Read) -> Result<Option<BTreeSet<AuthorId>>, StoreError> {
-        if self.config.keep_all {
-            return Ok(None);
+        (!self.config.keep_all).then(|| kept_authors(&self.config.own, read)).transpose()
+    }
+
+    /// Something became durable: sessions that stay open push it.
+    fn changed(&mut self, now: Now, news: &News, read: &dyn Read) {
+        let own = self.config.own.clone();
+        self.quietly(now, read, |session, context| {
+            if news.interest && session.interest_changed(read, &own)? {
+                return Err(Failure::Anew);
+            }
+            Ok(session.on_news(context, news)?)
+        });
+    }
+
+    /// Lets all sessions that stay open handle something that is not their peers' doing.
+    fn quietly(
+        &mut self,
+        now: Now,
+        read: &dyn Read,
+        handle: impl Fn(&mut Session, &mut Context<'_>) -> Result<(), Failure>,
+    ) {
+        let open = |(id, session): (&SessionId, &Session)| session.live.agreed.then_some(*id);
+        let open: Vec<SessionId> = self.sessions.iter().filter_map(open).collect();
+        for id in open {
+            let before = self.sessions.get(&id).map(|session| session.last_activity);
+            self.with(id, now, read, &handle);
+            if let (Some(session), Some(before)) = (self.sessions.get_mut(&id), before) {
+                session.last_activity = before;
+            }
         }
-        let mut authors: BTreeSet<AuthorId> = self.config.own.iter().copied().collect();
-        authors.extend(read.followed()?.into_iter().take(MAX_SCOPE.saturating_sub(authors.len())));
-        Ok(Some(authors))
     }
 
     fn applied(
@@ -344,8 +390,11 @@ impl Node {
         let mut context =
             Context { session: id, now, read, fetching: &mut self.fetching, outbox: &mut self.outbox };
         let result = handle(session, &mut context).and_then(|()| {
+            session.advance_live(&mut context)?;
             session.advance_receiving(&mut context)?;
             serve::pump(session, &mut context);
+            session.push(&mut context);
+            session.rest(&mut context);
             Ok(())
         });
         if std::mem::take(&mut self.outbox.spoke) {
@@ -360,12 +409,14 @@ impl Node {
             Ok(()) => {}
             Err(Failure::Peer(what)) => self.end(id, EndReason::PeerMisbehaved(what)),
             Err(Failure::Store(error)) => self.end(id, EndReason::StoreFailed(error.to_string())),
+            Err(Failure::Anew) => self.end(id, EndReason::Anew),
         }
     }
 
     fn end(&mut self, id: SessionId, reason: EndReason) {
         if let Some(session) = self.sessions.remove(&id) {
             self.free(id, None);
+            self.lost |= session.live.agreed && session.we_receive();
             self.outbox.outputs.push_back(Output::Ended { session: id, reason, report: session.report });
         }
     }
@@ -382,6 +433,10 @@ impl Session {
         match message {
             Message::Hello(hello) if !ready && self.hello.is_none() => self.on_hello(context, hello),
             Message::Scope(scope) if !ready && self.hello.is_some() => self.on_scope(context, scope),
+            Message::Clock(clock) if self.takes_live_clock() => {
+                self.report.summary_bytes += bytes as u64;
+                self.on_live_clock(context, clock)
+            }
             Message::Clock(clock) if ready && !self.initiator && self.receiving.is_waiting_for_summary() => {
                 self.report.summary_bytes += bytes as u64;
                 if clock.authors.is_empty() && !clock.last {
@@ -390,7 +445,7 @@ impl Session {
                 self.clock.extend(clock.authors)?;
                 if clock.last { self.on_clock(context) } else { Ok(()) }
             }
-            Message::Offer(offer) if ready && self.initiator && self.receiving.is_waiting_for_summary() => {
+            Message::Offer(offer) if ready && self.takes_offer() => {
                 self.report.summary_bytes += bytes as u64;
                 self.report.offered = offer.totals;
                 if offer.authors.is_empty() && !offer.last {
@@ -399,7 +454,10 @@ impl Session {
                 self.clock.extend(offer.authors)?;
                 if offer.last { Ok(self.start_receiving(context)?) } else { Ok(()) }
             }
-            Message::Want(want) if self.we_give() => Ok(self.serving.want(want, &self.blocked)?),
+            Message::Want(want) if self.we_give() => {
+                self.lacks(context.read, &want)?;
+                Ok(self.serving.want(want, &self.blocked)?)
+            }
             Message::WantContent(want) if self.we_give() => Ok(self.serving.want_content(want)?),
             Message::Served(served) => Ok(self.on_served(served)?),
             Message::Done(done) if ready && !self.done_received => {
@@ -410,6 +468,9 @@ impl Session {
                 Ok(())
             }
             Message::Working(_) if ready => Ok(()),
+            Message::Word(Word::Ready) => Ok(self.on_ready_for_pushes()?),
+            Message::Word(Word::Again) => Ok(self.on_again(true)?),
+            Message::Word(Word::Look) => Ok(self.on_again(false)?),
             Message::Unknown(_) => Ok(()),
             other => Err(Failure::Peer(format!("a message of kind {} out of turn", other.kind()))),
         }
@@ -468,9 +529,10 @@ impl Session {
             ScopeKind::All => None,
             ScopeKind::Listed(_) => Some(std::mem::take(&mut self.scope_so_far)),
         };
-        let schemas = hello.schemas.map(|schemas| schemas.into_iter().collect());
+        let schemas = hello.schemas.as_ref().map(|schemas| schemas.iter().cloned().collect());
         let interest = Interest { authors, schemas };
         self.theirs = Some(Theirs { interest, receives: hello.receives, gives: hello.gives });
+        self.agree(context, &hello)?;
         self.report.rounds += 1;
         if !self.initiator {
             return Ok(());
@@ -530,6 +592,7 @@ impl Session {
         if self.we_give() {
             let Some(theirs) = &self.theirs else { return Ok(()) };
             let found = compare(&self.clock, &theirs.interest, context.read)?;
+            self.live.compared();
             for (author, log) in found.diverged {
                 if !self.told_diverged.insert((author, log)) {
                     continue;

@@ -79,6 +79,8 @@ enum Phase {
 pub(crate) enum Applying {
     Entries(Vec<(Position, u64, u64)>),
     Content(Vec<(ObjectId, u64)>),
+    /// Entries that nobody asked for, in a session that stays open.
+    Pushed(Vec<(Position, u64, u64)>),
 }
 
 impl Receiving {
@@ -116,6 +118,52 @@ impl Receiving {
     pub(crate) fn is_waiting_for_summary(&self) -> bool {
         self.phase == Phase::Summary
     }
+
+    /// Whether there is nothing to ask for, and nothing under way.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.phase == Phase::Finished && self.applying == 0 && self.fetching.is_empty() && !self.is_asking()
+    }
+
+    /// Whether an entry of this log was refused, so that what follows can't be taken.
+    pub(crate) fn is_spoiled(&self, log: &(AuthorId, LogId)) -> bool {
+        self.spoiled.contains(log)
+    }
+
+    /// The peer may have by now what it lacked.
+    pub(crate) fn forget_lacking(&mut self) {
+        self.lacking.clear();
+        self.failed.clear();
+    }
+
+    /// Something may be missing that was not when it was last looked for. Where entries are still to come,
+    /// it is looked for after them anyway.
+    pub(crate) fn look_again_for_content(&mut self) {
+        match self.phase {
+            Phase::Content => self.progress = true,
+            Phase::Finished => (self.phase, self.cursor) = (Phase::Content, None),
+            Phase::Summary | Phase::System | Phase::User => {}
+        }
+    }
+
+    /// The two sides compare once more.
+    pub(crate) fn begin_again(&mut self) {
+        self.phase = Phase::Summary;
+        self.spoiled.clear();
+        self.asked.clear();
+    }
+
+    /// Whether there is room for two requests beside what is asked for anyway.
+    pub(crate) fn may_ask_for_gaps(&self) -> bool {
+        matches!(self.phase, Phase::Content | Phase::Finished) && self.open.is_empty() && self.applying == 0
+    }
+
+    /// Asks for these at once, all of system logs or none.
+    pub(crate) fn ask_for(&mut self, context: &mut Context<'_>, ranges: Vec<Range>) {
+        self.asked.extend(ranges.iter().map(|range| ((range.author, range.log), *range)));
+        let id = next(&mut self.next_request);
+        self.open.insert(id);
+        context.send(Class::Control, &Message::Want(Want { id, ranges: Bounded::truncated(ranges) }));
+    }
 }
 
 impl Session {
@@ -149,16 +197,11 @@ impl Session {
                 Ok(Received { entry, payload }) => {
                     let at = Position::of(&entry);
                     if !self.was_asked(&at) {
-                        self.receiving.unasked += 1;
-                        if self.receiving.unasked > MAX_UNASKED {
-                            return Err(format!("more than {MAX_UNASKED} entries that nobody asked for"));
-                        }
-                        self.report.refuse(
-                            What::Entry,
-                            at.to_string(),
-                            "unasked: nobody asked for it, or not again".into(),
-                        );
+                        self.count_unasked(&at)?;
                         continue;
+                    }
+                    if self.live.agreed {
+                        self.live.comes(&at);
                     }
                     let payload_bytes = payload.as_ref().map_or(0, |payload| payload.bytes().len() as u64);
                     meta.push((at, entry.as_bytes().len() as u64, payload_bytes));
@@ -171,6 +214,17 @@ impl Session {
             }
         }
         self.apply(context, changes, Applying::Entries(meta), bytes);
+        Ok(())
+    }
+
+    /// An entry came that nobody asked for.
+    pub(crate) fn count_unasked(&mut self, at: &Position) -> Result<(), String> {
+        self.receiving.unasked += 1;
+        if self.receiving.unasked > MAX_UNASKED {
+            return Err(format!("more than {MAX_UNASKED} entries that nobody asked for"));
+        }
+        let reason = "unasked: nobody asked for it, or not again".into();
+        self.report.refuse(What::Entry, at.to_string(), reason);
         Ok(())
     }
 
@@ -244,10 +298,12 @@ impl Session {
 
     /// A batch of ours is durable: count what was new, and tell what was not taken.
     pub(crate) fn on_applied(&mut self, applying: Applying, outcomes: Vec<Outcome>) {
-        self.receiving.applying -= 1;
+        self.receiving.applying -= usize::from(!matches!(applying, Applying::Pushed(_)));
         match applying {
+            Applying::Pushed(meta) => self.on_pushed_applied(meta, outcomes),
             Applying::Entries(meta) => {
                 for ((at, entry_bytes, payload_bytes), outcome) in meta.into_iter().zip(outcomes) {
+                    self.live.came(&at);
                     self.entry_outcome(at, entry_bytes, payload_bytes, outcome);
                 }
             }
@@ -286,6 +342,7 @@ impl Session {
                     self.list_cut_short(context)?;
                     self.receiving.phase = Phase::Content;
                     self.receiving.cursor = None;
+                    self.say_ready(context);
                 }
                 // A pass is over. Another one if it brought something that may name more.
                 Phase::Content if std::mem::take(&mut self.receiving.progress) => {
@@ -293,7 +350,11 @@ impl Session {
                 }
                 _ => {
                     self.receiving.phase = Phase::Finished;
+                    self.report.missing.retain(|missing| missing.what == What::Log && !self.done_sent);
                     self.list_missing(context)?;
+                    if self.done_sent {
+                        return Ok(()); // one more part of a session that stays open
+                    }
                     let done = Done {
                         received: self.report.received,
                         refused: self.report.refused,
@@ -465,7 +526,13 @@ impl Session {
         }
     }
 
-    fn entry_outcome(&mut self, at: Position, entry_bytes: u64, payload_bytes: u64, outcome: Outcome) {
+    pub(crate) fn entry_outcome(
+        &mut self,
+        at: Position,
+        entry_bytes: u64,
+        payload_bytes: u64,
+        outcome: Outcome,
+    ) {
         let Outcome::Entry { fate, payload, flaw } = outcome else { return };
         if fate == Fate::Appended {
             self.report.received.entries += 1;

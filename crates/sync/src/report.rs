@@ -74,6 +74,9 @@ pub enum EndReason {
     /// The connection ended before the session did.
     #[error("the connection was lost: {0}")]
     ConnectionLost(String),
+    /// What one side keeps has changed: the session begins anew.
+    #[error("what is kept has changed, and the session begins anew")]
+    Anew,
     /// Our own store failed.
     #[error("our store failed: {0}")]
     StoreFailed(String),

@@ -8,6 +8,7 @@ use madake_store::{NodeId, Position, Read, StoreError, Wanted};
 
 use crate::interest::Interest;
 use crate::io::Plan;
+use crate::live::Live;
 use crate::node::Context;
 use crate::receive::Receiving;
 use crate::report::Report;
@@ -51,6 +52,8 @@ pub(crate) struct Session {
     pub(crate) receiving: Receiving,
     /// What we send.
     pub(crate) serving: Serving,
+    /// What goes on when both have caught up, if the session stays open.
+    pub(crate) live: Live,
     /// Whether our Done went out, and the peer's came in.
     pub(crate) done_sent: bool,
     pub(crate) done_received: bool,
@@ -95,6 +98,7 @@ impl Session {
             told_diverged: BTreeSet::new(),
             receiving: Receiving::default(),
             serving: Serving::default(),
+            live: Live::default(),
             done_sent: false,
             done_received: false,
             last_activity: now,
@@ -142,7 +146,8 @@ impl Session {
 
     /// When the peer will be given up, unless it does something; never while it waits for us.
     pub(crate) fn deadline(&self) -> Option<Duration> {
-        (!self.receiving.is_at_work()).then(|| self.last_activity + PATIENCE)
+        let works = self.receiving.is_at_work() || self.live.applying > 0;
+        (!works && !self.is_settled()).then(|| self.last_activity + PATIENCE)
     }
 
     /// When to tell the peer that we are at work on what it sent, or that it is arriving: the peer sees
@@ -150,7 +155,8 @@ impl Session {
     pub(crate) fn working_at(&self) -> Option<Duration> {
         let expecting = self.receiving.is_asking() || self.receiving.is_waiting_for_summary();
         let arriving = expecting && self.last_bytes > self.last_sent;
-        let news = self.theirs.is_some() && (self.receiving.is_at_work() || arriving);
+        let works = self.receiving.is_at_work() || self.live.applying > 0;
+        let news = self.theirs.is_some() && (works || arriving);
         news.then(|| self.last_sent + SIGN_OF_LIFE)
     }
 
@@ -164,6 +170,6 @@ impl Session {
 
     /// Whether there is nothing left to say in either direction.
     pub(crate) fn is_finished(&self) -> bool {
-        self.done_sent && self.done_received && self.serving.is_idle()
+        !self.live.agreed && self.done_sent && self.done_received && self.serving.is_idle()
     }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::bounded::Bounded;
+pub use crate::words::Word;
 
 /// The version of the protocol that this code speaks.
 pub const PROTOCOL: u16 = 1;
@@ -67,6 +68,8 @@ pub enum Message {
     Done(Done),
     /// Kind 12: I am busy with what you sent; do not give me up.
     Working(Working),
+    /// Kinds 30 to 32: how a session that stays open goes on.
+    Word(Word),
     /// A kind of [`FIRST_OPTIONAL_KIND`] or more that this version does not know: let it pass.
     Unknown(u8),
 }
@@ -111,7 +114,8 @@ pub struct Hello {
     /// Ways to compare summaries that it knows, the best first: 0 is the full clock. The first of the
     /// dialler's that the other side names too is used.
     pub methods: Bounded<u8, 16>,
-    /// What else the sender understands, one bit each; bits that are not known are ignored. None yet.
+    /// What else the sender wishes, one bit each; bits that are not known are ignored. Bit 0: to keep the
+    /// session open when all is there, and to push what is new.
     pub capabilities: u64,
 }
 
@@ -380,6 +384,7 @@ impl Message {
             Message::Content(body) => postcard::to_extend(body, frame),
             Message::Done(body) => postcard::to_extend(body, frame),
             Message::Working(body) => postcard::to_extend(body, frame),
+            Message::Word(_) => Ok(frame),
             Message::Unknown(kind) => return Err(WireError::Kind(*kind)),
         }
         .map_err(fields)?;
@@ -410,7 +415,10 @@ impl Message {
             11 => decode_body(kind, body).map(Message::Done),
             12 => decode_body(kind, body).map(Message::Working),
             FIRST_OPTIONAL_KIND.. => Ok(Message::Unknown(kind)),
-            other => Err(WireError::Kind(other)),
+            other => {
+                let word = Word::of_kind(other).ok_or(WireError::Kind(other))?;
+                decode_body(kind, body).map(|()| Message::Word(word))
+            }
         }
     }
 
@@ -428,6 +436,7 @@ impl Message {
             Message::Content(_) => 10,
             Message::Done(_) => 11,
             Message::Working(_) => 12,
+            Message::Word(word) => *word as u8,
             Message::Unknown(kind) => *kind,
         }
     }

@@ -84,6 +84,19 @@ impl Query {
         self.get(name).ok_or_else(missing)
     }
 
+    /// What is wished, if anything: 1 or 0.
+    fn wish(&self, name: &str) -> Result<Option<bool>, ApiError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some("1") => Ok(Some(true)),
+            Some("0") => Ok(Some(false)),
+            Some(other) => {
+                Err(ApiError::usage(format!("`{other}` is none of 1 and 0, which `{name}` may be"))
+                    .hint("`docs/api.md` has the parameters of every request"))
+            }
+        }
+    }
+
     fn flag(&self, name: &str) -> bool {
         self.get(name).is_some_and(|value| value == "1")
     }

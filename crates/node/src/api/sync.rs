@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{ApiError, Body, Query, respond, streamed};
+use crate::driver::Watchers;
 use crate::home::Keep;
 use crate::net::{DIAL_TIMEOUT, DialError, NodeId};
 use crate::shell::Shell;
@@ -38,7 +39,7 @@ pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body
         return Err(ApiError::usage(format!("at most {MAX_SCHEMAS} schemas can be asked for at a time"))
             .hint("name fewer, or none for all that are kept (`madake interest list`)"));
     }
-    let plan = Plan { receives, gives, schemas: (!schemas.is_empty()).then_some(schemas) };
+    let plan = Plan { receives, gives, schemas: (!schemas.is_empty()).then_some(schemas), live: false };
 
     let began = Instant::now();
     let network =
@@ -46,9 +47,8 @@ pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body
     let connection =
         network.endpoint.dial(node, &addresses, DIAL_TIMEOUT).await.map_err(|error| dial_error(&error))?;
     let (progress, mut seen) = watch::channel(None);
-    let rtt = connection.rtt();
-    let session =
-        tokio::spawn(async move { network.driver.session(connection, true, plan, Some(progress)).await });
+    let (watchers, rtt) = (Watchers { progress: Some(progress), stage: None }, connection.rtt());
+    let session = tokio::spawn(async move { network.driver.session(connection, true, plan, watchers).await });
     let (sender, body) = streamed();
     tokio::spawn(async move {
         while seen.changed().await.is_ok() {

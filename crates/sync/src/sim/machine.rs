@@ -362,9 +362,10 @@ impl World<'_> {
             | Input::Fetched { session, .. }
             | Input::BlobServed { session, .. }
             | Input::Closed { session, .. }
+            | Input::Lacked { session, .. }
             | Input::Activity { session, .. } => *session,
             Input::Applied { token, .. } => running.tokens.remove(token)?,
-            Input::Tick => return None,
+            Input::Changed(_) | Input::Tick => return None,
         };
         let Some(open) = running.sessions.get_mut(&session) else { return Some(session) };
         let watched = &mut open.watched;
@@ -396,7 +397,7 @@ impl World<'_> {
                 self.judge::<CreditReturns>(m, found);
                 self.give_back(wire, side, bytes);
             }
-            Output::Progress { .. } => {}
+            Output::Progress { .. } | Output::Live { .. } => {}
             Output::Ended { session, reason, report } => {
                 self.trace.note(self.now, format_args!("{m} ends {}: {reason}", session.0));
                 let open = self.machines[m].running.as_mut()?.sessions.remove(&session)?;
