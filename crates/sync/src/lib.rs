@@ -7,7 +7,7 @@
 //! all cores; what comes in here is authentic already, and says so in its type.
 //!
 //! Rooms: [`wire`] (messages and their bytes) · `summary` (what differs) · `interest` (what is
-//! wanted) · `session` (one peer), with its two halves `receive` and `serve` · `live`
+//! wanted) · `session` (one peer), with its two halves `receive` (and `taken`) and `serve` · `live`
 //! (a session that stays open) · `node` (all of them) ·
 //! `sim` (feature `sim`: the simulator, which alone stands on the engine that writes to disks).
 //! `docs/protocol.md` describes the messages and the states.
@@ -24,6 +24,7 @@ mod session;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod summary;
+mod taken;
 pub mod wire;
 mod words;
 

@@ -200,7 +200,7 @@ impl Session {
             return Err("it wants to be asked again in a session that does not stay open".into());
         }
         self.live.again |= compare;
-        self.live.look = true;
+        self.live.look |= !compare;
         self.receiving.forget_lacking();
         Ok(())
     }
@@ -416,9 +416,6 @@ impl Session {
             return Ok(());
         }
         self.ask_for_gaps(context)?;
-        if std::mem::take(&mut self.live.look) {
-            self.receiving.look_again_for_content();
-        }
         if self.live.again && self.receiving.is_settled() && self.live.applying == 0 && self.done_sent {
             self.live.again = false;
             self.clock = PeerClock::default();
@@ -428,6 +425,9 @@ impl Session {
                 self.report.summary_bytes += context.send(Class::Control, &Message::Clock(frame)) as u64;
             }
             self.report.rounds += 1;
+        }
+        if std::mem::take(&mut self.live.look) {
+            self.receiving.look_again_for_content();
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use crate::serve;
 use crate::session::{PATIENCE, Session, Theirs};
 use crate::summary::{clock_frames, compare, offer_frames};
 use crate::wire::{
-    Class, Done, Hello, MAX_SCOPE, MAX_SCOPE_FRAME, Message, PROTOCOL, Refusal, Scope, ScopeKind, What, Word,
+    Class, Done, Hello, MAX_SCOPE, MAX_SCOPE_FRAME, Message, PROTOCOL, Scope, ScopeKind, What, Word,
 };
 
 /// The way to compare summaries that this version knows: all heights, with tags.
@@ -392,6 +392,7 @@ impl Node {
         let result = handle(session, &mut context).and_then(|()| {
             session.advance_live(&mut context)?;
             session.advance_receiving(&mut context)?;
+            session.advance_live(&mut context)?;
             serve::pump(session, &mut context);
             session.push(&mut context);
             session.rest(&mut context);
@@ -502,28 +503,8 @@ impl Session {
         if wanted == 0 { self.on_ready(context) } else { Ok(()) }
     }
 
-    fn on_scope(&mut self, context: &mut Context<'_>, scope: Scope) -> Result<(), Failure> {
-        let Some(Hello { scope: ScopeKind::Listed(count), .. }) = self.hello else {
-            return Err(Failure::Peer("a scope where none was announced".into()));
-        };
-        if scope.authors.is_empty() {
-            return Err(Failure::Peer("an empty part of a scope".into()));
-        }
-        for author in scope.authors {
-            if self.scope_so_far.last().is_some_and(|last| *last >= author) {
-                return Err(Failure::Peer("a scope that is not in order".into()));
-            }
-            self.scope_so_far.insert(author);
-        }
-        match self.scope_so_far.len().cmp(&(count as usize)) {
-            std::cmp::Ordering::Less => Ok(()),
-            std::cmp::Ordering::Equal => self.on_ready(context),
-            std::cmp::Ordering::Greater => Err(Failure::Peer("more authors than announced".into())),
-        }
-    }
-
     /// The peer's Hello and scope are complete.
-    fn on_ready(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+    pub(crate) fn on_ready(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
         let Some(hello) = self.hello.take() else { return Ok(()) };
         let authors = match hello.scope {
             ScopeKind::All => None,
@@ -556,33 +537,6 @@ impl Session {
         }
         if we_give && !self.plan.receives {
             self.tell_unwanted(context)?;
-        }
-        Ok(())
-    }
-
-    /// Says how far this is; lists stay here.
-    fn tell_progress(&self, context: &mut Context<'_>) {
-        let report = Report {
-            refusals: Vec::new(),
-            refusals_by_peer: Vec::new(),
-            missing: Vec::new(),
-            damaged: Vec::new(),
-            ..self.report
-        };
-        context.output(|session| Output::Progress { session, report });
-    }
-
-    /// Who pushes expects to give what is his own: say so if the peer keeps none of it.
-    fn tell_unwanted(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
-        let Some(theirs) = &self.theirs else { return Ok(()) };
-        for author in &self.own {
-            if theirs.interest.wants_author(author) || context.read.logs_of(*author)?.is_empty() {
-                continue;
-            }
-            let reason = "not-followed: the peer does not keep the logs of this author".into();
-            let refusal = Refusal { what: What::Author, id: author.to_string(), reason };
-            self.report.refused_by_peer += 1;
-            self.report.refusals_by_peer.push(refusal);
         }
         Ok(())
     }

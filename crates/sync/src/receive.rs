@@ -7,9 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use madake_log::{AuthorId, LogId, SeqNum};
 use madake_object::{Object, ObjectId};
-use madake_store::{
-    Change, ContentFate, Fate, Flaw, LOGS_LIMIT, NamedBy, Outcome, PayloadFate, Position, StoreError, Wanted,
-};
+use madake_store::{Change, ContentFate, LOGS_LIMIT, NamedBy, Outcome, Position, StoreError, Wanted};
 
 use crate::Bounded;
 use crate::io::{Output, Received, RefusedEntry};
@@ -127,6 +125,11 @@ impl Receiving {
     /// Whether an entry of this log was refused, so that what follows can't be taken.
     pub(crate) fn is_spoiled(&self, log: &(AuthorId, LogId)) -> bool {
         self.spoiled.contains(log)
+    }
+
+    /// An entry of this log was refused; whether it is the first.
+    pub(crate) fn spoil(&mut self, log: (AuthorId, LogId)) -> bool {
+        self.spoiled.insert(log)
     }
 
     /// The peer may have by now what it lacked.
@@ -526,43 +529,6 @@ impl Session {
         }
     }
 
-    pub(crate) fn entry_outcome(
-        &mut self,
-        at: Position,
-        entry_bytes: u64,
-        payload_bytes: u64,
-        outcome: Outcome,
-    ) {
-        let Outcome::Entry { fate, payload, flaw } = outcome else { return };
-        if fate == Fate::Appended {
-            self.report.received.entries += 1;
-            self.report.received.bytes += entry_bytes;
-        }
-        if let Some(reason) = fate.refusal() {
-            // What follows a refused entry can't be taken either: one line for the log is enough.
-            if self.receiving.spoiled.insert((at.author, at.log)) {
-                self.report.refuse(What::Entry, at.to_string(), reason);
-            } else {
-                self.report.refused += 1;
-            }
-            return;
-        }
-        match payload {
-            PayloadFate::Stored => {
-                self.report.received.payloads += 1;
-                self.report.received.bytes += payload_bytes;
-            }
-            PayloadFate::WrongHash { got } => {
-                let reason = format!("payload-hash: what came hashes to {got}");
-                self.report.refuse(What::Payload, at.to_string(), reason);
-            }
-            PayloadFate::AlreadyHave | PayloadFate::NotGiven | PayloadFate::Dropped => {}
-        }
-        if let Some(flaw) = flaw {
-            self.refuse_flaw(at, &flaw);
-        }
-    }
-
     fn content_outcome(&mut self, id: ObjectId, size: u64, outcome: Outcome) {
         let Outcome::Content { fate, named_by, flaws } = outcome else { return };
         match fate {
@@ -587,15 +553,6 @@ impl Session {
         for (at, flaw) in flaws {
             self.refuse_flaw(at, &flaw);
         }
-    }
-
-    fn refuse_flaw(&mut self, at: Position, flaw: &Flaw) {
-        let what = match flaw {
-            Flaw::PayloadSize { .. } => What::Payload,
-            _ if at.log == LogId::COMMIT => What::Commit,
-            _ => What::Payload,
-        };
-        self.report.refuse(what, at.to_string(), flaw.to_string());
     }
 
     /// What is still not here of the authors of this session, with the reason.

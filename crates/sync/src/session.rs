@@ -7,14 +7,14 @@ use madake_log::{AuthorId, LogId, Schema};
 use madake_store::{NodeId, Position, Read, StoreError, Wanted};
 
 use crate::interest::Interest;
-use crate::io::Plan;
+use crate::io::{Output, Plan};
 use crate::live::Live;
-use crate::node::Context;
+use crate::node::{Context, Failure};
 use crate::receive::Receiving;
 use crate::report::Report;
 use crate::serve::Serving;
 use crate::summary::PeerClock;
-use crate::wire::{Class, Hello, Message, What, Working};
+use crate::wire::{Class, Hello, Message, Refusal, Scope, ScopeKind, What, Working};
 
 /// A silent peer is given up after so long (`docs/protocol.md`: 15 s of QUIC silence end a connection;
 /// twice that for one that answers on that level and not on ours).
@@ -171,5 +171,53 @@ impl Session {
     /// Whether there is nothing left to say in either direction.
     pub(crate) fn is_finished(&self) -> bool {
         !self.live.agreed && self.done_sent && self.done_received && self.serving.is_idle()
+    }
+
+    /// A part of the authors whose logs the peer wants.
+    pub(crate) fn on_scope(&mut self, context: &mut Context<'_>, scope: Scope) -> Result<(), Failure> {
+        let Some(Hello { scope: ScopeKind::Listed(count), .. }) = self.hello else {
+            return Err(Failure::Peer("a scope where none was announced".into()));
+        };
+        if scope.authors.is_empty() {
+            return Err(Failure::Peer("an empty part of a scope".into()));
+        }
+        for author in scope.authors {
+            if self.scope_so_far.last().is_some_and(|last| *last >= author) {
+                return Err(Failure::Peer("a scope that is not in order".into()));
+            }
+            self.scope_so_far.insert(author);
+        }
+        match self.scope_so_far.len().cmp(&(count as usize)) {
+            std::cmp::Ordering::Less => Ok(()),
+            std::cmp::Ordering::Equal => self.on_ready(context),
+            std::cmp::Ordering::Greater => Err(Failure::Peer("more authors than announced".into())),
+        }
+    }
+
+    /// Says how far this is; lists stay here.
+    pub(crate) fn tell_progress(&self, context: &mut Context<'_>) {
+        let report = Report {
+            refusals: Vec::new(),
+            refusals_by_peer: Vec::new(),
+            missing: Vec::new(),
+            damaged: Vec::new(),
+            ..self.report
+        };
+        context.output(|session| Output::Progress { session, report });
+    }
+
+    /// Who pushes expects to give what is his own: say so if the peer keeps none of it.
+    pub(crate) fn tell_unwanted(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
+        let Some(theirs) = &self.theirs else { return Ok(()) };
+        for author in &self.own {
+            if theirs.interest.wants_author(author) || context.read.logs_of(*author)?.is_empty() {
+                continue;
+            }
+            let reason = "not-followed: the peer does not keep the logs of this author".into();
+            let refusal = Refusal { what: What::Author, id: author.to_string(), reason };
+            self.report.refused_by_peer += 1;
+            self.report.refusals_by_peer.push(refusal);
+        }
+        Ok(())
     }
 }
