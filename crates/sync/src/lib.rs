@@ -31,6 +31,6 @@ mod words;
 pub use bounded::{Bounded, TooMany};
 pub use interest::Interest;
 pub use io::{Config, Input, Now, Output, Plan, Received, RefusedEntry, SessionId, Token};
-pub use node::{Load, Node};
-pub use report::{EndReason, Missing, Report};
+pub use node::Node;
+pub use report::{EndReason, Load, Missing, Report};
 pub use summary::{Comparison, PeerClock, compare, tag};

@@ -23,7 +23,7 @@ use crate::wire::{Class, Clock, Entries, Hello, Message, Range, Want, What, Word
 /// The bit in Hello's capabilities: this side would keep the session open.
 pub(crate) const LIVE: u64 = 1;
 /// Logs of which something waits to be pushed, in one session; with more the two sides compare again.
-const MAX_BACKLOG: usize = 4_096;
+pub(crate) const MAX_BACKLOG: usize = 4_096;
 /// Logs of which we remember what was asked for and sent, so as not to push it too: twice so many.
 const MAX_SENT: usize = 512;
 /// Logs of which something is missing before what was pushed; with more the two sides compare again.
@@ -40,6 +40,8 @@ pub(crate) struct Live {
     pub(crate) agreed: bool,
     /// The peer has all the entries that it was offered: new ones may be pushed.
     ready: bool,
+    /// Logs of which something may wait to be pushed.
+    pub(crate) max_backlog: usize,
     /// Not pushed yet: system logs, and the others.
     backlog: [BTreeMap<Log, (SeqNum, SeqNum)>; 2],
     /// There was too much, or something that only a comparison finds: the two sides have to compare again.
@@ -60,6 +62,9 @@ pub(crate) struct Live {
     pub(crate) again: bool,
     /// Look again for contents that are missing here.
     pub(crate) look: bool,
+    /// Likewise, when what is asked for now is answered: an answer that it is not there may be older than the
+    /// word that it has come.
+    look_later: bool,
     /// What is missing before something that was pushed.
     gaps: BTreeMap<Log, SeqNum>,
     /// Pushed entries that are not durable yet.
@@ -85,7 +90,7 @@ impl Live {
     fn wait(&mut self, log: Log, (from, to): (SeqNum, SeqNum)) {
         let backlog = self.backlog();
         let waiting = &mut self.backlog[usize::from(!log.1.is_system())];
-        if self.behind || (backlog >= MAX_BACKLOG && !waiting.contains_key(&log)) {
+        if self.behind || (backlog >= self.max_backlog && !waiting.contains_key(&log)) {
             self.backlog.iter_mut().for_each(BTreeMap::clear);
             self.behind = true;
             return;
@@ -200,8 +205,7 @@ impl Session {
             return Err("it wants to be asked again in a session that does not stay open".into());
         }
         self.live.again |= compare;
-        self.live.look |= !compare;
-        self.receiving.forget_lacking();
+        self.live.look_later |= !compare;
         Ok(())
     }
 
@@ -426,6 +430,11 @@ impl Session {
             }
             self.report.rounds += 1;
         }
+        if self.live.look_later && !self.receiving.is_fetching() {
+            self.live.look_later = false;
+            self.receiving.forget_lacking();
+            self.live.look = true;
+        }
         if std::mem::take(&mut self.live.look) {
             self.receiving.look_again_for_content();
         }
@@ -455,7 +464,12 @@ impl Session {
 
     /// A part of the session is over: it has caught up, for now. Nothing more is kept than need be.
     pub(crate) fn rest(&mut self, context: &mut Context<'_>) {
-        if !self.is_settled() || self.live.again || self.live.look || !self.live.gaps.is_empty() {
+        if !self.is_settled()
+            || self.live.again
+            || self.live.look
+            || self.live.look_later
+            || !self.live.gaps.is_empty()
+        {
             return;
         }
         self.clock = PeerClock::default();

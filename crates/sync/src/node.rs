@@ -10,9 +10,9 @@ use madake_store::{Change, News, NodeId, Outcome, Read, StoreError};
 use crate::Bounded;
 use crate::interest::{Interest, kept_authors, kept_schemas};
 use crate::io::{Config, Input, Now, Output, Plan, SessionId, Token};
-use crate::live::LIVE;
+use crate::live::{LIVE, MAX_BACKLOG};
 use crate::receive::Applying;
-use crate::report::{EndReason, Report};
+use crate::report::{EndReason, Load, Report};
 use crate::serve;
 use crate::session::{PATIENCE, Session, Theirs};
 use crate::summary::{clock_frames, compare, offer_frames};
@@ -38,30 +38,9 @@ pub struct Node {
     freed: bool,
     /// A session that stayed open is over: others may have what it did not bring.
     lost: bool,
+    /// Logs of which something may wait to be pushed, in one session.
+    max_backlog: usize,
     outbox: Outbox,
-}
-
-/// How much a node keeps of what is under way: all of it is bounded, whatever peers do.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Load {
-    /// Sessions that are open.
-    pub sessions: usize,
-    /// Outputs that nobody has taken yet.
-    pub outputs: usize,
-    /// Writes that are not answered.
-    pub writes: usize,
-    /// What the data in them weighed when it came.
-    pub write_bytes: u64,
-    /// The most requests of one peer that wait here.
-    pub most_jobs: usize,
-    /// The most requests that one session has out.
-    pub most_requests: usize,
-    /// The most big objects that one session fetches at a time.
-    pub most_fetches: usize,
-    /// The most bytes of one class and session that the connection has not taken.
-    pub most_in_flight: u64,
-    /// The most logs of which something waits to be pushed in one session.
-    pub most_backlog: usize,
 }
 
 /// Outputs in order, and the next write's number.
@@ -113,6 +92,7 @@ impl Node {
             fetching: BTreeMap::new(),
             freed: false,
             lost: false,
+            max_backlog: MAX_BACKLOG,
             outbox: Outbox::default(),
         }
     }
@@ -120,6 +100,11 @@ impl Node {
     /// Other keys are in this home now: their logs are wanted in the sessions that begin from now on.
     pub fn set_own(&mut self, own: Vec<AuthorId>) {
         self.config.own = own;
+    }
+
+    /// Lets less wait to be pushed in each session than is usual: for tests of what follows.
+    pub fn limit_backlog(&mut self, logs: usize) {
+        self.max_backlog = logs;
     }
 
     /// Takes in what happened. Drain [`poll_output`](Self::poll_output) afterwards.
@@ -286,7 +271,8 @@ impl Node {
         };
         let interest = Interest { authors: self.authors(read)?, schemas };
         let (own, blocked) = (self.config.own.clone(), read.blocked()?.into_iter().collect());
-        let session = Session::new(peer, initiator, plan, interest, own, blocked, now.monotonic);
+        let mut session = Session::new(peer, initiator, plan, interest, own, blocked, now.monotonic);
+        session.live.max_backlog = self.max_backlog;
         let authors: Vec<AuthorId> = session.interest.authors.iter().flatten().copied().collect();
         let scope = match session.interest.authors {
             None => ScopeKind::All,

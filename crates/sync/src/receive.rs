@@ -122,6 +122,11 @@ impl Receiving {
         self.phase == Phase::Finished && self.applying == 0 && self.fetching.is_empty() && !self.is_asking()
     }
 
+    /// Whether contents were asked for and have not come.
+    pub(crate) fn is_fetching(&self) -> bool {
+        !self.open_content.is_empty() || !self.fetching.is_empty()
+    }
+
     /// Whether an entry of this log was refused, so that what follows can't be taken.
     pub(crate) fn is_spoiled(&self, log: &(AuthorId, LogId)) -> bool {
         self.spoiled.contains(log)

@@ -41,6 +41,29 @@ pub struct Report {
     pub clock_difference: Option<i64>,
 }
 
+/// How much a node keeps of what is under way: all of it is bounded, whatever peers do.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Load {
+    /// Sessions that are open.
+    pub sessions: usize,
+    /// Outputs that nobody has taken yet.
+    pub outputs: usize,
+    /// Writes that are not answered.
+    pub writes: usize,
+    /// What the data in them weighed when it came.
+    pub write_bytes: u64,
+    /// The most requests of one peer that wait here.
+    pub most_jobs: usize,
+    /// The most requests that one session has out.
+    pub most_requests: usize,
+    /// The most big objects that one session fetches at a time.
+    pub most_fetches: usize,
+    /// The most bytes of one class and session that the connection has not taken.
+    pub most_in_flight: u64,
+    /// The most logs of which something waits to be pushed in one session.
+    pub most_backlog: usize,
+}
+
 /// Something that is named by what is held, and is not here.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Missing {

@@ -118,6 +118,10 @@ impl World<'_> {
         let Some(running) = self.machines[m].running.as_ref() else { return };
         let opened = if gives { running.store.open_named(id, offset) } else { Ok(None) };
         let Ok(Some(NamedObject { reader, size, named_by })) = opened else {
+            if gives {
+                let (life, input) = (end.life, Input::Lacked { session, id });
+                self.after(0, Event::Input { machine: m, life, input });
+            }
             return self.send_piece(wire, side, fetch, 1, Piece::Header(None));
         };
         if !matches!(running.store.named_by(id), Ok(Some(_))) {
