@@ -184,7 +184,8 @@ impl Daemon {
         let (place, rtt) = (Place::take(&self.open, &connection), connection.rtt());
         self.shell.links.nudge(peer); // it can be reached, most likely
         // Strangers may come and take; only peers may stay.
-        let (reason, report, _) = self.talk(&connection, false, known, Some(place), Some(slot)).await;
+        let server = self.shell.store().tie(peer).is_ok_and(|tie| tie.server);
+        let (reason, report, _) = self.talk(&connection, false, known, server, Some(place), Some(slot)).await;
         if let EndReason::PeerMisbehaved(what) = &reason {
             tracing::warn!(%peer, what, "a peer broke the protocol and is held off");
         }

@@ -14,6 +14,7 @@ use madake_sync::wire::Class;
 use madake_sync::{Config, EndReason, Input, Node, Now, Output, Plan, Report, SessionId, Token};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
+use crate::api::rfc3339;
 use crate::link::{CREDIT, Checkers, Link, QUEUE, close};
 use crate::net::Connection;
 
@@ -311,6 +312,10 @@ fn last_words(reason: &EndReason) -> (u32, String) {
         EndReason::PeerMisbehaved(what) => (close::MISBEHAVED, format!("you broke the protocol: {what}")),
         EndReason::PeerStalled(_) => (close::SILENT, "you were silent for too long".into()),
         EndReason::StoreFailed(_) => (close::STORE_FAILED, "our store failed".into()),
+        EndReason::ClocksApart { ours, theirs } => {
+            let (ours, theirs) = (rfc3339(*ours), rfc3339(*theirs));
+            (close::CLOCKS, format!("servers' clocks differ: yours shows {theirs}, ours {ours}"))
+        }
         EndReason::Anew => (close::ANEW, "what is kept has changed: dial again".into()),
         _ => (close::DONE, String::new()),
     }

@@ -199,6 +199,7 @@ impl Daemon {
         connection: &Connection,
         dialled: bool,
         live: bool,
+        server: bool,
         mut place: Option<Place<'_>>,
         mut slot: Option<OwnedSemaphorePermit>,
     ) -> (EndReason, Report, bool) {
@@ -209,7 +210,8 @@ impl Daemon {
                 return (EndReason::ConnectionLost(error.to_string()), Report::empty(peer), false);
             }
         };
-        let plan = Plan { receives: true, gives: true, schemas: None, live };
+        let servers = server.then(|| connection.rtt());
+        let plan = Plan { receives: true, gives: true, schemas: None, live, servers };
         let (stage, mut stages) = watch::channel(Stage::default());
         let watchers = Watchers { progress: None, stage: Some(stage) };
         let mut session = std::pin::pin!(network.driver.session(connection.clone(), dialled, plan, watchers));
@@ -306,7 +308,7 @@ impl Daemon {
         let nudge = self.shell.links.nudge_of(node);
         let mut failures = 0;
         loop {
-            let Some((peer, _)) = self.wished(node) else { return node };
+            let Some((peer, tie)) = self.wished(node) else { return node };
             if self.shell.links.is_open(node) {
                 nudge.notified().await;
                 failures = 0;
@@ -318,11 +320,13 @@ impl Daemon {
                     self.stands(node, State::Connecting, None);
                 }
                 let Ok(network) = self.shell.network().await else { return node };
-                match network.endpoint.dial(node, &peer.addresses, DIAL_TIMEOUT).await {
+                let endpoint =
+                    if tie.server { network.endpoint.for_servers() } else { network.endpoint.clone() };
+                match endpoint.dial(node, &peer.addresses, DIAL_TIMEOUT).await {
                     Ok(connection) => {
                         let rtt = connection.rtt();
                         let (reason, report, caught_up) =
-                            self.talk(&connection, true, true, None, None).await;
+                            self.talk(&connection, true, true, tie.server, None, None).await;
                         tokio::task::block_in_place(|| self.shell.note_session(rtt, &reason, &report));
                         if caught_up {
                             failures = 0;

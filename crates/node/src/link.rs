@@ -56,6 +56,7 @@ pub(crate) mod close {
     pub(crate) const SILENT: u32 = 6;
     pub(crate) const ANEW: u32 = 7;
     pub(crate) const CROSSED: u32 = 8;
+    pub(crate) const CLOCKS: u32 = 9;
 }
 
 /// What all tasks of one session share.

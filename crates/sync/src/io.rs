@@ -52,6 +52,9 @@ pub struct Plan {
     pub schemas: Option<BTreeSet<Schema>>,
     /// Keep the session open when all is there, and push what is new, if the peer wishes it too.
     pub live: bool,
+    /// Both are servers: the round trip between them, of which half is how old the peer's clock is when it comes.
+    /// Clocks that are too far apart end the session then. `None`: they never do.
+    pub servers: Option<Duration>,
 }
 
 /// An entry from a peer, its signature checked, its payload hashed.

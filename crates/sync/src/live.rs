@@ -15,6 +15,7 @@ use crate::interest::{Interest, kept_authors, kept_schemas};
 use crate::io::{Output, Received, RefusedEntry};
 use crate::node::{Context, Failure};
 use crate::receive::Applying;
+use crate::report::EndReason;
 use crate::serve::{WINDOW, next_entries};
 use crate::session::Session;
 use crate::summary::{PeerClock, clock_frames, compare, offer_frames};
@@ -119,14 +120,17 @@ impl Live {
     }
 
     /// What came is durable, or refused; the news of it were heard before.
-    pub(crate) fn came(&mut self, at: &Position) {
+    pub(crate) fn came(&mut self, at: &Position, outcome: &Outcome) {
         let log = (at.author, at.log);
+        if matches!(outcome, Outcome::Entry { fate, .. } if fate.refusal().is_some()) {
+            self.gave(log, at.seq); // the peer has it, though it was not taken here
+        }
         if self.coming.get(&log).is_some_and(|seq| *seq <= at.seq) {
             self.coming.remove(&log);
         }
     }
 
-    /// Entries up to this one were asked for, and sent.
+    /// Entries up to this one need not be pushed: they were asked for and sent, or the peer had them.
     fn gave(&mut self, log: Log, seq: SeqNum) {
         self.has(log, seq);
         if self.sent[0].len() >= MAX_SENT {
@@ -150,7 +154,7 @@ impl Session {
             return Ok(());
         }
         if self.interest_changed(context.read, &self.own)? {
-            return Err(Failure::Anew); // it changed between our Hello and the peer's
+            return Err(Failure::End(EndReason::Anew)); // it changed between our Hello and the peer's
         }
         self.live.start = hello.incarnation;
         let start = self.live.start;
@@ -394,7 +398,7 @@ impl Session {
     pub(crate) fn on_pushed_applied(&mut self, meta: Vec<(Position, u64, u64)>, outcomes: Vec<Outcome>) {
         self.live.applying -= 1;
         for ((at, entry_bytes, payload_bytes), outcome) in meta.into_iter().zip(outcomes) {
-            self.live.came(&at);
+            self.live.came(&at, &outcome);
             if let Outcome::Entry { fate: Fate::Gap { .. }, .. } = outcome {
                 if self.receiving.is_spoiled(&(at.author, at.log)) {
                     self.report.refused += 1;

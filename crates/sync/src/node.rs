@@ -66,8 +66,8 @@ pub(crate) struct Context<'a> {
 pub(crate) enum Failure {
     Peer(String),
     Store(StoreError),
-    /// What is kept here is not what this side said.
-    Anew,
+    /// The session can't go on, for this reason.
+    End(EndReason),
 }
 
 impl From<StoreError> for Failure {
@@ -317,7 +317,7 @@ impl Node {
         let own = self.config.own.clone();
         self.quietly(now, read, |session, context| {
             if news.interest && session.interest_changed(read, &own)? {
-                return Err(Failure::Anew);
+                return Err(Failure::End(EndReason::Anew));
             }
             Ok(session.on_news(context, news)?)
         });
@@ -396,7 +396,7 @@ impl Node {
             Ok(()) => {}
             Err(Failure::Peer(what)) => self.end(id, EndReason::PeerMisbehaved(what)),
             Err(Failure::Store(error)) => self.end(id, EndReason::StoreFailed(error.to_string())),
-            Err(Failure::Anew) => self.end(id, EndReason::Anew),
+            Err(Failure::End(reason)) => self.end(id, reason),
         }
     }
 
@@ -477,7 +477,7 @@ impl Session {
         if !hello.methods.contains(&FULL_CLOCK) {
             return Err(Failure::Peer("it knows no way to compare summaries that we know".into()));
         }
-        self.report.clock_difference = Some(hello.clock.saturating_sub(context.now.wall));
+        self.check_clocks(context.now.wall, hello.clock)?;
         let wanted = match hello.scope {
             ScopeKind::All => 0,
             ScopeKind::Listed(count) if count as usize > MAX_SCOPE => {

@@ -311,7 +311,9 @@ impl Session {
             Applying::Pushed(meta) => self.on_pushed_applied(meta, outcomes),
             Applying::Entries(meta) => {
                 for ((at, entry_bytes, payload_bytes), outcome) in meta.into_iter().zip(outcomes) {
-                    self.live.came(&at);
+                    if self.live.agreed {
+                        self.live.came(&at, &outcome);
+                    }
                     self.entry_outcome(at, entry_bytes, payload_bytes, outcome);
                 }
             }

@@ -97,6 +97,17 @@ pub enum EndReason {
     /// The connection ended before the session did.
     #[error("the connection was lost: {0}")]
     ConnectionLost(String),
+    /// Both are servers, and their clocks differ by too much. Milliseconds since 1970 UTC.
+    #[error(
+        "the clocks of the two servers are {} ms apart: ours shows {ours}, the peer's {theirs} ms since 1970",
+        ours.abs_diff(*theirs)
+    )]
+    ClocksApart {
+        /// What ours showed.
+        ours: i64,
+        /// What the peer's showed then.
+        theirs: i64,
+    },
     /// What one side keeps has changed: the session begins anew.
     #[error("what is kept has changed, and the session begins anew")]
     Anew,

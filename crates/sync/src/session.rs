@@ -11,7 +11,7 @@ use crate::io::{Output, Plan};
 use crate::live::Live;
 use crate::node::{Context, Failure};
 use crate::receive::Receiving;
-use crate::report::Report;
+use crate::report::{EndReason, Report};
 use crate::serve::Serving;
 use crate::summary::PeerClock;
 use crate::wire::{Class, Hello, Message, Refusal, Scope, ScopeKind, What, Working};
@@ -19,6 +19,9 @@ use crate::wire::{Class, Hello, Message, Refusal, Scope, ScopeKind, What, Workin
 /// A silent peer is given up after so long (`docs/protocol.md`: 15 s of QUIC silence end a connection;
 /// twice that for one that answers on that level and not on ours).
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Milliseconds by which clocks of two servers may differ.
+const CLOCKS_APART: u64 = 2_000;
 
 /// A side that works on what came says so this often.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
@@ -171,6 +174,18 @@ impl Session {
     /// Whether there is nothing left to say in either direction.
     pub(crate) fn is_finished(&self) -> bool {
         !self.live.agreed && self.done_sent && self.done_received && self.serving.is_idle()
+    }
+
+    /// Notes how far the peer's clock is from ours. Between servers it must not be far.
+    pub(crate) fn check_clocks(&mut self, ours: i64, theirs: i64) -> Result<(), Failure> {
+        self.report.clock_difference = Some(theirs.saturating_sub(ours));
+        let Some(round_trip) = self.plan.servers else { return Ok(()) };
+        let on_the_way = i64::try_from(round_trip.as_millis() / 2).unwrap_or(i64::MAX);
+        let theirs = theirs.saturating_add(on_the_way);
+        match ours.abs_diff(theirs) > CLOCKS_APART {
+            true => Err(Failure::End(EndReason::ClocksApart { ours, theirs })),
+            false => Ok(()),
+        }
     }
 
     /// A part of the authors whose logs the peer wants.

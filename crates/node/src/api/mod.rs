@@ -27,6 +27,7 @@ use hyper::{Request, Response, StatusCode};
 
 pub use body::{Body, BodyError, Lines, full, lines, streamed};
 pub use error::ApiError;
+pub(crate) use node::rfc3339;
 pub use routes::{ROUTES, Route};
 pub(crate) use sync::counts_json;
 pub use upload::{RecordHeader, encode_chunk, encode_end, encode_header};

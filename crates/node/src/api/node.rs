@@ -113,7 +113,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 /// A time in milliseconds since 1970 UTC, as RFC 3339.
-pub(super) fn rfc3339(milliseconds: i64) -> String {
+pub(crate) fn rfc3339(milliseconds: i64) -> String {
     let nanoseconds = i128::from(milliseconds) * 1_000_000;
     let time = time::OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok();
     let text = time.and_then(|time| time.format(&time::format_description::well_known::Rfc3339).ok());

@@ -48,15 +48,15 @@ pub fn schema(name: &str) -> Schema {
 }
 
 pub fn pull() -> Plan {
-    Plan { receives: true, gives: false, schemas: None, live: false }
+    Plan { receives: true, gives: false, schemas: None, live: false, servers: None }
 }
 
 pub fn sync() -> Plan {
-    Plan { receives: true, gives: true, schemas: None, live: false }
+    Plan { receives: true, gives: true, schemas: None, live: false, servers: None }
 }
 
 pub fn push() -> Plan {
-    Plan { receives: false, gives: true, schemas: None, live: false }
+    Plan { receives: false, gives: true, schemas: None, live: false, servers: None }
 }
 
 impl Peer {
