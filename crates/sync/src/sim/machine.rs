@@ -450,7 +450,8 @@ impl World<'_> {
         let pushing = Pushing::says(&mut open.watched, &message, &*store);
         let done = DoneIsTrue::says(&mut open.watched, &message);
         self.judge::<Serving>(m, serving);
-        self.judge::<Pushing>(m, pushing);
+        let honest = self.connections.get(&wire).is_some_and(|wire| !wire.hostile);
+        self.judge::<Pushing>(m, pushing.filter(|_| honest));
         self.judge::<DoneIsTrue>(m, done);
         let memory = &mut self.memories[m];
         let (told, grown) = (ToldIsDurable::says(memory, &message), HeadsGrow::says(memory, &message));
