@@ -18,6 +18,7 @@ mod group;
 mod ingest;
 #[cfg(feature = "fake-disk")]
 mod invariants;
+mod news;
 mod objects;
 mod outcome;
 mod prefix;
@@ -26,6 +27,7 @@ mod rows;
 mod store;
 mod summary;
 pub mod tables;
+mod tie;
 mod together;
 
 pub use author::{AppendError, Appended, Author, Committed, NewContent, NewVersion};
@@ -35,6 +37,7 @@ pub use control::{Control, ControlError, ControlPayload};
 pub use ingest::{CONTENT_LIMIT, LOGS_LIMIT, SEQ_LIMIT, payload_object};
 #[cfg(feature = "fake-disk")]
 pub use invariants::{Broken, Invariant, Look, Walked, store_invariants};
+pub use news::{Listener, News};
 pub use objects::{Objects, UnknownObjects};
 pub use outcome::{
     Change, ContentFate, Dropped, Fate, Flaw, KeptFor, LastSession, META_COPY, META_EPOCH, META_ERASE,
@@ -48,3 +51,4 @@ pub use summary::{
 };
 pub use tables::Position;
 pub use together::WithPayload;
+pub use tie::Tie;

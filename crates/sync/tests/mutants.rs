@@ -64,7 +64,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "answers what nobody asked for",
         make: || Box::new(AnswersMore::default()),
-        caught_by: &["serving"],
+        caught_by: &["serving", "pushing"],
     },
     Mutant {
         name: "gives where it should give nothing",
@@ -82,9 +82,13 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "asks for what it has",
         make: || Box::new(ReadsOldHeads),
-        caught_by: &["second-is-nothing"],
+        caught_by: &["second-is-nothing", "live-converges", "pushing"],
     },
-    Mutant { name: "stops before the content", make: || Box::new(WantsNothing), caught_by: &["converges"] },
+    Mutant {
+        name: "stops before the content",
+        make: || Box::new(WantsNothing),
+        caught_by: &["converges", "live-converges"],
+    },
     Mutant {
         name: "tells a head that it does not have",
         make: || Box::new(TellsMore),
@@ -101,6 +105,18 @@ const MUTANTS: &[Mutant] = &[
         make: || Box::new(GivesUpAtOnce),
         caught_by: &["others-complete"],
     },
+    Mutant {
+        name: "pushes back what it was given",
+        make: || Box::new(Echoes::default()),
+        caught_by: &["pushing"],
+    },
+    Mutant {
+        name: "pushes before the peer is ready",
+        make: || Box::new(Hurries::default()),
+        caught_by: &["pushing"],
+    },
+    Mutant { name: "hears no news", make: || Box::new(HearsNoNews), caught_by: &["live-converges"] },
+    Mutant { name: "does not look again", make: || Box::new(LooksOnce), caught_by: &["live-converges"] },
 ];
 
 #[test]
@@ -538,6 +554,77 @@ impl Meddle for TellsMore {
         }
         clock.authors = authors.try_into().unwrap();
         vec![said(*session, *class, &Message::Clock(clock))]
+    }
+}
+
+/// Entries that came by a push go back where they came from.
+#[derive(Default)]
+struct Echoes {
+    came: Vec<(SessionId, WireEntry)>,
+}
+
+impl Meddle for Echoes {
+    fn input(&mut self, _: usize, input: Input) -> Vec<Input> {
+        if let Input::Entries { session, want: 0, items, .. } = &input {
+            let entries = items.iter().flatten().map(|received| WireEntry {
+                entry: received.entry.as_bytes().to_vec().into(),
+                payload: None,
+            });
+            self.came.extend(entries.map(|entry| (*session, entry)));
+        }
+        vec![input]
+    }
+    fn output(&mut self, _: usize, output: Output) -> Vec<Output> {
+        let (Output::Send { session, class, .. }, Some((of, _))) = (&output, self.came.last()) else {
+            return vec![output];
+        };
+        if session != of || *class != Class::User {
+            return vec![output];
+        }
+        let items = self.came.pop().map(|(_, entry)| entry).into_iter().collect::<Vec<_>>();
+        let echo = Message::Entries(Entries { want: 0, items: items.try_into().unwrap() });
+        let echo = said(*session, Class::User, &echo);
+        vec![output, echo]
+    }
+}
+
+/// Its first answer in each session that may stay open goes out as a push.
+#[derive(Default)]
+struct Hurries {
+    live: Vec<SessionId>,
+}
+
+impl Meddle for Hurries {
+    fn output(&mut self, _: usize, output: Output) -> Vec<Output> {
+        if let Output::Live { session, .. } = &output {
+            self.live.push(*session);
+        }
+        let Output::Send { session, class, frame } = &output else { return vec![output] };
+        let Ok(Message::Entries(Entries { want, items })) = Message::decode(&frame[4..]) else {
+            return vec![output];
+        };
+        if want == 0 || !self.live.contains(session) {
+            return vec![output];
+        }
+        self.live.retain(|live| live != session);
+        vec![said(*session, *class, &Message::Entries(Entries { want: 0, items }))]
+    }
+}
+
+struct HearsNoNews;
+
+impl Meddle for HearsNoNews {
+    fn input(&mut self, _: usize, input: Input) -> Vec<Input> {
+        if matches!(input, Input::Changed(_)) { vec![] } else { vec![input] }
+    }
+}
+
+/// Does not hear that something has come which a peer lacked.
+struct LooksOnce;
+
+impl Meddle for LooksOnce {
+    fn input(&mut self, _: usize, input: Input) -> Vec<Input> {
+        if matches!(&input, Input::Message { message: Message::Have(_), .. }) { vec![] } else { vec![input] }
     }
 }
 

@@ -20,8 +20,8 @@ use tokio::time::Instant;
 
 use super::tls::{self, Impostor, KeyError, alerts};
 use super::{
-    Connection, DIAL_STAGGER, HANDSHAKE_TIMEOUT, MAX_HANDSHAKES, MAX_UNANSWERED, NodeId, UNANSWERED_BYTES,
-    VALIDATE_FROM, canonical, describe, printable, transport_config,
+    Connection, DIAL_STAGGER, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, MAX_HANDSHAKES, MAX_UNANSWERED, NodeId,
+    SERVER_IDLE_TIMEOUT, UNANSWERED_BYTES, VALIDATE_FROM, canonical, describe, printable, transport_config,
 };
 
 /// A node's socket, and the key with which it answers and dials. Clones share both.
@@ -78,7 +78,12 @@ impl Endpoint {
         // quinn's "client" is the constructor that makes IPv6 sockets dual-stack.
         let quinn = quinn::Endpoint::client(address)?;
         let local = quinn.local_addr()?;
-        Ok(Self { quinn, key, local, transport: transport_config(), handshakes })
+        Ok(Self { quinn, key, local, transport: transport_config(IDLE_TIMEOUT), handshakes })
+    }
+
+    /// The same socket, for dialling servers: their connections are lost after [`SERVER_IDLE_TIMEOUT`].
+    pub fn for_servers(&self) -> Self {
+        Self { transport: transport_config(SERVER_IDLE_TIMEOUT), ..self.clone() }
     }
 
     /// The id of this node.

@@ -74,6 +74,10 @@ pub(super) struct Weather {
     pub(super) segment_bytes: u64,
     /// Bytes of the journal whose rows are kept in memory before they become a run.
     pub(super) memtable_bytes: u64,
+    /// Nodes keep sessions open with their peers.
+    pub(super) live: bool,
+    /// Logs of which something may wait to be pushed, in one session.
+    pub(super) backlog: usize,
     /// The mean time between two things that an owner does.
     pub(super) owner_every: Time,
 }
@@ -103,6 +107,8 @@ impl Weather {
             segment_bytes: [2 << 10, 8 << 10, 32 << 10, 256 << 10][random.below(4)],
             memtable_bytes: [2 << 10, 16 << 10, 1 << 20][random.below(3)],
             owner_every: SECOND * [1, 3, 6][random.below(3)],
+            live: random.below(2) == 0,
+            backlog: [1, 3, 4_096][random.below(3)],
         }
     }
 

@@ -1,11 +1,13 @@
 //! The rules: each a struct with a name and a sentence. They look at what nodes say, write and hold, from
 //! outside, and say in words what was broken.
 
+mod live;
 mod memory;
 mod session;
 
 use std::time::Duration;
 
+pub(super) use live::Pushing;
 pub(super) use memory::{AcknowledgedStays, Genuine, HeadsGrow, Memory, Note, ToldIsDurable, WholeBatches};
 pub(super) use session::{Bounded, CreditReturns, DoneIsTrue, NoneStuck, Scope, Serving, Watched};
 
@@ -45,6 +47,8 @@ pub(super) struct OpensAgain;
 pub(super) struct CalmFinishes;
 /// All who keep an author and can reach each other come to hold the same.
 pub(super) struct Converges;
+/// Where sessions stay open, that happens without anybody asking for it.
+pub(super) struct LiveConverges;
 /// What is the same already does not travel again.
 pub(super) struct SecondIsNothing;
 /// What was checked does not come again.
@@ -96,6 +100,10 @@ rules! {
         "when the faults have ended, every session finishes"
     Converges "converges"
         "when the faults have ended, all who keep an author and reach its home hold the same logs and objects"
+    LiveConverges "live-converges"
+        "when the faults have ended, all who keep sessions open come to hold the same, and nobody asks for it"
+    Pushing "pushing"
+        "what is pushed is wanted, and did not go over the session before"
     SecondIsNothing "second-is-nothing"
         "a session between nodes that hold the same moves nothing and refuses nothing"
     NotTwice "not-twice"
