@@ -314,7 +314,7 @@ impl Fetches {
         for id in &ids {
             self.settle(*id);
         }
-        while ids.iter().fold(false, |any, id| self.ask_each(*id, now) || any) {}
+        while ids.iter().filter(|id| self.ask_each(**id, now)).count() > 0 {}
         for id in ids {
             self.settle(id);
             self.steal(id, now);
