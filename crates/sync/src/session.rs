@@ -190,10 +190,14 @@ impl Session {
         }
     }
 
-    /// Whether there is nothing left to say in either direction.
+    /// Whether there is nothing left to say in either direction; what was asked for after Done may be on its way.
     pub(crate) fn is_finished(&self) -> bool {
-        let both = self.done_sent && self.done_received;
-        !self.live.agreed && both && self.serving.is_idle() && !self.receiving.is_busy()
+        !self.live.agreed && self.done_sent && self.done_received && self.serving.is_idle()
+    }
+
+    /// Whether it can be closed from this side.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_finished() && !self.receiving.is_busy()
     }
 
     /// Notes how far the peer's clock is from ours. Between servers it must not be far.
