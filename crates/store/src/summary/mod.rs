@@ -22,7 +22,7 @@ pub use cell::{Cell, Mapping, toggle};
 pub use item::{Digest, Hashed, Item, ItemKey, item_key, tag};
 pub use scope::{LogClass, Part, SummaryScope};
 
-use crate::engine::{Direction, Engine};
+use crate::engine::{Direction, Engine, KeyValue};
 use crate::read::{self, Read as _};
 use crate::store::{Store, StoreError};
 use crate::tables::{self, Position};
@@ -242,7 +242,7 @@ fn walk(
 /// Registrations, read in the order of logs beside them.
 struct Registered<'a> {
     store: &'a Store,
-    rows: std::vec::IntoIter<(Vec<u8>, Vec<u8>)>,
+    rows: std::vec::IntoIter<KeyValue>,
     next: Option<((AuthorId, LogId), Schema)>,
     /// The key after which the next page begins; `None` if there is none.
     after: Option<Vec<u8>>,
@@ -263,7 +263,7 @@ impl Registered<'_> {
         Ok(found.map(|(_, schema)| schema.clone()))
     }
 
-    fn row(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, StoreError> {
+    fn row(&mut self) -> Result<Option<KeyValue>, StoreError> {
         use std::ops::Bound;
         if self.rows.as_slice().is_empty()
             && let Some(after) = self.after.take()
