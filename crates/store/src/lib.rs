@@ -19,6 +19,7 @@ mod ingest;
 #[cfg(feature = "fake-disk")]
 mod invariants;
 mod outcome;
+mod prefix;
 mod read;
 mod rows;
 mod store;
