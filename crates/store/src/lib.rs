@@ -11,6 +11,7 @@
 pub mod engine;
 
 mod author;
+mod by_digits;
 mod check;
 mod collect;
 mod control;
