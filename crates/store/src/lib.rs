@@ -51,5 +51,5 @@ pub use summary::{
     Cell, Coded, Digest, Hashed, Item, ItemKey, LogClass, Mapping, Part, SummaryScope, item_key, tag, toggle,
 };
 pub use tables::Position;
-pub use together::WithPayload;
 pub use tie::Tie;
+pub use together::WithPayload;

@@ -5,7 +5,7 @@ use std::ops::Bound;
 use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Schema, SeqNum};
 use madake_object::{Commit, CommitId, FileName, ObjectId, TreeHasher};
 
-use crate::engine::{Direction, Engine, RangedBlob, Table};
+use crate::engine::{Direction, Engine, RangedBlob};
 use crate::outcome::{Dropped, Flaw, LastSession, META_EPOCH, NodeId, Peer, PeerStore, Policy};
 use crate::prefix::{for_each_prefix, has_prefix, scan_prefix};
 use crate::store::{Store, StoreError};

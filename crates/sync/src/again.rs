@@ -138,7 +138,8 @@ impl Session {
     /// What it is offered of that: what this side's plan admits.
     fn admitted(&self) -> Interest {
         let theirs = self.theirs.as_ref().map(|theirs| &theirs.interest);
-        let (authors, wanted) = theirs.map_or((None, None), |theirs| (theirs.authors.clone(), theirs.schemas.clone()));
+        let (authors, wanted) =
+            theirs.map_or((None, None), |theirs| (theirs.authors.clone(), theirs.schemas.clone()));
         let schemas: Option<BTreeSet<Schema>> = match (wanted, self.plan.schemas.clone()) {
             (Some(wanted), Some(plan)) => Some(wanted.intersection(&plan).cloned().collect()),
             (wanted, plan) => wanted.or(plan),

@@ -66,11 +66,7 @@ impl Session {
     }
 
     /// Tells the peer which of these objects it asked for in vain.
-    pub(crate) fn tell_come(
-        &mut self,
-        context: &mut Context<'_>,
-        news: &Come,
-    ) -> Result<(), StoreError> {
+    pub(crate) fn tell_come(&mut self, context: &mut Context<'_>, news: &Come) -> Result<(), StoreError> {
         let lacked = &mut self.serving.lacked;
         let mut some = std::mem::take(&mut lacked.more) && self.live.agreed;
         let among: Vec<ObjectId> = match news {

@@ -95,7 +95,11 @@ impl Session {
 
     /// What this side tells of: that, and in a comparison that it asks for again, only what it wants.
     fn told_scope(&self) -> SummaryScope<'_> {
-        if self.live.asks { SummaryScope { parts: vec![self.interest.part()], only: None } } else { self.scope() }
+        if self.live.asks {
+            SummaryScope { parts: vec![self.interest.part()], only: None }
+        } else {
+            self.scope()
+        }
     }
 
     /// Says something of a summary.

@@ -188,9 +188,7 @@ impl Net {
                 }
                 holder
             }
-            Output::FinishObject { id } => {
-                self.peers.iter().position(|peer| has(peer, *id)).unwrap()
-            }
+            Output::FinishObject { id } => self.peers.iter().position(|peer| has(peer, *id)).unwrap(),
             _ => n,
         };
         let (from, to) = (self.peers[from].store.clone(), self.peers[n].store.clone());
@@ -336,7 +334,9 @@ fn a_peer_that_does_not_read_costs_little_and_compares_again() {
 /// the shortest, and what comes to be meanwhile is pushed.
 #[test]
 fn what_was_too_much_for_pushes_is_compared_both_ways_at_once() {
-    for (by, digests, cells) in [(CompareBy::Cheapest, 2, true), (CompareBy::Cells, 2, true), (CompareBy::Clocks, 0, false)] {
+    for (by, digests, cells) in
+        [(CompareBy::Cheapest, 2, true), (CompareBy::Cells, 2, true), (CompareBy::Clocks, 0, false)]
+    {
         let mut net = Net::comparing(2, true, by);
         let authors: Vec<Vec<Author>> = (0..2)
             .map(|n| {
@@ -360,7 +360,11 @@ fn what_was_too_much_for_pushes_is_compared_both_ways_at_once() {
             net.settle();
             net.all_open();
             assert_eq!(net.words.len() - before.3, 2, "{by:?}: {:?}", net.words);
-            assert_eq!(net.digests - before.0, digests, "{by:?}: who receives tells its digest, and nobody else");
+            assert_eq!(
+                net.digests - before.0,
+                digests,
+                "{by:?}: who receives tells its digest, and nobody else"
+            );
             assert_eq!(net.cells > before.1, cells, "{by:?}");
             assert_eq!(net.said() - before.2, 9, "{by:?}: each entry went over once");
             let log = schema("post").log_id(0);

@@ -422,7 +422,11 @@ fn a_node_tells_what_has_come_since_it_was_asked() {
     b.commit("big", &bytes);
     assert_eq!(told(&mut b, news()), have);
     assert!(told(&mut b, news()).is_empty(), "once");
-    assert_eq!(told(&mut b, Input::NotServed { session, id }), have, "it came while the answer was on its way");
+    assert_eq!(
+        told(&mut b, Input::NotServed { session, id }),
+        have,
+        "it came while the answer was on its way"
+    );
     // It is not known what has come: all that was asked for is looked at.
     let other = ObjectId::of(b"later");
     assert!(told(&mut b, Input::NotServed { session, id: other }).is_empty());

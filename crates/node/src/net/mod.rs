@@ -223,6 +223,9 @@ pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// recommends, so that 16 addresses are all tried within 1.5 s.
 pub const DIAL_STAGGER: Duration = Duration::from_millis(100);
 
+/// Addresses that one dial tries: those of a full ticket, each a name with two.
+const MAX_TARGETS: usize = 2 * ticket::MAX_ADDRESSES;
+
 /// An incoming handshake must be done by then; longer than its dialler waits.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
