@@ -274,14 +274,6 @@ impl World<'_> {
         self.after(down, Event::Start { machine: m, life, lost_power: false });
     }
 
-    /// The owner has seen that writes are refused.
-    pub(super) fn start_again(&mut self, m: usize, life: u64) {
-        if self.machines[m].life != life || self.machines[m].running.is_none() {
-            return;
-        }
-        if self.random.below(3) == 0 { self.crash(m) } else { self.stop(m, true) }
-    }
-
     pub(super) fn comes(&mut self, m: usize, life: u64, input: Input) {
         if self.machines[m].life != life || self.machines[m].running.is_none() {
             return;
@@ -596,13 +588,5 @@ impl World<'_> {
         let home = |author| homes.get(&author).map(|home| &memories[*home]);
         let found = Genuine::took(home, notes, outcomes);
         self.judge::<Genuine>(m, found);
-    }
-
-    /// A write failed and the machine lives: its owner will see that.
-    pub(super) fn write_failed(&mut self, m: usize) {
-        let (life, machine) = (self.machines[m].life, m);
-        let seen = between(&mut self.random, (SECOND / 10, 20 * SECOND));
-        self.trace.note(self.now, format_args!("{m} can't write"));
-        self.after(seen, Event::StartAgain { machine, life });
     }
 }
