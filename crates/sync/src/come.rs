@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use madake_object::ObjectId;
-use madake_store::{Change, Outcome, Read, StoreError};
+use madake_store::{Change, News, Outcome, Read, StoreError};
 use serde::{Deserialize, Serialize};
 
 use crate::Bounded;
@@ -31,26 +31,61 @@ const MAX_TOLD: usize = 4 * MAX_WANTS_FRAME;
 #[derive(Default)]
 pub(crate) struct Lacked {
     ids: BTreeSet<ObjectId>,
+    /// Those of them that are here, though nothing held names them: that may come to be without news of them.
+    unnamed: BTreeSet<ObjectId>,
     /// There were more.
     more: bool,
 }
 
 impl Lacked {
-    pub(crate) fn insert(&mut self, id: ObjectId) {
-        if self.ids.len() < MAX_TOLD {
-            self.ids.insert(id);
-        } else {
-            self.more |= !self.ids.contains(&id);
+    /// Notes that the peer was told so.
+    pub(crate) fn insert(&mut self, id: ObjectId, read: &dyn Read) -> Result<(), StoreError> {
+        if self.ids.len() >= MAX_TOLD && !self.ids.contains(&id) {
+            self.more = true;
+            return Ok(());
+        }
+        self.ids.insert(id);
+        if read.content_size(id)?.is_some() {
+            self.unnamed.insert(id);
+        }
+        Ok(())
+    }
+
+    /// Which of these may be here, after such news; in order.
+    fn among(&self, news: &News) -> BTreeSet<ObjectId> {
+        match news.missed {
+            true => self.ids.clone(),
+            false => self.ids.intersection(&news.contents).chain(&self.unnamed).copied().collect(),
         }
     }
 
-    /// Which of these, in order.
-    pub(crate) fn among<'a>(&'a self, ids: &'a BTreeSet<ObjectId>) -> impl Iterator<Item = ObjectId> + 'a {
-        self.ids.intersection(ids).copied()
+    /// Whether such news may be about something of it.
+    fn concerns(&self, news: &News) -> bool {
+        let came = !news.contents.is_empty();
+        news.missed && !(self.ids.is_empty() && !self.more)
+            || came && (self.more || self.ids.intersection(&news.contents).next().is_some())
+            || (came || !news.grown.is_empty()) && !self.unnamed.is_empty()
     }
 
-    fn is_empty(&self) -> bool {
-        self.ids.is_empty() && !self.more
+    /// Takes out what is here now after such news, and named; `true`: something is that is not remembered.
+    fn take_come(&mut self, news: &News, read: &dyn Read) -> Result<(Vec<ObjectId>, bool), StoreError> {
+        let among = self.among(news);
+        // Of what is not remembered it may be anything else that came.
+        let some = self.more && (news.missed || !news.contents.is_subset(&among));
+        self.more &= !some;
+        let mut come = Vec::new();
+        for id in among {
+            match (read.content_size(id)?, read.named_by(id)?) {
+                (Some(_), Some(_)) => come.push(id),
+                (Some(_), None) => drop(self.unnamed.replace(id)),
+                (None, _) => drop(self.unnamed.take(&id)),
+            }
+        }
+        for id in &come {
+            self.ids.remove(id);
+            self.unnamed.remove(id);
+        }
+        Ok((come, some))
     }
 }
 
@@ -65,28 +100,11 @@ impl Session {
         self.apply(context, vec![Change::Blob { id, size }], Applying::Content(vec![(id, size)]), 0);
     }
 
-    /// Tells the peer which of these objects it asked for in vain.
-    pub(crate) fn tell_come(&mut self, context: &mut Context<'_>, news: &Come) -> Result<(), StoreError> {
-        let lacked = &mut self.serving.lacked;
-        let mut some = std::mem::take(&mut lacked.more) && self.live.agreed;
-        let among: Vec<ObjectId> = match news {
-            Come::These(ids) => lacked.among(ids).collect(),
-            Come::Any => lacked.ids.iter().copied().collect(),
-        };
-        if let (true, Come::These(ids)) = (some, news) {
-            // One of those that are not remembered may be another one than these.
-            some = ids.len() > among.len();
-            lacked.more = !some;
-        }
-        let mut come = Vec::new();
-        for id in among {
-            if context.read.named_by(id)?.is_some() && context.read.content_size(id)?.is_some() {
-                come.push(id);
-            }
-        }
-        lacked.ids.retain(|id| come.binary_search(id).is_err());
+    /// Tells the peer what it asked for in vain and is here, after such news.
+    fn tell_come(&mut self, context: &mut Context<'_>, news: &News) -> Result<(), StoreError> {
+        let (come, some) = self.serving.lacked.take_come(news, context.read)?;
         let mut frames: Vec<&[ObjectId]> = come.chunks(MAX_WANTS_FRAME).collect();
-        frames.extend(some.then_some(&[][..]));
+        frames.extend((some && self.live.agreed).then_some(&[][..]));
         for ids in frames {
             context.send(Class::Control, &Message::Have(Have { ids: Bounded::truncated(ids.to_vec()) }));
         }
@@ -95,8 +113,8 @@ impl Session {
 
     /// The peer was told that this is not here. It may have come since.
     fn told_lacking(&mut self, context: &mut Context<'_>, id: ObjectId) -> Result<(), StoreError> {
-        self.serving.lacked.insert(id);
-        self.tell_come(context, &Come::These(BTreeSet::from([id])))
+        self.serving.lacked.insert(id, context.read)?;
+        self.tell_come(context, &News { contents: BTreeSet::from([id]), ..News::default() })
     }
 
     /// The peer has what it did not have when it was asked: it is asked again.
@@ -106,13 +124,6 @@ impl Session {
             self.receiving.come(id);
         }
     }
-}
-
-/// Objects that have come.
-pub(crate) enum Come {
-    These(BTreeSet<ObjectId>),
-    /// Nobody knows which.
-    Any,
 }
 
 impl Node {
@@ -216,16 +227,12 @@ impl Node {
         self.note_writes();
     }
 
-    /// Tells the peers that asked for these objects, and were told that they are not here, that they are.
-    pub(crate) fn tell_come(&mut self, now: Now, come: &Come, read: &dyn Read) {
-        let asked = |lacked: &Lacked| match come {
-            Come::These(ids) => !ids.is_empty() && (lacked.more || lacked.among(ids).next().is_some()),
-            Come::Any => !lacked.is_empty(),
-        };
-        let asked = self.sessions.iter().filter(|(_, session)| asked(&session.serving.lacked));
+    /// Tells the peers what they asked for in vain and is here, after such news.
+    pub(crate) fn tell_come(&mut self, now: Now, news: &News, read: &dyn Read) {
+        let asked = self.sessions.iter().filter(|(_, session)| session.serving.lacked.concerns(news));
         let asked: Vec<SessionId> = asked.map(|(id, _)| *id).collect();
         for session in asked {
-            self.with(session, now, read, |session, context| Ok(session.tell_come(context, come)?));
+            self.with(session, now, read, |session, context| Ok(session.tell_come(context, news)?));
         }
     }
 }

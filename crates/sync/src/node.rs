@@ -7,7 +7,6 @@ use madake_log::AuthorId;
 use madake_store::{Change, News, NodeId, Outcome, Read, StoreError};
 
 use crate::Bounded;
-use crate::come::Come;
 use crate::compare::Comparing;
 use crate::fetch::Fetches;
 use crate::hello::{BY_CELLS, FULL_CLOCK};
@@ -296,8 +295,7 @@ impl Node {
             }
             Ok(session.on_news(context, news)?)
         });
-        let come = if news.missed { Come::Any } else { Come::These(news.contents.clone()) };
-        self.tell_come(now, &come, read);
+        self.tell_come(now, news, read);
     }
 
     /// Lets all sessions that stay open handle something that is not their peers' doing.
@@ -360,7 +358,7 @@ impl Node {
             session.advance_live(&mut context)?;
             session.advance_receiving(&mut context)?;
             session.advance_live(&mut context)?;
-            serve::pump(session, &mut context);
+            serve::pump(session, &mut context)?;
             session.push(&mut context);
             session.rest(&mut context);
             Ok(())

@@ -125,14 +125,14 @@ impl Serving {
 }
 
 /// Sends as much as the windows allow.
-pub(crate) fn pump(session: &mut Session, context: &mut Context<'_>) {
+pub(crate) fn pump(session: &mut Session, context: &mut Context<'_>) -> Result<(), StoreError> {
     while let Some(job) = session.serving.jobs.front_mut() {
         let class = match job {
             Job::Entries { class, .. } => *class,
             Job::Content { .. } => Class::Content,
         };
         if session.serving.in_flight[class as usize] >= WINDOW {
-            return;
+            return Ok(());
         }
         let (data, end) = match job {
             Job::Entries { want, ranges, .. } => {
@@ -147,7 +147,9 @@ pub(crate) fn pump(session: &mut Session, context: &mut Context<'_>) {
                 let data = (!items.is_empty())
                     .then(|| Message::Content(Content { want: *want, items: Bounded::truncated(items) }));
                 let end = ids.is_empty().then(|| std::mem::take(lacking));
-                end.iter().flatten().for_each(|id| session.serving.lacked.insert(*id));
+                for id in end.iter().flatten() {
+                    session.serving.lacked.insert(*id, context.read)?;
+                }
                 (data, end.map(|lacking| Served { want: *want, lacking: Bounded::truncated(lacking) }))
             }
         };
@@ -158,6 +160,7 @@ pub(crate) fn pump(session: &mut Session, context: &mut Context<'_>) {
             session.serving.in_flight[class as usize] += context.send(class, &message) as u64;
         }
     }
+    Ok(())
 }
 
 /// Takes entries off the front of the ranges until a frame is full. A log that can't be read is given as

@@ -427,6 +427,16 @@ fn a_node_tells_what_has_come_since_it_was_asked() {
         have,
         "it came while the answer was on its way"
     );
+    // It was here, and nothing named it: what names it comes without news of it.
+    let put = Object::new(b"put before".to_vec());
+    b.store.apply(vec![Change::Pin(put.id()), Change::Content(put.clone())]).unwrap();
+    assert!(told(&mut b, Input::NotServed { session, id: put.id() }).is_empty());
+    assert!(told(&mut b, news()).is_empty());
+    let log = (b.author.id(), madake_log::LogId::COMMIT);
+    b.commit("put", put.bytes());
+    let grown = [(log, (SeqNum::FIRST, SeqNum::FIRST))].into();
+    let grown = Input::Changed(News { grown, ..News::default() });
+    assert_eq!(told(&mut b, grown), [Have { ids: vec![put.id()].try_into().unwrap() }]);
     // It is not known what has come: all that was asked for is looked at.
     let other = ObjectId::of(b"later");
     assert!(told(&mut b, Input::NotServed { session, id: other }).is_empty());
