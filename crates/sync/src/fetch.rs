@@ -36,6 +36,8 @@ const FAR_AHEAD: u64 = 256;
 const STALL: Duration = Duration::from_secs(3);
 /// After so many ranges with wrong bytes nothing more is asked of a session.
 pub(crate) const MAX_MARKS: u32 = 3;
+/// Why something is missing that a peer does not have.
+pub(crate) const NOT_THERE: &str = "not-there: the peer does not have it";
 
 /// All objects that are being fetched.
 pub(crate) struct Fetches {
@@ -172,6 +174,13 @@ impl Fetches {
         self.givers.get(&session).is_some_and(|giver| giver.marks >= MAX_MARKS)
     }
 
+    /// Forgets what was wrong of what a session gave.
+    pub(crate) fn forgive(&mut self, session: SessionId) {
+        if let Some(giver) = self.givers.get_mut(&session) {
+            giver.marks = 0;
+        }
+    }
+
     /// The shell has looked what is here of an object.
     pub(crate) fn opened(&mut self, id: ObjectId, here: Result<Ranges, String>) {
         let Some(transfer) = self.objects.get_mut(&id) else { return };
@@ -256,7 +265,7 @@ impl Fetches {
                 }
             }
             RangeEnd::Ours(reason) => self.give_up(id, &reason),
-            RangeEnd::NotHere => self.leave(session, id, Err("not-there: the peer does not have it".into())),
+            RangeEnd::NotHere => self.leave(session, id, Err(NOT_THERE.into())),
             RangeEnd::OtherSize(has) => {
                 let size = self.objects.get(&id).map_or(0, |transfer| transfer.size);
                 let reason = format!("size: the peer has {has} bytes, {size} were stated");

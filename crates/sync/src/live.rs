@@ -5,6 +5,7 @@
 //! something that was pushed, as for anything else. Nothing goes back to where it came from.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use madake_log::{AuthorId, LogId, SeqNum};
 use madake_store::{Change, Fate, News, Outcome, PayloadFate, Position, Read, StoreError};
@@ -29,6 +30,8 @@ pub(crate) const MAX_BACKLOG: usize = 4_096;
 const MAX_SENT: usize = 512;
 /// Logs of which something is missing before what was pushed; with more the two sides compare again.
 const MAX_GAPS: usize = 1_024;
+/// So long after a content did not come that the peer has, it is asked for again: there may be no next session that would.
+pub(crate) const RETRY: Duration = Duration::from_secs(60);
 /// Ranges that are read for one frame.
 const PER_FRAME: usize = 512;
 
@@ -68,6 +71,8 @@ pub(crate) struct Live {
     /// Likewise, for what the peer lacked too, when what is asked for now is answered: an answer that it is not
     /// there may be older than the word that it has come.
     pub(crate) look_later: bool,
+    /// When to ask again for what did not come, though the peer has it.
+    pub(crate) retry: Option<Duration>,
     /// What is missing before something that was pushed.
     gaps: BTreeMap<Log, SeqNum>,
     /// Pushed entries that are not durable yet.
@@ -378,6 +383,12 @@ impl Session {
             return Ok(());
         }
         self.ask_for_gaps(context)?;
+        if self.live.retry.is_some_and(|at| at <= context.now.monotonic) {
+            self.live.retry = None;
+            context.fetches.forgive(context.session);
+            self.receiving.forget_failed();
+            self.live.look = true;
+        }
         if self.live.again && self.receiving.is_settled() && self.live.applying == 0 && self.done_sent {
             self.live.again = false;
             self.ask_again(context)?;
@@ -425,6 +436,11 @@ impl Session {
             return;
         }
         self.clock = PeerClock::default();
+        if self.live.retry.is_none()
+            && (self.receiving.has_failed() || context.fetches.is_distrusted(context.session))
+        {
+            self.live.retry = Some(context.now.monotonic + RETRY);
+        }
         if !std::mem::replace(&mut self.live.told, true) {
             let start = self.live.start;
             context.output(|session| Output::Live { session, start, caught_up: true });

@@ -141,6 +141,10 @@ impl Node {
                 for session in late {
                     self.end(session, EndReason::PeerStalled(PATIENCE.as_secs()));
                 }
+                let due = |session: &Session| session.live.retry.is_some_and(|at| at <= now.monotonic);
+                if self.sessions.values().any(due) {
+                    self.quietly(now, read, |_, _| Ok(()));
+                }
                 for (id, session) in &mut self.sessions {
                     let mut context = Context {
                         session: *id,
@@ -201,7 +205,8 @@ impl Node {
     /// When to send [`Input::Tick`] if nothing else happens before.
     pub fn poll_timeout(&self) -> Option<Duration> {
         let working = self.sessions.values().filter_map(Session::working_at);
-        let looks = self.fetches.wake();
+        let retries = self.sessions.values().filter_map(|session| session.live.retry);
+        let looks = self.fetches.wake().into_iter().chain(retries);
         self.sessions.values().filter_map(Session::deadline).chain(working).chain(looks).min()
     }
 

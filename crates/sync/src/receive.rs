@@ -10,6 +10,7 @@ use madake_object::{Object, ObjectId};
 use madake_store::{Change, NamedBy, Outcome, Position, StoreError, Wanted};
 
 use crate::Bounded;
+use crate::fetch::NOT_THERE;
 use crate::io::{Output, Received, RefusedEntry};
 use crate::node::Context;
 use crate::report::{MAX_LISTED, Missing};
@@ -188,6 +189,19 @@ impl Receiving {
     pub(crate) fn forget_lacking(&mut self) {
         self.lacking.clear();
         self.failed.clear();
+    }
+
+    /// Whether something did not come for another reason than that the peer does not have it.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.values().any(|reason| reason != NOT_THERE)
+    }
+
+    /// What did not come for such a reason is asked for again.
+    pub(crate) fn forget_failed(&mut self) {
+        let failed: BTreeSet<ObjectId> =
+            self.failed.iter().filter(|(_, reason)| *reason != NOT_THERE).map(|(id, _)| *id).collect();
+        self.failed.retain(|id, _| !failed.contains(id));
+        self.lacking.retain(|(id, _)| !failed.contains(id));
     }
 
     /// Something may be missing that was not when it was last looked for. Where entries are still to come,
@@ -563,7 +577,7 @@ impl Session {
                     _ => What::Object,
                 };
                 let reason = self.receiving.failed.get(&wanted.id).cloned();
-                let reason = reason.unwrap_or_else(|| "not-there: the peer does not have it".into());
+                let reason = reason.unwrap_or_else(|| NOT_THERE.into());
                 self.report.missing.push(Missing { what, id: wanted.id.to_string(), reason });
             }
         }

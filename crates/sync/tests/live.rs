@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use common::{NOW, Peer, arrived, key, schema, shell, store, sync};
 use madake_log::Entry;
-use madake_object::Object;
+use madake_object::{Object, ObjectId};
 use madake_store::{Author, Change, Listener, NewContent, Policy, Position, Read};
 use madake_sync::wire::{self, Class, Message, Word};
-use madake_sync::{CompareBy, EndReason, Input, Now, Output, Plan, Report, SessionId};
+use madake_sync::{CompareBy, EndReason, Input, Now, Output, Plan, RangeEnd, Report, SessionId};
 
 /// One end of a session: the node, and the session's number there.
 type End = (usize, SessionId);
@@ -37,6 +37,8 @@ struct Net {
     wants: usize,
     ended: Vec<(End, EndReason, Report)>,
     caught_up: usize,
+    /// So many ranges of objects come with wrong bytes.
+    wrong: usize,
     next: u64,
 }
 
@@ -68,6 +70,7 @@ impl Net {
             wants: 0,
             ended: Vec::new(),
             caught_up: 0,
+            wrong: 0,
             next: 0,
         }
     }
@@ -191,6 +194,11 @@ impl Net {
             Output::FinishObject { id } => self.peers.iter().position(|peer| has(peer, *id)).unwrap(),
             _ => n,
         };
+        if let (Output::FetchRange { request, groups, .. }, true) = (output, self.wrong > 0) {
+            self.wrong -= 1;
+            let end = RangeEnd::Wrong("bytes".into());
+            return self.input(n, Input::RangeEnded { request: *request, upto: groups.start, end });
+        }
         let (from, to) = (self.peers[from].store.clone(), self.peers[n].store.clone());
         for input in shell(output, &from, &to) {
             self.input(n, input);
@@ -436,6 +444,38 @@ fn content_that_comes_late_comes_to_all_who_asked() {
         net.peers[1].store.apply(vec![Change::Content(Object::new(bytes))]).unwrap();
         net.settle();
         assert_eq!(net.peers[2].store.content_size(id).unwrap(), Some(size as u64), "of {size} bytes");
+        net.all_open();
+    }
+}
+
+/// In other sessions a peer that gave wrong bytes is asked again in the next one. Here there is none.
+#[test]
+fn what_did_not_come_is_asked_for_again_after_a_while() {
+    for wrong in [1, 3] {
+        let mut net = Net::new(2, true);
+        net.link(0, 1);
+        net.wrong = wrong;
+        let contents: Vec<Vec<u8>> = (0..wrong).map(|n| vec![n as u8; 300_000]).collect();
+        for (n, bytes) in contents.iter().enumerate() {
+            net.peers[0].commit(&format!("big-{n}"), bytes);
+            net.settle();
+        }
+        net.peers[0].commit("small", &[7; 100_000]);
+        net.settle();
+        let has =
+            |net: &Net, bytes: &[u8]| net.peers[1].store.content_size(ObjectId::of(bytes)).unwrap().is_some();
+        assert!(!contents.iter().any(|bytes| has(&net, bytes)));
+        assert_eq!(has(&net, &[7; 100_000]), wrong < 3, "after three wrong ranges nothing is asked for");
+        net.all_open();
+        let at = net.peers[1].node.poll_timeout().unwrap();
+        assert_eq!(at, NOW.monotonic + Duration::from_secs(60));
+        let peer = &mut net.peers[1];
+        peer.node.handle(Now { monotonic: at, ..NOW }, Input::Tick, &*peer.store);
+        net.drain(1);
+        net.settle();
+        assert!(contents.iter().all(|bytes| has(&net, bytes)));
+        assert!(has(&net, &[7; 100_000]));
+        assert_eq!(net.peers[1].node.poll_timeout(), None, "there is nothing to wait for");
         net.all_open();
     }
 }
