@@ -93,7 +93,10 @@ impl Store {
         // (Whether an object is here is read from its record, so all that are named are read once.)
         let (mut kept, mut last) = (0, None);
         for pass in 0..passes {
-            let marked = self.mark(&range(pass), progress)?;
+            let (marked, stale) = self.mark(&range(pass), progress)?;
+            if !dry_run && !stale.is_empty() {
+                self.apply(stale.into_iter().map(Change::Sweep).collect())?;
+            }
             for id in &marked {
                 kept += u64::from(self.content_size(*id)?.is_some());
             }
@@ -105,7 +108,7 @@ impl Store {
         for pass in 0..passes {
             let marked = match last.take().filter(|_| passes == 1) {
                 Some(marked) => marked,
-                None => self.mark(&range(pass), progress)?,
+                None => self.mark(&range(pass), progress)?.0,
             };
             for table in [tables::CONTENT, tables::BLOB] {
                 self.sweep(table, &range(pass), &marked, dry_run, &mut collected)?;
@@ -168,13 +171,13 @@ impl Store {
     }
 
     /// The payloads of all entries, the files of all commits, and what is pinned, as far as their ids begin
-    /// with one of these bytes.
+    /// with one of these bytes. And what is kept for a pin alone, though it is noted that an entry names it.
     fn mark(
         &self,
         bytes: &std::ops::Range<usize>,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<HashSet<ObjectId>, StoreError> {
-        let (mut marked, mut seen) = (HashSet::new(), 0);
+    ) -> Result<(HashSet<ObjectId>, Vec<ObjectId>), StoreError> {
+        let (mut marked, mut stale, mut seen) = (HashSet::new(), Vec::new(), 0);
         for_each_prefix(self.engine(), tables::ENTRY, &[], |_, entry| {
             let id = payload_object(&*held_entry(entry)?);
             if bytes.contains(&usize::from(id.as_bytes()[0])) {
@@ -201,11 +204,14 @@ impl Store {
                     if !bytes.contains(&usize::from(id[0])) {
                         break 'rows;
                     }
-                    marked.insert(ObjectId::new(*id));
+                    let new = marked.insert(ObjectId::new(*id));
+                    if new && table == tables::PINNED && self.engine().contains(tables::NAMED, id)? {
+                        stale.push(ObjectId::new(*id));
+                    }
                 }
             }
         }
-        Ok(marked)
+        Ok((marked, stale))
     }
 
     fn sweep(

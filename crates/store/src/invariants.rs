@@ -296,7 +296,7 @@ impl Walk<'_, '_> {
                 format!("{at}: the rows of commit {commit_id} are not all there"),
             );
         }
-        if self.store.content_size(commit.object)?.is_none() {
+        if self.store.content_size(commit.object)?.is_none() && self.store.dropped(commit.object)?.is_none() {
             let wanted = Wanted { id: commit.object, size: commit.size, by: *at };
             if !self.has(tables::WANTED, &tables::wanted_key(&wanted))? {
                 let what = format!("{at}: object {} is neither here nor wanted", commit.object);

@@ -86,6 +86,11 @@ impl Round<'_> {
             return outcome(ContentFate::AlreadyHave, None, Vec::new());
         }
         let linked = self.sizes_linked(id)?;
+        if self.is_dropped(id)? {
+            // It was asked for before; a commit that names it came since.
+            self.gone_blobs.extend(object.is_none().then_some(id));
+            return outcome(ContentFate::Unwanted, None, Vec::new());
+        }
         let mut fits = self.is_pinned(id)? || linked.contains(&size);
         let mut named_by = (!linked.is_empty()).then_some(NamedBy::Commit);
         let (mut by_entry, mut flaws, mut notable) = (false, Vec::new(), Vec::new());
@@ -164,14 +169,19 @@ impl Round<'_> {
     }
 
     fn is_wanted(&self, id: ObjectId) -> Result<bool, StoreError> {
-        Ok(self.pending.wanted.contains_key(&id)
-            || read::has_prefix(self.engine, tables::WANTED, id.as_bytes())?)
+        if self.pending.forgotten.is_empty() {
+            return Ok(self.pending.wanted.contains_key(&id)
+                || read::has_prefix(self.engine, tables::WANTED, id.as_bytes())?);
+        }
+        Ok(!self.wants(id)?.is_empty())
     }
 
-    fn wants(&self, id: ObjectId) -> Result<BTreeSet<Wanted>, StoreError> {
+    pub(super) fn wants(&self, id: ObjectId) -> Result<BTreeSet<Wanted>, StoreError> {
         let mut all = self.pending.wanted.get(&id).cloned().unwrap_or_default();
+        let forgotten = &self.pending.forgotten;
         for_each_prefix(self.engine, tables::WANTED, id.as_bytes(), |key, _| {
-            all.extend(tables::parse_wanted_key(key));
+            let wanted = tables::parse_wanted_key(key);
+            all.extend(wanted.filter(|wanted| !forgotten.contains(&(wanted.by.author, wanted.by.log))));
             Ok(())
         })?;
         Ok(all)
@@ -211,9 +221,14 @@ impl Round<'_> {
 
     /// The sizes that held commits state for this object.
     pub(super) fn sizes_linked(&self, id: ObjectId) -> Result<Vec<u64>, StoreError> {
-        let mut sizes = self.pending.linked.get(&id).cloned().unwrap_or_default();
-        for_each_prefix(self.engine, tables::LINKED, id.as_bytes(), |_, size| {
-            sizes.extend(tables::parse_u64(size));
+        let pending = self.pending.linked.get(&id);
+        let mut sizes: Vec<u64> = pending.into_iter().flatten().map(|(_, size)| *size).collect();
+        let unlinked = &self.pending.unlinked;
+        for_each_prefix(self.engine, tables::LINKED, id.as_bytes(), |key, size| {
+            let commit = key.last_chunk().copied().map(ObjectId::new);
+            if commit.is_none_or(|commit| !unlinked.contains(&(id, commit))) {
+                sizes.extend(tables::parse_u64(size));
+            }
             Ok(())
         })?;
         Ok(sizes)

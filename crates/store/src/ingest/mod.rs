@@ -8,7 +8,7 @@ mod content;
 mod release;
 mod statement;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Placement, SeqNum};
 use madake_object::ObjectId;
@@ -44,7 +44,8 @@ pub(crate) struct Round<'a> {
 /// What the changes before this one in the same round will have done.
 #[derive(Default)]
 struct Pending {
-    heads: HashMap<(AuthorId, LogId), LogHead>,
+    /// `None`: the log will be gone.
+    heads: HashMap<(AuthorId, LogId), Option<LogHead>>,
     new_logs: HashMap<AuthorId, usize>,
     /// Authors whose policy was looked up, and whether they are blocked.
     blocked: HashMap<AuthorId, bool>,
@@ -56,7 +57,14 @@ struct Pending {
     dropped: HashMap<ObjectId, bool>,
     /// Entries that say something and whose payload is not here.
     speaking: HashMap<Position, AuthenticEntry>,
-    linked: HashMap<ObjectId, Vec<u64>>,
+    /// The commits that link an object, and the sizes that they state.
+    linked: HashMap<ObjectId, Vec<(ObjectId, u64)>>,
+    /// Payloads that were read as statements.
+    stated: HashSet<ObjectId>,
+    /// Logs that were taken away: their rows in the engine don't count any more.
+    forgotten: HashSet<(AuthorId, LogId)>,
+    /// Objects that their commits don't link any more.
+    unlinked: HashSet<(ObjectId, ObjectId)>,
     wanted: HashMap<ObjectId, BTreeSet<Wanted>>,
 }
 
@@ -188,7 +196,7 @@ impl<'a> Round<'a> {
         if head.is_none() {
             *self.pending.new_logs.entry(at.author).or_default() += 1;
         }
-        self.pending.heads.insert((at.author, at.log), LogHead::of(&entry));
+        self.pending.heads.insert((at.author, at.log), Some(LogHead::of(&entry)));
         self.pending.entries.insert(at, entry.id());
         let (payload, flaw) = self.payload(&entry, payload)?;
         Ok(Outcome::Entry { fate: Fate::Appended, payload, flaw })
@@ -207,11 +215,14 @@ impl<'a> Round<'a> {
             Ok(meaning) => meaning,
             Err(flaw) => return self.flaw(&at, flaw).map(Some),
         };
+        if !meaning.rows.is_empty() {
+            self.pending.stated.insert(payload_object(entry));
+        }
         for (table, key, value) in meaning.rows {
             self.batch.put(table, key, value);
         }
         if let Some((file, size)) = meaning.file {
-            self.pending.linked.entry(file).or_default().push(size);
+            self.pending.linked.entry(file).or_default().push((payload_object(entry), size));
             if self.content_size(file)?.is_none() {
                 self.want(file, size, at)?;
                 self.pending.speaking.insert(at, entry.clone());
@@ -227,7 +238,7 @@ impl<'a> Round<'a> {
 
     fn head(&self, author: AuthorId, log: LogId) -> Result<Option<LogHead>, StoreError> {
         match self.pending.heads.get(&(author, log)) {
-            Some(head) => Ok(Some(*head)),
+            Some(head) => Ok(*head),
             None => read::log_head(self.engine, author, log),
         }
     }
@@ -251,6 +262,7 @@ impl<'a> Round<'a> {
     fn entry_id(&self, at: &Position) -> Result<Option<EntryId>, StoreError> {
         match self.pending.entries.get(at) {
             Some(id) => Ok(Some(*id)),
+            None if self.pending.forgotten.contains(&(at.author, at.log)) => Ok(None),
             None => Ok(self.engine.get(tables::ENTRY, &at.key())?.map(|bytes| read::entry_hash(&bytes))),
         }
     }

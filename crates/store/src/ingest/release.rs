@@ -3,7 +3,7 @@
 use std::ops::Bound;
 
 use madake_log::{AuthorId, Entry, LogId};
-use madake_object::ObjectId;
+use madake_object::{Commit, ObjectId};
 
 use super::{CONTENT_LIMIT, Round, payload_object, read_statement, says_something};
 use crate::control::{Control, ControlPayload};
@@ -50,12 +50,13 @@ impl Round<'_> {
     pub(super) fn drop_payload(&mut self, at: &Position, dropped: &Dropped) -> Result<Release, StoreError> {
         let Some(bytes) = self.engine.get(tables::ENTRY, &at.key())? else { return Ok(Release::NotHere) };
         let id = payload_object(&*read::held_entry(&bytes)?);
-        let commit = read::has_prefix(self.engine, tables::COMMIT, id.as_bytes())?;
-        // The same bytes may register a log elsewhere.
-        let control = self
-            .held_bytes(id)?
-            .is_some_and(|bytes| matches!(Control::decode(&bytes), Ok(ControlPayload::Known(_))));
-        if at.log.is_system() || at.log == LogId::COMMIT || commit || control {
+        let commit = read::has_prefix(self.engine, tables::COMMIT, id.as_bytes())?
+            || self.pending.stated.contains(&id);
+        // The same bytes may register a log elsewhere, or be a commit that comes yet.
+        let speaks = self.held_bytes(id)?.is_some_and(|bytes| {
+            matches!(Control::decode(&bytes), Ok(ControlPayload::Known(_))) || Commit::decode(&bytes).is_ok()
+        });
+        if at.log.is_system() || at.log == LogId::COMMIT || commit || speaks {
             return Ok(Release::Kept(KeptFor::Statement));
         }
         if self.is_pinned(id)? {
@@ -64,15 +65,23 @@ impl Round<'_> {
         if self.is_linked(id)? {
             return Ok(Release::Kept(KeptFor::Commit));
         }
+        if self.wants(id)?.iter().any(|wanted| says_something(wanted.by.log)) {
+            return Ok(Release::Kept(KeptFor::Statement));
+        }
         self.unwant(id)?;
         self.pending.dropped.insert(id, true);
         self.batch.put(tables::DROPPED, id.as_bytes().to_vec(), dropped.encode()?);
         self.gone(id)
     }
 
-    /// Takes away what a collection found without a name, unless it has one by now.
+    /// Takes away what a collection found without a name, unless it has one by now. If it is pinned, it stays
+    /// for that alone.
     pub(super) fn sweep(&mut self, id: ObjectId) -> Result<Release, StoreError> {
         if self.is_pinned(id)? {
+            if !self.collecting.was_named(id) && self.is_named(id)? {
+                self.pending.named.insert(id, false);
+                self.batch.delete(tables::NAMED, id.as_bytes().to_vec());
+            }
             return Ok(Release::Kept(KeptFor::Pin));
         }
         if self.is_linked(id)? {
@@ -94,6 +103,13 @@ impl Round<'_> {
         }
         let prefix = tables::log_key(author, log);
         self.batch.delete(tables::LOG_HEAD, prefix.to_vec());
+        // What comes later in this round finds nothing of it, whatever the engine still has.
+        self.pending.heads.insert((author, log), None);
+        self.pending.forgotten.insert((author, log));
+        for wanted in self.pending.wanted.values_mut() {
+            wanted.retain(|wanted| (wanted.by.author, wanted.by.log) != (author, log));
+        }
+        self.pending.wanted.retain(|_, wanted| !wanted.is_empty());
         let end = tables::after_prefix(&prefix);
         let to = read::before(end.as_deref());
         let (mut from, mut gone) = (Bound::Included(prefix.to_vec()), 0);
@@ -124,6 +140,10 @@ impl Round<'_> {
         {
             for (table, key, _) in meaning.rows {
                 self.batch.delete(table, key);
+            }
+            if let Some((file, _)) = meaning.file {
+                self.pending.unlinked.insert((file, id));
+                self.pending.linked.entry(file).or_default().retain(|(commit, _)| *commit != id);
             }
             named.extend(meaning.file);
         }
