@@ -7,7 +7,7 @@ use madake_store::engine::{BlobWriter, EngineError};
 use madake_store::{NamedBy, NamedObject, Read as _, Store};
 
 use super::connection::{Piece, Side, Wire};
-use super::rules::Serving;
+use super::rules::{DroppedStays, Serving};
 use super::world::{Event, World};
 use super::{SECOND, Time};
 use crate::io::{Input, SessionId};
@@ -56,6 +56,8 @@ impl World<'_> {
         };
         open.watched.fetches(id);
         let (wire, side) = (open.wire, open.side);
+        let dropped = DroppedStays::asks(&self.memories[m], &id);
+        self.judge::<DroppedStays>(m, dropped);
         self.begin_fetch(m, session, wire, side, id, size, true);
     }
 

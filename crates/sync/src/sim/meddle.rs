@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use madake_store::engine::{Engine, Files};
-use madake_store::{Change, Outcome, Read, Store, StoreError};
+use madake_store::{Change, Collected, Outcome, Read, Store, StoreError};
 
 use crate::io::{Config, Input, Output};
 
@@ -55,6 +55,17 @@ pub trait Meddle {
     ) -> Vec<Result<Vec<Outcome>, StoreError>> {
         let _ = machine;
         store.apply_all(groups)
+    }
+
+    /// Collects what nothing names, as the owner has asked for.
+    fn collect(
+        &mut self,
+        machine: usize,
+        store: &Store,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Collected, StoreError> {
+        let _ = machine;
+        store.collect(false, progress)
     }
 }
 

@@ -3,6 +3,8 @@
 //! `MADAKE_SEEDS=N` gives each up to N worlds to be caught in (100 without it).
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
+mod keeping;
+
 use std::io;
 use std::ops::Bound;
 use std::path::Path;
@@ -95,7 +97,7 @@ const MUTANTS: &[Mutant] = &[
 fn each_broken_node_is_caught() {
     let seeds = std::env::var("MADAKE_SEEDS").map_or(100, |text| text.parse().unwrap());
     let mut escaped = Vec::new();
-    for Mutant { name, make, caught_by } in MUTANTS {
+    for Mutant { name, make, caught_by } in MUTANTS.iter().chain(keeping::MUTANTS) {
         let caught = (0..seeds).find_map(|seed| {
             let outcome = run_with(&Options { seed, ..Options::default() }, &mut *make());
             outcome.violations.into_iter().next().map(|violation| (seed, violation))
@@ -468,13 +470,14 @@ struct Misread {
     store: Arc<Store>,
     one_less: bool,
     wants_nothing: bool,
+    lists_nothing: bool,
 }
 
 struct ReadsOldHeads;
 
 impl Meddle for ReadsOldHeads {
     fn read(&mut self, _: usize, store: Arc<Store>) -> Arc<dyn Read> {
-        Arc::new(Misread { store, one_less: true, wants_nothing: false })
+        Arc::new(Misread { store, one_less: true, wants_nothing: false, lists_nothing: false })
     }
 }
 
@@ -482,7 +485,7 @@ struct WantsNothing;
 
 impl Meddle for WantsNothing {
     fn read(&mut self, _: usize, store: Arc<Store>) -> Arc<dyn Read> {
-        Arc::new(Misread { store, one_less: false, wants_nothing: true })
+        Arc::new(Misread { store, one_less: false, wants_nothing: true, lists_nothing: false })
     }
 }
 
@@ -536,7 +539,7 @@ impl Read for Misread {
         self.store.blocked()
     }
     fn kept_schemas(&self) -> Result<Vec<Schema>, StoreError> {
-        self.store.kept_schemas()
+        if self.lists_nothing { Ok(Vec::new()) } else { self.store.kept_schemas() }
     }
     fn epoch(&self) -> Result<[u8; 16], StoreError> {
         self.store.epoch()
