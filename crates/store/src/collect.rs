@@ -85,12 +85,14 @@ impl Store {
         let mut collected = Collected::default();
         self.forget_blocked(dry_run, &mut collected)?;
         self.sweep_files(dry_run, &mut collected)?;
+        let generation = self.engine().generation();
         let held = self.engine().count(tables::CONTENT)? + self.engine().count(tables::BLOB)?;
         // Ids are uniform, so each pass sees about as many: those whose first byte is in its range.
         let passes = usize::try_from(held.div_ceil(MARKS)).unwrap_or(256).clamp(1, 256);
         let range = |pass: usize| pass * 256 / passes..(pass + 1) * 256 / passes;
         // If as many are named and here as are here, none is without a name, and no second look is needed.
-        // (Whether an object is here is read from its record, so all that are named are read once.)
+        // (Whether an object is here is read from its record, so all that are named are read once.) What is
+        // written meanwhile may be among the named and was not counted: then the second look is needed.
         let (mut kept, mut last) = (0, None);
         for pass in 0..passes {
             let (marked, stale) = self.mark(&range(pass), progress)?;
@@ -102,7 +104,7 @@ impl Store {
             }
             last = Some(marked);
         }
-        if kept >= held {
+        if kept >= held && self.engine().generation() == generation {
             return Ok(collected);
         }
         for pass in 0..passes {

@@ -363,6 +363,28 @@ fn a_log_that_is_taken_away_is_gone_for_the_rest_of_its_round() {
     assert_eq!(broken(&store), [""; 0]);
 }
 
+/// What is committed while a collection marks counts among the named, and does not stand for what has no name.
+#[test]
+fn a_commit_that_comes_during_a_collection_hides_nothing_from_it() {
+    let (store, author) = memory();
+    append(&author, b"here");
+    let stray = object(b"stray");
+    let mut batch = Batch::new();
+    batch.record(RECORD_CONTENT, stray.bytes().to_vec());
+    store.engine().apply(&[batch]).unwrap();
+    let (file, mut comes) = (object(b"file"), true);
+    let commit = commit_of(2, &file);
+    let collected = store.collect(false, &mut |_| {
+        if std::mem::take(&mut comes) {
+            let entry = foreign(2, LogId::COMMIT, &commit);
+            store.apply(vec![given(&entry, &commit), Change::Content(file.clone())]).unwrap();
+        }
+    });
+    assert_eq!(collected.unwrap().objects, 1);
+    assert_eq!(store.content(stray.id()).unwrap(), None);
+    assert_eq!(broken(&store), [""; 0]);
+}
+
 /// Appends race with collections: whatever an entry names is here afterwards.
 #[test]
 fn entries_that_come_during_a_collection_keep_their_payloads() {

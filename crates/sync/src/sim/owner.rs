@@ -284,10 +284,10 @@ impl World<'_> {
         tried: Vec<ObjectId>,
         result: Result<Vec<ObjectId>, AppendError>,
     ) {
-        if result.is_err() {
+        let dead = self.machines[m].disk.is_dead();
+        if dead || result.is_err() {
             self.memories[m].perhaps_keeps(tried);
         }
-        let dead = self.machines[m].disk.is_dead();
         match result {
             Ok(objects) if !dead => {
                 let Some(running) = &self.machines[m].running else { return };
