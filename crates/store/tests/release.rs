@@ -350,17 +350,22 @@ fn a_log_that_is_taken_away_is_gone_for_the_rest_of_its_round() {
     let outcome = &results[1].as_ref().unwrap()[0];
     assert!(matches!(outcome, Outcome::Content { fate: ContentFate::Unwanted, .. }), "{outcome:?}");
     assert_eq!(broken(&store), [""; 0]);
-    // The file of its commit comes.
-    let (store, _) = memory();
-    let commit = commit_of(2, &wanted);
-    store.apply(vec![given(&foreign(2, LogId::COMMIT, &commit), &commit)]).unwrap();
-    store.apply(vec![Change::Policy(author, Policy::Block)]).unwrap();
-    let forget = vec![Change::Forget(author, LogId::COMMIT)];
-    let results = store.apply_all(vec![forget, vec![Change::Content(wanted)]]);
-    let outcome = &results[1].as_ref().unwrap()[0];
-    assert!(matches!(outcome, Outcome::Content { fate: ContentFate::Unwanted, .. }), "{outcome:?}");
-    store.collect(false, &mut |_| ()).unwrap();
-    assert_eq!(broken(&store), [""; 0]);
+    // The file of its commit comes; the commit's bytes were here, or come in the same round.
+    for late in [false, true] {
+        let (store, _) = memory();
+        let commit = commit_of(2, &wanted);
+        let entry = foreign(2, LogId::COMMIT, &commit);
+        let payload = (!late).then(|| commit.clone());
+        store.apply(vec![Change::Entry { entry, payload }]).unwrap();
+        store.apply(vec![Change::Policy(author, Policy::Block)]).unwrap();
+        let first = if late { vec![Change::Content(commit)] } else { Vec::new() };
+        let forget = vec![Change::Forget(author, LogId::COMMIT)];
+        let results = store.apply_all(vec![first, forget, vec![Change::Content(wanted.clone())]]);
+        let outcome = &results[2].as_ref().unwrap()[0];
+        assert!(matches!(outcome, Outcome::Content { fate: ContentFate::Unwanted, .. }), "{outcome:?}");
+        store.collect(false, &mut |_| ()).unwrap();
+        assert_eq!(broken(&store), [""; 0]);
+    }
 }
 
 /// What is committed while a collection marks counts among the named, and does not stand for what has no name.

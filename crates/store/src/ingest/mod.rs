@@ -59,8 +59,6 @@ struct Pending {
     speaking: HashMap<Position, AuthenticEntry>,
     /// The commits that link an object, and the sizes that they state.
     linked: HashMap<ObjectId, Vec<(ObjectId, u64)>>,
-    /// Payloads that were read as statements.
-    stated: HashSet<ObjectId>,
     /// Logs that were taken away: their rows in the engine don't count any more.
     forgotten: HashSet<(AuthorId, LogId)>,
     /// Objects that their commits don't link any more.
@@ -215,9 +213,6 @@ impl<'a> Round<'a> {
             Ok(meaning) => meaning,
             Err(flaw) => return self.flaw(&at, flaw).map(Some),
         };
-        if !meaning.rows.is_empty() {
-            self.pending.stated.insert(payload_object(entry));
-        }
         for (table, key, value) in meaning.rows {
             self.batch.put(table, key, value);
         }
@@ -262,7 +257,6 @@ impl<'a> Round<'a> {
     fn entry_id(&self, at: &Position) -> Result<Option<EntryId>, StoreError> {
         match self.pending.entries.get(at) {
             Some(id) => Ok(Some(*id)),
-            None if self.pending.forgotten.contains(&(at.author, at.log)) => Ok(None),
             None => Ok(self.engine.get(tables::ENTRY, &at.key())?.map(|bytes| read::entry_hash(&bytes))),
         }
     }

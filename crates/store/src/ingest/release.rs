@@ -50,8 +50,7 @@ impl Round<'_> {
     pub(super) fn drop_payload(&mut self, at: &Position, dropped: &Dropped) -> Result<Release, StoreError> {
         let Some(bytes) = self.engine.get(tables::ENTRY, &at.key())? else { return Ok(Release::NotHere) };
         let id = payload_object(&*read::held_entry(&bytes)?);
-        let commit = read::has_prefix(self.engine, tables::COMMIT, id.as_bytes())?
-            || self.pending.stated.contains(&id);
+        let commit = read::has_prefix(self.engine, tables::COMMIT, id.as_bytes())?;
         // The same bytes may register a log elsewhere, or be a commit that comes yet.
         let speaks = self.held_bytes(id)?.is_some_and(|bytes| {
             matches!(Control::decode(&bytes), Ok(ControlPayload::Known(_))) || Commit::decode(&bytes).is_ok()
