@@ -390,6 +390,34 @@ fn a_commit_that_comes_during_a_collection_hides_nothing_from_it() {
     assert_eq!(broken(&store), [""; 0]);
 }
 
+/// A fetched object of less than a megabyte has a file too: so it is when it goes in the round in which it came.
+#[test]
+fn a_blob_that_goes_in_the_round_in_which_it_came_is_gone() {
+    for put in [false, true] {
+        let (store, author) = memory();
+        let bytes = vec![5; 300_000];
+        let entry = foreign(2, LogId::new(2000), &object(&bytes));
+        if !put {
+            store.apply(vec![Change::Entry { entry: entry.clone(), payload: None }]).unwrap();
+        }
+        let mut writer = store.engine().blobs().begin().unwrap();
+        writer.write(&bytes).unwrap();
+        let (id, size) = writer.finish().unwrap();
+        let id = madake_object::ObjectId::new(id);
+        let comes = vec![Change::Pin(id), Change::Blob { id, size }];
+        let (comes, goes) = match put {
+            true => (comes, Change::Unpin(id)),
+            false => (comes[1..].to_vec(), Change::Drop(Position::of(&entry), dropped(&author))),
+        };
+        let results = store.apply_all(vec![comes, vec![goes]]);
+        let gone = vec![Outcome::Release(Release::Gone { size })];
+        assert_eq!(results[1].as_ref().unwrap(), &gone);
+        assert_eq!(store.content_size(id).unwrap(), None, "put: {put}");
+        assert!(store.engine().blobs().open(id.as_bytes()).unwrap().is_none(), "put: {put}");
+        assert_eq!(broken(&store), [""; 0]);
+    }
+}
+
 /// Appends race with collections: whatever an entry names is here afterwards.
 #[test]
 fn entries_that_come_during_a_collection_keep_their_payloads() {

@@ -42,6 +42,9 @@ fn worlds_converge() {
         let Tally { sessions, finished, entries, blobs, crashes, disk_failures, faults, probes, .. } = total;
         let least = [sessions, finished, entries, blobs, crashes, disk_failures, faults, probes];
         assert!(least.iter().all(|count| *count >= 20), "{total:?}");
+        let Tally { drops, collections, cut_collections, swept, forgotten, .. } = total;
+        assert!([drops, collections, swept, forgotten].iter().all(|count| *count >= 20), "{total:?}");
+        assert!(cut_collections >= 3, "{total:?}");
     }
 }
 

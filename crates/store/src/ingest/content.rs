@@ -137,6 +137,7 @@ impl Round<'_> {
     fn keep(&mut self, id: ObjectId, size: u64, object: Option<Object>) -> Result<(), StoreError> {
         self.undrop(id)?;
         let bytes = object.map(Object::into_bytes);
+        let blob = bytes.is_none();
         let short = bytes.as_ref().filter(|bytes| bytes.len() <= MAX_COMMIT).cloned();
         match bytes {
             Some(bytes) => self.batch.record(RECORD_CONTENT, bytes),
@@ -145,7 +146,7 @@ impl Round<'_> {
                 self.batch.put(tables::BLOB, id.as_bytes().to_vec(), size.to_be_bytes().to_vec())
             }
         };
-        self.pending.content.insert(id, Some(PendingContent { size, bytes: short }));
+        self.pending.content.insert(id, Some(PendingContent { size, blob, bytes: short }));
         self.unwant(id)
     }
 

@@ -69,6 +69,8 @@ struct Pending {
 /// Content of this round: its size and, if a statement could be as long, its bytes.
 struct PendingContent {
     size: u64,
+    /// It lies in a file of its own.
+    blob: bool,
     bytes: Option<Vec<u8>>,
 }
 

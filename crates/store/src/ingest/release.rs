@@ -172,7 +172,11 @@ impl Round<'_> {
     }
 
     fn take_away(&mut self, id: ObjectId, size: u64) -> Result<Release, StoreError> {
-        if size > CONTENT_LIMIT || self.engine.contains(tables::BLOB, id.as_bytes())? {
+        let blob = match self.pending.content.get(&id) {
+            Some(Some(content)) => content.blob,
+            _ => size > CONTENT_LIMIT || self.engine.contains(tables::BLOB, id.as_bytes())?,
+        };
+        if blob {
             self.batch.delete(tables::BLOB, id.as_bytes().to_vec());
             self.gone_blobs.push(id);
         } else {

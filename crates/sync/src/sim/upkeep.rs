@@ -2,17 +2,17 @@
 
 use std::collections::BTreeSet;
 
-use madake_log::{LogId, Schema, SeqNum};
+use madake_log::{AuthorId, LogId, Schema, SeqNum};
 use madake_object::{Object, ObjectId};
 use madake_store::engine::{Part, Reclaim};
 use madake_store::{
-    AppendError, Appended, CONTENT_LIMIT, Change, Dropped, META_ERASE, NewContent, Outcome, Policy, Position,
-    Read as _, Release, StoreError, payload_object, tables,
+    AppendError, Appended, Author, CONTENT_LIMIT, Change, Collected, Dropped, META_ERASE, NewContent,
+    Outcome, Policy, Position, Read as _, Release, StoreError, payload_object, tables,
 };
 
 use super::machine::Running;
 use super::owner::{SCHEMAS, is_disks};
-use super::rules::{CollectsNameless, NoPanic, Note, OpensAgain};
+use super::rules::{CollectsNameless, NoPanic, Note};
 use super::weather::Fault;
 use super::world::World;
 use crate::io::Token;
@@ -21,13 +21,17 @@ use crate::io::Token;
 const DEAD_PERCENT: u8 = 25;
 
 /// What comes while a collection is at work, as if on another thread.
+#[derive(Default)]
 struct Meanwhile {
     /// So many calls of the collection's progress are left until it comes.
     calls: usize,
+    tokens: Vec<Option<Token>>,
     groups: Vec<Vec<Change>>,
+    notes: Vec<Vec<Note>>,
     results: Vec<Result<Vec<Outcome>, StoreError>>,
+    author: Option<AuthorId>,
     append: Option<(usize, Schema, NewContent)>,
-    appended: Option<Result<Vec<Appended>, AppendError>>,
+    appended: Option<(ObjectId, Result<Vec<Appended>, AppendError>)>,
 }
 
 impl Meanwhile {
@@ -39,8 +43,10 @@ impl Meanwhile {
         if !self.groups.is_empty() {
             self.results = running.store.apply_all(std::mem::take(&mut self.groups));
         }
-        if let Some((author, schema, payload)) = self.append.take() {
-            self.appended = running.authors.get(author).map(|it| it.append(&schema, &[payload], false));
+        if let Some((author, schema, payload)) = self.append.take()
+            && let Some(author) = running.authors.get(author)
+        {
+            self.appended = Some((payload.id(), author.append(&schema, &[payload], false)));
         }
     }
 }
@@ -168,72 +174,115 @@ impl World<'_> {
             let step = 1 + self.random.below(16) as u64;
             self.machines[m].disk.end_at(step);
         }
-        let append = if self.resting { None } else { self.an_append(m) };
-        let Some(mut running) = self.machines[m].running.take() else { return };
-        let store = running.store.clone();
-        let (tokens, groups): (Vec<Token>, Vec<Vec<Change>>) = running.writes.drain(..).unzip();
-        let notes: Vec<Vec<Note>> = groups.iter().map(|changes| Note::all(changes)).collect();
-        let author = append.as_ref().and_then(|(number, ..)| Some(running.authors.get(*number)?.id()));
-        let tried: Vec<ObjectId> = append.iter().map(|(.., payload)| payload.id()).collect();
-        let calls = [0, 0, 1, 3, 9][self.random.below(5)];
-        let mut meanwhile = Meanwhile { calls, groups, results: Vec::new(), append, appended: None };
-
+        let mut meanwhile = self.meanwhile(m);
         self.memories[m].collection_begins();
-        let meddle = &mut *self.meddle;
-        let mut gc = || -> Result<_, StoreError> {
+        let collected = self.collects_now(m, &mut meanwhile);
+        let judged = match collected {
+            Ok((blocked, collected)) if !self.machines[m].disk.is_dead() => {
+                self.trace.note(self.now, format_args!("{m} collects: {collected:?}"));
+                self.tally.forgotten += collected.entries;
+                self.collected(m, &blocked)
+            }
+            Ok(_) => Err(None),
+            Err(error) => Err(Some(error)),
+        };
+        // What has not come yet comes while the space is given back, or after it.
+        let reclaimed = judged.and_then(|()| self.reclaims(m, &mut meanwhile).map_err(Some));
+        meanwhile.calls = 0;
+        if let Some(running) = &self.machines[m].running {
+            meanwhile.call(running);
+        }
+        self.settle(m, &mut meanwhile);
+        match reclaimed {
+            Ok(()) if !self.machines[m].disk.is_dead() => self.tally.collections += 1,
+            reclaimed => {
+                self.tally.cut_collections += 1;
+                if let Err(Some(error)) = reclaimed {
+                    self.trace.note(self.now, format_args!("{m} does not collect: {error}"));
+                    self.upkeep_failed(m, &error);
+                }
+            }
+        }
+        self.has_crashed(m);
+    }
+
+    fn meanwhile(&mut self, m: usize) -> Meanwhile {
+        let append = if self.resting { None } else { self.an_append(m) };
+        let calls = [0, 0, 1, 3, 9][self.random.below(5)];
+        let mut meanwhile = Meanwhile { calls, append, ..Meanwhile::default() };
+        if let Some(running) = self.machines[m].running.as_mut() {
+            (meanwhile.tokens, meanwhile.groups) =
+                running.writes.drain(..).map(|(token, changes)| (Some(token), changes)).unzip();
+            let author = meanwhile.append.as_ref().and_then(|(number, ..)| running.authors.get(*number));
+            meanwhile.author = author.map(Author::id);
+        }
+        meanwhile.notes = meanwhile.groups.iter().map(|changes| Note::all(changes)).collect();
+        meanwhile
+    }
+
+    /// What came meanwhile has come, or will not: it is remembered, and told.
+    fn settle(&mut self, m: usize, meanwhile: &mut Meanwhile) {
+        if meanwhile.results.len() == meanwhile.notes.len() {
+            let (tokens, results) =
+                (std::mem::take(&mut meanwhile.tokens), std::mem::take(&mut meanwhile.results));
+            let notes = std::mem::take(&mut meanwhile.notes);
+            self.wrote_all(m, tokens, &notes, results);
+        }
+        if let (Some(author), Some((tried, appended))) = (meanwhile.author, meanwhile.appended.take()) {
+            let payloads = |made: Vec<Appended>| made.iter().map(|entry| entry.payload).collect();
+            self.wrote(m, author, vec![tried], appended.map(payloads));
+        }
+    }
+
+    /// A collection; the authors whose logs it had to take, and what it says of itself.
+    fn collects_now(
+        &mut self,
+        m: usize,
+        meanwhile: &mut Meanwhile,
+    ) -> Result<(BTreeSet<AuthorId>, Collected), StoreError> {
+        let Some(running) = self.machines[m].running.take() else { return Err(no_store()) };
+        let store = running.store.clone();
+        let mut collect = || -> Result<_, StoreError> {
             let parts = unerased(&store)?;
             if !parts.is_empty() {
-                store.engine().reclaim(Reclaim::Parts(parts), false, &mut |_| meanwhile.call(&running))?;
+                store.engine().reclaim(Reclaim::Parts(parts), false, &mut |_| ())?;
                 store.apply(vec![Change::Meta(META_ERASE, Vec::new())])?;
             }
             let blocked: BTreeSet<_> = store.blocked()?.into_iter().collect();
             let generation = store.generation();
             store.collect(true, &mut |_| ())?;
             let changed = store.generation() != generation;
-            let collected = meddle.collect(m, &store, &mut |_| meanwhile.call(&running))?;
-            let percent = Reclaim::DeadAtLeast { percent: DEAD_PERCENT };
-            let reclaimed = store.engine().reclaim(percent, false, &mut |_| meanwhile.call(&running))?;
-            Ok((blocked, collected, reclaimed, changed))
+            let collected = self.meddle.collect(m, &store, &mut |_| meanwhile.call(&running))?;
+            Ok((blocked, collected, changed))
         };
-        let result = gc();
-        meanwhile.calls = 0;
-        meanwhile.call(&running);
+        let result = collect();
         self.machines[m].running = Some(running);
+        self.settle(m, meanwhile);
+        let (blocked, collected, changed) = result?;
+        if changed {
+            self.violates::<CollectsNameless>(format!("node {m}: a dry run has changed something"));
+        }
+        Ok((blocked, collected))
+    }
 
-        let Meanwhile { results, appended, .. } = meanwhile;
-        self.wrote_all(m, tokens.into_iter().map(Some).collect(), &notes, results);
-        if let (Some(author), Some(appended)) = (author, appended) {
-            let payloads = |made: Vec<Appended>| made.iter().map(|entry| entry.payload).collect();
-            self.wrote(m, author, tried, appended.map(payloads));
+    /// A collection has come to its end.
+    fn collected(&mut self, m: usize, blocked: &BTreeSet<AuthorId>) -> Result<(), Option<StoreError>> {
+        let Some(running) = &self.machines[m].running else { return Err(None) };
+        let store = running.store.clone();
+        match CollectsNameless::ended(&mut self.memories[m], &store, blocked).map_err(Some)? {
+            Ok(swept) => self.tally.swept += swept as u64,
+            Err(_) if self.is_broken() => {}
+            Err(what) => self.violates::<CollectsNameless>(format!("node {m}: {what}")),
         }
-        if self.is_broken() {
-            return;
-        }
-        match result {
-            Ok((blocked, collected, reclaimed, changed)) if !self.machines[m].disk.is_dead() => {
-                self.trace.note(self.now, format_args!("{m} collects: {collected:?}, {reclaimed:?}"));
-                if changed {
-                    let what = format!("node {m}: a dry run has changed something");
-                    return self.violates::<CollectsNameless>(what);
-                }
-                match CollectsNameless::ended(&mut self.memories[m], &store, &blocked) {
-                    Ok(Ok(swept)) => self.tally.swept += swept as u64,
-                    Ok(Err(what)) => self.violates::<CollectsNameless>(format!("node {m}: {what}")),
-                    Err(error) => self.violates::<OpensAgain>(format!("node {m}: {error}")),
-                }
-                self.tally.collections += 1;
-                self.tally.forgotten += collected.entries;
-            }
-            result => {
-                self.tally.cut_collections += 1;
-                if let Err(error) = &result {
-                    self.trace.note(self.now, format_args!("{m} does not collect: {error}"));
-                    self.upkeep_failed(m, error);
-                }
-            }
-        }
-        drop(store);
-        self.has_crashed(m);
+        Ok(())
+    }
+
+    fn reclaims(&mut self, m: usize, meanwhile: &mut Meanwhile) -> Result<(), StoreError> {
+        let Some(running) = &self.machines[m].running else { return Err(no_store()) };
+        let percent = Reclaim::DeadAtLeast { percent: DEAD_PERCENT };
+        let reclaimed = running.store.engine().reclaim(percent, false, &mut |_| meanwhile.call(running))?;
+        self.trace.note(self.now, format_args!("{m} reclaims: {reclaimed:?}"));
+        Ok(())
     }
 
     /// What an author may append while a collection is at work: bytes that it may be about to take, if any.
@@ -251,6 +300,11 @@ impl World<'_> {
         let fits = bytes.len() as u64 <= CONTENT_LIMIT;
         fits.then(|| (number, schema, NewContent::Bytes(Object::new(bytes))))
     }
+}
+
+/// Nobody runs.
+fn no_store() -> StoreError {
+    StoreError::Broken("no node runs here")
 }
 
 /// The parts of a store in which something lies that was dropped.
