@@ -7,15 +7,13 @@ use std::time::Duration;
 
 use madake_log::AuthorKey;
 use madake_store::engine::{EngineError, FakeDisk, JournalEngine, JournalOptions, Loss};
-use madake_store::{
-    Author, Change, LastSession, META_STARTS, NodeId, Outcome, Read, Store, StoreError, StoreRows,
-};
+use madake_store::{Author, Change, LastSession, META_STARTS, NodeId, Read, Store, StoreError, StoreRows};
 
 use super::connection::{Side, Wire};
 use super::fetch::Objects;
 use super::rules::{
-    AcknowledgedStays, CreditReturns, DoneIsTrue, Genuine, HeadsGrow, NoneStuck, Note, OpensAgain, Scope,
-    Serving, StartsDiffer, ToldIsDurable, Watched, WholeBatches,
+    AcknowledgedStays, CreditReturns, DoneIsTrue, DroppedStays, HeadsGrow, NoneStuck, OpensAgain, Serving,
+    StartsDiffer, ToldIsDurable, Watched, WholeBatches,
 };
 use super::weather::between;
 use super::world::{Ended, Event, World};
@@ -65,8 +63,8 @@ pub(super) struct Running {
     pub(super) sessions: BTreeMap<SessionId, Open>,
     pub(super) tokens: BTreeMap<Token, SessionId>,
     pub(super) objects: Objects,
-    writes: VecDeque<(Token, Vec<Change>)>,
-    writing: bool,
+    pub(super) writes: VecDeque<(Token, Vec<Change>)>,
+    pub(super) writing: bool,
     began: Time,
     tick: Option<Time>,
     /// Ticks at one moment.
@@ -176,6 +174,8 @@ impl World<'_> {
     fn begin(&mut self, m: usize, engine: JournalEngine) -> Result<(), StoreError> {
         let starts = self.machines[m].life;
         let store = Arc::new(Store::new(self.meddle.engine(m, starts, Arc::new(engine))));
+        let dropped = DroppedStays::holds(&self.memories[m], &store)?;
+        self.judge::<DroppedStays>(m, dropped);
         let lost = self.memories[m].compare(&store, true)?;
         self.judge::<AcknowledgedStays>(m, lost);
         let own: Vec<_> = self.machines[m].keys.iter().map(|key| key.author()).collect();
@@ -185,7 +185,7 @@ impl World<'_> {
             self.genuine.extend(ids);
         }
         if !self.is_broken() {
-            let broken = WholeBatches::check(&store, &self.genuine)?;
+            let broken = WholeBatches::check(&store, &self.genuine, &self.memories[m])?;
             self.judge::<WholeBatches>(m, broken);
         }
         let starts =
@@ -455,10 +455,12 @@ impl World<'_> {
         let open = running.sessions.get_mut(&session)?;
         let (wire, side, kind) = (open.wire, open.side, message.kind());
         self.trace.note(self.now, format_args!("{m} says {kind} in {}, {bytes} bytes", session.0));
+        let dropped = DroppedStays::says(&self.memories[m], &message);
         let serving = Serving::says(&open.watched, &message, &*store);
         let done = DoneIsTrue::says(&mut open.watched, &message);
         self.judge::<Serving>(m, serving);
         self.judge::<DoneIsTrue>(m, done);
+        self.judge::<DroppedStays>(m, dropped);
         let memory = &mut self.memories[m];
         let (told, grown) = (ToldIsDurable::says(memory, &message), HeadsGrow::says(memory, &message));
         self.judge::<HeadsGrow>(m, grown);
@@ -512,80 +514,6 @@ impl World<'_> {
             }
             Err(error) => self.violates::<OpensAgain>(format!("node {m}, after a power cut now: {error}")),
         }
-    }
-
-    fn apply(&mut self, m: usize, session: Option<SessionId>, token: Token, changes: Vec<Change>) {
-        let Some(running) = self.machines[m].running.as_mut() else { return };
-        self.trace.note(self.now, format_args!("{m} writes {} changes", changes.len()));
-        let mut found = None;
-        if let Some(session) = session {
-            running.tokens.insert(token, session);
-            if let Some(open) = running.sessions.get_mut(&session) {
-                open.watched.writing += 1;
-                found = Scope::writes(&open.watched, &changes, &*running.store);
-            }
-        }
-        running.writes.push_back((token, changes));
-        let begins = !std::mem::replace(&mut running.writing, true);
-        self.judge::<Scope>(m, found);
-        if begins {
-            self.begin_round(m);
-        }
-    }
-
-    fn begin_round(&mut self, m: usize) {
-        let slow = if self.machines[m].slow_until > self.now { 30 * SECOND } else { 0 };
-        let takes = between(&mut self.random, self.weather.disk) + slow;
-        let life = self.machines[m].life;
-        self.after(takes, Event::Write { machine: m, life });
-    }
-
-    /// Makes all that waits durable, in one round.
-    pub(super) fn write(&mut self, m: usize, life: u64) {
-        if self.machines[m].life != life {
-            return;
-        }
-        let Some(running) = self.machines[m].running.as_mut() else { return };
-        running.writing = false;
-        let (tokens, groups): (Vec<Token>, Vec<Vec<Change>>) = running.writes.drain(..).unzip();
-        let notes: Vec<Vec<Note>> = groups.iter().map(|changes| Note::all(changes)).collect();
-        let store = running.store.clone();
-        let results = self.meddle.apply(m, &store, groups);
-        let dead = self.machines[m].disk.is_dead();
-        for ((token, notes), result) in tokens.into_iter().zip(&notes).zip(results) {
-            match &result {
-                Ok(outcomes) if !dead => self.is_durable(m, notes, outcomes),
-                _ => self.memories[m].in_doubt(notes),
-            }
-            if result.is_err() && !dead {
-                self.write_failed(m);
-            }
-            let told = between(&mut self.random, (0, 300));
-            self.after(
-                told,
-                Event::Input { machine: m, life, input: Input::Applied { token, outcomes: result } },
-            );
-        }
-        drop(store);
-        self.has_crashed(m);
-    }
-
-    fn is_durable(&mut self, m: usize, notes: &[Note], outcomes: &[Outcome]) {
-        if let Err(what) = self.memories[m].acknowledged(notes, outcomes) {
-            return self.violates::<HeadsGrow>(format!("node {m}: {what}"));
-        }
-        let (homes, memories) = (&self.homes, &self.memories);
-        let home = |author| homes.get(&author).map(|home| &memories[*home]);
-        let found = Genuine::took(home, notes, outcomes);
-        self.judge::<Genuine>(m, found);
-    }
-
-    /// A write failed and the machine lives: its owner will see that.
-    pub(super) fn write_failed(&mut self, m: usize) {
-        let (life, machine) = (self.machines[m].life, m);
-        let seen = between(&mut self.random, (SECOND / 10, 20 * SECOND));
-        self.trace.note(self.now, format_args!("{m} can't write"));
-        self.after(seen, Event::StartAgain { machine, life });
     }
 
     /// As the shell does after every session with a known peer.

@@ -76,6 +76,10 @@ pub(super) struct Weather {
     pub(super) memtable_bytes: u64,
     /// The mean time between two things that an owner does.
     pub(super) owner_every: Time,
+    /// So many of 16 and as many things that an owner does are upkeep: drops, collections, lists.
+    pub(super) upkeep: usize,
+    /// Owners list schemas, too.
+    pub(super) lists: bool,
 }
 
 impl Weather {
@@ -103,6 +107,8 @@ impl Weather {
             segment_bytes: [2 << 10, 8 << 10, 32 << 10, 256 << 10][random.below(4)],
             memtable_bytes: [2 << 10, 16 << 10, 1 << 20][random.below(3)],
             owner_every: SECOND * [1, 3, 6][random.below(3)],
+            upkeep: [0, 2, 6][random.below(3)],
+            lists: random.below(3) == 0,
         }
     }
 

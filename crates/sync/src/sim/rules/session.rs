@@ -51,10 +51,11 @@ impl Watched {
     pub(in crate::sim) fn new(
         plan: Plan,
         authors: Option<BTreeSet<AuthorId>>,
+        listed: Option<BTreeSet<Schema>>,
         blocked: BTreeSet<AuthorId>,
         now: Time,
     ) -> Self {
-        let wanted = Interest { authors, schemas: plan.schemas.clone() };
+        let wanted = Interest { authors, schemas: plan.schemas.clone().or(listed) };
         Self {
             plan,
             wanted,
@@ -142,7 +143,11 @@ impl Scope {
 }
 
 /// Written once more, so that it is not the same mistake twice.
-fn schema_wanted(wanted: Option<&BTreeSet<Schema>>, log: LogId, schema: Option<&Schema>) -> bool {
+pub(in crate::sim) fn schema_wanted(
+    wanted: Option<&BTreeSet<Schema>>,
+    log: LogId,
+    schema: Option<&Schema>,
+) -> bool {
     let Some(wanted) = wanted else { return true };
     let commits = wanted.iter().any(|schema| schema.as_str() == "commit");
     log.get() < 1024 || log.get() == 1024 && commits || schema.is_some_and(|schema| wanted.contains(schema))
