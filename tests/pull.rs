@@ -388,7 +388,7 @@ fn a_peer_whose_store_went_back_is_told_as_such() {
     let backup = a.file("backup");
     std::fs::create_dir(&backup).unwrap();
     let copy = |from: &Path, to: &Path| {
-        for name in ["store", "last-stop"] {
+        for name in ["journal", "index", "last-stop"] {
             let (from, to) = (from.join(name), to.join(name));
             let _ = std::fs::remove_dir_all(&to);
             assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());

@@ -15,6 +15,7 @@ mod check;
 mod collect;
 mod control;
 mod group;
+mod ids;
 mod ingest;
 #[cfg(feature = "fake-disk")]
 mod invariants;

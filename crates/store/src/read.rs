@@ -5,7 +5,7 @@ use std::ops::Bound;
 use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Schema, SeqNum};
 use madake_object::{Commit, CommitId, FileName, ObjectId, TreeHasher};
 
-use crate::engine::{Direction, Engine, RangedBlob, Table};
+use crate::engine::{Direction, Engine, RangedBlob};
 use crate::outcome::{Dropped, Flaw, LastSession, META_EPOCH, NodeId, Peer, PeerStore, Policy};
 use crate::prefix::{for_each_prefix, has_prefix, scan_prefix};
 use crate::store::{Store, StoreError};
@@ -445,32 +445,6 @@ impl Store {
         })?;
         Ok(missing)
     }
-
-    /// The ids of one kind that begin with these hex digits: at most `limit`.
-    pub fn ids_with_prefix(
-        &self,
-        table: Table,
-        digits: &str,
-        limit: usize,
-    ) -> Result<Vec<[u8; 32]>, StoreError> {
-        let Some((from, to)) = hex_range(digits) else { return Ok(Vec::new()) };
-        let mut ids: Vec<[u8; 32]> = Vec::new();
-        let mut start = Bound::Included(from);
-        while ids.len() < limit {
-            let keys = self.engine().scan_keys(
-                table,
-                start.as_ref().map(Vec::as_slice),
-                Bound::Included(&to),
-                Direction::Forward,
-                1,
-            )?;
-            let Some(id) = keys.first().and_then(|key| key.first_chunk::<32>()) else { break };
-            ids.push(*id);
-            let Some(next) = tables::after_prefix(id) else { break };
-            start = Bound::Included(next);
-        }
-        Ok(ids)
-    }
 }
 
 pub(crate) fn log_head(
@@ -552,19 +526,4 @@ pub(crate) fn schema(value: &[u8]) -> Result<Schema, StoreError> {
 
 fn author(key: &[u8]) -> Result<AuthorId, StoreError> {
     Ok(AuthorId::from_bytes(key.try_into().map_err(|_| StoreError::broken("an author"))?))
-}
-
-/// The least and greatest 32 bytes whose hex begins with `digits`, and beyond them whatever follows.
-fn hex_range(digits: &str) -> Option<(Vec<u8>, Vec<u8>)> {
-    if digits.len() > 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return None;
-    }
-    let fill = |with: char| {
-        let mut text = digits.to_owned();
-        text.extend(std::iter::repeat_n(with, 64 - digits.len()));
-        (0..32).map(|i| u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()).collect::<Option<Vec<u8>>>()
-    };
-    let mut to = fill('f')?;
-    to.extend([0xff; 96]); // keys go on after the id: positions, sizes
-    Some((fill('0')?, to))
 }

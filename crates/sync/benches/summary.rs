@@ -27,11 +27,14 @@ const LOGS_OF_AUTHOR: u64 = 100;
 fn main() {
     let logs: u64 = std::env::var("MADAKE_BENCH_LOGS").map_or(1_000_000, |text| text.parse().unwrap());
     let folder = tempfile::tempdir().unwrap();
-    let (mut a, mut b) = (peer(1, &folder.path().join("a")), peer(2, &folder.path().join("b")));
     let began = Instant::now();
-    fill(&a.store, logs);
-    fill(&b.store, logs);
+    let peers = [(1, folder.path().join("a")), (2, folder.path().join("b"))];
+    for (number, path) in &peers {
+        fill(&peer(*number, path).store, logs);
+    }
     eprintln!("{logs} logs written twice in {:.0?}", began.elapsed());
+    // As a node that was just started.
+    let [mut a, mut b] = peers.map(|(number, path)| peer(number, &path));
 
     let everything = SummaryScope { parts: vec![Part { authors: None, schemas: None }], only: None };
     let first = timed(|| a.store.digest(&everything).unwrap());

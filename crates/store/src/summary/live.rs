@@ -169,10 +169,55 @@ impl Live {
         };
         recipe
     }
+}
 
-    /// The classes that are known, with what all logs of each come to: what a test compares.
-    #[cfg(test)]
-    pub(super) fn authors(&self) -> usize {
-        self.authors.len()
+#[cfg(test)]
+mod tests {
+    use super::super::item::Item;
+    use super::super::scope::Part;
+    use super::*;
+
+    /// What is gone takes no memory but its class's.
+    #[test]
+    fn authors_of_whom_nothing_is_left_are_forgotten() {
+        let mut live = Live::default();
+        let items: Vec<Hashed> = (0..50).map(|n| Item([n; 32]).hashed()).collect();
+        let toggle_all = |live: &mut Live, by| {
+            for (n, item) in (0..).zip(&items) {
+                let class = if n % 2 == 0 { LogClass::System } else { LogClass::Commit };
+                live.toggle(AuthorId::from_bytes([n / 5; 32]), &class, item, by);
+            }
+        };
+        toggle_all(&mut live, 1);
+        let scope = SummaryScope { parts: vec![Part { authors: None, schemas: None }], only: None };
+        assert_eq!((live.authors.len(), live.digest(&scope).count), (10, 50));
+        toggle_all(&mut live, -1);
+        assert_eq!((live.authors.len(), live.digest(&scope)), (0, Digest::default()));
+        assert!(live.classes.iter().all(|class| class.cells.iter().all(Cell::is_empty)));
+    }
+
+    /// The fewer logs are read: those that are wanted, or those that are not.
+    #[test]
+    fn few_logs_are_looked_at() {
+        let mut live = Live::default();
+        let author = |n: u8| AuthorId::from_bytes([n; 32]);
+        (0..20).for_each(|n| live.toggle(author(n), &LogClass::System, &Item([n; 32]).hashed(), 1));
+        let (few, many): (BTreeSet<_>, BTreeSet<_>) =
+            ((0..3).map(author).collect(), (0..18).map(author).collect());
+        let looks = |authors: Option<&BTreeSet<AuthorId>>, count| {
+            let scope = SummaryScope { parts: vec![Part { authors, schemas: None }], only: None };
+            match live.recipe(&scope, count).look {
+                Look::At(mut authors) => {
+                    authors.sort();
+                    Some(authors)
+                }
+                Look::Everywhere => None,
+            }
+        };
+        assert_eq!(looks(None, 10), Some(vec![]));
+        assert_eq!(looks(Some(&few), 10), Some(few.iter().copied().collect()));
+        assert_eq!(looks(Some(&many), 10), Some((18..20).map(author).collect()));
+        assert_eq!(looks(None, KEPT_CELLS + 1), None, "more than is kept");
+        assert_eq!(looks(Some(&many), KEPT_CELLS + 1), Some(many.iter().copied().collect()));
     }
 }
