@@ -79,7 +79,8 @@ fn a_pull_killed_six_times_goes_on_where_it_was() {
         number(&last, "fetched_bytes")
     );
     assert!(
-        twice * 100 < size * 5 + 100 * 2 * MIB * kills,
+        // Of each life what was on its way: 4 MiB, and what was asked for when a little less was.
+        twice * 100 < size * 5 + 100 * 6 * MIB * kills,
         "{twice} of {size} bytes travelled twice in {kills} kills"
     );
     assert!(number(&last, "fetched_bytes") < size, "{last}");

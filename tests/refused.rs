@@ -10,8 +10,9 @@ use std::sync::Arc;
 use common::hostile::{Hostile, Shelf, commit, item, key, lipmaa_of, log, raw_item};
 use common::{Home, PATIENCE, b3sum, befriend, has_fields, list, noise, number, reasons, text};
 use madake_log::{AuthorId, AuthorKey, Entry, EntryId, LogHead, LogId, PayloadId, SeqNum, SignatureError};
-use madake_object::ObjectId;
+use madake_object::{Encoder, ObjectId, TreeHasher};
 use madake_sync::Bounded;
+use madake_sync::ranged::{REQUEST_LEN, RangeRequest, RangeStatus};
 use madake_sync::wire::{Class, Content, Message, WireEntry};
 use serde_json::{Value, json};
 
@@ -331,42 +332,43 @@ fn a_big_object_of_wrong_bytes_is_not_kept_and_comes_from_an_honest_peer() {
     let commit = commit(author.author(), "big", &bytes).encode().unwrap();
     home.ok(["follow", &author.author().to_string()]);
     honest.ok(["follow", &author.author().to_string()]);
-    let mut wrong = bytes.clone();
-    wrong[2_999_999] ^= 1;
-    let mut poisoned = bytes[..1_500_000].to_vec();
-    poisoned[1_000_000] ^= 1;
     let size = bytes.len() as u64;
-    // (what is stated as the size, what comes, the word in `missing`)
+    // (what is stated as the size, how ranges are spoilt, the word in `missing`, how many were wrong)
     let cases = [
-        (size, wrong, "hash"),
-        (size + 1, bytes.clone(), "size"),
-        (size, [bytes.as_slice(), b"more"].concat(), "size"),
-        (size, poisoned, "broken-off"),
+        (size + 1, Spoilt::Not, "size", 0),
+        (size, Spoilt::All, "hash", 3),
+        (size, Spoilt::Last, "hash", 1),
+        (size, Spoilt::Cut, "broken-off", 0),
     ];
-    for (number, (stated, sent, word)) in cases.into_iter().enumerate() {
-        let peer = Hostile::new(10 + number as u8);
+    for (case, (stated, spoilt, word, wrong)) in cases.into_iter().enumerate() {
+        let peer = Hostile::new(10 + case as u8);
         let mut shelf = Shelf::default();
         shelf.put(&log(&author, LogId::COMMIT, &[&commit]));
-        serve_big(&peer, shelf, stated, sent);
+        serve_big(&peer, shelf, stated, bytes.clone(), spoilt);
         let result = home.json(["pull", &peer.ticket()]);
         let missing = list(&result, "missing");
         assert_eq!(missing.len(), 1, "{word}: {result}");
         assert_eq!(text(&missing[0], "id"), b3sum(&bytes));
         assert!(text(&missing[0], "reason").starts_with(word), "{word}: {result}");
+        assert_eq!(
+            (number(&result, "wrong_ranges"), number(&result, "refused_count")),
+            (wrong, wrong),
+            "{result}"
+        );
         assert_eq!(result["received"]["objects"], 0, "{result}");
         assert_eq!(home.error(["get", &b3sum(&bytes)], 1)["code"], "missing");
     }
-    // The last one left half of it, with a wrong byte in it. That costs one more pull, and no more.
     let peer = Hostile::new(20);
     let mut shelf = Shelf::default();
     shelf.put(&log(&author, LogId::COMMIT, &[&commit]));
-    serve_big(&peer, shelf, size, bytes.clone());
-    honest.ok(["pull", &peer.ticket()]);
+    serve_big(&peer, shelf, size, bytes.clone(), Spoilt::Not);
+    assert_eq!(number(&honest.json(["pull", &peer.ticket()]), "fetched_bytes"), size);
     let daemon = honest.serve();
     befriend(&home, &honest, &daemon);
-    home.ok(["pull", "a"]);
-    let second = home.json(["pull", "a"]);
-    assert_eq!(list(&second, "missing"), [Value::Null; 0], "{second}");
+    // Of what was right nothing comes again.
+    let last = home.json(["pull", "a"]);
+    assert_eq!(list(&last, "missing"), [Value::Null; 0], "{last}");
+    assert!(number(&last, "fetched_bytes") <= 16 * 1024, "only the one group that was always wrong: {last}");
     assert!(home.feed(["get", &b3sum(&bytes)], b"") == bytes);
 }
 
@@ -384,27 +386,60 @@ fn only_what_logs_name_is_handed_out() {
         let mut wire = peer.dial(&home.node(), &daemon.listen()).await;
         wire.ask_for_content(&ids).await;
         let (content, lacking) = wire.answers().await;
-        (content, lacking, wire.ask_for_big(ids[1]).await)
+        (content, lacking, wire.ask_for_big(ids[1], 2_000_000).await)
     });
     assert_eq!(content, [b"public".to_vec()]);
     assert_eq!(lacking, ids[..2]);
     assert_eq!(big, [1], "not there, and nothing more");
 }
 
-/// Gives what is on the shelf, and these bytes for every big object.
-fn serve_big(peer: &Hostile, shelf: Shelf, stated: u64, sent: Vec<u8>) {
-    let (endpoint, sent) = (peer.endpoint.clone(), Arc::new(sent));
+/// What is wrong with the ranges that a peer gives.
+#[derive(Clone, Copy, PartialEq)]
+enum Spoilt {
+    Not,
+    /// The last byte of each.
+    All,
+    /// The object's last byte.
+    Last,
+    /// It ends in the middle of each.
+    Cut,
+}
+
+/// Gives what is on the shelf, and ranges of these bytes.
+fn serve_big(peer: &Hostile, shelf: Shelf, stated: u64, bytes: Vec<u8>, spoilt: Spoilt) {
+    let (endpoint, bytes) = (peer.endpoint.clone(), Arc::new(bytes));
     peer.runtime.spawn(async move {
         let connection = endpoint.accept().await.unwrap().handshake().await.unwrap();
         let mut wire = common::hostile::Wire::accepted(endpoint.id(), connection.clone()).await;
         tokio::spawn(async move {
+            let mut hasher = TreeHasher::new();
+            hasher.update(&bytes);
+            let tree = hasher.finish();
             while let Ok((mut send, mut recv)) = connection.quinn().accept_bi().await {
-                let mut request = [0; 41];
+                let mut request = [0; REQUEST_LEN];
                 recv.read_exact(&mut request).await.unwrap();
-                let offset = u64::from_le_bytes(request[33..].try_into().unwrap()) as usize;
-                let _ = send.write_all(&[&[0][..], &stated.to_le_bytes()].concat()).await;
-                let _ = send.write_all(&sent[offset.min(sent.len())..]).await;
-                let _ = send.finish();
+                let wanted = RangeRequest::decode(&request).unwrap();
+                if wanted.size != stated {
+                    let _ = send.write_all(&RangeStatus::OtherSize(stated).encode()).await;
+                    let _ = send.finish();
+                    continue;
+                }
+                let (object, end) = ((tree.id, tree.size), wanted.groups.end);
+                let (data, outboard) = (bytes.as_slice(), tree.outboard.as_slice());
+                let mut encoder = Encoder::new(object, data, outboard, wanted.groups).unwrap();
+                let mut response = encoder.next(4 << 20).unwrap();
+                let is_last = end == madake_object::groups(tree.size);
+                if spoilt == Spoilt::All || spoilt == Spoilt::Last && is_last {
+                    *response.last_mut().unwrap() ^= 1;
+                }
+                let _ = send.write_all(&RangeStatus::Comes.encode()).await;
+                if spoilt == Spoilt::Cut {
+                    let _ = send.write_all(&response[..response.len() / 2]).await;
+                    let _ = send.reset(0_u32.into());
+                } else {
+                    let _ = send.write_all(&response).await;
+                    let _ = send.finish();
+                }
             }
         });
         wire.give_all(shelf).await;

@@ -275,10 +275,11 @@ impl Wire {
         }
     }
 
-    /// Asks for an object on a stream of its own, and gives all that is answered.
-    pub async fn ask_for_big(&mut self, id: ObjectId) -> Vec<u8> {
+    /// Asks for a big object's first range, and gives all that is answered.
+    pub async fn ask_for_big(&mut self, id: ObjectId, size: u64) -> Vec<u8> {
         let (mut send, mut recv) = self.connection.quinn().open_bi().await.unwrap();
-        send.write_all(&[&[1][..], id.as_bytes(), &[0; 8]].concat()).await.unwrap();
+        let request = madake_sync::ranged::RangeRequest { id, size, groups: 0..1 };
+        send.write_all(&request.encode()).await.unwrap();
         recv.read_to_end(100_000_000).await.unwrap()
     }
 

@@ -157,6 +157,9 @@ fn wrong(error: RangeError) -> RangeEnd {
     }
 }
 
+/// A piece that is being checked and written: where it ended, and whether all of it was right.
+type Writing = JoinHandle<(Verifier, Option<u64>, Result<(), RangeEnd>)>;
+
 /// A request for a range on its way.
 struct Fetching<'a> {
     link: &'a Link,
@@ -306,7 +309,7 @@ impl Fetching<'_> {
     async fn run(&mut self, open: &Arc<OpenObject>, verifier: Verifier) -> Result<(), RangeEnd> {
         self.status().await?;
         let mut verifier = Some(verifier);
-        let mut writing: Option<JoinHandle<(Verifier, Option<u64>, Result<(), RangeEnd>)>> = None;
+        let mut writing: Option<Writing> = None;
         loop {
             // What comes is gathered while what came before is checked and written.
             let gathered = self.piece().await;
@@ -333,10 +336,7 @@ impl Fetching<'_> {
     }
 
     /// Waits until a piece is written, and says so.
-    async fn written(
-        &mut self,
-        written: JoinHandle<(Verifier, Option<u64>, Result<(), RangeEnd>)>,
-    ) -> Result<Verifier, RangeEnd> {
+    async fn written(&mut self, written: Writing) -> Result<Verifier, RangeEnd> {
         let Ok((verifier, upto, result)) = written.await else { return Err(RangeEnd::BrokenOff) };
         if let Some(upto) = upto {
             self.upto = upto;

@@ -314,7 +314,7 @@ impl Fetches {
         for id in &ids {
             self.settle(*id);
         }
-        while ids.iter().fold(false, |any, id| self.ask_each(*id, now) || any) {}
+        while ids.iter().filter(|id| self.ask_each(**id, now)).count() > 0 {}
         for id in ids {
             self.settle(id);
             self.steal(id, now);
@@ -457,7 +457,7 @@ impl Fetches {
         let open = transfer.open.iter().filter_map(|request| Some((*request, self.open.get(request)?)));
         open.filter(move |(_, open)| {
             let able = not.is_none_or(|not| !not.spans().iter().any(|span| overlap(span, &open.groups)));
-            open.session != thief && open.cutting.is_none() && able
+            open.session != thief && open.cutting.is_none() && open.upto < open.groups.end && able
         })
     }
 
@@ -474,9 +474,10 @@ impl Fetches {
         let mut stall = transfer.stall;
         for thief in self.idle(transfer) {
             let open = self.victims(transfer, thief).filter(|(request, _)| !cuts.contains_key(request));
-            let Some((request, open)) = open.max_by_key(|(_, open)| open.groups.end - open.upto) else {
-                continue;
-            };
+            // Who has stalled first, then where most is left.
+            let stalls = |open: &Open| now.saturating_sub(open.moved_at) >= transfer.stall;
+            let by = |(_, open): &(RequestId, &Open)| (stalls(open), open.groups.end - open.upto);
+            let Some((request, open)) = open.max_by_key(by) else { continue };
             let left = open.groups.end - open.upto;
             let share = match (rate(thief), rate(open.session)) {
                 (Some(ours), Some(theirs)) if ours + theirs > 0 => {
@@ -484,7 +485,7 @@ impl Fetches {
                 }
                 _ => left / 2,
             };
-            if now.saturating_sub(open.moved_at) >= transfer.stall {
+            if stalls(open) {
                 cuts.insert(request, (0, thief));
                 stall = transfer.stall.saturating_mul(2);
             } else if share >= self.grain {

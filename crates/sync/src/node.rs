@@ -335,7 +335,7 @@ impl Node {
         if std::mem::take(&mut self.outbox.spoke) {
             session.last_sent = now.monotonic;
         }
-        let over = session.is_finished() && session.initiator;
+        let over = session.is_over() && session.initiator;
         self.note_writes();
         match result {
             Ok(()) if over => self.end(id, EndReason::Finished),

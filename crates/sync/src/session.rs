@@ -181,8 +181,13 @@ impl Session {
         }
     }
 
-    /// Whether there is nothing left to say in either direction.
+    /// Whether there is nothing left to say in either direction; what was asked for after Done may be on its way.
     pub(crate) fn is_finished(&self) -> bool {
-        self.done_sent && self.done_received && self.serving.is_idle() && !self.receiving.is_busy()
+        self.done_sent && self.done_received && self.serving.is_idle()
+    }
+
+    /// Whether it can be closed from this side.
+    pub(crate) fn is_over(&self) -> bool {
+        self.is_finished() && !self.receiving.is_busy()
     }
 }

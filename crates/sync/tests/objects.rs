@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::time::Duration;
 
-use common::{NOW, Peer, arrived, pull, sync};
+use common::{NOW, Peer, arrived, pull, run, sync};
 use madake_log::SeqNum;
-use madake_object::{GROUP, Object, ObjectId, Ranges, groups};
+use madake_object::{GROUP, Mode, Object, ObjectId, Ranges, groups};
 use madake_store::engine::Random;
-use madake_store::{Change, Read};
+use madake_store::{Change, NewContent, NewVersion, Read};
 use madake_sync::wire::{Have, Message};
 use madake_sync::{EndReason, Input, Now, Output, RangeEnd, Report, RequestId, SessionId};
 
@@ -418,4 +418,41 @@ fn a_node_tells_what_has_come_since_it_was_asked() {
     assert!(told(Input::NotServed { session, id }).is_empty());
     assert_eq!(told(Input::Stored { ids: ids.clone() }), [Have { ids: vec![id].try_into().unwrap() }]);
     assert!(told(Input::Stored { ids }).is_empty(), "once");
+}
+
+/// Many small files: a few requests of a thousand each, the next always under way before one is answered, and
+/// answers in full frames.
+#[test]
+fn small_objects_travel_in_batches() {
+    const FILES: usize = 2_200;
+    let (mut a, mut b) = (Peer::new(1, true), Peer::new(2, true));
+    let version = |i: usize| NewVersion {
+        name: format!("many/{i}").parse().unwrap(),
+        content: NewContent::Bytes(Object::new(Random(i as u64).bytes(1_000))),
+        mode: Mode::File,
+        message: String::new(),
+        time: 0,
+        only_if_changed: false,
+    };
+    b.author.commit(&(0..FILES).map(version).collect::<Vec<_>>()).unwrap();
+    let session = run(&mut a, &mut b, pull());
+    assert_eq!(session.a.1.received.objects, FILES as u64);
+    let (mut asked, mut answered, mut frames, mut most) = (0, 0, 0, 0_usize);
+    for (from, message) in &session.said {
+        match message {
+            Message::WantContent(want) => {
+                asked += 1;
+                most = most.max(want.ids.len());
+            }
+            Message::Content(_) => {
+                frames += 1;
+                let more = asked * 1_024 < FILES;
+                assert!(!more || asked - answered >= 2, "the peer has to wait for the next request");
+            }
+            Message::Served(_) if *from == "b" && asked > 0 => answered += 1,
+            _ => {}
+        }
+    }
+    assert_eq!((asked, most), (FILES.div_ceil(1_024), 1_024));
+    assert!(frames <= FILES * 1_008 / (512 << 10) + asked, "{frames} frames");
 }

@@ -124,7 +124,11 @@ impl World<'_> {
     /// A node has all of an object, or goes on with it another time.
     pub(super) fn close_object(&mut self, m: usize, id: ObjectId, finish: bool) {
         let Some(object) = self.objects(m).and_then(|objects| objects.open.remove(&id)) else { return };
-        let key = (id, object.size);
+        let (key, now) = ((id, object.size), self.now);
+        // Sessions that waited for it may be silent from now on.
+        for open in self.machines[m].running.iter_mut().flat_map(|running| running.sessions.values_mut()) {
+            open.watched.heard = now;
+        }
         if finish {
             let result = object.part.finish();
             drop(object);
