@@ -25,7 +25,6 @@ use madake_sync::sim::{Meddle, Options, run_with};
 use madake_sync::wire::{Class, Done, Entries, Message, WireEntry};
 use madake_sync::{Config, Input, Output, SessionId};
 
-#[path = "mutants/objects.rs"]
 mod objects;
 
 use objects::{GivesUpAtOnce, LosesParts, SeesNothingHere};
