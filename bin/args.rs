@@ -336,6 +336,18 @@ pub(crate) enum PeerCommand {
         /// What to call it
         #[arg(long)]
         name: Option<String>,
+        /// A running node keeps a session with it open, and both push what is new
+        #[arg(long, overrides_with = "no_live")]
+        live: bool,
+        /// It is talked to when asked for only
+        #[arg(long)]
+        no_live: bool,
+        /// Both are servers: silence ends a session after two seconds, and clocks must agree
+        #[arg(long, overrides_with = "no_server")]
+        server: bool,
+        /// They are not
+        #[arg(long)]
+        no_server: bool,
     },
     /// All peers
     List,

@@ -17,9 +17,12 @@ const SHOWN: usize = 10;
 
 pub(super) async fn run(api: &Api, command: PeerCommand, out: &Out) -> Result<ExitCode, ApiError> {
     match command {
-        PeerCommand::Add { ticket, name } => {
+        PeerCommand::Add { ticket, name, live, no_live, server, no_server } => {
             let mut query = vec![("ticket", ticket.as_str())];
             query.extend(name.as_deref().map(|name| ("name", name)));
+            for (name, yes, no) in [("live", live, no_live), ("server", server, no_server)] {
+                query.extend((yes || no).then_some((name, if yes { "1" } else { "0" })));
+            }
             let peer = api.one(Method::POST, "/v1/peers", &query).await?;
             show_peer(&peer, out);
             out.note("it may talk to this node now; its owner has to add this node too (`madake id` prints the ticket)");

@@ -11,11 +11,12 @@ use crate::home::HomeError;
 use crate::net::check_address;
 
 /// What can be set, and how it is written.
-const KNOWN: [(&str, &str); 4] = [
+const KNOWN: [(&str, &str); 5] = [
     ("nick", "nick = \"kitchen\""),
     ("listen", "listen = \"0.0.0.0:6232\""),
     ("advertise", "advertise = [\"example.org:6232\"]"),
     ("keep", "keep = \"followed\" or keep = \"all\""),
+    ("live", "live = true"),
 ];
 /// Names that differ by more letters are not suggested.
 const FAR: usize = 3;
@@ -34,6 +35,10 @@ pub struct Config {
     pub advertise: Vec<String>,
     /// Whose logs are kept.
     pub keep: Keep,
+    /// Whether a daemon keeps a session with each peer that has an address; else with those of whom it is
+    /// wished (`madake peer add --live`).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub live: bool,
 }
 
 /// Whose logs a node keeps.
@@ -110,6 +115,10 @@ fn read(text: &str) -> Result<Config, Mistake> {
                     }
                 }
             }
+            "live" => match value.get_ref() {
+                DeValue::Boolean(live) => config.live = *live,
+                _ => return Err(wrong(name, value, "true or false belongs there")),
+            },
             unknown => {
                 return Err(Mistake {
                     at: key.span().start,
@@ -184,6 +193,7 @@ mod tests {
             listen: Some("[::1]:0".into()),
             advertise: vec!["example.org:77".into()],
             keep: Keep::All,
+            live: true,
         };
         let text = config.to_text(Path::new("x")).unwrap();
         assert_eq!(Config::parse(&text, Path::new("x")).unwrap(), config);
@@ -208,6 +218,7 @@ mod tests {
             ("advertise = 'a:1'", "`advertise`: a list of addresses belongs there", "example.org"),
             ("advertise = [\n'a:1',\n'b']", "line 3: `advertise`: ", "example.org"),
             ("advertise = [7]", "line 1: `advertise`: text belongs there", "example.org"),
+            ("live = 'yes'", "line 1: `live`: true or false belongs there", "live = true"),
             ("keep = 'some'", "line 1: `keep`: `some` is none of followed and all", "keep = \"all\""),
             ("nick = 'a'\nnick = 'b'", "line 2: ", "known settings"),
             ("nick = ", "line 1: ", "known settings"),

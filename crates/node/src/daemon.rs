@@ -10,19 +10,20 @@ use std::time::Duration;
 use http_body_util::BodyExt as _;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use madake_sync::{EndReason, Plan};
+use madake_sync::EndReason;
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
-use tokio::sync::{Semaphore, broadcast};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
 use crate::api;
 use crate::client::socket_path;
-use crate::home::{Home, SOCKET};
+use crate::home::{Home, SOCKET, random};
+use crate::keep::MAX_LIVE;
 use crate::link::close;
 use crate::net::{Connection, NodeId};
 use crate::shell::{GOODBYE, NetworkError, Shell};
 
-/// Sessions with peers at a time.
+/// Sessions with peers at a time, beside those that stay open.
 const MAX_SESSIONS: usize = 256;
 /// Sessions with one peer at a time.
 const MAX_PER_PEER: usize = 4;
@@ -35,20 +36,24 @@ const MAX_REQUESTS: usize = 256;
 
 /// A running daemon.
 pub struct Daemon {
-    shell: Arc<Shell>,
+    pub(crate) shell: Arc<Shell>,
     control: UnixListener,
     socket: PathBuf,
     owner: u32,
     /// Sessions that each peer has open.
     open: Sessions,
-    events: broadcast::Sender<Value>,
+    /// Places for sessions that stay open.
+    pub(crate) live_slots: Arc<Semaphore>,
+    pub(crate) events: broadcast::Sender<Value>,
+    /// Random bytes of this start.
+    pub(crate) nonce: [u8; 16],
 }
 
 /// The sessions that a peer has open, oldest first.
 type Sessions = Mutex<BTreeMap<NodeId, VecDeque<Connection>>>;
 
 /// A session among those of its peer; gone when dropped.
-struct Place<'a>(&'a Sessions, Connection);
+pub(crate) struct Place<'a>(&'a Sessions, Connection);
 
 impl<'a> Place<'a> {
     /// Makes room if need be: a peer that comes again has most likely lost the oldest, by a crash or on
@@ -112,7 +117,9 @@ impl Daemon {
         let control = UnixListener::bind(path).map_err(failed)?;
         std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
         let (events, _) = broadcast::channel(EVENTS);
-        Ok(Self { shell, control, socket, owner, open: Mutex::default(), events })
+        let nonce = random().map_err(NetworkError::from)?;
+        let live_slots = Arc::new(Semaphore::new(MAX_LIVE));
+        Ok(Self { shell, control, socket, owner, open: Mutex::default(), live_slots, events, nonce })
     }
 
     /// What happens from now on, as JSON objects with an `event`. Who reads too slowly misses some.
@@ -130,9 +137,11 @@ impl Daemon {
         let daemon = Arc::new(self);
         let peers = tokio::spawn(daemon.clone().serve_peers());
         let owner = tokio::spawn(daemon.clone().serve_owner());
+        let keeper = tokio::spawn(daemon.clone().keep_peers());
         stop.await;
         owner.abort();
         peers.abort();
+        keeper.abort();
         let _ = std::fs::remove_file(&daemon.socket);
         if let Ok(network) = daemon.shell.network().await {
             network.endpoint.close(close::STOPPING, "stopping");
@@ -149,10 +158,7 @@ impl Daemon {
                 let address = incoming.remote_address();
                 match incoming.handshake().await {
                     Ok(connection) => match slots.try_acquire_owned() {
-                        Ok(slot) => {
-                            daemon.serve_peer(connection).await;
-                            drop(slot);
-                        }
+                        Ok(slot) => daemon.serve_peer(connection, slot).await,
                         Err(_) => connection.close(close::HELD_OFF, "too many sessions"),
                     },
                     Err(error) => tracing::debug!(%address, %error, "a handshake failed"),
@@ -161,10 +167,10 @@ impl Daemon {
         }
     }
 
-    async fn serve_peer(&self, connection: Connection) {
+    async fn serve_peer(&self, connection: Connection, slot: OwnedSemaphorePermit) {
         let peer = connection.peer();
-        let known = self.shell.open || matches!(self.shell.store().peer(peer), Ok(Some(_)));
-        if !known {
+        let known = matches!(self.shell.store().peer(peer), Ok(Some(_)));
+        if !known && !self.shell.open {
             let address = connection.remote_address().to_string();
             let event = json!({"event": "turned-away", "peer": peer.to_string(), "address": address});
             let _ = self.events.send(event);
@@ -175,11 +181,11 @@ impl Daemon {
             connection.close(close::HELD_OFF, "held off");
             return;
         }
-        let _place = Place::take(&self.open, &connection);
-        let Ok(network) = self.shell.network().await else { return };
-        let plan = Plan { receives: true, gives: true, schemas: None };
-        let rtt = connection.rtt();
-        let (reason, report) = network.driver.session(connection, false, plan, None).await;
+        let (place, rtt) = (Place::take(&self.open, &connection), connection.rtt());
+        self.shell.links.nudge(peer); // it can be reached, most likely
+        // Strangers may come and take; only peers may stay.
+        let server = self.shell.store().tie(peer).is_ok_and(|tie| tie.server);
+        let (reason, report, _) = self.talk(&connection, false, known, server, Some(place), Some(slot)).await;
         if let EndReason::PeerMisbehaved(what) = &reason {
             tracing::warn!(%peer, what, "a peer broke the protocol and is held off");
         }

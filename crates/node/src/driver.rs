@@ -9,13 +9,13 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use madake_log::AuthorId;
-use madake_object::ObjectId;
-use madake_store::{Change, Outcome, Store, StoreError};
+use madake_store::{Change, News, Outcome, Store, StoreError};
 use madake_sync::ranged::RangeRequest;
 use madake_sync::wire::Class;
 use madake_sync::{Config, EndReason, Input, Node, Now, Output, Plan, RangeEnd, Report, SessionId, Token};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
+use crate::api::rfc3339;
 use crate::link::{CREDIT, Checkers, Link, QUEUE, close};
 use crate::net::Connection;
 use crate::ranges::OpenObjects;
@@ -49,13 +49,31 @@ pub(crate) enum Event {
     Own(Vec<AuthorId>),
 }
 
+/// How far a session is that both sides wish to keep open.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Stage {
+    /// Both wish it; and in which of its starts the peer is.
+    pub agreed: Option<(u64, [u8; 16])>,
+    /// What the peer had is here.
+    pub caught_up: bool,
+}
+
+/// To whom a session tells how far it is.
+#[derive(Default)]
+pub struct Watchers {
+    /// What has moved so far.
+    pub progress: Option<watch::Sender<Option<Report>>>,
+    /// Whether it stays open.
+    pub stage: Option<watch::Sender<Stage>>,
+}
+
 /// A session about to begin: its streams, and where its end is told.
 pub(crate) struct Opening {
     link: Link,
     initiator: bool,
     plan: Plan,
     control: (quinn::SendStream, quinn::RecvStream),
-    progress: Option<watch::Sender<Option<Report>>>,
+    watchers: Watchers,
     ended: oneshot::Sender<(EndReason, Report)>,
 }
 
@@ -64,7 +82,7 @@ struct Open {
     link: Link,
     queues: [mpsc::Sender<Vec<u8>>; 4],
     writers: Vec<tokio::task::JoinHandle<()>>,
-    progress: Option<watch::Sender<Option<Report>>>,
+    watchers: Watchers,
     ended: oneshot::Sender<(EndReason, Report)>,
 }
 
@@ -90,23 +108,15 @@ impl Driver {
         let _ = self.events.send(Event::Own(own)).await; // a loop that is gone needs it no more
     }
 
-    /// Tells that the owner has stored objects, for peers that asked for them in vain.
-    pub fn stored(&self, ids: Vec<ObjectId>) {
-        let events = self.events.clone();
-        tokio::spawn(async move {
-            let _ = events.send(Event::Input(Input::Stored { ids })).await;
-        });
-    }
-
     /// Runs a session over this connection to its end.
     ///
-    /// `progress` is told how far it is. Dropping the future does not end the session.
+    /// `watchers` are told how far it is. Dropping the future does not end the session.
     pub async fn session(
         &self,
         connection: Connection,
         initiator: bool,
         plan: Plan,
-        progress: Option<watch::Sender<Option<Report>>>,
+        watchers: Watchers,
     ) -> (EndReason, Report) {
         let peer = connection.peer();
         let lost = |reason: EndReason| (reason, Report::empty(peer));
@@ -134,7 +144,7 @@ impl Driver {
             }
         };
         let (ended, end) = oneshot::channel();
-        let opening = Opening { link, initiator, plan, control, progress, ended };
+        let opening = Opening { link, initiator, plan, control, watchers, ended };
         if self.events.send(Event::Open(Box::new(opening))).await.is_err() {
             return lost(EndReason::ConnectionLost("this node is stopping".into()));
         }
@@ -156,6 +166,13 @@ async fn drive(
     let writer_store = store.clone();
     std::thread::spawn(move || write(&writer_store, to_write, &written));
 
+    // Whatever becomes durable, by whomever: told before those who wrote it hear that it is.
+    let changed = Arc::new(Notify::new());
+    let listener = store.listen({
+        let changed = changed.clone();
+        move || changed.notify_one()
+    });
+
     let mut open: BTreeMap<SessionId, Open> = BTreeMap::new();
     loop {
         let timeout = node.poll_timeout().map(|at| tokio::time::Instant::from_std(began + at));
@@ -167,13 +184,14 @@ async fn drive(
         };
         let input = tokio::select! {
             biased;
+            () = changed.notified() => Input::Changed(listener.take()),
             Some((token, outcomes)) = applied.recv() => Input::Applied { token, outcomes },
             event = inbox.recv() => match event {
                 Some(Event::Input(input)) => input,
                 Some(Event::Open(opening)) => begin(*opening, &mut open),
                 Some(Event::Own(own)) => {
                     node.set_own(own);
-                    continue;
+                    Input::Changed(News { interest: true, ..News::default() })
                 }
                 None => break,
             },
@@ -190,7 +208,7 @@ async fn drive(
 
 /// Starts a session's tasks.
 fn begin(opening: Opening, open: &mut BTreeMap<SessionId, Open>) -> Input {
-    let Opening { link, initiator, plan, control: (send, recv), progress, ended } = opening;
+    let Opening { link, initiator, plan, control: (send, recv), watchers, ended } = opening;
     let (session, peer) = (link.session, link.connection.peer());
     let (control, control_queue) = mpsc::channel(QUEUE);
     let (system, system_queue) = mpsc::channel(QUEUE);
@@ -206,7 +224,7 @@ fn begin(opening: Opening, open: &mut BTreeMap<SessionId, Open>) -> Input {
     tokio::spawn(link.clone().accept_classes());
     tokio::spawn(link.clone().accept_gets());
     let queues = [control, system, user, content];
-    open.insert(session, Open { link, queues, writers, progress, ended });
+    open.insert(session, Open { link, queues, writers, watchers, ended });
     Input::Opened { session, peer, initiator, plan }
 }
 
@@ -262,14 +280,20 @@ fn carry_out(
             None
         }
         Output::Progress { session, report } => {
-            if let Some(progress) = &open.get(&session)?.progress {
+            if let Some(progress) = &open.get(&session)?.watchers.progress {
                 progress.send_replace(Some(report));
             }
             None
         }
+        Output::Live { session, start, caught_up } => {
+            if let Some(stage) = &open.get(&session)?.watchers.stage {
+                stage.send_replace(Stage { agreed: Some(start), caught_up });
+            }
+            None
+        }
         Output::Ended { session, reason, report } => {
-            let Open { link, queues, writers, progress, ended } = open.remove(&session)?;
-            drop((queues, progress)); // the writers finish their streams
+            let Open { link, queues, writers, watchers, ended } = open.remove(&session)?;
+            drop((queues, watchers)); // the writers finish their streams
             link.credit.close(); // and the readers stop
             tracing::debug!(peer = %report.peer, %reason, "a session ended");
             tokio::spawn(async move {
@@ -320,6 +344,11 @@ fn last_words(reason: &EndReason) -> (u32, String) {
         EndReason::PeerMisbehaved(what) => (close::MISBEHAVED, format!("you broke the protocol: {what}")),
         EndReason::PeerStalled(_) => (close::SILENT, "you were silent for too long".into()),
         EndReason::StoreFailed(_) => (close::STORE_FAILED, "our store failed".into()),
+        EndReason::ClocksApart { ours, theirs } => {
+            let (ours, theirs) = (rfc3339(*ours), rfc3339(*theirs));
+            (close::CLOCKS, format!("servers' clocks differ: yours shows {theirs}, ours {ours}"))
+        }
+        EndReason::Anew => (close::ANEW, "what is kept has changed: dial again".into()),
         _ => (close::DONE, String::new()),
     }
 }

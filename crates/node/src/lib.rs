@@ -2,7 +2,8 @@
 //!
 //! What to say to a peer is decided by `madake-sync`, what fits into the logs by `madake-store`. Here
 //! are the home folder ([`home`]), QUIC between nodes ([`net`]), the one loop that drives the protocol
-//! ([`driver`]) with the tasks that carry its bytes (`link`), and the control API ([`api`]): HTTP and
+//! ([`driver`]) with the tasks that carry its bytes (`link`), the sessions that
+//! stay open (`keep`), and the control API ([`api`]): HTTP and
 //! JSON, on a Unix socket when a daemon runs, and called directly when none does.
 
 pub mod api;
@@ -13,6 +14,7 @@ pub mod driver;
 pub mod export;
 pub mod home;
 mod import;
+mod keep;
 mod keys;
 mod link;
 pub mod net;

@@ -39,6 +39,9 @@ pub(crate) mod close {
     pub(crate) const STOPPING: u32 = 4;
     pub(crate) const HELD_OFF: u32 = 5;
     pub(crate) const SILENT: u32 = 6;
+    pub(crate) const ANEW: u32 = 7;
+    pub(crate) const CROSSED: u32 = 8;
+    pub(crate) const CLOCKS: u32 = 9;
 }
 
 /// What all tasks of one session share.
@@ -211,6 +214,7 @@ impl Link {
             CloseReason::ByPeer { code, reason } => match u32::try_from(code).unwrap_or(u32::MAX) {
                 close::DONE => EndReason::ConnectionLost("the peer closed it early".into()),
                 close::NOT_KNOWN => EndReason::NotKnown,
+                close::ANEW => EndReason::Anew,
                 close::STOPPING => EndReason::EndedByPeer("it is stopping".into()),
                 _ => EndReason::EndedByPeer(printable(&reason)),
             },

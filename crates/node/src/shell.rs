@@ -6,13 +6,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use madake_log::{AuthorId, AuthorKey};
-use madake_object::ObjectId;
 use madake_store::{Author, Change, LastSession, META_STARTS, PeerStore, Read as _, Store};
 use madake_sync::{CompareBy, Config as NodeConfig, EndReason, PeerHistory, Report};
 use tokio::sync::OnceCell;
 
 use crate::driver::{Driver, wall_clock};
 use crate::home::{AuthorName, Home, HomeError, Keep, MAX_AUTHORS, random};
+use crate::keep::Links;
 use crate::link::close;
 use crate::net::{BindError, Endpoint, NodeId, Ticket, reachable_addresses};
 
@@ -35,6 +35,8 @@ pub struct Shell {
     /// Whether nodes that are not known may talk to us.
     pub open: bool,
     network: OnceCell<Network>,
+    /// How it stands with the peers whose sessions stay open.
+    pub(crate) links: Links,
     held_off: Mutex<BTreeMap<NodeId, Instant>>,
     upkeep: Mutex<()>,
     /// Held while a setting is read, judged and written.
@@ -73,7 +75,19 @@ impl Shell {
         let (more_authors, author) = (RwLock::new(more_authors.collect()), author(&home.author_key));
         let network = OnceCell::new();
         let (held_off, settings, upkeep) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { home, author, more_authors, listening: None, open: false, network, held_off, settings, upkeep }
+        let links = Links::default();
+        Self {
+            home,
+            author,
+            more_authors,
+            listening: None,
+            open: false,
+            network,
+            links,
+            held_off,
+            settings,
+            upkeep,
+        }
     }
 
     /// For a daemon: binds its socket at once, to the first of the addresses that this machine has.
@@ -96,13 +110,6 @@ impl Shell {
         let driver = shell.start_driver()?;
         shell.network = OnceCell::new_with(Some(Network { endpoint, driver }));
         Ok(shell)
-    }
-
-    /// Tells open sessions that the owner has stored objects. Call it within the runtime.
-    pub(crate) fn stored(&self, ids: Vec<ObjectId>) {
-        if let Some(network) = self.network.get() {
-            network.driver.stored(ids);
-        }
     }
 
     /// Held by what rewrites the store: one at a time.

@@ -11,14 +11,15 @@
 pub mod engine;
 
 mod author;
+mod by_digits;
 mod check;
 mod collect;
 mod control;
 mod group;
-mod ids;
 mod ingest;
 #[cfg(feature = "fake-disk")]
 mod invariants;
+mod news;
 mod objects;
 mod outcome;
 mod prefix;
@@ -27,6 +28,7 @@ mod rows;
 mod store;
 mod summary;
 pub mod tables;
+mod tie;
 mod together;
 
 pub use author::{AppendError, Appended, Author, Committed, NewContent, NewVersion};
@@ -36,6 +38,7 @@ pub use control::{Control, ControlError, ControlPayload};
 pub use ingest::{CONTENT_LIMIT, LOGS_LIMIT, SEQ_LIMIT, payload_object};
 #[cfg(feature = "fake-disk")]
 pub use invariants::{Broken, Invariant, Look, Walked, store_invariants};
+pub use news::{Listener, News};
 pub use objects::{Objects, UnknownObjects};
 pub use outcome::{
     Change, ContentFate, Dropped, Fate, Flaw, KeptFor, LastSession, META_COPY, META_EPOCH, META_ERASE,
@@ -48,4 +51,5 @@ pub use summary::{
     Cell, Coded, Digest, Hashed, Item, ItemKey, LogClass, Mapping, Part, SummaryScope, item_key, tag, toggle,
 };
 pub use tables::Position;
+pub use tie::Tie;
 pub use together::WithPayload;

@@ -8,6 +8,7 @@ use crate::objects::Objects;
 use crate::read::NamedBy;
 use crate::store::StoreError;
 use crate::tables::Position;
+use crate::tie::Tie;
 
 /// A node is an author too: its key signs its own system logs.
 pub type NodeId = AuthorId;
@@ -49,6 +50,8 @@ pub enum Change {
     Sweep(ObjectId),
     /// A peer to talk to, added or changed.
     Peer(Peer),
+    /// What is wished of the link to a peer.
+    Tie(NodeId, Tie),
     /// A peer to talk to no longer.
     ForgetPeer(NodeId),
     /// How the last session with a peer went.
@@ -411,12 +414,15 @@ impl Policy {
 /// The version byte in front of the postcard of table values.
 const VALUE_VERSION: u8 = 1;
 
-fn encode_versioned<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
+pub(crate) fn encode_versioned<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
     postcard::to_extend(value, vec![VALUE_VERSION])
         .map_err(|_| StoreError::broken("a value that has no bytes"))
 }
 
-fn decode_versioned<T: for<'de> Deserialize<'de>>(bytes: &[u8], what: &'static str) -> Result<T, StoreError> {
+pub(crate) fn decode_versioned<T: for<'de> Deserialize<'de>>(
+    bytes: &[u8],
+    what: &'static str,
+) -> Result<T, StoreError> {
     let fields = bytes.strip_prefix(&[VALUE_VERSION]).ok_or(StoreError::broken(what))?;
     postcard::from_bytes(fields).map_err(|_| StoreError::broken(what))
 }

@@ -6,6 +6,7 @@ use crate::collect::Collecting;
 use crate::engine::{Engine, EngineError, MAX_APPLY_BYTES};
 use crate::group::GroupCommit;
 use crate::ingest::Round;
+use crate::news::{Listeners, News};
 use crate::outcome::{Change, Outcome};
 use crate::summary::Summaries;
 
@@ -20,6 +21,7 @@ pub struct Store {
     group: GroupCommit<Vec<Change>, Result<Vec<Outcome>, StoreError>>,
     pub(crate) collecting: Collecting,
     pub(crate) summaries: Summaries,
+    pub(crate) listeners: Listeners,
 }
 
 /// Why the store could not do what was asked.
@@ -57,8 +59,13 @@ impl From<EngineError> for StoreError {
 impl Store {
     /// A store over an engine that was opened with [`crate::StoreRows`].
     pub fn new(engine: Arc<dyn Engine>) -> Self {
-        let (collecting, summaries) = (Collecting::default(), Summaries::default());
-        Self { engine, group: GroupCommit::default(), collecting, summaries }
+        Self {
+            engine,
+            group: GroupCommit::default(),
+            collecting: Collecting::default(),
+            summaries: Summaries::default(),
+            listeners: Listeners::default(),
+        }
     }
 
     /// Makes one batch of the changes and returns when it is durable: all of it, or, on an error, none.
@@ -90,10 +97,13 @@ impl Store {
             // What is too large for one call of the engine is cut into several.
             let mut round = Round::new(self.engine(), &self.collecting);
             let (mut batches, mut derived, mut bytes) = (Vec::new(), Vec::new(), 0);
+            let mut news = News::default();
             let mut next = Some(first);
             while let Some(changes) = next.take() {
+                let topics = News::topics(&changes);
                 match round.derive(changes) {
                     Ok((batch, outcomes)) => {
+                        news.learn(topics, &outcomes);
                         bytes += batch.size_hint();
                         batches.extend((!batch.is_empty()).then_some(batch));
                         derived.push(Ok(outcomes));
@@ -108,6 +118,7 @@ impl Store {
             match applied.map_err(StoreError::from) {
                 Ok(_) => {
                     noted.after(self.engine(), before);
+                    self.listeners.tell(&news);
                     results.extend(derived);
                     for id in round.gone_blobs() {
                         // If this fails, the file is an orphan, which the next collection finds.

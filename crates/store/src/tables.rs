@@ -59,8 +59,11 @@ pub const INTEREST: Table = Table(30);
 /// `node id` → postcard of a [`crate::PeerStore`].
 pub const PEER_STORE: Table = Table(31);
 
+/// `node id` → postcard of a [`crate::Tie`]. No row: nothing is wished.
+pub const TIE: Table = Table(32);
+
 /// One more than the highest number of a table.
-pub(crate) const COUNT: usize = 32;
+pub(crate) const COUNT: usize = 33;
 
 /// Where an entry stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]

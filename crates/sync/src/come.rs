@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use madake_object::ObjectId;
-use madake_store::{Change, ContentFate, Outcome, Read, StoreError};
+use madake_store::{Change, Outcome, Read, StoreError};
 use serde::{Deserialize, Serialize};
 
 use crate::Bounded;
@@ -15,29 +15,42 @@ use crate::receive::Applying;
 use crate::session::Session;
 use crate::wire::{Class, MAX_WANTS_FRAME, Message, What};
 
-/// Objects that the other side asked for in this session, that were not here, and that have come.
+/// Objects that the other side asked for in this session, that were not here, and that have come. None: there are
+/// such as are not remembered, in a session that stays open; it asks again for all that it misses.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Have {
     /// Which.
     pub ids: Bounded<ObjectId, MAX_WANTS_FRAME>,
 }
 
-/// Objects that were asked for, were not here, and are told of if they come; of further ones the next session asks.
+/// Objects that were asked for, were not here, and are told of by name if they come. For further ones the next session
+/// asks, or, in one that stays open, they are told of as "some".
 const MAX_TOLD: usize = 4 * MAX_WANTS_FRAME;
 
 /// What this side said that it does not have.
 #[derive(Default)]
-pub(crate) struct Lacked(BTreeSet<ObjectId>);
+pub(crate) struct Lacked {
+    ids: BTreeSet<ObjectId>,
+    /// There were more.
+    more: bool,
+}
 
 impl Lacked {
     pub(crate) fn insert(&mut self, id: ObjectId) {
-        if self.0.len() < MAX_TOLD {
-            self.0.insert(id);
+        if self.ids.len() < MAX_TOLD {
+            self.ids.insert(id);
+        } else {
+            self.more |= !self.ids.contains(&id);
         }
     }
 
-    pub(crate) fn among<'a>(&'a self, ids: &'a [ObjectId]) -> impl Iterator<Item = ObjectId> + 'a {
-        ids.iter().copied().filter(|id| self.0.contains(id))
+    /// Which of these, in order.
+    pub(crate) fn among<'a>(&'a self, ids: &'a BTreeSet<ObjectId>) -> impl Iterator<Item = ObjectId> + 'a {
+        self.ids.intersection(ids).copied()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.ids.is_empty() && !self.more
     }
 }
 
@@ -53,36 +66,53 @@ impl Session {
     }
 
     /// Tells the peer which of these objects it asked for in vain.
-    pub(crate) fn tell_come(
-        &mut self,
-        context: &mut Context<'_>,
-        ids: &[ObjectId],
-    ) -> Result<(), StoreError> {
+    pub(crate) fn tell_come(&mut self, context: &mut Context<'_>, news: &Come) -> Result<(), StoreError> {
+        let lacked = &mut self.serving.lacked;
+        let mut some = std::mem::take(&mut lacked.more) && self.live.agreed;
+        let among: Vec<ObjectId> = match news {
+            Come::These(ids) => lacked.among(ids).collect(),
+            Come::Any => lacked.ids.iter().copied().collect(),
+        };
+        if let (true, Come::These(ids)) = (some, news) {
+            // One of those that are not remembered may be another one than these.
+            some = ids.len() > among.len();
+            lacked.more = !some;
+        }
         let mut come = Vec::new();
-        for id in self.serving.lacked(ids).take(MAX_WANTS_FRAME) {
+        for id in among {
             if context.read.named_by(id)?.is_some() && context.read.content_size(id)?.is_some() {
                 come.push(id);
             }
         }
-        come.iter().for_each(|id| self.serving.lacked.forget(id));
-        if !come.is_empty() {
-            context.send(Class::Control, &Message::Have(Have { ids: Bounded::truncated(come) }));
+        lacked.ids.retain(|id| come.binary_search(id).is_err());
+        let mut frames: Vec<&[ObjectId]> = come.chunks(MAX_WANTS_FRAME).collect();
+        frames.extend(some.then_some(&[][..]));
+        for ids in frames {
+            context.send(Class::Control, &Message::Have(Have { ids: Bounded::truncated(ids.to_vec()) }));
         }
         Ok(())
     }
 
+    /// The peer was told that this is not here. It may have come since.
+    fn told_lacking(&mut self, context: &mut Context<'_>, id: ObjectId) -> Result<(), StoreError> {
+        self.serving.lacked.insert(id);
+        self.tell_come(context, &Come::These(BTreeSet::from([id])))
+    }
+
     /// The peer has what it did not have when it was asked: it is asked again.
     pub(crate) fn on_have(&mut self, have: Have) {
+        self.live.look_later |= have.ids.is_empty();
         for id in have.ids {
             self.receiving.come(id);
         }
     }
 }
 
-impl Lacked {
-    fn forget(&mut self, id: &ObjectId) {
-        self.0.remove(id);
-    }
+/// Objects that have come.
+pub(crate) enum Come {
+    These(BTreeSet<ObjectId>),
+    /// Nobody knows which.
+    Any,
 }
 
 impl Node {
@@ -122,12 +152,8 @@ impl Node {
                 });
             }
             Input::NotServed { session, id } => {
-                self.with(session, now, read, |s, _| {
-                    s.serving.told_lacking(id);
-                    Ok(())
-                });
+                self.with(session, now, read, |s, context| Ok(s.told_lacking(context, id)?));
             }
-            Input::Stored { ids } => self.tell_come(now, &ids, read),
             _ => {}
         }
     }
@@ -161,20 +187,11 @@ impl Node {
         }
     }
 
-    /// Which objects a write brought; whoever waits for big ones among them is told.
-    pub(crate) fn came(
-        &mut self,
-        applying: &Applying,
-        outcomes: &Result<Vec<Outcome>, StoreError>,
-    ) -> Vec<ObjectId> {
-        let Applying::Content(objects) = applying else { return Vec::new() };
+    /// What became of a write: whoever waits for big objects in it is told.
+    pub(crate) fn came(&mut self, applying: &Applying, outcomes: &Result<Vec<Outcome>, StoreError>) {
+        let Applying::Content(objects) = applying else { return };
         let result = outcomes.as_ref().map(drop).map_err(|error| format!("our-store: {error}"));
         objects.iter().for_each(|(object, _)| self.fetches.written(*object, result.clone()));
-        let outcomes = outcomes.as_deref().unwrap_or_default();
-        let stored = |(object, outcome): (&(ObjectId, u64), &Outcome)| {
-            matches!(outcome, Outcome::Content { fate: ContentFate::Stored, .. }).then_some(object.0)
-        };
-        objects.iter().zip(outcomes).filter_map(stored).collect()
     }
 
     fn range_moved(&mut self, now: Now, request: RequestId, upto: u64, read: &dyn Read) {
@@ -200,14 +217,15 @@ impl Node {
     }
 
     /// Tells the peers that asked for these objects, and were told that they are not here, that they are.
-    pub(crate) fn tell_come(&mut self, now: Now, ids: &[ObjectId], read: &dyn Read) {
-        if ids.is_empty() {
-            return;
-        }
-        let asked = self.sessions.iter().filter(|(_, session)| session.serving.lacked(ids).next().is_some());
+    pub(crate) fn tell_come(&mut self, now: Now, come: &Come, read: &dyn Read) {
+        let asked = |lacked: &Lacked| match come {
+            Come::These(ids) => !ids.is_empty() && (lacked.more || lacked.among(ids).next().is_some()),
+            Come::Any => !lacked.is_empty(),
+        };
+        let asked = self.sessions.iter().filter(|(_, session)| asked(&session.serving.lacked));
         let asked: Vec<SessionId> = asked.map(|(id, _)| *id).collect();
         for session in asked {
-            self.with(session, now, read, |session, context| Ok(session.tell_come(context, ids)?));
+            self.with(session, now, read, |session, context| Ok(session.tell_come(context, come)?));
         }
     }
 }

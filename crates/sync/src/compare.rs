@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use madake_log::{AuthorId, LogId, SeqNum};
-use madake_store::{Cell, Coded, Digest, Item, ItemKey, SummaryScope, item_key};
+use madake_store::{Cell, Coded, Digest, Item, ItemKey, Read, SummaryScope, item_key};
 
 use crate::Bounded;
 use crate::io::CompareBy;
@@ -62,15 +62,22 @@ pub(crate) struct Granting {
     decoder: Decoder,
 }
 
+/// What follows from a digest that differs, or from cells.
+pub(crate) enum Step {
+    /// More of those that were granted are to come.
+    Wait(Box<Granting>),
+    /// So many more are to be granted; they are counted already.
+    More(Box<Granting>, usize),
+    /// The full clock is to be asked for.
+    Clock,
+    /// What differs is known.
+    Found(SetDifference),
+}
+
 impl Comparing {
     /// Whether a clock may come.
     pub(crate) fn takes_clock(&self) -> bool {
         matches!(self, Self::Fresh | Self::Clock | Self::Granting(_) | Self::Explaining(_))
-    }
-
-    /// Whether an offer may come.
-    pub(crate) fn takes_offer(&self) -> bool {
-        matches!(self, Self::Clock)
     }
 }
 
@@ -86,26 +93,36 @@ impl Session {
         SummaryScope { parts: parts.into_iter().flatten().map(|interest| interest.part()).collect(), only }
     }
 
+    /// What this side tells of: that, and in a comparison that it asks for again, only what it wants.
+    fn told_scope(&self) -> SummaryScope<'_> {
+        if self.live.asks {
+            SummaryScope { parts: vec![self.interest.part()], only: None }
+        } else {
+            self.scope()
+        }
+    }
+
     /// Says something of a summary.
     pub(crate) fn tell(&mut self, context: &mut Context<'_>, message: &Message) {
         self.report.summary_bytes += context.send(Class::Control, message) as u64;
     }
 
     fn tell_digest(&mut self, context: &mut Context<'_>, digest: &Digest) {
-        let only = self.initiator && self.plan.schemas.is_some();
+        let only = self.initiator && self.plan.schemas.is_some() && !self.live.asks;
         let digest = wire::Digest { count: digest.count, sum: digest.sum(), only };
         self.tell(context, &Message::Digest(digest));
     }
 
-    /// The dialler begins.
+    /// The dialler begins, or who asks again.
     pub(crate) fn begin_comparing(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
         if self.by_cells {
-            let digest = context.read.digest(&self.scope())?;
+            let digest = context.read.digest(&self.told_scope())?;
             // Nothing has the shortest clock of all.
             if digest.count > 0 || self.compare_by == CompareBy::Cells {
                 let (coded, keys) = (Coded::default(), Vec::new());
-                self.comparing =
-                    Comparing::Told(Box::new(Told { digest, answered: false, coded, sent: 0, keys }));
+                // Who is asked again answers with a grant, or an offer.
+                let answered = self.live.asks;
+                self.comparing = Comparing::Told(Box::new(Told { digest, answered, coded, sent: 0, keys }));
                 self.report.rounds += 1;
                 self.tell_digest(context, &digest);
                 return Ok(());
@@ -132,21 +149,14 @@ impl Session {
             }
             Comparing::Fresh if !self.initiator && self.by_cells => {
                 self.limited = told.only;
+                self.live.compared();
                 let ours = context.read.digest(&self.scope())?;
                 self.tell_digest(context, &ours);
                 if ours == theirs {
                     return self.settle(context);
                 }
-                // At least so many items differ.
-                let least = theirs.count.abs_diff(ours.count);
-                if self.is_too_much(cells_for(least).max(FIRST_CELLS), theirs.count) {
-                    self.fall_back(context);
-                    return Ok(());
-                }
-                let ours = context.read.coded(&self.scope(), AT_ONCE)?;
-                let (granted, got, decoder) = (0, Vec::new(), Decoder::default());
-                self.grant(context, Granting { theirs, ours, granted, got, decoder }.into(), FIRST_CELLS);
-                Ok(())
+                let step = self.differs(context.read, &self.scope(), theirs, &ours)?;
+                self.go_on(context, step)
             }
             _ => Err(Failure::Peer("a digest out of turn".into())),
         }
@@ -158,21 +168,47 @@ impl Session {
         cells > MAX_CELLS || dear
     }
 
-    fn grant(&mut self, context: &mut Context<'_>, mut granting: Box<Granting>, more: usize) {
-        granting.granted += more;
-        self.comparing = Comparing::Granting(granting);
+    /// Digests of a scope are not the same: what to do about it.
+    pub(crate) fn differs(
+        &self,
+        read: &dyn Read,
+        scope: &SummaryScope<'_>,
+        theirs: Digest,
+        ours: &Digest,
+    ) -> Result<Step, Failure> {
+        // At least so many items differ.
+        let least = theirs.count.abs_diff(ours.count);
+        if self.is_too_much(cells_for(least).max(FIRST_CELLS), theirs.count) {
+            return Ok(Step::Clock);
+        }
+        let ours = read.coded(scope, AT_ONCE)?;
+        let (granted, got, decoder) = (FIRST_CELLS, Vec::new(), Decoder::default());
+        Ok(Step::More(Granting { theirs, ours, granted, got, decoder }.into(), FIRST_CELLS))
+    }
+
+    /// Grants so many cells more, or asks for the full clock: cells will not do, or cost more.
+    pub(crate) fn grant(&mut self, context: &mut Context<'_>, more: usize) {
         self.report.rounds += 1;
         self.tell(context, &Message::Grant(Grant { cells: u32::try_from(more).unwrap_or(u32::MAX) }));
     }
 
-    /// Cells will not do, or cost more: asks for the full clock.
-    fn fall_back(&mut self, context: &mut Context<'_>) {
-        self.comparing = Comparing::Clock;
-        self.report.rounds += 1;
-        self.tell(context, &Message::Grant(Grant { cells: 0 }));
+    fn go_on(&mut self, context: &mut Context<'_>, step: Step) -> Result<(), Failure> {
+        match step {
+            Step::Found(difference) => return self.on_difference(context, &difference),
+            Step::Wait(granting) => self.comparing = Comparing::Granting(granting),
+            Step::More(granting, more) => {
+                self.comparing = Comparing::Granting(granting);
+                self.grant(context, more);
+            }
+            Step::Clock => {
+                self.comparing = Comparing::Clock;
+                self.grant(context, 0);
+            }
+        }
+        Ok(())
     }
 
-    /// The dialler may send more cells, or is to send its clock.
+    /// More cells may be sent, or the clock is to be.
     pub(crate) fn on_grant(&mut self, context: &mut Context<'_>, grant: Grant) -> Result<(), Failure> {
         let mut told = match std::mem::take(&mut self.comparing) {
             Comparing::Told(told) if told.answered && told.keys.is_empty() => told,
@@ -188,7 +224,7 @@ impl Session {
         }
         let mut moved = None;
         if told.coded.cells.len() < goal {
-            let coded = context.read.coded(&self.scope(), goal.next_power_of_two().max(AT_ONCE))?;
+            let coded = context.read.coded(&self.told_scope(), goal.next_power_of_two().max(AT_ONCE))?;
             if told.sent > 0 && coded.digest != told.digest {
                 // Something was written meanwhile, and the first cells don't fit the others.
                 return self.send_clock(context);
@@ -212,10 +248,21 @@ impl Session {
 
     /// Cells have come.
     pub(crate) fn on_cells(&mut self, context: &mut Context<'_>, frame: Cells) -> Result<(), Failure> {
-        let mut granting = match std::mem::take(&mut self.comparing) {
-            Comparing::Granting(granting) => granting,
-            _ => return Err(Failure::Peer("cells out of turn".into())),
+        let Comparing::Granting(granting) = std::mem::take(&mut self.comparing) else {
+            return Err(Failure::Peer("cells out of turn".into()));
         };
+        let step = self.decode(context.read, &self.scope(), granting, &frame)?;
+        self.go_on(context, step)
+    }
+
+    /// Takes cells for what was granted.
+    pub(crate) fn decode(
+        &self,
+        read: &dyn Read,
+        scope: &SummaryScope<'_>,
+        mut granting: Box<Granting>,
+        frame: &Cells,
+    ) -> Result<Step, Failure> {
         if frame.cells.is_empty() || granting.got.len() + frame.cells.len() > granting.granted {
             return Err(Failure::Peer("no cells, or more than it was asked for".into()));
         }
@@ -229,33 +276,30 @@ impl Session {
         let cells = frame.cells.iter().enumerate().map(|(i, cell)| from_wire(cell, from + i, count));
         granting.got.extend(cells);
         if granting.got.len() < granting.granted {
-            self.comparing = Comparing::Granting(granting);
-            return Ok(());
+            return Ok(Step::Wait(granting));
         }
         let have = granting.got.len();
         if granting.ours.cells.len() < have {
-            granting.ours = context.read.coded(&self.scope(), have.next_power_of_two())?;
+            granting.ours = read.coded(scope, have.next_power_of_two())?;
             granting.decoder = Decoder::default();
         }
         let Granting { theirs, ours, got, decoder, .. } = &mut *granting;
         let new = decoder.cells()..have;
         let (their_cells, our_cells) = (got.get(new.clone()), ours.cells.get(new));
-        match decoder.extend(their_cells.unwrap_or_default(), our_cells.unwrap_or_default()) {
-            Ok(true) => match decoder.check(theirs, &ours.digest) {
-                Some(difference) => return self.on_difference(context, &difference),
-                None => self.fall_back(context),
-            },
+        Ok(match decoder.extend(their_cells.unwrap_or_default(), our_cells.unwrap_or_default()) {
+            Ok(true) => decoder.check(theirs, &ours.digest).map_or(Step::Clock, Step::Found),
             Ok(false) => {
                 let goal = decoder.next_goal();
-                if self.is_too_much(goal, theirs.count) {
-                    self.fall_back(context);
-                } else {
-                    self.grant(context, granting, goal - have);
+                match self.is_too_much(goal, theirs.count) {
+                    true => Step::Clock,
+                    false => {
+                        granting.granted = goal;
+                        Step::More(granting, goal - have)
+                    }
                 }
             }
-            Err(_) => self.fall_back(context),
-        }
-        Ok(())
+            Err(_) => Step::Clock,
+        })
     }
 
     /// Known is what differs: name what is not known here, offer what the dialler lacks.

@@ -45,7 +45,7 @@ impl Session {
         };
         let history = PeerHistory::of(self.known.as_ref(), &said);
         self.report.peer_store = Some((said, history));
-        self.report.clock_difference = Some(hello.clock.saturating_sub(context.now.wall));
+        self.check_clocks(context.now.wall, hello.clock)?;
         let wanted = match hello.scope {
             ScopeKind::All => 0,
             ScopeKind::Listed(count) if count as usize > MAX_SCOPE => {
@@ -84,9 +84,10 @@ impl Session {
             ScopeKind::All => None,
             ScopeKind::Listed(_) => Some(std::mem::take(&mut self.scope_so_far)),
         };
-        let schemas = hello.schemas.map(|schemas| schemas.into_iter().collect());
+        let schemas = hello.schemas.as_ref().map(|schemas| schemas.iter().cloned().collect());
         let interest = Interest { authors, schemas };
         self.theirs = Some(Theirs { interest, receives: hello.receives, gives: hello.gives });
+        self.agree(context, &hello)?;
         self.report.rounds += 1;
         if !self.initiator {
             return Ok(());
@@ -98,9 +99,9 @@ impl Session {
         Ok(())
     }
 
-    /// The dialler tells all that it has.
+    /// Who begins tells all that it has.
     pub(crate) fn send_clock(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
-        let (we_receive, we_give) = (self.we_receive(), self.we_give());
+        let (we_receive, we_give) = (self.we_receive(), self.we_give() && !self.live.asks);
         let theirs = self.theirs.as_ref().map(|theirs| &theirs.interest).filter(|_| we_give);
         let ours = Some(&self.interest).filter(|_| we_receive);
         let interests: Vec<&Interest> = ours.into_iter().chain(theirs).collect();
@@ -118,7 +119,7 @@ impl Session {
         Ok(())
     }
 
-    /// The dialler has told all that it is asked: what comes is the offer, if anything is to come.
+    /// Who began has told all that it is asked: what comes is the offer, if anything is to come.
     pub(crate) fn all_told(&mut self, context: &mut Context<'_>) {
         self.comparing = Comparing::Clock;
         if !self.we_receive() {
@@ -168,6 +169,7 @@ impl Session {
 
     /// The initiator's clock is complete: offer what it lacks, and ask for what we lack (B8).
     fn on_clock(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        self.live.compared();
         if self.we_give()
             && let Some(theirs) = &self.theirs
         {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use madake_log::{AuthorId, LogId, Schema};
 use madake_store::{LogClass, Part, Read, StoreError};
 
-use crate::wire::MAX_SCHEMAS;
+use crate::wire::{MAX_SCHEMAS, MAX_SCOPE};
 
 /// What one side of a session wants: authors and schemas.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -20,6 +20,13 @@ pub struct Interest {
 pub(crate) fn kept_schemas(read: &dyn Read) -> Result<Option<BTreeSet<Schema>>, StoreError> {
     let kept: BTreeSet<Schema> = read.kept_schemas()?.into_iter().take(MAX_SCHEMAS).collect();
     Ok((!kept.is_empty()).then_some(kept))
+}
+
+/// Whose logs a node keeps that does not keep everybody's: those whose keys it has, and those that it follows.
+pub(crate) fn kept_authors(own: &[AuthorId], read: &dyn Read) -> Result<BTreeSet<AuthorId>, StoreError> {
+    let mut authors: BTreeSet<AuthorId> = own.iter().copied().collect();
+    authors.extend(read.followed()?.into_iter().take(MAX_SCOPE.saturating_sub(authors.len())));
+    Ok(authors)
 }
 
 impl Interest {

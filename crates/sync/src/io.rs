@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use madake_log::{AuthenticEntry, AuthorId, LogId, Schema};
 use madake_object::{Object, ObjectId, Ranges};
-use madake_store::{Change, NodeId, Outcome, StoreError};
+use madake_store::{Change, News, NodeId, Outcome, StoreError};
 
 use crate::report::{EndReason, Report};
 use crate::wire::{Class, Message};
@@ -92,6 +92,11 @@ pub struct Plan {
     /// Only these schemas, whatever is kept otherwise; system logs always come along. `None` to take
     /// what is kept ([`madake_store::Read::kept_schemas`]) and to give whatever the peer wants.
     pub schemas: Option<BTreeSet<Schema>>,
+    /// Keep the session open when all is there, and push what is new, if the peer wishes it too.
+    pub live: bool,
+    /// Both are servers: the round trip between them, of which half is how old the peer's clock is when it comes.
+    /// Clocks that are too far apart end the session then. `None`: they never do.
+    pub servers: Option<Duration>,
 }
 
 /// An entry from a peer, its signature checked, its payload hashed.
@@ -234,11 +239,9 @@ pub enum Input {
         /// Which object.
         id: ObjectId,
     },
-    /// The owner has stored these objects.
-    Stored {
-        /// Their ids.
-        ids: Vec<ObjectId>,
-    },
+    /// Something became durable, whoever wrote it. To be told before the [`Applied`](Self::Applied) of the
+    /// same batch.
+    Changed(News),
     /// The connection is gone, or the peer sent what is no message.
     Closed {
         /// Whose session.
@@ -330,6 +333,15 @@ pub enum Output {
         session: SessionId,
         /// What happened so far.
         report: Report,
+    },
+    /// A session stays open, as both sides wish.
+    Live {
+        /// Whose session.
+        session: SessionId,
+        /// Which of its starts the peer is in, as its Hello says.
+        start: (u64, [u8; 16]),
+        /// Whether all that the peer had is here; else it has only been agreed.
+        caught_up: bool,
     },
     /// A session is over: close its connection. Nothing more comes out for it.
     Ended {

@@ -7,10 +7,11 @@
 //! all cores; what comes in here is authentic already, and says so in its type.
 //!
 //! Rooms: [`wire`] (messages and their bytes) · `summary`, `compare`, [`reconcile`] (what differs) · `interest` (what is
-//! wanted) · `session` (one peer), with its two halves `receive` and `serve` · `fetch` (big objects, from several peers
-//! at once) · `node` (all of them) · `sim` (feature `sim`: the simulator, which alone stands on the engine that writes
+//! wanted) · `session` (one peer), with its two halves `receive` (and `taken`) and `serve` · `live` (a session that
+//! stays open), `again` (its comparisons) · `fetch` (big objects, from several peers at once) · `node` (all of them) · `sim` (feature `sim`: the simulator, which alone stands on the engine that writes
 //! to disks). `docs/protocol.md` describes the messages and the states.
 
+mod again;
 mod bounded;
 mod come;
 mod compare;
@@ -18,6 +19,7 @@ mod fetch;
 mod hello;
 mod interest;
 mod io;
+mod live;
 mod node;
 pub mod ranged;
 mod receive;
@@ -28,7 +30,9 @@ mod session;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod summary;
+mod taken;
 pub mod wire;
+mod words;
 
 pub use bounded::{Bounded, TooMany};
 pub use interest::Interest;
@@ -37,6 +41,6 @@ pub use io::{
     Token,
 };
 pub use madake_store::tag;
-pub use node::{Load, Node};
-pub use report::{EndReason, Missing, PeerHistory, Report};
+pub use node::Node;
+pub use report::{EndReason, Load, Missing, PeerHistory, Report};
 pub use summary::{Comparison, PeerClock, compare};

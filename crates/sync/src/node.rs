@@ -4,19 +4,22 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use madake_log::AuthorId;
-use madake_store::{Change, NodeId, Outcome, Read, StoreError};
+use madake_store::{Change, News, NodeId, Outcome, Read, StoreError};
 
 use crate::Bounded;
+use crate::come::Come;
+use crate::compare::Comparing;
 use crate::fetch::Fetches;
 use crate::hello::{BY_CELLS, FULL_CLOCK};
-use crate::interest::{Interest, kept_schemas};
+use crate::interest::{Interest, kept_authors, kept_schemas};
 use crate::io::{CompareBy, Config, Input, Now, Output, Plan, SessionId, Token};
+use crate::live::{LIVE, MAX_BACKLOG};
 use crate::receive::Applying;
-use crate::report::{EndReason, Report};
+use crate::report::{EndReason, Load, Report};
 use crate::serve;
 use crate::session::{PATIENCE, Session};
 use crate::wire::{
-    Class, Done, Hello, MAX_SCHEMAS, MAX_SCOPE, MAX_SCOPE_FRAME, Message, PROTOCOL, Scope, ScopeKind,
+    Class, Done, Hello, MAX_SCHEMAS, MAX_SCOPE_FRAME, Message, PROTOCOL, Scope, ScopeKind, Word,
 };
 
 /// Replication with any number of peers, as a state machine.
@@ -30,32 +33,11 @@ pub struct Node {
     applying: BTreeMap<Token, (SessionId, Applying, u64)>,
     /// Big objects that the shell fetches, and from whom.
     pub(crate) fetches: Fetches,
+    /// A session that stayed open is over: others may have what it did not bring.
+    lost: bool,
+    /// Logs of which something may wait to be pushed, in one session.
+    max_backlog: usize,
     pub(crate) outbox: Outbox,
-}
-
-/// How much a node keeps of what is under way: all of it is bounded, whatever peers do.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Load {
-    /// Sessions that are open.
-    pub sessions: usize,
-    /// Outputs that nobody has taken yet.
-    pub outputs: usize,
-    /// Writes that are not answered.
-    pub writes: usize,
-    /// What the data in them weighed when it came.
-    pub write_bytes: u64,
-    /// The most requests of one peer that wait here.
-    pub most_jobs: usize,
-    /// The most requests that one session has out.
-    pub most_requests: usize,
-    /// The most big objects that one session fetches at a time.
-    pub most_fetches: usize,
-    /// Ranges of big objects that are asked for.
-    pub ranges: usize,
-    /// The most ranges that one session is asked for.
-    pub most_ranges: usize,
-    /// The most bytes of one class and session that the connection has not taken.
-    pub most_in_flight: u64,
 }
 
 /// Outputs in order, and the next write's number.
@@ -81,6 +63,8 @@ pub(crate) struct Context<'a> {
 pub(crate) enum Failure {
     Peer(String),
     Store(StoreError),
+    /// The session can't go on, for this reason.
+    End(EndReason),
 }
 
 impl From<StoreError> for Failure {
@@ -103,6 +87,8 @@ impl Node {
             sessions: BTreeMap::new(),
             applying: BTreeMap::new(),
             fetches: Fetches::default(),
+            lost: false,
+            max_backlog: MAX_BACKLOG,
             outbox: Outbox::default(),
         }
     }
@@ -118,10 +104,22 @@ impl Node {
         self.config.own = own;
     }
 
+    /// Lets less wait to be pushed in each session than is usual: for tests of what follows.
+    pub fn limit_backlog(&mut self, logs: usize) {
+        self.max_backlog = logs;
+    }
+
     /// Takes in what happened. Drain [`poll_output`](Self::poll_output) afterwards.
     pub fn handle(&mut self, now: Now, input: Input, read: &dyn Read) {
         self.dispatch(now, input, read);
         self.follow_fetches(now, read);
+        while std::mem::take(&mut self.lost) {
+            self.quietly(now, read, |session, _| {
+                session.live.look = true;
+                Ok(())
+            });
+            self.follow_fetches(now, read);
+        }
     }
 
     fn dispatch(&mut self, now: Now, input: Input, read: &dyn Read) {
@@ -170,7 +168,10 @@ impl Node {
             Input::Entries { session, want, items, bytes } => {
                 self.with(session, now, read, |s, context| {
                     s.last_bytes = now.monotonic;
-                    Ok(s.on_entries(context, want, items, bytes)?)
+                    match want {
+                        0 => s.on_pushed(context, items, bytes),
+                        want => Ok(s.on_entries(context, want, items, bytes)?),
+                    }
                 });
             }
             Input::Objects { session, want, objects, bytes } => {
@@ -188,6 +189,7 @@ impl Node {
                     Ok(())
                 });
             }
+            Input::Changed(news) => self.changed(now, &news, read),
             about_objects => self.on_object(now, about_objects, read),
         }
     }
@@ -218,6 +220,7 @@ impl Node {
             ranges: self.fetches.load().0,
             most_ranges: self.fetches.load().1,
             most_in_flight: sessions().map(|session| session.serving.most_in_flight()).max().unwrap_or(0),
+            most_backlog: sessions().map(|session| session.live.backlog()).max().unwrap_or(0),
         }
     }
 
@@ -239,6 +242,7 @@ impl Node {
         let mut session = Session::new(peer, initiator, plan, interest, own, blocked, now.monotonic);
         session.known = read.peer_store(peer)?;
         session.compare_by = self.config.compare_by;
+        session.live.max_backlog = self.max_backlog;
         let methods = match session.compare_by {
             CompareBy::Clocks => vec![FULL_CLOCK],
             CompareBy::Cheapest | CompareBy::Cells => vec![BY_CELLS, FULL_CLOCK],
@@ -265,7 +269,7 @@ impl Node {
                 .as_ref()
                 .map(|schemas| Bounded::truncated(schemas.iter().cloned().collect())),
             methods: session.methods.clone(),
-            capabilities: 0,
+            capabilities: if session.plan.live { LIVE } else { 0 },
         };
         self.sessions.insert(id, session);
         let mut context =
@@ -280,12 +284,38 @@ impl Node {
 
     /// Whose logs this node keeps; `None` for everybody's.
     fn authors(&self, read: &dyn Read) -> Result<Option<BTreeSet<AuthorId>>, StoreError> {
-        if self.config.keep_all {
-            return Ok(None);
+        (!self.config.keep_all).then(|| kept_authors(&self.config.own, read)).transpose()
+    }
+
+    /// Something became durable: sessions that stay open push it.
+    fn changed(&mut self, now: Now, news: &News, read: &dyn Read) {
+        let own = self.config.own.clone();
+        self.quietly(now, read, |session, context| {
+            if news.interest && session.interest_changed(read, &own)? {
+                return Err(Failure::End(EndReason::Anew));
+            }
+            Ok(session.on_news(context, news)?)
+        });
+        let come = if news.missed { Come::Any } else { Come::These(news.contents.clone()) };
+        self.tell_come(now, &come, read);
+    }
+
+    /// Lets all sessions that stay open handle something that is not their peers' doing.
+    fn quietly(
+        &mut self,
+        now: Now,
+        read: &dyn Read,
+        handle: impl Fn(&mut Session, &mut Context<'_>) -> Result<(), Failure>,
+    ) {
+        let open = |(id, session): (&SessionId, &Session)| session.live.agreed.then_some(*id);
+        let open: Vec<SessionId> = self.sessions.iter().filter_map(open).collect();
+        for id in open {
+            let before = self.sessions.get(&id).map(|session| session.last_activity);
+            self.with(id, now, read, &handle);
+            if let (Some(session), Some(before)) = (self.sessions.get_mut(&id), before) {
+                session.last_activity = before;
+            }
         }
-        let mut authors: BTreeSet<AuthorId> = self.config.own.iter().copied().collect();
-        authors.extend(read.followed()?.into_iter().take(MAX_SCOPE.saturating_sub(authors.len())));
-        Ok(Some(authors))
     }
 
     fn applied(
@@ -296,7 +326,7 @@ impl Node {
         read: &dyn Read,
     ) {
         let Some((id, applying, bytes)) = self.applying.remove(&token) else { return };
-        let came = self.came(&applying, &outcomes);
+        self.came(&applying, &outcomes);
         match outcomes {
             Err(error) => self.end(id, EndReason::StoreFailed(error.to_string())),
             Ok(outcomes) => self.with(id, now, read, |session, context| {
@@ -306,7 +336,6 @@ impl Node {
                 Ok(())
             }),
         }
-        self.tell_come(now, &came, read);
     }
 
     pub(crate) fn note_writes(&mut self) {
@@ -328,8 +357,12 @@ impl Node {
         let mut context =
             Context { session: id, now, read, fetches: &mut self.fetches, outbox: &mut self.outbox };
         let result = handle(session, &mut context).and_then(|()| {
+            session.advance_live(&mut context)?;
             session.advance_receiving(&mut context)?;
+            session.advance_live(&mut context)?;
             serve::pump(session, &mut context);
+            session.push(&mut context);
+            session.rest(&mut context);
             Ok(())
         });
         if std::mem::take(&mut self.outbox.spoke) {
@@ -342,12 +375,14 @@ impl Node {
             Ok(()) => {}
             Err(Failure::Peer(what)) => self.end(id, EndReason::PeerMisbehaved(what)),
             Err(Failure::Store(error)) => self.end(id, EndReason::StoreFailed(error.to_string())),
+            Err(Failure::End(reason)) => self.end(id, reason),
         }
     }
 
     fn end(&mut self, id: SessionId, reason: EndReason) {
         if let Some(session) = self.sessions.remove(&id) {
             self.fetches.end(id);
+            self.lost |= session.live.agreed && session.we_receive();
             self.outbox.outputs.push_back(Output::Ended { session: id, reason, report: session.report });
         }
     }
@@ -362,39 +397,38 @@ impl Session {
     ) -> Result<(), Failure> {
         let ready = self.theirs.is_some();
         let waiting = self.receiving.is_waiting_for_summary();
+        if matches!(message.kind(), 4 | 5 | 13..=16) {
+            self.report.summary_bytes += bytes as u64;
+        }
         match message {
             Message::Hello(hello) if !ready && self.hello.is_none() => self.on_hello(context, hello),
             Message::Scope(scope) if !ready && self.hello.is_some() => self.on_scope(context, scope),
+            Message::Digest(digest) if self.answers_again() => self.on_digest_again(context, &digest),
+            Message::Cells(cells) if self.answers_again() => self.on_cells_again(context, cells),
+            Message::Clock(clock) if self.answers_again() => self.on_clock_again(context, clock),
             Message::Clock(clock) if ready && !self.initiator && waiting && self.comparing.takes_clock() => {
-                self.report.summary_bytes += bytes as u64;
                 self.on_clock_part(context, clock)
             }
-            Message::Digest(digest) if ready => {
-                self.report.summary_bytes += bytes as u64;
-                self.on_digest(context, &digest)
-            }
-            Message::Grant(grant) if ready => {
-                self.report.summary_bytes += bytes as u64;
-                self.on_grant(context, grant)
-            }
-            Message::Cells(cells) if ready => {
-                self.report.summary_bytes += bytes as u64;
-                self.on_cells(context, cells)
-            }
-            Message::Differ(differ) if ready => {
-                self.report.summary_bytes += bytes as u64;
-                self.on_differ(context, &differ)
-            }
-            Message::Offer(offer) if ready && self.initiator && waiting && self.comparing.takes_offer() => {
-                self.report.summary_bytes += bytes as u64;
+            Message::Digest(digest) if ready => self.on_digest(context, &digest),
+            Message::Grant(grant) if ready => self.on_grant(context, grant),
+            Message::Cells(cells) if ready => self.on_cells(context, cells),
+            Message::Differ(differ) if ready && !self.live.asks => self.on_differ(context, &differ),
+            Message::Offer(offer) if ready && waiting && self.takes_offer() => {
                 self.report.offered = offer.totals;
                 if offer.authors.is_empty() && !offer.last {
                     return Err(Failure::Peer("an empty part of an offer".into()));
                 }
                 self.clock.extend(offer.authors)?;
-                if offer.last { Ok(self.start_receiving(context)?) } else { Ok(()) }
+                if !offer.last {
+                    return Ok(());
+                }
+                self.comparing = Comparing::Settled;
+                Ok(self.start_receiving(context)?)
             }
-            Message::Want(want) if self.we_give() => Ok(self.serving.want(want, &self.blocked)?),
+            Message::Want(want) if self.we_give() => {
+                self.lacks(context.read, &want)?;
+                Ok(self.serving.want(want, &self.blocked)?)
+            }
             Message::WantContent(want) if self.we_give() => Ok(self.serving.want_content(want)?),
             Message::Served(served) => Ok(self.on_served(served)?),
             Message::Done(done) if ready && !self.done_received => {
@@ -409,6 +443,8 @@ impl Session {
                 self.on_have(have);
                 Ok(())
             }
+            Message::Word(Word::Ready) => Ok(self.on_ready_for_pushes()?),
+            Message::Word(Word::Again) => Ok(self.on_again()?),
             Message::Unknown(_) => Ok(()),
             other => Err(Failure::Peer(format!("a message of kind {} out of turn", other.kind()))),
         }

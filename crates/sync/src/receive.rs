@@ -7,9 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use madake_log::{AuthorId, LogId, SeqNum};
 use madake_object::{Object, ObjectId};
-use madake_store::{
-    Change, ContentFate, Fate, Flaw, LOGS_LIMIT, NamedBy, Outcome, PayloadFate, Position, StoreError, Wanted,
-};
+use madake_store::{Change, ContentFate, LOGS_LIMIT, NamedBy, Outcome, Position, StoreError, Wanted};
 
 use crate::Bounded;
 use crate::io::{Output, Received, RefusedEntry};
@@ -55,6 +53,8 @@ pub(crate) struct Receiving {
     /// What the peer turned out not to have. By size too: a log may name somebody's object with a size
     /// that it does not have, and must not keep it from those who name it rightly.
     lacking: BTreeSet<(ObjectId, u64)>,
+    /// What the peer has by now, though it is asked for and the answer may yet be that it does not: that is older.
+    overtaken: BTreeSet<ObjectId>,
     /// What the cursor is before has to wait until a big object has come.
     blocked: bool,
     /// What the cursor is before can't be fetched now: with another size, or among so many others.
@@ -79,6 +79,8 @@ enum Phase {
 pub(crate) enum Applying {
     Entries(Vec<(Position, u64, u64)>),
     Content(Vec<(ObjectId, u64)>),
+    /// Entries that nobody asked for, in a session that stays open.
+    Pushed(Vec<(Position, u64, u64)>),
 }
 
 impl Receiving {
@@ -119,7 +121,12 @@ impl Receiving {
             return;
         }
         self.blocked = false;
+        let overtaken = self.overtaken.remove(&id);
         if let Err(reason) = result {
+            if overtaken {
+                self.progress = true; // it is asked again
+                return;
+            }
             self.lacking.insert((id, size));
             if self.failed.len() < MAX_LISTED {
                 self.failed.insert(id, reason);
@@ -129,7 +136,12 @@ impl Receiving {
 
     /// The peer has something now that it did not have: another pass asks for it.
     pub(crate) fn come(&mut self, id: ObjectId) {
-        let told: Vec<_> = self.lacking.range((id, 0)..=(id, u64::MAX)).copied().collect();
+        let of_it = (id, 0)..=(id, u64::MAX);
+        let asked = self.open_content.values().any(|open| open.range(of_it.clone()).next().is_some());
+        if asked || self.fetching.contains_key(&id) {
+            self.overtaken.insert(id);
+        }
+        let told: Vec<_> = self.lacking.range(of_it).copied().collect();
         if told.is_empty() {
             return;
         }
@@ -150,6 +162,62 @@ impl Receiving {
 
     pub(crate) fn is_waiting_for_summary(&self) -> bool {
         self.phase == Phase::Summary
+    }
+
+    /// Whether there is nothing to ask for, and nothing under way.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.phase == Phase::Finished && !self.is_busy()
+    }
+
+    /// Whether contents were asked for and have not come.
+    pub(crate) fn is_fetching(&self) -> bool {
+        !self.open_content.is_empty() || !self.fetching.is_empty()
+    }
+
+    /// Whether an entry of this log was refused, so that what follows can't be taken.
+    pub(crate) fn is_spoiled(&self, log: &(AuthorId, LogId)) -> bool {
+        self.spoiled.contains(log)
+    }
+
+    /// An entry of this log was refused; whether it is the first.
+    pub(crate) fn spoil(&mut self, log: (AuthorId, LogId)) -> bool {
+        self.spoiled.insert(log)
+    }
+
+    /// The peer may have by now what it lacked.
+    pub(crate) fn forget_lacking(&mut self) {
+        self.lacking.clear();
+        self.failed.clear();
+    }
+
+    /// Something may be missing that was not when it was last looked for. Where entries are still to come,
+    /// it is looked for after them anyway.
+    pub(crate) fn look_again_for_content(&mut self) {
+        match self.phase {
+            Phase::Content => self.progress = true,
+            Phase::Finished => (self.phase, self.cursor) = (Phase::Content, None),
+            Phase::Summary | Phase::System | Phase::User => {}
+        }
+    }
+
+    /// The two sides compare once more.
+    pub(crate) fn begin_again(&mut self) {
+        self.phase = Phase::Summary;
+        self.spoiled.clear();
+        self.asked.clear();
+    }
+
+    /// Whether there is room for two requests beside what is asked for anyway.
+    pub(crate) fn may_ask_for_gaps(&self) -> bool {
+        matches!(self.phase, Phase::Content | Phase::Finished) && self.open.is_empty() && self.applying == 0
+    }
+
+    /// Asks for these at once, all of system logs or none.
+    pub(crate) fn ask_for(&mut self, context: &mut Context<'_>, ranges: Vec<Range>) {
+        self.asked.extend(ranges.iter().map(|range| ((range.author, range.log), *range)));
+        let id = next(&mut self.next_request);
+        self.open.insert(id);
+        context.send(Class::Control, &Message::Want(Want { id, ranges: Bounded::truncated(ranges) }));
     }
 }
 
@@ -184,16 +252,11 @@ impl Session {
                 Ok(Received { entry, payload }) => {
                     let at = Position::of(&entry);
                     if !self.was_asked(&at) {
-                        self.receiving.unasked += 1;
-                        if self.receiving.unasked > MAX_UNASKED {
-                            return Err(format!("more than {MAX_UNASKED} entries that nobody asked for"));
-                        }
-                        self.report.refuse(
-                            What::Entry,
-                            at.to_string(),
-                            "unasked: nobody asked for it, or not again".into(),
-                        );
+                        self.count_unasked(&at)?;
                         continue;
+                    }
+                    if self.live.agreed {
+                        self.live.comes(&at);
                     }
                     let payload_bytes = payload.as_ref().map_or(0, |payload| payload.bytes().len() as u64);
                     meta.push((at, entry.as_bytes().len() as u64, payload_bytes));
@@ -206,6 +269,17 @@ impl Session {
             }
         }
         self.apply(context, changes, Applying::Entries(meta), bytes);
+        Ok(())
+    }
+
+    /// An entry came that nobody asked for.
+    pub(crate) fn count_unasked(&mut self, at: &Position) -> Result<(), String> {
+        self.receiving.unasked += 1;
+        if self.receiving.unasked > MAX_UNASKED {
+            return Err(format!("more than {MAX_UNASKED} entries that nobody asked for"));
+        }
+        let reason = "unasked: nobody asked for it, or not again".into();
+        self.report.refuse(What::Entry, at.to_string(), reason);
         Ok(())
     }
 
@@ -227,6 +301,7 @@ impl Session {
                 sizes.iter().for_each(|asked| {
                     open.remove(asked);
                 });
+                self.receiving.overtaken.remove(&object.id());
                 meta.push((object.id(), object.bytes().len() as u64));
                 changes.push(Change::Content(object));
             } else {
@@ -248,6 +323,11 @@ impl Session {
             return Err(format!("the end of request {}, which is not open", served.want));
         };
         // What it neither sent nor named as lacking did not come either.
+        let receiving = &mut self.receiving;
+        let (again, left): (BTreeSet<_>, BTreeSet<_>) =
+            left.into_iter().partition(|(id, _)| receiving.overtaken.contains(id));
+        receiving.progress |= !again.is_empty();
+        receiving.overtaken.retain(|id| again.range((*id, 0)..=(*id, u64::MAX)).next().is_none());
         if self.receiving.lacking.len() + left.len() <= MAX_LACKING {
             self.receiving.lacking.extend(left);
         }
@@ -256,10 +336,14 @@ impl Session {
 
     /// A batch of ours is durable: count what was new, and tell what was not taken.
     pub(crate) fn on_applied(&mut self, applying: Applying, outcomes: Vec<Outcome>) {
-        self.receiving.applying -= 1;
+        self.receiving.applying -= usize::from(!matches!(applying, Applying::Pushed(_)));
         match applying {
+            Applying::Pushed(meta) => self.on_pushed_applied(meta, outcomes),
             Applying::Entries(meta) => {
                 for ((at, entry_bytes, payload_bytes), outcome) in meta.into_iter().zip(outcomes) {
+                    if self.live.agreed {
+                        self.live.came(&at, &outcome);
+                    }
                     self.entry_outcome(at, entry_bytes, payload_bytes, outcome);
                 }
             }
@@ -292,15 +376,21 @@ impl Session {
                     self.list_cut_short(context)?;
                     self.receiving.phase = Phase::Content;
                     self.receiving.cursor = None;
+                    self.say_ready(context);
                 }
                 // A pass is over. Another one if it brought something that may name more.
                 Phase::Content if std::mem::take(&mut self.receiving.progress) => {
                     self.receiving.cursor = None
                 }
-                _ if self.done_sent => self.receiving.phase = Phase::Finished,
                 _ => {
                     self.receiving.phase = Phase::Finished;
+                    // One more part of a session that stays open tells anew what is missing.
+                    let anew = self.done_sent && self.live.agreed;
+                    self.report.missing.retain(|missing| missing.what == What::Log && !anew);
                     self.list_missing(context)?;
+                    if self.done_sent {
+                        return Ok(());
+                    }
                     let done = Done {
                         received: self.report.received,
                         refused: self.report.refused,
@@ -480,37 +570,6 @@ impl Session {
         }
     }
 
-    fn entry_outcome(&mut self, at: Position, entry_bytes: u64, payload_bytes: u64, outcome: Outcome) {
-        let Outcome::Entry { fate, payload, flaw } = outcome else { return };
-        if fate == Fate::Appended {
-            self.report.received.entries += 1;
-            self.report.received.bytes += entry_bytes;
-        }
-        if let Some(reason) = fate.refusal() {
-            // What follows a refused entry can't be taken either: one line for the log is enough.
-            if self.receiving.spoiled.insert((at.author, at.log)) {
-                self.report.refuse(What::Entry, at.to_string(), reason);
-            } else {
-                self.report.refused += 1;
-            }
-            return;
-        }
-        match payload {
-            PayloadFate::Stored => {
-                self.report.received.payloads += 1;
-                self.report.received.bytes += payload_bytes;
-            }
-            PayloadFate::WrongHash { got } => {
-                let reason = format!("payload-hash: what came hashes to {got}");
-                self.report.refuse(What::Payload, at.to_string(), reason);
-            }
-            PayloadFate::AlreadyHave | PayloadFate::NotGiven | PayloadFate::Dropped => {}
-        }
-        if let Some(flaw) = flaw {
-            self.refuse_flaw(at, &flaw);
-        }
-    }
-
     fn content_outcome(&mut self, id: ObjectId, size: u64, outcome: Outcome) {
         let Outcome::Content { fate, named_by, flaws } = outcome else { return };
         match fate {
@@ -535,15 +594,6 @@ impl Session {
         for (at, flaw) in flaws {
             self.refuse_flaw(at, &flaw);
         }
-    }
-
-    fn refuse_flaw(&mut self, at: Position, flaw: &Flaw) {
-        let what = match flaw {
-            Flaw::PayloadSize { .. } => What::Payload,
-            _ if at.log == LogId::COMMIT => What::Commit,
-            _ => What::Payload,
-        };
-        self.report.refuse(what, at.to_string(), flaw.to_string());
     }
 
     /// What is still not here of the authors of this session, with the reason.

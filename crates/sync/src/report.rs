@@ -47,6 +47,33 @@ pub struct Report {
     pub clock_difference: Option<i64>,
 }
 
+/// How much a node keeps of what is under way: all of it is bounded, whatever peers do.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Load {
+    /// Sessions that are open.
+    pub sessions: usize,
+    /// Outputs that nobody has taken yet.
+    pub outputs: usize,
+    /// Writes that are not answered.
+    pub writes: usize,
+    /// What the data in them weighed when it came.
+    pub write_bytes: u64,
+    /// The most requests of one peer that wait here.
+    pub most_jobs: usize,
+    /// The most requests that one session has out.
+    pub most_requests: usize,
+    /// The most big objects that one session fetches at a time.
+    pub most_fetches: usize,
+    /// Ranges of big objects that are asked for.
+    pub ranges: usize,
+    /// The most ranges that one session is asked for.
+    pub most_ranges: usize,
+    /// The most bytes of one class and session that the connection has not taken.
+    pub most_in_flight: u64,
+    /// The most logs of which something waits to be pushed in one session.
+    pub most_backlog: usize,
+}
+
 /// Something that is named by what is held, and is not here.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Missing {
@@ -114,6 +141,20 @@ pub enum EndReason {
     /// The connection ended before the session did.
     #[error("the connection was lost: {0}")]
     ConnectionLost(String),
+    /// Both are servers, and their clocks differ by too much. Milliseconds since 1970 UTC.
+    #[error(
+        "the clocks of the two servers are {} ms apart: ours shows {ours}, the peer's {theirs} ms since 1970",
+        ours.abs_diff(*theirs)
+    )]
+    ClocksApart {
+        /// What ours showed.
+        ours: i64,
+        /// What the peer's showed then.
+        theirs: i64,
+    },
+    /// What one side keeps has changed: the session begins anew.
+    #[error("what is kept has changed, and the session begins anew")]
+    Anew,
     /// Our own store failed.
     #[error("our store failed: {0}")]
     StoreFailed(String),

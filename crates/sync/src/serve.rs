@@ -18,7 +18,7 @@ use crate::wire::{
 };
 
 /// Bytes of one class that are handed to the shell and not yet taken by the connection.
-const WINDOW: u64 = 2 * 1024 * 1024;
+pub(crate) const WINDOW: u64 = 2 * 1024 * 1024;
 /// A data frame is closed when it holds so much: half a frame, so that one more item always fits.
 const FRAME_TARGET: usize = 512 * 1024;
 /// Requests of one peer that may wait here; the protocol needs no more than four at a time.
@@ -57,20 +57,25 @@ impl Serving {
         self.in_flight.iter().copied().max().unwrap_or(0)
     }
 
+    /// Whether entries that were asked for are still to be sent.
+    pub(crate) fn sends_entries(&self) -> bool {
+        self.jobs.iter().any(|job| matches!(job, Job::Entries { .. }))
+    }
+
+    /// Bytes of a class that the connection has not taken.
+    pub(crate) fn in_flight(&self, class: Class) -> u64 {
+        self.in_flight[class as usize]
+    }
+
+    /// These bytes were handed to the connection.
+    pub(crate) fn sends(&mut self, class: Class, bytes: u64) {
+        self.in_flight[class as usize] += bytes;
+    }
+
     /// The connection took these bytes.
     pub(crate) fn sent(&mut self, class: Class, bytes: u64) {
         let in_flight = &mut self.in_flight[class as usize];
         *in_flight = in_flight.saturating_sub(bytes);
-    }
-
-    /// The peer was told that this is not here.
-    pub(crate) fn told_lacking(&mut self, id: ObjectId) {
-        self.lacked.insert(id);
-    }
-
-    /// Which of these the peer was told are not here.
-    pub(crate) fn lacked<'a>(&'a self, ids: &'a [ObjectId]) -> impl Iterator<Item = ObjectId> + 'a {
-        self.lacked.among(ids)
     }
 
     /// Takes a request for entries; those of blocked authors are not given.
@@ -157,7 +162,11 @@ pub(crate) fn pump(session: &mut Session, context: &mut Context<'_>) {
 
 /// Takes entries off the front of the ranges until a frame is full. A log that can't be read is given as
 /// far as it can: damage in one place does not end the session.
-fn next_entries(ranges: &mut VecDeque<Range>, read: &dyn Read, report: &mut Report) -> Vec<WireEntry> {
+pub(crate) fn next_entries(
+    ranges: &mut VecDeque<Range>,
+    read: &dyn Read,
+    report: &mut Report,
+) -> Vec<WireEntry> {
     let (mut items, mut bytes, mut careful) = (Vec::new(), 0, false);
     while let Some(range) = ranges.front_mut() {
         let wanted = (range.to.get() - range.from.get()).saturating_add(1);

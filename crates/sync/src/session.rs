@@ -10,9 +10,10 @@ use crate::Bounded;
 use crate::compare::Comparing;
 use crate::interest::Interest;
 use crate::io::{CompareBy, Plan};
-use crate::node::Context;
+use crate::live::Live;
+use crate::node::{Context, Failure};
 use crate::receive::Receiving;
-use crate::report::Report;
+use crate::report::{EndReason, Report};
 use crate::serve::Serving;
 use crate::summary::PeerClock;
 use crate::wire::{Class, Hello, Message, What, Working};
@@ -20,6 +21,9 @@ use crate::wire::{Class, Hello, Message, What, Working};
 /// A silent peer is given up after so long (`docs/protocol.md`: 15 s of QUIC silence end a connection;
 /// twice that for one that answers on that level and not on ours).
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Milliseconds by which clocks of two servers may differ.
+const CLOCKS_APART: u64 = 2_000;
 
 /// A side that works on what came says so this often.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
@@ -64,6 +68,8 @@ pub(crate) struct Session {
     pub(crate) receiving: Receiving,
     /// What we send.
     pub(crate) serving: Serving,
+    /// What goes on when both have caught up, if the session stays open.
+    pub(crate) live: Live,
     /// Whether our Done went out, and the peer's came in.
     pub(crate) done_sent: bool,
     pub(crate) done_received: bool,
@@ -114,6 +120,7 @@ impl Session {
             told_diverged: BTreeSet::new(),
             receiving: Receiving::default(),
             serving: Serving::default(),
+            live: Live::default(),
             done_sent: false,
             done_received: false,
             last_activity: now,
@@ -161,7 +168,8 @@ impl Session {
 
     /// When the peer will be given up, unless it does something; never while it waits for us.
     pub(crate) fn deadline(&self) -> Option<Duration> {
-        (!self.receiving.is_at_work()).then(|| self.last_activity + PATIENCE)
+        let works = self.receiving.is_at_work() || self.live.applying > 0;
+        (!works && !self.is_settled()).then(|| self.last_activity + PATIENCE)
     }
 
     /// When to tell the peer that we are at work on what it sent, or that it is arriving: the peer sees
@@ -169,7 +177,8 @@ impl Session {
     pub(crate) fn working_at(&self) -> Option<Duration> {
         let expecting = self.receiving.is_asking() || self.receiving.is_waiting_for_summary();
         let arriving = expecting && self.last_bytes > self.last_sent;
-        let news = self.theirs.is_some() && (self.receiving.is_at_work() || arriving);
+        let works = self.receiving.is_at_work() || self.live.applying > 0;
+        let news = self.theirs.is_some() && (works || arriving);
         news.then(|| self.last_sent + SIGN_OF_LIFE)
     }
 
@@ -183,11 +192,23 @@ impl Session {
 
     /// Whether there is nothing left to say in either direction; what was asked for after Done may be on its way.
     pub(crate) fn is_finished(&self) -> bool {
-        self.done_sent && self.done_received && self.serving.is_idle()
+        !self.live.agreed && self.done_sent && self.done_received && self.serving.is_idle()
     }
 
     /// Whether it can be closed from this side.
     pub(crate) fn is_over(&self) -> bool {
         self.is_finished() && !self.receiving.is_busy()
+    }
+
+    /// Notes how far the peer's clock is from ours. Between servers it must not be far.
+    pub(crate) fn check_clocks(&mut self, ours: i64, theirs: i64) -> Result<(), Failure> {
+        self.report.clock_difference = Some(theirs.saturating_sub(ours));
+        let Some(round_trip) = self.plan.servers else { return Ok(()) };
+        let on_the_way = i64::try_from(round_trip.as_millis() / 2).unwrap_or(i64::MAX);
+        let theirs = theirs.saturating_add(on_the_way);
+        match ours.abs_diff(theirs) > CLOCKS_APART {
+            true => Err(Failure::End(EndReason::ClocksApart { ours, theirs })),
+            false => Ok(()),
+        }
     }
 }

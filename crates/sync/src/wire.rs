@@ -12,6 +12,7 @@ use serde_bytes::ByteBuf;
 
 use crate::bounded::Bounded;
 pub use crate::come::Have;
+pub use crate::words::Word;
 
 /// The version of the protocol that this code speaks.
 pub const PROTOCOL: u16 = 1;
@@ -82,6 +83,8 @@ pub enum Message {
     Differ(Differ),
     /// Kind 20: what you asked for and I did not have, I have now.
     Have(Have),
+    /// Kinds 30 and 31: how a session that stays open goes on.
+    Word(Word),
     /// A kind of [`FIRST_OPTIONAL_KIND`] or more that this version does not know: let it pass.
     Unknown(u8),
 }
@@ -126,7 +129,8 @@ pub struct Hello {
     /// Ways to compare summaries that it knows, the best first: 0 is the full clock, 1 digests and cells. The first of the
     /// dialler's that the other side names too is used.
     pub methods: Bounded<u8, 16>,
-    /// What else the sender understands, one bit each; bits that are not known are ignored. None yet.
+    /// What else the sender wishes, one bit each; bits that are not known are ignored. Bit 0: to keep the
+    /// session open when all is there, and to push what is new.
     pub capabilities: u64,
 }
 
@@ -448,6 +452,7 @@ impl Message {
             Message::Cells(body) => postcard::to_extend(body, frame),
             Message::Differ(body) => postcard::to_extend(body, frame),
             Message::Have(body) => postcard::to_extend(body, frame),
+            Message::Word(_) => Ok(frame),
             Message::Unknown(kind) => return Err(WireError::Kind(*kind)),
         }
         .map_err(fields)?;
@@ -483,7 +488,10 @@ impl Message {
             16 => decode_body(kind, body).map(Message::Differ),
             20 => decode_body(kind, body).map(Message::Have),
             FIRST_OPTIONAL_KIND.. => Ok(Message::Unknown(kind)),
-            other => Err(WireError::Kind(other)),
+            other => {
+                let word = Word::of_kind(other).ok_or(WireError::Kind(other))?;
+                decode_body(kind, body).map(|()| Message::Word(word))
+            }
         }
     }
 
@@ -506,6 +514,7 @@ impl Message {
             Message::Cells(_) => 15,
             Message::Differ(_) => 16,
             Message::Have(_) => 20,
+            Message::Word(word) => *word as u8,
             Message::Unknown(kind) => *kind,
         }
     }

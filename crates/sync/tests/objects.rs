@@ -11,7 +11,7 @@ use common::{NOW, Peer, arrived, pull, run, sync};
 use madake_log::SeqNum;
 use madake_object::{GROUP, Mode, Object, ObjectId, Ranges, groups};
 use madake_store::engine::Random;
-use madake_store::{Change, NewContent, NewVersion, Read};
+use madake_store::{Change, NewContent, NewVersion, News, Read};
 use madake_sync::wire::{Have, Message};
 use madake_sync::{EndReason, Input, Now, Output, RangeEnd, Report, RequestId, SessionId};
 
@@ -186,7 +186,7 @@ impl Table {
                 assert_eq!(reason, EndReason::Finished);
                 self.reports.insert(session, report);
             }
-            Output::Consumed { .. } | Output::Progress { .. } => {}
+            Output::Consumed { .. } | Output::Progress { .. } | Output::Live { .. } => {}
         }
     }
 
@@ -390,7 +390,6 @@ fn a_peer_that_gets_it_later_is_asked_again() {
 fn a_node_tells_what_has_come_since_it_was_asked() {
     let (mut a, mut b) = (Peer::new(1, true), Peer::new(2, true));
     let bytes = vec![7; 300_000];
-    b.commit("big", &bytes);
     let id = ObjectId::of(&bytes);
     let session = SessionId(1);
     let opened = Input::Opened { session, peer: a.id, initiator: false, plan: sync() };
@@ -403,7 +402,7 @@ fn a_node_tells_what_has_come_since_it_was_asked() {
             b.node.handle(NOW, arrived(session, message), &*b.store);
         }
     }
-    let mut told = |input: Input| {
+    let told = |b: &mut Peer, input: Input| {
         b.node.handle(NOW, input, &*b.store);
         let outputs = std::iter::from_fn(|| b.node.poll_output());
         let sent = outputs.filter_map(|output| match output {
@@ -413,11 +412,27 @@ fn a_node_tells_what_has_come_since_it_was_asked() {
         sent.filter_map(|message| if let Message::Have(have) = message { Some(have) } else { None })
             .collect::<Vec<_>>()
     };
-    let ids = vec![ObjectId::of(b"nobody asked"), id];
-    assert!(told(Input::Stored { ids: ids.clone() }).is_empty());
-    assert!(told(Input::NotServed { session, id }).is_empty());
-    assert_eq!(told(Input::Stored { ids: ids.clone() }), [Have { ids: vec![id].try_into().unwrap() }]);
-    assert!(told(Input::Stored { ids }).is_empty(), "once");
+    let news = || {
+        let contents = [ObjectId::of(b"nobody asked"), id].into();
+        Input::Changed(News { contents, ..News::default() })
+    };
+    let have = [Have { ids: vec![id].try_into().unwrap() }];
+    assert!(told(&mut b, Input::NotServed { session, id }).is_empty());
+    assert!(told(&mut b, news()).is_empty(), "not before it is here");
+    b.commit("big", &bytes);
+    assert_eq!(told(&mut b, news()), have);
+    assert!(told(&mut b, news()).is_empty(), "once");
+    assert_eq!(
+        told(&mut b, Input::NotServed { session, id }),
+        have,
+        "it came while the answer was on its way"
+    );
+    // It is not known what has come: all that was asked for is looked at.
+    let other = ObjectId::of(b"later");
+    assert!(told(&mut b, Input::NotServed { session, id: other }).is_empty());
+    b.commit("later", b"later");
+    let missed = Input::Changed(News { missed: true, ..News::default() });
+    assert_eq!(told(&mut b, missed), [Have { ids: vec![other].try_into().unwrap() }]);
 }
 
 /// Many small files: a few requests of a thousand each, the next always under way before one is answered, and

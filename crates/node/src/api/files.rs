@@ -33,7 +33,6 @@ pub(super) fn put(shell: Arc<Shell>, body: Body) -> Response<Body> {
             });
         }
         shell.store().apply(changes)?;
-        shell.stored(stored.iter().map(|(id, ..)| *id).collect());
         for (id, size, label) in stored {
             let mut line = json!({"object": id.to_string(), "size": size});
             if let Some(label) = label {
@@ -97,7 +96,6 @@ pub(super) fn commit(shell: Arc<Shell>, query: &Query, body: Body) -> Result<Res
             versions.push(NewVersion { name, content, mode, message, time: wall_clock(), only_if_changed });
         }
         let made = author.commit(&versions)?;
-        shell.stored(made.iter().map(|made| made.object).collect());
         for made in made {
             lines.send(&json!({
                 "name": made.name.as_str(),

@@ -28,6 +28,7 @@ use hyper::{Request, Response, StatusCode};
 pub use body::{Body, BodyError, Lines, full, lines, streamed};
 pub use error::ApiError;
 pub(crate) use error::denied;
+pub(crate) use node::rfc3339;
 pub use routes::{ROUTES, Route};
 pub(crate) use sync::counts_json;
 pub use upload::{RecordHeader, encode_chunk, encode_end, encode_header};
@@ -83,6 +84,19 @@ impl Query {
                 .hint("`docs/api.md` has the parameters of every request")
         };
         self.get(name).ok_or_else(missing)
+    }
+
+    /// What is wished, if anything: 1 or 0.
+    fn wish(&self, name: &str) -> Result<Option<bool>, ApiError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some("1") => Ok(Some(true)),
+            Some("0") => Ok(Some(false)),
+            Some(other) => {
+                Err(ApiError::usage(format!("`{other}` is none of 1 and 0, which `{name}` may be"))
+                    .hint("`docs/api.md` has the parameters of every request"))
+            }
+        }
     }
 
     fn flag(&self, name: &str) -> bool {

@@ -57,19 +57,29 @@ pub(super) async fn status(shell: Arc<Shell>) -> Result<Response<Body>, ApiError
         for peer in shell.store().peers()? {
             let last = shell.store().last_session(peer.node)?;
             let said = shell.store().peer_store(peer.node)?;
-            let state = match &last {
-                None => "not-met",
-                Some(last) if last.failure.is_some() => "failed",
-                Some(_) => "met",
+            let (tie, link) = (shell.store().tie(peer.node)?, shell.links.show(peer.node));
+            let state = match (&link, &last) {
+                (Some(link), _) => link.state.as_str(),
+                (None, None) => "not-met",
+                (None, Some(last)) if last.failure.is_some() => "failed",
+                (None, Some(_)) => "met",
             };
+            let failure = match &link {
+                Some(link) => link.failure.clone(),
+                None => last.as_ref().and_then(|last| last.failure.clone()),
+            };
+            let rtt = link.as_ref().and_then(|link| link.rtt).map(|rtt| rtt.as_secs_f64() * 1000.0);
             peers.push(json!({
                 "name": peer.name,
                 "node": peer.node.to_string(),
                 "addresses": peer.addresses,
+                "live": tie.live || shell.home.config.live,
+                "server": tie.server,
                 "state": state,
-                "rtt_ms": last.as_ref().map(|last| last.rtt as f64 / 1000.0),
+                "since": link.as_ref().map(|link| rfc3339(link.since)),
+                "rtt_ms": rtt.or(last.as_ref().map(|last| last.rtt as f64 / 1000.0)),
                 "last_sync": last.as_ref().map(|last| rfc3339(last.ended)),
-                "failure": last.as_ref().and_then(|last| last.failure.clone()),
+                "failure": failure,
                 "missing": last.as_ref().map(|last| last.missing),
                 "rolled_back": said.as_ref().and_then(|said| said.rolled_back).map(rfc3339),
                 "clock_difference_ms": last.as_ref().and_then(|last| last.clock_difference),
@@ -105,7 +115,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 /// A time in milliseconds since 1970 UTC, as RFC 3339.
-pub(super) fn rfc3339(milliseconds: i64) -> String {
+pub(crate) fn rfc3339(milliseconds: i64) -> String {
     let nanoseconds = i128::from(milliseconds) * 1_000_000;
     let time = time::OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).ok();
     let text = time.and_then(|time| time.format(&time::format_description::well_known::Rfc3339).ok());

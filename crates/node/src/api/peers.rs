@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hyper::{Response, StatusCode};
-use madake_store::{Change, Peer};
+use madake_store::{Change, Peer, Tie};
 use serde_json::{Value, json};
 
 use super::node::blocking;
@@ -16,14 +16,18 @@ use crate::shell::Shell;
 /// A peer's name is at most so many bytes.
 const MAX_NAME: usize = 64;
 
-/// `GET /v1/peers` → per peer `{name, node, peer, addresses, allowed}`
+/// `GET /v1/peers` → per peer `{name, node, peer, addresses, allowed, live, server}`
 pub(super) fn list(shell: &Shell) -> Result<Response<Body>, ApiError> {
     let peers = shell.store().peers()?;
-    let text: String = peers.iter().map(|peer| format!("{}\n", peer_json(peer))).collect();
+    let mut text = String::new();
+    for peer in &peers {
+        text.push_str(&format!("{}\n", peer_json(peer, shell.store().tie(peer.node)?)));
+    }
     Ok(respond(StatusCode::OK, full(text)))
 }
 
-/// `POST /v1/peers?ticket=T[&name=N]` → the peer. Adding it again changes its name and addresses.
+/// `POST /v1/peers?ticket=T[&name=N][&live=true|false][&server=true|false]` → the peer. Adding it again changes
+/// its name, addresses, and what is wished of the link to it.
 pub(super) async fn add(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
     let text = query.need("ticket")?;
     let ticket: Ticket = text.parse().map_err(|error| no_ticket(text, &error))?;
@@ -34,6 +38,7 @@ pub(super) async fn add(shell: Arc<Shell>, query: Query) -> Result<Response<Body
         );
     }
     let name = query.get("name").map(str::to_owned);
+    let (live, server) = (query.wish("live")?, query.wish("server")?);
     blocking(move || {
         let peers = shell.store().peers()?;
         let known = peers.iter().find(|peer| peer.node == node);
@@ -54,8 +59,10 @@ pub(super) async fn add(shell: Arc<Shell>, query: Query) -> Result<Response<Body
         };
         let added = known.map_or_else(wall_clock, |known| known.added);
         let peer = Peer { node, name, addresses, added };
-        shell.store().apply(vec![Change::Peer(peer.clone())])?;
-        Ok(object(&peer_json(&peer)))
+        let before = shell.store().tie(node)?;
+        let tie = Tie { live: live.unwrap_or(before.live), server: server.unwrap_or(before.server) };
+        shell.store().apply(vec![Change::Peer(peer.clone()), Change::Tie(node, tie)])?;
+        Ok(object(&peer_json(&peer, tie)))
     })
     .await
 }
@@ -68,7 +75,7 @@ pub(super) async fn remove(shell: Arc<Shell>, query: Query) -> Result<Response<B
         let none = || ApiError::not_found(format!("{node} is no peer of this node")).hint("madake peer list");
         let peer = known.ok_or_else(none)?;
         shell.store().apply(vec![Change::ForgetPeer(node)])?;
-        let mut value = peer_json(&peer);
+        let mut value = peer_json(&peer, Tie::default());
         value["allowed"] = json!(false);
         Ok(object(&value))
     })
@@ -80,13 +87,15 @@ pub(super) fn no_ticket(text: &str, error: &TicketError) -> ApiError {
         .hint("`madake id` prints one, at the other node")
 }
 
-fn peer_json(peer: &Peer) -> Value {
+fn peer_json(peer: &Peer, tie: Tie) -> Value {
     json!({
         "name": peer.name,
         "node": peer.node.to_string(),
         "peer": peer.node.to_string(),
         "addresses": peer.addresses,
         "allowed": true,
+        "live": tie.live,
+        "server": tie.server,
     })
 }
 

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{ApiError, Body, Query, respond, streamed};
+use crate::driver::Watchers;
 use crate::home::Keep;
 use crate::net::{DIAL_TIMEOUT, DialError, NodeId};
 use crate::shell::Shell;
@@ -38,17 +39,26 @@ pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body
         return Err(ApiError::usage(format!("at most {MAX_SCHEMAS} schemas can be asked for at a time"))
             .hint("name fewer, or none for all that are kept (`madake interest list`)"));
     }
-    let plan = Plan { receives, gives, schemas: (!schemas.is_empty()).then_some(schemas) };
+    let mut plan = Plan {
+        receives,
+        gives,
+        schemas: (!schemas.is_empty()).then_some(schemas),
+        live: false,
+        servers: None,
+    };
 
     let began = Instant::now();
     let network =
         shell.network().await.map_err(|error| ApiError::new(500, "network", error.to_string()))?.clone();
+    let server = shell.store().tie(node)?.server;
+    let endpoint = if server { network.endpoint.for_servers() } else { network.endpoint.clone() };
     let connection =
-        network.endpoint.dial(node, &addresses, DIAL_TIMEOUT).await.map_err(|error| dial_error(&error))?;
+        endpoint.dial(node, &addresses, DIAL_TIMEOUT).await.map_err(|error| dial_error(&error))?;
+    shell.links.nudge(node); // it can be reached
+    plan.servers = server.then(|| connection.rtt());
     let (progress, mut seen) = watch::channel(None);
-    let rtt = connection.rtt();
-    let session =
-        tokio::spawn(async move { network.driver.session(connection, true, plan, Some(progress)).await });
+    let (watchers, rtt) = (Watchers { progress: Some(progress), stage: None }, connection.rtt());
+    let session = tokio::spawn(async move { network.driver.session(connection, true, plan, watchers).await });
     let (sender, body) = streamed();
     tokio::spawn(async move {
         while seen.changed().await.is_ok() {
@@ -77,6 +87,12 @@ fn result_json(shell: &Shell, reason: &EndReason, report: &Report, seconds: f64)
         EndReason::NotKnown => {
             return Err(ApiError::new(403, "not-known", "the peer does not know this node")
                 .hint(format!("its owner has to type: madake peer add {}", shell.ticket())));
+        }
+        EndReason::ClocksApart { ours, theirs } => {
+            let (ours, theirs) = (super::rfc3339(*ours), super::rfc3339(*theirs));
+            let message = format!("servers' clocks must agree: the peer's shows {theirs}, ours {ours}");
+            return Err(ApiError::new(502, "clocks", message)
+                .hint("set the clock that is wrong, or `madake peer add TICKET --no-server`"));
         }
         EndReason::StoreFailed(_) => {
             return Err(ApiError::new(500, "store", reason.to_string())

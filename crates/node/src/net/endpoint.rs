@@ -4,11 +4,10 @@
 //! known for a node, a little apart, and takes the first that proves to be it.
 
 use std::collections::VecDeque;
-use std::fmt;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 use madake_log::AuthorKey;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -20,8 +19,9 @@ use tokio::time::Instant;
 
 use super::tls::{self, Impostor, KeyError, alerts};
 use super::{
-    Connection, DIAL_STAGGER, HANDSHAKE_TIMEOUT, MAX_HANDSHAKES, MAX_UNANSWERED, NodeId, UNANSWERED_BYTES,
-    VALIDATE_FROM, canonical, describe, printable, transport_config,
+    Connection, DIAL_STAGGER, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, MAX_HANDSHAKES, MAX_TARGETS, MAX_UNANSWERED,
+    NodeId, SERVER_IDLE_TIMEOUT, UNANSWERED_BYTES, VALIDATE_FROM, canonical, describe, printable,
+    transport_config,
 };
 
 /// A node's socket, and the key with which it answers and dials. Clones share both.
@@ -78,7 +78,12 @@ impl Endpoint {
         // quinn's "client" is the constructor that makes IPv6 sockets dual-stack.
         let quinn = quinn::Endpoint::client(address)?;
         let local = quinn.local_addr()?;
-        Ok(Self { quinn, key, local, transport: transport_config(), handshakes })
+        Ok(Self { quinn, key, local, transport: transport_config(IDLE_TIMEOUT), handshakes })
+    }
+
+    /// The same socket, for dialling servers: their connections are lost after [`SERVER_IDLE_TIMEOUT`].
+    pub fn for_servers(&self) -> Self {
+        Self { transport: transport_config(SERVER_IDLE_TIMEOUT), ..self.clone() }
     }
 
     /// The id of this node.
@@ -593,6 +598,3 @@ fn can_reach(local: SocketAddr, remote: SocketAddr) -> bool {
 fn list(attempts: &[Attempt]) -> String {
     attempts.iter().map(Attempt::to_string).collect::<Vec<_>>().join("; ")
 }
-
-/// Addresses that one dial tries: those of a full ticket, each a name with two.
-const MAX_TARGETS: usize = 2 * super::ticket::MAX_ADDRESSES;

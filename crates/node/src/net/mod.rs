@@ -150,12 +150,13 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// The transport's settings, the same for both directions of dialling.
-pub(crate) fn transport_config() -> Arc<quinn::TransportConfig> {
+/// The transport's settings, the same for both directions of dialling, for connections that are lost after
+/// `idle` without a packet. The shorter time of both sides holds.
+pub(crate) fn transport_config(idle: Duration) -> Arc<quinn::TransportConfig> {
     let mut config = quinn::TransportConfig::default();
     config
-        .max_idle_timeout(Some(VarInt::from_u32(IDLE_TIMEOUT.as_millis() as u32).into()))
-        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(Some(VarInt::from_u32(idle.as_millis() as u32).into()))
+        .keep_alive_interval(Some(idle / 3))
         .stream_receive_window(VarInt::from_u32(STREAM_RECEIVE_WINDOW))
         .receive_window(VarInt::from_u32(CONNECTION_RECEIVE_WINDOW))
         .send_window(SEND_WINDOW)
@@ -191,7 +192,11 @@ pub(crate) fn describe(error: &quinn::ConnectionError) -> String {
 /// After this long without a packet a connection is lost. Three keep-alives: two may be lost.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// A packet at least this often. NATs may forget a UDP binding after 30 s (RFC 4787 asks for two
+/// Likewise for a link that this node dials to a peer that is marked as a server: what is wrong there is to be
+/// seen soon.
+pub const SERVER_IDLE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A packet at least this often: a third of [`IDLE_TIMEOUT`]. NATs may forget a UDP binding after 30 s (RFC 4787 asks for two
 /// minutes, many don't keep to it), so this holds them open, with room to notice loss.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
@@ -217,6 +222,9 @@ pub const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time between the starts of two attempts: the least that RFC 8305 ("happy eyeballs")
 /// recommends, so that 16 addresses are all tried within 1.5 s.
 pub const DIAL_STAGGER: Duration = Duration::from_millis(100);
+
+/// Addresses that one dial tries: those of a full ticket, each a name with two.
+const MAX_TARGETS: usize = 2 * ticket::MAX_ADDRESSES;
 
 /// An incoming handshake must be done by then; longer than its dialler waits.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);

@@ -147,10 +147,15 @@ impl<'a> Round<'a> {
                 self.batch.put(tables::PEER, peer.node.as_bytes().to_vec(), peer.encode()?);
                 Ok(Outcome::Done)
             }
+            Change::Tie(node, tie) => {
+                self.batch.put(tables::TIE, node.as_bytes().to_vec(), tie.encode()?);
+                Ok(Outcome::Done)
+            }
             Change::ForgetPeer(node) => {
                 self.batch.delete(tables::PEER, node.as_bytes().to_vec());
                 self.batch.delete(tables::LAST_SESSION, node.as_bytes().to_vec());
                 self.batch.delete(tables::PEER_STORE, node.as_bytes().to_vec());
+                self.batch.delete(tables::TIE, node.as_bytes().to_vec());
                 Ok(Outcome::Done)
             }
             Change::LastSession(node, last) => {

@@ -1,6 +1,6 @@
 //! After the faults: everybody comes up, everybody syncs, and all must hold the same.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use madake_log::AuthorId;
 use madake_store::{HeldLog, Policy, Read, Store, StoreError, Wanted};
@@ -39,8 +39,12 @@ impl World<'_> {
                 self.after(0, Event::Wake { machine: m, life });
             }
         }
+        self.cut_hostile();
         // Waits of 15 and 30 seconds may follow each other, and a machine may come up late.
         self.run_until(self.now + 180 * SECOND);
+        if self.keeping {
+            self.end_of_keeping();
+        }
         self.all_run();
         let rounds = self.sync_until_still();
         if !self.is_broken() {
@@ -89,7 +93,8 @@ impl World<'_> {
             for a in 0..count {
                 for b in 0..count {
                     let either = self.reaches(a, b) && (a < b || !self.reaches(b, a));
-                    let plan = Plan { receives: true, gives: true, schemas: None };
+                    let plan =
+                        Plan { receives: true, gives: true, schemas: None, live: false, servers: None };
                     if a != b && either && self.dial(a, b, plan) {
                         dialled += 1;
                     }
@@ -165,29 +170,35 @@ impl World<'_> {
         self.keeps(m, author) && !lists
     }
 
-    fn compare_all(&mut self) -> Result<(), StoreError> {
-        let homes: BTreeMap<AuthorId, usize> = self.homes.clone();
-        for (author, home) in homes {
-            let Some(held) = self.store(home) else { continue };
-            let logs = held.logs_of(author)?;
-            for m in self.keepers(author, home) {
+    /// In what somebody's copy of an author's logs is not what the author has.
+    pub(super) fn differing(&self) -> Result<Option<String>, StoreError> {
+        for (author, home) in &self.homes {
+            let Some(held) = self.store(*home) else { continue };
+            let logs = held.logs_of(*author)?;
+            for m in self.keepers(*author, *home) {
                 let Some(store) = self.store(m) else { continue };
-                if let Some(what) = differs(&store, &logs, author)? {
-                    self.violates::<Converges>(format!("node {m}, which reaches node {home}: {what}"));
-                    return Ok(());
+                if let Some(what) = differs(&store, &logs, *author)? {
+                    return Ok(Some(format!("node {m}, which reaches node {home}: {what}")));
                 }
             }
         }
         for from in 0..self.machines.len() {
             for to in 0..self.machines.len() {
-                if from != to && (self.reaches(from, to) || self.reaches(to, from)) {
-                    let lacks = self.lacks(from, to)?;
-                    if let Some(what) = lacks {
-                        self.violates::<Converges>(format!("node {to}, which reaches node {from}: {what}"));
-                        return Ok(());
-                    }
+                if from != to
+                    && (self.reaches(from, to) || self.reaches(to, from))
+                    && let Some(what) = self.lacks(from, to)?
+                {
+                    return Ok(Some(format!("node {to}, which reaches node {from}: {what}")));
                 }
             }
+        }
+        Ok(None)
+    }
+
+    fn compare_all(&mut self) -> Result<(), StoreError> {
+        if let Some(what) = self.differing()? {
+            self.violates::<Converges>(what);
+            return Ok(());
         }
         for m in 0..self.machines.len() {
             let Some(store) = self.store(m) else { continue };

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use madake_log::AuthorKey;
 use madake_store::engine::{EngineError, FakeDisk, JournalEngine, JournalOptions, Loss};
-use madake_store::{Author, Change, LastSession, META_STARTS, NodeId, Read, Store, StoreError, StoreRows};
+use madake_store::{Author, Change, Listener, META_STARTS, NodeId, Read, Store, StoreError, StoreRows};
 
 use super::connection::{Side, Wire};
 use super::fetch::Objects;
 use super::rules::{
-    AcknowledgedStays, CreditReturns, DoneIsTrue, DroppedStays, HeadsGrow, NoneStuck, OpensAgain, Serving,
-    StartsDiffer, ToldIsDurable, Watched, WholeBatches,
+    AcknowledgedStays, CreditReturns, DoneIsTrue, DroppedStays, HeadsGrow, NoneStuck, OpensAgain, Pushing,
+    Serving, StartsDiffer, ToldIsDurable, Watched, WholeBatches,
 };
 use super::weather::between;
 use super::world::{Ended, Event, World};
@@ -60,6 +60,7 @@ pub(super) struct Running {
     pub(super) store: Arc<Store>,
     pub(super) read: Arc<dyn Read>,
     pub(super) authors: Vec<Author>,
+    pub(super) news: Arc<Listener>,
     pub(super) sessions: BTreeMap<SessionId, Open>,
     pub(super) tokens: BTreeMap<Token, SessionId>,
     pub(super) objects: Objects,
@@ -211,8 +212,10 @@ impl World<'_> {
         let authors = machine.keys.iter().map(|key| Author::new(key.clone(), store.clone())).collect();
         let mut node = Node::new(config);
         node.set_grain(1);
+        node.limit_backlog(self.weather.backlog);
         machine.running = Some(Running {
             node,
+            news: store.listen(|| {}),
             store,
             read,
             authors,
@@ -351,7 +354,7 @@ impl World<'_> {
         }
     }
 
-    fn clock(&self, m: usize) -> Now {
+    pub(super) fn clock(&self, m: usize) -> Now {
         let machine = &self.machines[m];
         let began = machine.running.as_ref().map_or(0, |running| running.began);
         let wall = BEGINNING + (self.now / 1_000) as i64 + machine.clock;
@@ -381,19 +384,25 @@ impl World<'_> {
             | Input::RangeCut { .. }
             | Input::ObjectFinished { .. }
             | Input::ObjectClosed { .. }
-            | Input::Stored { .. }
+            | Input::Changed(_)
             | Input::Tick => return None,
         };
         let Some(open) = running.sessions.get_mut(&session) else { return Some(session) };
         let watched = &mut open.watched;
+        watched.staying.begins();
         if !matches!(input, Input::Sent { class: Class::Control, .. }) {
             watched.heard = now;
         }
         match input {
             Input::Message { message, .. } => watched.hears(message),
-            Input::Entries { bytes, .. } | Input::Objects { bytes, .. } => watched.takes(*bytes),
+            Input::Entries { want, items, bytes, .. } => {
+                watched.takes(*bytes);
+                watched.staying.takes(*want, items);
+            }
+            Input::Objects { bytes, .. } => watched.takes(*bytes),
             Input::RangeEnded { request, .. } => watched.fetched(*request),
-            Input::Applied { outcomes, .. } => {
+            Input::Applied { token, outcomes } => {
+                watched.staying.wrote(*token);
                 watched.applied(outcomes.as_ref().map_or(&[], |outcomes| outcomes.as_slice()));
             }
             _ => {}
@@ -419,6 +428,10 @@ impl World<'_> {
                 let found = CreditReturns::consumed(&mut open.watched, bytes);
                 self.judge::<CreditReturns>(m, found);
                 self.give_back(wire, side, bytes);
+            }
+            Output::Live { session, .. } => {
+                let open = self.machines[m].running.as_mut()?.sessions.get_mut(&session)?;
+                open.watched.staying.agreed = true;
             }
             Output::Progress { .. } => {}
             Output::Ended { session, reason, report } => {
@@ -457,8 +470,11 @@ impl World<'_> {
         self.trace.note(self.now, format_args!("{m} says {kind} in {}, {bytes} bytes", session.0));
         let dropped = DroppedStays::says(&self.memories[m], &message);
         let serving = Serving::says(&open.watched, &message, &*store);
+        let pushing = Pushing::says(&mut open.watched, &message, &*store);
         let done = DoneIsTrue::says(&mut open.watched, &message);
         self.judge::<Serving>(m, serving);
+        let honest = self.connections.get(&wire).is_some_and(|wire| !wire.hostile);
+        self.judge::<Pushing>(m, pushing.filter(|_| honest));
         self.judge::<DoneIsTrue>(m, done);
         self.judge::<DroppedStays>(m, dropped);
         let memory = &mut self.memories[m];
@@ -514,22 +530,5 @@ impl World<'_> {
             }
             Err(error) => self.violates::<OpensAgain>(format!("node {m}, after a power cut now: {error}")),
         }
-    }
-
-    /// As the shell does after every session with a known peer.
-    fn note_session(&mut self, m: usize, reason: &EndReason, report: &crate::report::Report) {
-        let ended = self.clock(m).wall;
-        let Some(running) = &self.machines[m].running else { return };
-        if !matches!(running.store.peer(report.peer), Ok(Some(_))) {
-            return;
-        }
-        let last = LastSession {
-            ended,
-            rtt: 0,
-            failure: (*reason != EndReason::Finished).then(|| reason.to_string()),
-            missing: report.missing.len() as u64,
-            clock_difference: report.clock_difference,
-        };
-        let _ = running.store.apply(vec![Change::LastSession(report.peer, last)]);
     }
 }

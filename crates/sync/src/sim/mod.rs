@@ -12,6 +12,7 @@ mod calm;
 mod connection;
 mod fetch;
 mod hostile;
+mod keep;
 mod machine;
 mod meddle;
 mod owner;
@@ -85,6 +86,8 @@ pub struct Tally {
     pub faults: u64,
     /// Comparisons of what was told with what a power cut would leave.
     pub probes: u64,
+    /// Worlds whose nodes kept sessions open, and came to hold the same.
+    pub kept: u64,
     /// Operations of the first machine's disk until the faults end: where [`Options::crash`] can strike.
     pub disk_steps: u64,
 }
@@ -108,6 +111,7 @@ impl std::ops::AddAssign for Tally {
             (&mut self.disk_failures, other.disk_failures),
             (&mut self.faults, other.faults),
             (&mut self.probes, other.probes),
+            (&mut self.kept, other.kept),
             (&mut self.disk_steps, other.disk_steps),
         ];
         pairs.into_iter().for_each(|(sum, more)| *sum += more);

@@ -17,6 +17,7 @@ impl World<'_> {
             running.tokens.insert(token, session);
             if let Some(open) = running.sessions.get_mut(&session) {
                 open.watched.writing += 1;
+                open.watched.staying.writes(token);
                 found = Scope::writes(&open.watched, &changes, &*running.store);
             }
         }
@@ -67,6 +68,7 @@ impl World<'_> {
             place
         });
         let results = self.meddle.apply(m, &store, groups);
+        self.tell_news(m); // before those who wrote it hear that it is durable
         drop(store);
         let owners = place.and_then(|place| results.get(place)?.as_ref().ok().cloned());
         self.wrote_all(m, tokens, &notes, results);

@@ -74,6 +74,10 @@ pub(super) struct Weather {
     pub(super) segment_bytes: u64,
     /// Bytes of the journal whose rows are kept in memory before they become a run.
     pub(super) memtable_bytes: u64,
+    /// Nodes keep sessions open with their peers.
+    pub(super) live: bool,
+    /// Logs of which something may wait to be pushed, in one session.
+    pub(super) backlog: usize,
     /// The mean time between two things that an owner does.
     pub(super) owner_every: Time,
     /// So many of 16 and as many things that an owner does are upkeep: drops, collections, lists.
@@ -109,6 +113,8 @@ impl Weather {
             owner_every: SECOND * [1, 3, 6][random.below(3)],
             upkeep: [0, 2, 6][random.below(3)],
             lists: random.below(3) == 0,
+            live: random.below(2) == 0,
+            backlog: [1, 3, 4_096][random.below(3)],
         }
     }
 

@@ -40,6 +40,8 @@ pub(super) enum Event {
     Start { machine: usize, life: u64, lost_power: bool },
     /// An owner notices that the store refuses writes.
     StartAgain { machine: usize, life: u64 },
+    /// A node dials the peers that it keeps.
+    Keep { machine: usize },
     /// Something goes wrong.
     Fault,
     /// Open sessions are looked at.
@@ -109,6 +111,8 @@ pub(super) struct World<'m> {
     pub(super) ended: Option<Vec<Ended>>,
     /// Owners do nothing any more.
     pub(super) resting: bool,
+    /// Nodes keep sessions open with their peers.
+    pub(super) keeping: bool,
     pub(super) meddle: &'m mut dyn Meddle,
     pub(super) trace: Trace,
     pub(super) tally: Tally,
@@ -132,7 +136,6 @@ impl<'m> World<'m> {
         Self {
             options: *options,
             now: 0,
-            weather,
             machines: Vec::new(),
             memories: (0..nodes).map(|_| Memory::default()).collect(),
             synced: vec![Synced::new(); nodes],
@@ -143,6 +146,8 @@ impl<'m> World<'m> {
             next: 0,
             ended: None,
             resting: false,
+            keeping: weather.live,
+            weather,
             meddle,
             trace: Trace::default(),
             tally: Tally::default(),
@@ -161,6 +166,9 @@ impl<'m> World<'m> {
         for machine in 0..self.machines.len() {
             let first = about(&mut self.random, self.weather.owner_every);
             self.after(first, Event::Owner { machine });
+            if self.keeping {
+                self.after(first, Event::Keep { machine });
+            }
         }
         if !self.weather.faults.is_empty() {
             self.after(self.weather.fault_every, Event::Fault);
@@ -223,6 +231,7 @@ impl<'m> World<'m> {
                 return self.violates::<NoneStuck>(format!("{MAX_STEPS} events, and no end"));
             }
             self.happens(event);
+            (0..self.machines.len()).for_each(|machine| self.tell_news(machine));
         }
         self.now = self.now.max(end);
     }
@@ -236,6 +245,7 @@ impl<'m> World<'m> {
             Event::Write { machine, life } => self.write(machine, life),
             Event::Start { machine, life, lost_power } => self.start(machine, life, lost_power),
             Event::StartAgain { machine, life } => self.start_again(machine, life),
+            Event::Keep { machine } => self.keep(machine),
             Event::Fault => self.fault(),
             Event::Watch => self.watch(),
             Event::Open { wire, side } => self.open(wire, side),
@@ -272,7 +282,7 @@ impl<'m> World<'m> {
         let Some(running) = &self.machines[machine].running else { return };
         let writing: BTreeSet<SessionId> = running.tokens.values().copied().collect();
         let sessions = running.sessions.keys().chain(&writing).collect::<BTreeSet<_>>().len();
-        let found = Bounded::load(&running.node.load(), sessions);
+        let found = Bounded::load(&running.node.load(), sessions, self.weather.backlog);
         self.judge::<Bounded>(machine, found);
     }
 }

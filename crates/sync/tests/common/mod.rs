@@ -58,15 +58,15 @@ pub fn schema(name: &str) -> Schema {
 }
 
 pub fn pull() -> Plan {
-    Plan { receives: true, gives: false, schemas: None }
+    Plan { receives: true, gives: false, schemas: None, live: false, servers: None }
 }
 
 pub fn sync() -> Plan {
-    Plan { receives: true, gives: true, schemas: None }
+    Plan { receives: true, gives: true, schemas: None, live: false, servers: None }
 }
 
 pub fn push() -> Plan {
-    Plan { receives: false, gives: true, schemas: None }
+    Plan { receives: false, gives: true, schemas: None, live: false, servers: None }
 }
 
 impl Peer {
@@ -162,7 +162,7 @@ pub fn run_tampered(a: &mut Peer, b: &mut Peer, plan: Plan, tamper: &mut Tamper<
                             me.node.handle(NOW, input, &*me.store);
                         }
                     }
-                    Output::Consumed { .. } | Output::Progress { .. } => {}
+                    Output::Consumed { .. } | Output::Progress { .. } | Output::Live { .. } => {}
                     Output::Ended { reason, report, .. } => {
                         inbox[1 - side].push_back(None);
                         ends[side] = Some((reason, report));

@@ -59,7 +59,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "forgets what is listed",
         make: || Box::new(WithEngine(|engine| Arc::new(Twisted(ForgetsLists(engine))))),
-        caught_by: &["acknowledged-stays", "scope"],
+        caught_by: &["acknowledged-stays", "scope", "told-is-durable"],
     },
 ];
 

@@ -25,8 +25,10 @@ use madake_sync::sim::{Meddle, Options, run_with};
 use madake_sync::wire::{Class, Done, Entries, Message, WireEntry};
 use madake_sync::{Config, Input, Output, SessionId};
 
+mod live;
 mod objects;
 
+use live::{Echoes, HearsNoNews, Hurries, LooksOnce};
 use objects::{GivesUpAtOnce, LosesParts, SeesNothingHere};
 
 /// A way to break a node, and the rules one of which must say so.
@@ -70,7 +72,7 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "answers what nobody asked for",
         make: || Box::new(AnswersMore::default()),
-        caught_by: &["serving"],
+        caught_by: &["serving", "pushing"],
     },
     Mutant {
         name: "gives where it should give nothing",
@@ -88,9 +90,13 @@ const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "asks for what it has",
         make: || Box::new(ReadsOldHeads),
-        caught_by: &["second-is-nothing"],
+        caught_by: &["second-is-nothing", "live-converges", "pushing"],
     },
-    Mutant { name: "stops before the content", make: || Box::new(WantsNothing), caught_by: &["converges"] },
+    Mutant {
+        name: "stops before the content",
+        make: || Box::new(WantsNothing),
+        caught_by: &["converges", "live-converges"],
+    },
     Mutant {
         name: "tells a head that it does not have",
         make: || Box::new(TellsMore),
@@ -107,6 +113,18 @@ const MUTANTS: &[Mutant] = &[
         make: || Box::new(GivesUpAtOnce),
         caught_by: &["others-complete"],
     },
+    Mutant {
+        name: "pushes back what it was given",
+        make: || Box::new(Echoes::default()),
+        caught_by: &["pushing"],
+    },
+    Mutant {
+        name: "pushes before the peer is ready",
+        make: || Box::new(Hurries::default()),
+        caught_by: &["pushing"],
+    },
+    Mutant { name: "hears no news", make: || Box::new(HearsNoNews), caught_by: &["live-converges"] },
+    Mutant { name: "does not look again", make: || Box::new(LooksOnce), caught_by: &["live-converges"] },
 ];
 
 #[test]

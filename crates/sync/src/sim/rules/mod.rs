@@ -2,6 +2,7 @@
 //! outside, and say in words what was broken.
 
 mod keeping;
+mod live;
 mod memory;
 mod session;
 mod telling;
@@ -9,6 +10,7 @@ mod telling;
 use std::time::Duration;
 
 pub(super) use keeping::{CollectsNameless, DroppedStays, WholeBatches};
+pub(super) use live::Pushing;
 pub(super) use memory::{AcknowledgedStays, Impossible, Memory, Note};
 pub(super) use session::{
     Bounded, CreditReturns, DoneIsTrue, NoneStuck, Scope, Serving, Watched, schema_wanted,
@@ -51,6 +53,8 @@ pub(super) struct OpensAgain;
 pub(super) struct CalmFinishes;
 /// All who keep an author and can reach each other come to hold the same.
 pub(super) struct Converges;
+/// Where sessions stay open, that happens without anybody asking for it.
+pub(super) struct LiveConverges;
 /// What is the same already does not travel again.
 pub(super) struct SecondIsNothing;
 /// What was checked does not come again.
@@ -106,6 +110,10 @@ rules! {
         "what an owner has dropped is gone and not asked for, until the owner writes or puts it again"
     CollectsNameless "collects-nameless"
         "a collection takes all that nothing names and the logs of blocked authors, and nothing else"
+    LiveConverges "live-converges"
+        "when the faults have ended, all who keep sessions open come to hold the same, and nobody asks for it"
+    Pushing "pushing"
+        "what is pushed is wanted, and did not go over the session before"
     SecondIsNothing "second-is-nothing"
         "a session between nodes that hold the same moves nothing and refuses nothing"
     NotTwice "not-twice"

@@ -6,6 +6,7 @@ use madake_log::{AuthorId, Entry, LogId, Schema};
 use madake_object::ObjectId;
 use madake_store::{Change, Fate, Outcome, PayloadFate, Position, Read};
 
+use super::live::Staying;
 use crate::Load;
 use crate::interest::Interest;
 use crate::io::{Plan, RequestId};
@@ -26,7 +27,7 @@ pub(in crate::sim) struct Watched {
     /// Whose logs were wanted when it began; `None` for everybody's.
     wanted: Interest,
     /// Whose logs were not wanted, whatever else is.
-    blocked: BTreeSet<AuthorId>,
+    pub(super) blocked: BTreeSet<AuthorId>,
     peer_receives: bool,
     /// What the peer asked for.
     asked: BTreeMap<u32, Vec<Range>>,
@@ -40,6 +41,8 @@ pub(in crate::sim) struct Watched {
     entries: u64,
     payloads: u64,
     done: bool,
+    /// What there is to watch if it stays open.
+    pub(in crate::sim) staying: Staying,
     /// Bytes that the shell took from its credit and handed to the node, and those given back.
     taken: u64,
     returned: u64,
@@ -69,6 +72,7 @@ impl Watched {
             entries: 0,
             payloads: 0,
             done: false,
+            staying: Staying::default(),
             taken: 0,
             returned: 0,
             heard: now,
@@ -77,6 +81,7 @@ impl Watched {
 
     /// The node is handed a message.
     pub(in crate::sim) fn hears(&mut self, message: &Message) {
+        self.staying.hears(message);
         match message {
             Message::Hello(hello) => self.peer_receives = hello.receives,
             Message::Want(want) => drop(self.asked.insert(want.id, want.ranges.to_vec())),
@@ -164,6 +169,7 @@ impl Serving {
             return Some("it gives to a peer that receives nothing".into());
         }
         match message {
+            Message::Entries(entries) if entries.want == 0 => None, // see `Pushing`
             Message::Entries(entries) => {
                 let Some(ranges) = watched.asked.get(&entries.want) else {
                     return Some(format!("it answers request {}, which nobody made", entries.want));
@@ -208,6 +214,7 @@ impl Serving {
 
 impl DoneIsTrue {
     pub(in crate::sim) fn says(watched: &mut Watched, message: &Message) -> Option<String> {
+        watched.staying.says(message);
         match message {
             Message::Want(want) => drop(watched.asking.insert(want.id)),
             Message::WantContent(want) => drop(watched.asking.insert(want.id)),
@@ -215,8 +222,8 @@ impl DoneIsTrue {
                 if std::mem::replace(&mut watched.done, true) {
                     return Some("it says Done twice".into());
                 }
-                if watched.at_work() {
-                    let (writes, fetches) = (watched.writing, watched.fetching.len());
+                let (writes, fetches) = (watched.writing - watched.staying.writing(), watched.fetching.len());
+                if writes + fetches > 0 {
                     return Some(format!(
                         "it says Done with {writes} writes and {fetches} fetches under way"
                     ));
@@ -233,6 +240,7 @@ impl DoneIsTrue {
                     return Some(format!("it says that {said} payloads are durable, and {are} are"));
                 }
             }
+            _ if watched.staying.agreed && matches!(message.kind(), 4 | 13..=16) => {}
             _ if watched.done && matches!(message.kind(), 1 | 4 | 13..=16) => {
                 return Some("it begins again after Done".into());
             }
@@ -257,7 +265,7 @@ impl CreditReturns {
 }
 
 impl Bounded {
-    pub(in crate::sim) fn load(load: &Load, sessions: usize) -> Option<String> {
+    pub(in crate::sim) fn load(load: &Load, sessions: usize, backlog: usize) -> Option<String> {
         let Load { outputs, writes, .. } = *load;
         let credit = CREDIT * sessions.max(1) as u64;
         let over = [
@@ -270,6 +278,7 @@ impl Bounded {
             ("big objects that one session fetches", load.most_fetches as u64, 8),
             ("ranges that one session is asked for", load.most_ranges as u64, 8),
             ("ranges that are asked for", load.ranges as u64, 64),
+            ("logs that wait to be pushed", load.most_backlog as u64, backlog as u64),
             ("bytes of a class under way", load.most_in_flight, 2 * 1024 * 1024 + 2 * MAX_FRAME as u64),
         ];
         let broken = over.into_iter().find(|(_, is, most)| is > most);
@@ -287,7 +296,8 @@ impl NoneStuck {
 
     pub(in crate::sim) fn look(watched: &Watched, now: Time, awake: Time) -> Option<String> {
         let silent = now.saturating_sub(watched.heard.max(awake));
-        (!watched.at_work() && silent > Self::BOUND)
+        let rests = watched.staying.rests() && watched.asking.is_empty();
+        (!watched.at_work() && !rests && silent > Self::BOUND)
             .then(|| format!("a session has heard nothing for {} s and is still open", silent / SECOND))
     }
 

@@ -1,0 +1,160 @@
+//! Who is told of what became durable: one place for all writers, and no queue that could grow.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use madake_log::{AuthorId, LogId, SeqNum};
+use madake_object::ObjectId;
+
+use crate::outcome::{Change, ContentFate, Fate, Outcome, PayloadFate};
+use crate::store::Store;
+use crate::tables::Position;
+
+/// Logs, or contents, that are told one by one; of more it is said only that there were more.
+const MAX_NEWS: usize = 16_384;
+
+/// What became durable since somebody last asked.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct News {
+    /// Logs that grew: the first and the last of their new entries.
+    pub grown: BTreeMap<(AuthorId, LogId), (SeqNum, SeqNum)>,
+    /// Contents that came.
+    pub contents: BTreeSet<ObjectId>,
+    /// Whose logs or which schemas are kept may be otherwise now.
+    pub interest: bool,
+    /// Peers were added, changed or removed.
+    pub peers: bool,
+    /// More happened than is listed here: whoever needs to know has to look at everything.
+    pub missed: bool,
+}
+
+/// Where news wait until somebody takes them. Nothing is lost: what does not fit is told as
+/// [`News::missed`].
+pub struct Listener {
+    news: Mutex<News>,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+/// Those who listen.
+#[derive(Default)]
+pub(crate) struct Listeners(Mutex<Vec<Weak<Listener>>>);
+
+/// What a change is about, for when its outcome is known.
+pub(crate) enum Topic {
+    Entry(Position, ObjectId),
+    Content(ObjectId),
+    Interest,
+    Peers,
+    Nothing,
+}
+
+impl News {
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What a list of changes is about.
+    pub(crate) fn topics(changes: &[Change]) -> Vec<Topic> {
+        let topic = |change: &Change| match change {
+            Change::Entry { entry, .. } => {
+                Topic::Entry(Position::of(entry), crate::ingest::payload_object(entry))
+            }
+            Change::Content(object) => Topic::Content(object.id()),
+            Change::Blob { id, .. } => Topic::Content(*id),
+            Change::Policy(..) | Change::KeepSchema(_) | Change::DropSchema(_) => Topic::Interest,
+            Change::Peer(_) | Change::Tie(..) | Change::ForgetPeer(_) => Topic::Peers,
+            _ => Topic::Nothing,
+        };
+        changes.iter().map(topic).collect()
+    }
+
+    /// Takes in what became of changes.
+    pub(crate) fn learn(&mut self, topics: Vec<Topic>, outcomes: &[Outcome]) {
+        for (topic, outcome) in topics.into_iter().zip(outcomes) {
+            match (topic, outcome) {
+                (Topic::Entry(at, _), Outcome::Entry { fate: Fate::Appended, .. }) => {
+                    self.grew((at.author, at.log), (at.seq, at.seq));
+                }
+                // What was missing of an entry that was here.
+                (Topic::Entry(_, id), Outcome::Entry { payload: PayloadFate::Stored, .. })
+                | (Topic::Content(id), Outcome::Content { fate: ContentFate::Stored, .. }) => self.came(id),
+                (Topic::Interest, _) => self.interest = true,
+                (Topic::Peers, _) => self.peers = true,
+                _ => {}
+            }
+        }
+    }
+
+    fn grew(&mut self, log: (AuthorId, LogId), (from, to): (SeqNum, SeqNum)) {
+        if self.grown.len() >= MAX_NEWS && !self.grown.contains_key(&log) {
+            self.missed = true;
+            return;
+        }
+        let range = self.grown.entry(log).or_insert((from, to));
+        *range = (range.0.min(from), range.1.max(to));
+    }
+
+    fn came(&mut self, id: ObjectId) {
+        if self.contents.len() >= MAX_NEWS && !self.contents.contains(&id) {
+            self.missed = true;
+        } else {
+            self.contents.insert(id);
+        }
+    }
+
+    fn add(&mut self, more: &News) {
+        more.grown.iter().for_each(|(log, range)| self.grew(*log, *range));
+        more.contents.iter().for_each(|id| self.came(*id));
+        self.interest |= more.interest;
+        self.peers |= more.peers;
+        self.missed |= more.missed;
+    }
+}
+
+impl Listener {
+    /// What happened since this was last called.
+    pub fn take(&self) -> News {
+        std::mem::take(&mut self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, News> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Listener({} logs)", self.lock().grown.len())
+    }
+}
+
+impl Listeners {
+    /// Tells all; called before the writers are told that their changes are durable.
+    pub(crate) fn tell(&self, news: &News) {
+        if news.is_empty() {
+            return;
+        }
+        let listeners: Vec<Arc<Listener>> = {
+            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            all.retain(|listener| listener.strong_count() > 0);
+            all.iter().filter_map(Weak::upgrade).collect()
+        };
+        for listener in listeners {
+            listener.lock().add(news);
+            (listener.wake)();
+        }
+    }
+}
+
+impl Store {
+    /// Tells what becomes durable from now on, whoever writes it. `wake` is called after each round of writes
+    /// with news, on the writer's thread, before the writers hear that their changes are durable: it must be
+    /// quick, and take no news itself. When the listener is dropped it is told no more.
+    pub fn listen(&self, wake: impl Fn() + Send + Sync + 'static) -> Arc<Listener> {
+        let listener = Arc::new(Listener { news: Mutex::default(), wake: Box::new(wake) });
+        let mut all = self.listeners.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(Arc::downgrade(&listener));
+        listener
+    }
+}

@@ -1,0 +1,577 @@
+//! Sessions that stay open: what is pushed, what is not, and what happens when it is too much.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::{NOW, Peer, arrived, key, schema, shell, store, sync};
+use madake_log::Entry;
+use madake_object::Object;
+use madake_store::{Author, Change, Listener, NewContent, Policy, Position, Read};
+use madake_sync::wire::{self, Class, Message, Word};
+use madake_sync::{CompareBy, EndReason, Input, Now, Output, Plan, Report, SessionId};
+
+/// One end of a session: the node, and the session's number there.
+type End = (usize, SessionId);
+
+/// Nodes, with what became durable at each and not told yet, and messages between them.
+struct Net {
+    peers: Vec<Peer>,
+    news: Vec<Arc<Listener>>,
+    /// The other end of each end.
+    links: BTreeMap<End, End>,
+    inbox: VecDeque<(End, Message)>,
+    /// Messages to these ends wait.
+    held: BTreeMap<End, VecDeque<Message>>,
+    /// Frames from these ends are not taken by the connection.
+    clogged: BTreeMap<End, Vec<(Class, u64)>>,
+    /// Entries that were said, by the end that said them.
+    given: BTreeMap<End, Vec<Position>>,
+    words: Vec<(usize, Word)>,
+    clocks: usize,
+    digests: usize,
+    cells: usize,
+    wants: usize,
+    ended: Vec<(End, EndReason, Report)>,
+    caught_up: usize,
+    next: u64,
+}
+
+fn live() -> Plan {
+    Plan { live: true, ..sync() }
+}
+
+impl Net {
+    fn new(count: usize, keep_all: bool) -> Self {
+        Self::comparing(count, keep_all, CompareBy::Cheapest)
+    }
+
+    fn comparing(count: usize, keep_all: bool, by: CompareBy) -> Self {
+        let peer = |n: usize| Peer::with(n as u64 + 1, keep_all, by, store());
+        let peers: Vec<Peer> = (0..count).map(peer).collect();
+        let news = peers.iter().map(|peer| peer.store.listen(|| {})).collect();
+        Self {
+            peers,
+            news,
+            links: BTreeMap::new(),
+            inbox: VecDeque::new(),
+            held: BTreeMap::new(),
+            clogged: BTreeMap::new(),
+            given: BTreeMap::new(),
+            words: Vec::new(),
+            clocks: 0,
+            digests: 0,
+            cells: 0,
+            wants: 0,
+            ended: Vec::new(),
+            caught_up: 0,
+            next: 0,
+        }
+    }
+
+    /// A session in which `a` dials `b`.
+    fn link(&mut self, a: usize, b: usize) -> (End, End) {
+        self.next += 1;
+        let (one, other) = ((a, SessionId(self.next)), (b, SessionId(self.next)));
+        self.links.extend([(one, other), (other, one)]);
+        for (end, peer, initiator) in [(one, b, true), (other, a, false)] {
+            let peer = self.peers[peer].id;
+            self.input(end.0, Input::Opened { session: end.1, peer, initiator, plan: live() });
+        }
+        self.settle();
+        (one, other)
+    }
+
+    fn input(&mut self, n: usize, input: Input) {
+        let peer = &mut self.peers[n];
+        peer.node.handle(NOW, input, &*peer.store);
+        self.drain(n);
+    }
+
+    /// What was written elsewhere becomes news, and everything runs until nothing moves.
+    fn settle(&mut self) {
+        loop {
+            let mut quiet = true;
+            for n in 0..self.peers.len() {
+                quiet &= !self.tell(n);
+            }
+            while let Some((end, message)) = self.inbox.pop_front() {
+                quiet = false;
+                match self.held.get_mut(&end) {
+                    Some(held) => held.push_back(message),
+                    None => self.input(end.0, arrived(end.1, message)),
+                }
+            }
+            if quiet {
+                return;
+            }
+        }
+    }
+
+    fn tell(&mut self, n: usize) -> bool {
+        let news = self.news[n].take();
+        let some = !news.is_empty();
+        if some {
+            self.input(n, Input::Changed(news));
+        }
+        some
+    }
+
+    fn drain(&mut self, n: usize) {
+        while let Some(output) = self.peers[n].node.poll_output() {
+            match output {
+                Output::Send { session, class, frame } => {
+                    let end = (n, session);
+                    let message = Message::decode(&frame[4..]).unwrap();
+                    match &message {
+                        Message::Entries(entries) => {
+                            let at = entries.items.iter().map(|item| Entry::decode(&item.entry).unwrap());
+                            let at = at.map(|entry| Position::of(&entry));
+                            self.given.entry(end).or_default().extend(at);
+                        }
+                        Message::Word(word) => self.words.push((n, *word)),
+                        Message::Clock(_) => self.clocks += 1,
+                        Message::Digest(_) => self.digests += 1,
+                        Message::Cells(_) => self.cells += 1,
+                        Message::Want(_) => self.wants += 1,
+                        _ => {}
+                    }
+                    if let Some(to) = self.links.get(&end) {
+                        self.inbox.push_back((*to, message));
+                    }
+                    let bytes = frame.len() as u64;
+                    match self.clogged.get_mut(&end) {
+                        Some(waiting) if class != Class::Control => waiting.push((class, bytes)),
+                        _ => {
+                            let peer = &mut self.peers[n];
+                            peer.node.handle(NOW, Input::Sent { session, class, bytes }, &*peer.store);
+                        }
+                    }
+                }
+                Output::Apply { token, changes, .. } => {
+                    let outcomes = self.peers[n].store.apply(changes);
+                    self.tell(n);
+                    let peer = &mut self.peers[n];
+                    peer.node.handle(NOW, Input::Applied { token, outcomes }, &*peer.store);
+                }
+                Output::OpenObject { .. }
+                | Output::FetchRange { .. }
+                | Output::CutRange { .. }
+                | Output::FinishObject { .. }
+                | Output::CloseObject { .. } => self.object(n, &output),
+                Output::Live { caught_up, .. } => self.caught_up += usize::from(caught_up),
+                Output::Ended { session, reason, report } => {
+                    let end = (n, session);
+                    if let Some(other) = self.links.remove(&end) {
+                        self.links.remove(&other);
+                        let reason = EndReason::ConnectionLost("closed by the other side".into());
+                        self.input(other.0, Input::Closed { session: other.1, reason });
+                    }
+                    self.ended.push((end, reason, report));
+                }
+                Output::Consumed { .. } | Output::Progress { .. } => {}
+            }
+        }
+    }
+
+    /// What the shell makes of an output about a big object.
+    fn object(&mut self, n: usize, output: &Output) {
+        let has = |peer: &Peer, id| peer.store.content_size(id).unwrap().is_some();
+        let from = match output {
+            Output::FetchRange { session, id, .. } => {
+                let (holder, session) = self.links[&(n, *session)];
+                if !has(&self.peers[holder], *id) {
+                    self.input(holder, Input::NotServed { session, id: *id });
+                }
+                holder
+            }
+            Output::FinishObject { id } => self.peers.iter().position(|peer| has(peer, *id)).unwrap(),
+            _ => n,
+        };
+        let (from, to) = (self.peers[from].store.clone(), self.peers[n].store.clone());
+        for input in shell(output, &from, &to) {
+            self.input(n, input);
+        }
+    }
+
+    fn let_go(&mut self, end: End) {
+        for message in self.held.remove(&end).unwrap_or_default() {
+            self.inbox.push_back((end, message));
+        }
+        for (class, bytes) in self.clogged.remove(&end).unwrap_or_default() {
+            self.input(end.0, Input::Sent { session: end.1, class, bytes });
+        }
+        self.settle();
+    }
+
+    fn height(&self, n: usize, author: usize, name: &str) -> u64 {
+        let (author, log) = (self.peers[author].author.id(), schema(name).log_id(0));
+        self.peers[n].store.log_head(author, log).unwrap().map_or(0, |head| head.seq.get())
+    }
+
+    /// How many entries went over all links.
+    fn said(&self) -> usize {
+        self.given.values().map(Vec::len).sum()
+    }
+
+    fn all_open(&self) {
+        assert!(self.ended.is_empty(), "{:?}", self.ended);
+    }
+}
+
+#[test]
+fn what_is_new_is_pushed_both_ways_and_never_back() {
+    let mut net = Net::new(2, true);
+    net.peers[0].post("post", &["before"]);
+    net.link(0, 1);
+    assert_eq!((net.height(1, 0, "post"), net.caught_up), (1, 2));
+    let (before, wants) = (net.said(), net.wants);
+    for _ in 0..3 {
+        net.peers[0].post("post", &["a", "b"]);
+        net.peers[1].post("post", &["c"]);
+        net.settle();
+    }
+    assert_eq!((net.height(1, 0, "post"), net.height(0, 1, "post")), (7, 3));
+    // Nine posts and one registration went over, each once, and nothing was asked for.
+    assert_eq!((net.said() - before, net.wants), (10, wants));
+    net.all_open();
+}
+
+#[test]
+fn what_came_is_passed_on_and_a_cycle_comes_to_rest() {
+    let mut net = Net::new(4, true);
+    for (a, b) in [(0, 1), (1, 2), (2, 3), (3, 0), (0, 2)] {
+        net.link(a, b);
+    }
+    let before = net.said();
+    net.peers[0].post("post", &["a", "b", "c"]);
+    net.settle();
+    for n in 0..4 {
+        assert_eq!(net.height(n, 0, "post"), 3, "node {n}");
+    }
+    // Over a link entries may cross, and none goes over a link twice in one direction.
+    assert!(net.said() - before <= 4 * 5 * 2, "{} entries on 5 links", net.said() - before);
+    for (end, given) in &net.given {
+        let mut once = given.clone();
+        once.sort();
+        once.dedup();
+        assert_eq!(once.len(), given.len(), "{end:?} repeats itself");
+    }
+    net.all_open();
+}
+
+#[test]
+fn what_is_missing_before_a_push_is_asked_for() {
+    let mut net = Net::new(2, true);
+    let (one, other) = net.link(0, 1);
+    net.peers[0].post("post", &["a"]);
+    net.settle();
+    // A push is lost on the way, as no connection would: the next one shows it.
+    net.held.insert(other, VecDeque::new());
+    net.peers[0].post("post", &["b", "c"]);
+    net.settle();
+    net.held.remove(&other);
+    net.peers[0].post("post", &["d"]);
+    net.settle();
+    assert_eq!(net.height(1, 0, "post"), 4);
+    let given: Vec<u64> = net.given[&one].iter().map(|at| at.seq.get()).collect();
+    assert!(given.iter().filter(|seq| **seq == 2).count() == 2, "it was given again: {given:?}");
+    let clocks = net.clocks;
+    net.peers[0].post("post", &["e"]);
+    net.settle();
+    assert_eq!((net.height(1, 0, "post"), net.clocks), (5, clocks));
+    net.all_open();
+    assert!(net.ended.is_empty());
+}
+
+/// More logs grow than a session keeps references to, while the peer does not read.
+#[test]
+fn a_peer_that_does_not_read_costs_little_and_compares_again() {
+    let mut net = Net::new(2, true);
+    let (one, _) = net.link(0, 1);
+    let store = net.peers[0].store.clone();
+    let authors: Vec<Author> =
+        (0..2_100).map(|n| Author::new(key(5_000 + n).into(), store.clone())).collect();
+    let post = |author: &Author| {
+        let content = NewContent::Bytes(Object::new(b"x".to_vec()));
+        author.append(&schema("post"), &[content], false).unwrap();
+    };
+    net.clogged.insert(one, Vec::new());
+    net.peers[0].post("post", &[&"long ".repeat(9_000)]);
+    for _ in 0..60 {
+        // Fills what the connection takes, and more.
+        net.peers[0].post("post", &[&"long ".repeat(9_000)]);
+        net.settle();
+    }
+    let said = net.said();
+    for author in &authors {
+        post(author);
+    }
+    net.settle();
+    let backlog = net.peers[0].node.load().most_backlog;
+    assert!(backlog <= 4_096, "{backlog} references");
+    assert!(net.said() < said + 100, "nothing goes out while nothing is taken");
+    let clocks = net.clocks;
+    net.let_go(one);
+    assert!(net.words.contains(&(0, Word::Again)));
+    assert_eq!(net.clocks, clocks + 1, "they compared once more");
+    for author in &authors {
+        let log = schema("post").log_id(0);
+        assert!(net.peers[1].store.log_head(author.id(), log).unwrap().is_some());
+    }
+    assert_eq!(net.height(1, 0, "post"), 61);
+    net.all_open();
+    // And goes on as before.
+    net.peers[0].post("post", &["after"]);
+    net.settle();
+    assert_eq!((net.height(1, 0, "post"), net.clocks), (62, clocks + 1));
+}
+
+/// Too much becomes durable at both ends at once: each asks the other again, by digests and cells where these are
+/// the shortest, and what comes to be meanwhile is pushed.
+#[test]
+fn what_was_too_much_for_pushes_is_compared_both_ways_at_once() {
+    for (by, digests, cells) in
+        [(CompareBy::Cheapest, 2, true), (CompareBy::Cells, 2, true), (CompareBy::Clocks, 0, false)]
+    {
+        let mut net = Net::comparing(2, true, by);
+        let authors: Vec<Vec<Author>> = (0..2)
+            .map(|n| {
+                let store = net.peers[n].store.clone();
+                let key = |a: u64| Arc::new(key(7_000 + 1_000 * n as u64 + a));
+                (0..200).map(|a| Author::new(key(a), store.clone())).collect()
+            })
+            .collect();
+        let post = |author: &Author| {
+            let content = NewContent::Bytes(Object::new(b"x".to_vec()));
+            author.append(&schema("post"), &[content], false).unwrap();
+        };
+        authors.iter().flatten().for_each(post);
+        net.peers.iter_mut().for_each(|peer| peer.node.limit_backlog(2));
+        net.link(0, 1);
+        for round in 0..3 {
+            let before = (net.digests, net.cells, net.said(), net.words.len());
+            // Four logs on one side and five on the other.
+            authors[0][10 * round..10 * round + 4].iter().for_each(post);
+            authors[1][10 * round..10 * round + 5].iter().for_each(post);
+            net.settle();
+            net.all_open();
+            assert_eq!(net.words.len() - before.3, 2, "{by:?}: {:?}", net.words);
+            assert_eq!(
+                net.digests - before.0,
+                digests,
+                "{by:?}: who receives tells its digest, and nobody else"
+            );
+            assert_eq!(net.cells > before.1, cells, "{by:?}");
+            assert_eq!(net.said() - before.2, 9, "{by:?}: each entry went over once");
+            let log = schema("post").log_id(0);
+            for (n, author) in authors.iter().enumerate().flat_map(|(n, a)| a.iter().map(move |a| (n, a))) {
+                let head = |n: usize| net.peers[n].store.log_head(author.id(), log).unwrap();
+                assert_eq!(head(n), head(1 - n), "{by:?}, round {round}");
+            }
+        }
+        // Asked for without need, it moves nothing.
+        let (said, clocks) = (net.said(), net.clocks);
+        let end = *net.links.keys().next().unwrap();
+        net.input(end.0, arrived(end.1, Message::Word(Word::Again)));
+        net.settle();
+        assert_eq!((net.said(), net.clocks > clocks), (said, by == CompareBy::Clocks));
+        // And pushes go on as before.
+        post(&authors[0][0]);
+        net.settle();
+        assert_eq!(net.said(), said + 1);
+        net.all_open();
+        assert_eq!(net.peers[0].node.poll_timeout(), None, "there is nothing to wait for");
+    }
+}
+
+/// A peer that asks again out of turn, or asks and then says nothing, is not waited for for ever.
+#[test]
+fn who_asks_again_has_to_go_on() {
+    let digest = || Message::Digest(wire::Digest { count: 9, sum: [1; 32], only: false });
+    let mut net = Net::comparing(2, true, CompareBy::Cells);
+    net.peers[0].post("post", &["one"]);
+    let (one, _) = net.link(0, 1);
+    net.held.insert((1, one.1), VecDeque::new());
+    net.input(0, arrived(one.1, digest()));
+    let at = net.peers[0].node.poll_timeout().unwrap();
+    let peer = &mut net.peers[0];
+    peer.node.handle(Now { monotonic: at, ..NOW }, Input::Tick, &*peer.store);
+    net.drain(0);
+    let stalled = |reason: &EndReason| matches!(reason, EndReason::PeerStalled(_));
+    assert!(net.ended.iter().any(|(_, reason, _)| stalled(reason)), "{:?}", net.ended);
+
+    let mut net = Net::comparing(2, true, CompareBy::Cells);
+    net.peers[0].post("post", &["one"]);
+    let (one, _) = net.link(0, 1);
+    net.held.insert((1, one.1), VecDeque::new());
+    net.input(0, arrived(one.1, digest()));
+    net.all_open();
+    net.input(0, arrived(one.1, digest()));
+    let misbehaved = |reason: &EndReason| matches!(reason, EndReason::PeerMisbehaved(_));
+    assert!(net.ended.iter().any(|(_, reason, _)| misbehaved(reason)), "{:?}", net.ended);
+}
+
+#[test]
+fn content_that_comes_late_comes_to_all_who_asked() {
+    for size in [100_000, 300_000] {
+        let mut net = Net::new(3, true);
+        net.link(1, 2);
+        let bytes = vec![5; size];
+        // The middle one has the entry first, and its payload only later.
+        net.peers[0].commit("file", &bytes);
+        let author = net.peers[0].author.id();
+        let log = madake_log::LogId::COMMIT;
+        for entry in net.peers[0].store.entries(author, log, madake_log::SeqNum::FIRST, 10).unwrap() {
+            let payload = net.peers[0].store.content(madake_store::payload_object(&entry)).unwrap();
+            let payload = payload.map(Object::new);
+            net.peers[1].store.apply(vec![Change::Entry { entry, payload }]).unwrap();
+        }
+        net.settle();
+        let id = Object::new(bytes.clone()).id();
+        assert_eq!(net.peers[2].store.content_size(id).unwrap(), None);
+        net.peers[1].store.apply(vec![Change::Content(Object::new(bytes))]).unwrap();
+        net.settle();
+        assert_eq!(net.peers[2].store.content_size(id).unwrap(), Some(size as u64), "of {size} bytes");
+        net.all_open();
+    }
+}
+
+#[test]
+fn nothing_is_pushed_that_the_peer_does_not_keep() {
+    let mut net = Net::new(3, false);
+    let authors: Vec<_> = net.peers.iter().map(|peer| peer.author.id()).collect();
+    net.peers[1].follow(authors[0]);
+    net.peers[2].follow(authors[1]);
+    net.link(0, 1);
+    net.link(1, 2);
+    net.peers[0].post("post", &["for the second"]);
+    net.peers[1].post("post", &["for the third"]);
+    net.settle();
+    assert_eq!((net.height(1, 0, "post"), net.height(2, 0, "post")), (1, 0));
+    assert_eq!((net.height(2, 1, "post"), net.height(0, 1, "post")), (1, 0));
+    let reports = |net: &Net| net.ended.iter().map(|(_, _, report)| report.refused).sum::<u64>();
+    assert_eq!(reports(&net), 0);
+    net.all_open();
+
+    // To follow somebody is another interest: the session begins anew, and brings what was there.
+    net.peers[2].follow(authors[0]);
+    net.settle();
+    let anew = net.ended.iter().filter(|(end, reason, _)| end.0 == 2 && *reason == EndReason::Anew).count();
+    assert_eq!(anew, 1, "{:?}", net.ended);
+    net.link(2, 1);
+    assert_eq!(net.height(2, 0, "post"), 1);
+
+    // To block somebody ends it again; what is held stays, and no more comes.
+    net.peers[2].store.apply(vec![Change::Policy(authors[0], Policy::Block)]).unwrap();
+    net.settle();
+    net.link(2, 1);
+    net.peers[0].post("post", &["not for the third"]);
+    net.settle();
+    assert_eq!((net.height(1, 0, "post"), net.height(2, 0, "post")), (2, 1));
+}
+
+#[test]
+fn lists_of_schemas_hold_for_pushes_too() {
+    let mut net = Net::new(2, true);
+    net.peers[1].store.apply(vec![Change::KeepSchema(schema("post"))]).unwrap();
+    net.link(0, 1);
+    net.peers[0].post("photo", &["cheese"]);
+    net.peers[0].post("post", &["one"]);
+    net.settle();
+    net.peers[0].post("photo", &["more cheese"]);
+    net.peers[0].post("post", &["two"]);
+    net.settle();
+    assert_eq!((net.height(1, 0, "photo"), net.height(1, 0, "post")), (0, 2));
+    net.all_open();
+}
+
+#[test]
+fn who_does_not_wish_it_has_a_session_that_ends() {
+    let mut net = Net::new(2, true);
+    net.peers[0].post("post", &["one"]);
+    let session = SessionId(77);
+    net.links.extend([((0, session), (1, session)), ((1, session), (0, session))]);
+    let ids = [net.peers[0].id, net.peers[1].id];
+    net.input(0, Input::Opened { session, peer: ids[1], initiator: true, plan: sync() });
+    net.input(1, Input::Opened { session, peer: ids[0], initiator: false, plan: live() });
+    net.settle();
+    assert_eq!(net.height(1, 0, "post"), 1);
+    assert_eq!(net.caught_up, 0);
+    assert!(net.ended.iter().any(|(_, reason, _)| *reason == EndReason::Finished), "{:?}", net.ended);
+}
+
+#[test]
+fn an_open_session_waits_for_ever_and_a_push_out_of_turn_ends_it() {
+    let mut net = Net::new(2, true);
+    net.peers[0].post("post", &["one"]);
+    let (_, other) = net.link(0, 1);
+    assert_eq!(net.peers[0].node.poll_timeout(), None, "there is nothing to wait for");
+    let far = Now { monotonic: Duration::from_secs(1 << 30), ..NOW };
+    let peer = &mut net.peers[0];
+    peer.node.handle(far, Input::Tick, &*peer.store);
+    net.drain(0);
+    net.all_open();
+    // `Ready` is said once.
+    net.input(other.0, arrived(other.1, Message::Word(Word::Ready)));
+    net.settle();
+    let misbehaved = |reason: &EndReason| matches!(reason, EndReason::PeerMisbehaved(_));
+    assert!(net.ended.iter().any(|(_, reason, _)| misbehaved(reason)), "{:?}", net.ended);
+}
+
+/// The clock of one side is ahead of the other's by so many milliseconds, and so long is the round trip.
+fn servers(ahead: i64, round_trip: u64) -> Vec<EndReason> {
+    let mut net = Net::new(2, true);
+    let session = SessionId(1);
+    let plan = Plan { servers: Some(Duration::from_millis(round_trip)), ..live() };
+    let ids = [net.peers[0].id, net.peers[1].id];
+    let mut ended = Vec::new();
+    for (n, wall) in [(0, NOW.wall), (1, NOW.wall + ahead)] {
+        let (now, peer) = (Now { wall, ..NOW }, ids[1 - n]);
+        let input = Input::Opened { session, peer, initiator: n == 0, plan: plan.clone() };
+        let peer = &mut net.peers[n];
+        peer.node.handle(now, input, &*peer.store);
+    }
+    let mut hellos = Vec::new();
+    for n in 0..2 {
+        while let Some(output) = net.peers[n].node.poll_output() {
+            if let Output::Send { frame, .. } = output {
+                hellos.push((1 - n, Message::decode(&frame[4..]).unwrap()));
+            }
+        }
+    }
+    for (to, message) in hellos {
+        // It arrives half a round trip later.
+        let wall = NOW.wall + ahead * to as i64 + round_trip as i64 / 2;
+        let now = Now { wall, ..NOW };
+        let peer = &mut net.peers[to];
+        peer.node.handle(now, arrived(session, message), &*peer.store);
+        while let Some(output) = net.peers[to].node.poll_output() {
+            if let Output::Ended { reason, .. } = output {
+                ended.push(reason);
+            }
+        }
+    }
+    ended
+}
+
+#[test]
+fn servers_whose_clocks_are_far_apart_do_not_talk() {
+    assert_eq!(servers(0, 0), []);
+    assert_eq!(servers(1_999, 0), []);
+    assert_eq!(servers(-2_000, 0), []);
+    // What the message took on its way is not the clock's fault.
+    assert_eq!(servers(0, 9_000), []);
+    assert_eq!(servers(1_900, 9_000), []);
+    for (ahead, round_trip) in [(2_001, 0), (-2_001, 0), (3_000, 9_000), (i64::from(u32::MAX), 10)] {
+        let ended = servers(ahead, round_trip);
+        assert_eq!(ended.len(), 2, "{ahead} ms apart, {round_trip} ms away: {ended:?}");
+        for reason in ended {
+            let EndReason::ClocksApart { ours, theirs } = reason else { panic!("{reason}") };
+            assert_eq!(ours.abs_diff(theirs), ahead.unsigned_abs());
+        }
+    }
+}
