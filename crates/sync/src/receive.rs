@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use madake_log::{AuthorId, LogId, SeqNum};
 use madake_object::{Object, ObjectId};
-use madake_store::{Change, ContentFate, LOGS_LIMIT, NamedBy, Outcome, Position, StoreError, Wanted};
+use madake_store::{Change, NamedBy, Outcome, Position, StoreError, Wanted};
 
 use crate::Bounded;
 use crate::io::{Output, Received, RefusedEntry};
@@ -205,6 +205,11 @@ impl Receiving {
         self.phase = Phase::Summary;
         self.spoiled.clear();
         self.asked.clear();
+    }
+
+    /// Something came that may name more.
+    pub(crate) fn brought(&mut self) {
+        self.progress = true;
     }
 
     /// Whether there is room for two requests beside what is asked for anyway.
@@ -430,35 +435,6 @@ impl Session {
         Ok(())
     }
 
-    /// Leaves out logs that would be refused because so many of their author are held: they would be
-    /// carried here again in every session.
-    fn within_limits(
-        &mut self,
-        context: &mut Context<'_>,
-        mut ranges: Vec<Range>,
-    ) -> Result<Vec<Range>, StoreError> {
-        let mut room: BTreeMap<AuthorId, usize> = BTreeMap::new();
-        for range in ranges.iter().filter(|range| range.from == SeqNum::FIRST && !range.log.is_system()) {
-            if let std::collections::btree_map::Entry::Vacant(vacant) = room.entry(range.author) {
-                vacant.insert(LOGS_LIMIT.saturating_sub(context.read.logs_of(range.author)?.len()));
-            }
-        }
-        let mut full = BTreeSet::new();
-        ranges.retain(|range| {
-            let begins = range.from == SeqNum::FIRST && !range.log.is_system();
-            let Some(room) = room.get_mut(&range.author).filter(|_| begins) else { return true };
-            let fits = *room > 0;
-            *room = room.saturating_sub(1);
-            full.extend((!fits).then_some(range.author));
-            fits
-        });
-        for author in full {
-            let reason = format!("too-many-logs: no more than {LOGS_LIMIT} logs of one author are kept");
-            self.report.refuse(What::Author, author.to_string(), reason);
-        }
-        Ok(ranges)
-    }
-
     fn ask_for_entries(&mut self, context: &mut Context<'_>) {
         let receiving = &mut self.receiving;
         while receiving.open.len() < MAX_OPEN && !receiving.ranges.is_empty() {
@@ -567,32 +543,6 @@ impl Session {
         } else {
             self.receiving.applying += 1;
             context.apply(changes, applying, bytes);
-        }
-    }
-
-    fn content_outcome(&mut self, id: ObjectId, size: u64, outcome: Outcome) {
-        let Outcome::Content { fate, named_by, flaws } = outcome else { return };
-        match fate {
-            ContentFate::Stored => {
-                self.receiving.progress = true;
-                match named_by {
-                    Some(NamedBy::Entry) => self.report.received.payloads += 1,
-                    _ => self.report.received.objects += 1,
-                }
-                self.report.received.bytes += size;
-            }
-            ContentFate::AlreadyHave | ContentFate::Missing => {}
-            ContentFate::Unwanted => {
-                let reason = "unwanted: nothing here names it any more".into();
-                self.report.refuse(What::Object, id.to_string(), reason);
-            }
-            ContentFate::WrongSize => {
-                let reason = format!("size: it has {size} bytes, and all that names it states another size");
-                self.report.refuse(What::Object, id.to_string(), reason);
-            }
-        }
-        for (at, flaw) in flaws {
-            self.refuse_flaw(at, &flaw);
         }
     }
 

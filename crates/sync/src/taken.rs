@@ -1,10 +1,18 @@
-//! What became of entries that came: counted if they were new, told if they were not taken.
+//! What became of entries and objects that came: counted if they were new, told if they were not taken; and what is not
+//! asked for because it would not be.
 
-use madake_log::LogId;
-use madake_store::{Fate, Flaw, Outcome, PayloadFate, Position};
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
+use madake_log::{AuthorId, LogId, SeqNum};
+use madake_object::ObjectId;
+use madake_store::{
+    ContentFate, Fate, Flaw, LOGS_LIMIT, NamedBy, Outcome, PayloadFate, Position, StoreError,
+};
+
+use crate::node::Context;
 use crate::session::Session;
-use crate::wire::What;
+use crate::wire::{Range, What};
 
 impl Session {
     /// What became of one entry and what came with it.
@@ -53,5 +61,61 @@ impl Session {
             _ => What::Payload,
         };
         self.report.refuse(what, at.to_string(), flaw.to_string());
+    }
+
+    /// What became of one object.
+    pub(crate) fn content_outcome(&mut self, id: ObjectId, size: u64, outcome: Outcome) {
+        let Outcome::Content { fate, named_by, flaws } = outcome else { return };
+        match fate {
+            ContentFate::Stored => {
+                self.receiving.brought();
+                match named_by {
+                    Some(NamedBy::Entry) => self.report.received.payloads += 1,
+                    _ => self.report.received.objects += 1,
+                }
+                self.report.received.bytes += size;
+            }
+            ContentFate::AlreadyHave | ContentFate::Missing => {}
+            ContentFate::Unwanted => {
+                let reason = "unwanted: nothing here names it any more".into();
+                self.report.refuse(What::Object, id.to_string(), reason);
+            }
+            ContentFate::WrongSize => {
+                let reason = format!("size: it has {size} bytes, and all that names it states another size");
+                self.report.refuse(What::Object, id.to_string(), reason);
+            }
+        }
+        for (at, flaw) in flaws {
+            self.refuse_flaw(at, &flaw);
+        }
+    }
+
+    /// Leaves out logs that would be refused because so many of their author are held: they would be
+    /// carried here again in every session.
+    pub(crate) fn within_limits(
+        &mut self,
+        context: &mut Context<'_>,
+        mut ranges: Vec<Range>,
+    ) -> Result<Vec<Range>, StoreError> {
+        let mut room: BTreeMap<AuthorId, usize> = BTreeMap::new();
+        for range in ranges.iter().filter(|range| range.from == SeqNum::FIRST && !range.log.is_system()) {
+            if let Entry::Vacant(vacant) = room.entry(range.author) {
+                vacant.insert(LOGS_LIMIT.saturating_sub(context.read.logs_of(range.author)?.len()));
+            }
+        }
+        let mut full = BTreeSet::new();
+        ranges.retain(|range| {
+            let begins = range.from == SeqNum::FIRST && !range.log.is_system();
+            let Some(room) = room.get_mut(&range.author).filter(|_| begins) else { return true };
+            let fits = *room > 0;
+            *room = room.saturating_sub(1);
+            full.extend((!fits).then_some(range.author));
+            fits
+        });
+        for author in full {
+            let reason = format!("too-many-logs: no more than {LOGS_LIMIT} logs of one author are kept");
+            self.report.refuse(What::Author, author.to_string(), reason);
+        }
+        Ok(ranges)
     }
 }

@@ -274,14 +274,6 @@ impl World<'_> {
         self.after(down, Event::Start { machine: m, life, lost_power: false });
     }
 
-    /// The owner has seen that writes are refused.
-    pub(super) fn start_again(&mut self, m: usize, life: u64) {
-        if self.machines[m].life != life || self.machines[m].running.is_none() {
-            return;
-        }
-        if self.random.below(3) == 0 { self.crash(m) } else { self.stop(m, true) }
-    }
-
     pub(super) fn comes(&mut self, m: usize, life: u64, input: Input) {
         if self.machines[m].life != life || self.machines[m].running.is_none() {
             return;

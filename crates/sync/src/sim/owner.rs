@@ -30,6 +30,22 @@ fn key(number: u64) -> AuthorKey {
 }
 
 impl World<'_> {
+    /// A write failed and the machine lives: its owner will see that.
+    pub(super) fn write_failed(&mut self, m: usize) {
+        let (life, machine) = (self.machines[m].life, m);
+        let seen = between(&mut self.random, (SECOND / 10, 20 * SECOND));
+        self.trace.note(self.now, format_args!("{m} can't write"));
+        self.after(seen, Event::StartAgain { machine, life });
+    }
+
+    /// The owner has seen that writes are refused.
+    pub(super) fn start_again(&mut self, m: usize, life: u64) {
+        if self.machines[m].life != life || self.machines[m].running.is_none() {
+            return;
+        }
+        if self.random.below(3) == 0 { self.crash(m) } else { self.stop(m, true) }
+    }
+
     /// Machines, their first starts, and who knows and follows whom.
     pub(super) fn settle_in(&mut self) {
         let count = self.memories.len();

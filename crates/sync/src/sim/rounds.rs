@@ -115,12 +115,4 @@ impl World<'_> {
         let found = Genuine::took(home, notes, outcomes);
         self.judge::<Genuine>(m, found);
     }
-
-    /// A write failed and the machine lives: its owner will see that.
-    pub(super) fn write_failed(&mut self, m: usize) {
-        let (life, machine) = (self.machines[m].life, m);
-        let seen = between(&mut self.random, (SECOND / 10, 20 * SECOND));
-        self.trace.note(self.now, format_args!("{m} can't write"));
-        self.after(seen, Event::StartAgain { machine, life });
-    }
 }
