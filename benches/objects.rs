@@ -179,17 +179,20 @@ fn bare_quinn(from: &Path, to: &PathBuf, id: &blake3::Hash) -> f64 {
         file.sync_all().unwrap();
         hasher.finalize()
     });
-    runtime().block_on(async {
+    let runtime = runtime();
+    let (endpoint, connection) = runtime.block_on(async {
         let endpoint = Endpoint::client_only(key(2)).unwrap();
         let connection = endpoint.dial(key(1).author(), &[address], Duration::from_secs(5)).await.unwrap();
         let mut stream = connection.quinn().accept_uni().await.unwrap();
         while let Some(chunk) = stream.read_chunk(CHUNK, true).await.unwrap() {
             tokio::task::block_in_place(|| chunks.send(chunk.bytes)).unwrap();
         }
-        drop(chunks);
-        connection.close(0, "");
-        endpoint.wait_idle(Duration::from_millis(200)).await;
+        (endpoint, connection)
     });
+    drop(chunks);
     assert_eq!(writer.join().unwrap(), *id);
-    began.elapsed().as_secs_f64()
+    let seconds = began.elapsed().as_secs_f64();
+    connection.close(0, "");
+    runtime.block_on(endpoint.wait_idle(Duration::from_millis(200)));
+    seconds
 }

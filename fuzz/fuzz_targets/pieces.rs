@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use libfuzzer_sys::fuzz_target;
 use madake_object::{Encoder, GROUP, Gather, Ranges, Tree, TreeHasher, Verifier, groups};
-use madake_store::engine::{Blobs as _, Engine, MemoryEngine, NoRecords};
+use madake_store::engine::{Engine, MemoryEngine, NoRecords};
 use madake_sync::ranged::{RangeRequest, RangeStatus};
 
 /// An object of some groups and a bit, and its tree.

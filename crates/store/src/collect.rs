@@ -99,27 +99,32 @@ impl Store {
         let roots = Roots { keeping: Keeping::of(self.engine())?, without };
         self.forget_blocked(dry_run, &mut collected)?;
         self.sweep_files(dry_run, &mut collected)?;
+        let generation = self.engine().generation();
         let held = self.engine().count(tables::CONTENT)? + self.engine().count(tables::BLOB)?;
         // Ids are uniform, so each pass sees about as many: those whose first byte is in its range.
         let passes = usize::try_from(held.div_ceil(MARKS)).unwrap_or(256).clamp(1, 256);
         let range = |pass: usize| pass * 256 / passes..(pass + 1) * 256 / passes;
         // If as many are named and here as are here, none is without a name, and no second look is needed.
-        // (Whether an object is here is read from its record, so all that are named are read once.)
+        // (Whether an object is here is read from its record, so all that are named are read once.) What is
+        // written meanwhile may be among the named and was not counted: then the second look is needed.
         let (mut kept, mut last) = (0, None);
         for pass in 0..passes {
-            let marked = self.mark(&roots, &range(pass), progress)?;
+            let (marked, stale) = self.mark(&roots, &range(pass), progress)?;
+            if !dry_run && !stale.is_empty() {
+                self.apply(stale.into_iter().map(Change::Sweep).collect())?;
+            }
             for id in &marked {
                 kept += u64::from(self.content_size(*id)?.is_some());
             }
             last = Some(marked);
         }
-        if kept >= held {
+        if kept >= held && self.engine().generation() == generation {
             return Ok(collected);
         }
         for pass in 0..passes {
             let marked = match last.take().filter(|_| passes == 1) {
                 Some(marked) => marked,
-                None => self.mark(&roots, &range(pass), progress)?,
+                None => self.mark(&roots, &range(pass), progress)?.0,
             };
             for table in [tables::CONTENT, tables::BLOB] {
                 self.sweep(table, &range(pass), &marked, dry_run, &mut collected)?;
@@ -200,14 +205,15 @@ impl Store {
     }
 
     /// The payloads of all entries, the files of all versions whose objects are kept, and what is pinned, as far
-    /// as their ids begin with one of these bytes.
+    /// as their ids begin with one of these bytes. And what is kept for a pin alone, though it is noted that an
+    /// entry names it.
     fn mark(
         &self,
         roots: &Roots,
         bytes: &std::ops::Range<usize>,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<HashSet<ObjectId>, StoreError> {
-        let (mut marked, mut seen) = (HashSet::new(), 0);
+    ) -> Result<(HashSet<ObjectId>, Vec<ObjectId>), StoreError> {
+        let (mut marked, mut stale, mut seen) = (HashSet::new(), Vec::new(), 0);
         for_each_prefix(self.engine(), tables::ENTRY, &[], |_, entry| {
             let entry = held_entry(entry)?;
             let id = payload_object(&entry);
@@ -235,13 +241,17 @@ impl Store {
                     if !bytes.contains(&usize::from(id[0])) {
                         break 'rows;
                     }
-                    if table != tables::LINKED || self.is_root(roots, key)? {
-                        marked.insert(ObjectId::new(*id));
+                    if table == tables::LINKED && !self.is_root(roots, key)? {
+                        continue;
+                    }
+                    let new = marked.insert(ObjectId::new(*id));
+                    if new && table == tables::PINNED && self.engine().contains(tables::NAMED, id)? {
+                        stale.push(ObjectId::new(*id));
                     }
                 }
             }
         }
-        Ok(marked)
+        Ok((marked, stale))
     }
 
     /// Whether a commit keeps the object that it links.

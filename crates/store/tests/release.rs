@@ -5,12 +5,12 @@ mod support;
 
 use std::sync::Arc;
 
-use madake_log::{AuthorKey, Entry, LogHead, LogId, PayloadId, SeqNum};
+use madake_log::{AuthenticEntry, AuthorKey, Entry, LogHead, LogId, PayloadId, SeqNum};
 use madake_object::{Commit, CommitAuthor, Mode, Object};
 use madake_store::engine::{Batch, MemoryEngine, Random};
 use madake_store::{
-    Author, Change, ContentFate, Dropped, Fate, KeptFor, NamedBy, NewContent, Outcome, PayloadFate, Policy,
-    Position, RECORD_CONTENT, Read, Release, Store, StoreRows,
+    Author, Change, ContentFate, Dropped, Fate, KeptFor, Look, NamedBy, NewContent, Outcome, PayloadFate,
+    Policy, Position, RECORD_CONTENT, Read, Release, Store, StoreRows, store_invariants,
 };
 
 fn memory() -> (Arc<Store>, Author) {
@@ -209,6 +209,213 @@ fn a_collection_takes_what_nothing_names_and_nothing_else() {
     assert_eq!(before.objects - 20, after.objects);
     assert_eq!(store.collect(false, &mut |_| ()).unwrap(), Default::default());
     assert!(strays.iter().all(|stray| store.content(stray.id()).unwrap().is_none()));
+}
+
+/// An entry of somebody else, the first of its log.
+fn foreign(seed: u8, log: LogId, payload: &Object) -> AuthenticEntry {
+    let id = PayloadId::from_bytes(*payload.id().as_bytes());
+    let size = payload.bytes().len() as u64;
+    Entry::sign(&AuthorKey::from_seed([seed; 32]), log, None, None, id, size, false).unwrap()
+}
+
+/// A commit of an author, with a name of one letter.
+fn commit_of(seed: u8, file: &Object) -> Object {
+    let commit = Commit {
+        name: "n".parse().unwrap(),
+        previous: None,
+        merges: vec![],
+        object: file.id(),
+        size: file.bytes().len() as u64,
+        mode: Mode::File,
+        author: CommitAuthor::new(*AuthorKey::from_seed([seed; 32]).author().as_bytes()),
+        time: 0,
+        message: String::new(),
+        tags: vec![],
+    };
+    object(&commit.encode().unwrap())
+}
+
+fn given(entry: &AuthenticEntry, payload: &Object) -> Change {
+    Change::Entry { entry: entry.clone(), payload: Some(payload.clone()) }
+}
+
+/// What is broken in a store, in words.
+fn broken(store: &Store) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut look = Look { authentic: &mut |_| true, blobs: true };
+    store_invariants(store, &mut look, &mut |broken| found.push(broken.to_string())).unwrap();
+    found
+}
+
+#[test]
+fn a_commit_that_comes_later_does_not_bring_back_what_was_dropped() {
+    let (store, author) = memory();
+    let shame = object(b"shame");
+    let at = append(&author, shame.bytes());
+    release(&store, Change::Drop(at, dropped(&author)));
+    let commit = commit_of(2, &shame);
+    store.apply(vec![given(&foreign(2, LogId::COMMIT, &commit), &commit)]).unwrap();
+    assert_eq!(store.wanted(None, 10).unwrap(), []);
+    // It was asked for before it was dropped, and comes now.
+    let outcomes = store.apply(vec![Change::Content(shame.clone())]).unwrap();
+    assert!(matches!(outcomes[0], Outcome::Content { fate: ContentFate::Unwanted, .. }), "{outcomes:?}");
+    assert!(store.dropped(shame.id()).unwrap().is_some());
+    assert_eq!(broken(&store), [""; 0]);
+    // Its owner puts it, and the commit has its file.
+    put(&store, &shame);
+    assert_eq!(store.named_by(shame.id()).unwrap(), Some(NamedBy::Commit));
+    assert_eq!(broken(&store), [""; 0]);
+}
+
+#[test]
+fn bytes_that_are_a_commit_are_not_dropped_in_whatever_order_it_comes() {
+    let (store, author) = memory();
+    let commit = commit_of(2, &object(b"file"));
+    let at = append(&author, commit.bytes());
+    let entry = foreign(2, LogId::COMMIT, &commit);
+    // Before the commit is here.
+    assert_eq!(release(&store, Change::Drop(at, dropped(&author))), Release::Kept(KeptFor::Statement));
+    store.apply(vec![given(&entry, &commit)]).unwrap();
+    assert_eq!(broken(&store), [""; 0]);
+    // While its bytes are wanted: nobody can look at them.
+    let (store, author) = memory();
+    let chat = foreign(3, LogId::new(2000), &commit);
+    store.apply(vec![Change::Entry { entry: chat.clone(), payload: None }]).unwrap();
+    store.apply(vec![Change::Entry { entry, payload: None }]).unwrap();
+    assert_eq!(
+        release(&store, Change::Drop(Position::of(&chat), dropped(&author))),
+        Release::Kept(KeptFor::Statement)
+    );
+    assert_eq!(store.wanted(None, 10).unwrap().len(), 2);
+}
+
+/// In one commit round with the statement.
+#[test]
+fn a_statement_is_not_dropped_by_who_comes_right_after_it() {
+    let (store, author) = memory();
+    let commit = commit_of(2, &object(b"file"));
+    let chat = foreign(3, LogId::new(2000), &commit);
+    store.apply(vec![Change::Entry { entry: chat.clone(), payload: None }]).unwrap();
+    let drop = Change::Drop(Position::of(&chat), dropped(&author));
+    let results =
+        store.apply_all(vec![vec![given(&foreign(2, LogId::COMMIT, &commit), &commit)], vec![drop]]);
+    let kept = vec![Outcome::Release(Release::Kept(KeptFor::Statement))];
+    assert_eq!(results[1].as_ref().unwrap(), &kept);
+    assert_eq!(broken(&store), [""; 0]);
+}
+
+#[test]
+fn a_pinned_object_of_a_log_that_is_taken_away_is_nobodys_payload_any_more() {
+    let (store, _) = memory();
+    let secret = object(b"secret");
+    let entry = foreign(2, LogId::new(2000), &secret);
+    store.apply(vec![given(&entry, &secret)]).unwrap();
+    put(&store, &secret);
+    assert_eq!(store.named_by(secret.id()).unwrap(), Some(NamedBy::Entry));
+    store.apply(vec![Change::Policy(entry.author(), Policy::Block)]).unwrap();
+    assert_eq!(store.collect(false, &mut |_| ()).unwrap().entries, 1);
+    assert_eq!(store.named_by(secret.id()).unwrap(), None, "it would be given to peers");
+    assert_eq!(broken(&store), [""; 0]);
+    assert_eq!(release(&store, Change::Unpin(secret.id())), Release::Gone { size: 6 });
+}
+
+/// What comes in the round in which a log is taken away finds nothing of it, though the engine has it still.
+#[test]
+fn a_log_that_is_taken_away_is_gone_for_the_rest_of_its_round() {
+    let key = AuthorKey::from_seed([2; 32]);
+    let author = key.author();
+    let begun = |payload: Option<Object>| {
+        let (store, _) = memory();
+        let wanted = object(b"wanted");
+        let first = foreign(2, LogId::new(2000), &wanted);
+        store.apply(vec![Change::Entry { entry: first.clone(), payload }]).unwrap();
+        store.apply(vec![Change::Policy(author, Policy::Block)]).unwrap();
+        (store, first, wanted)
+    };
+    let forget = || vec![Change::Forget(author, LogId::new(2000))];
+    // Its owner follows the author again, and the next entry comes.
+    let (store, first, wanted) = begun(Some(object(b"wanted")));
+    let payload = PayloadId::from_bytes(*wanted.id().as_bytes());
+    let second =
+        Entry::sign(&key, LogId::new(2000), Some(&LogHead::of(&first)), None, payload, 6, false).unwrap();
+    let follow = vec![Change::Policy(author, Policy::Follow)];
+    let results = store.apply_all(vec![forget(), follow, vec![given(&second, &wanted)]]);
+    let outcome = &results[2].as_ref().unwrap()[0];
+    assert!(matches!(outcome, Outcome::Entry { fate: Fate::Gap { held: 0 }, .. }), "{outcome:?}");
+    store.collect(false, &mut |_| ()).unwrap();
+    assert_eq!(broken(&store), [""; 0]);
+    // What its entry wanted comes.
+    let (store, _, wanted) = begun(None);
+    let results = store.apply_all(vec![forget(), vec![Change::Content(wanted.clone())]]);
+    let outcome = &results[1].as_ref().unwrap()[0];
+    assert!(matches!(outcome, Outcome::Content { fate: ContentFate::Unwanted, .. }), "{outcome:?}");
+    assert_eq!(broken(&store), [""; 0]);
+    // The file of its commit comes; the commit's bytes were here, or come in the same round.
+    for late in [false, true] {
+        let (store, _) = memory();
+        let commit = commit_of(2, &wanted);
+        let entry = foreign(2, LogId::COMMIT, &commit);
+        let payload = (!late).then(|| commit.clone());
+        store.apply(vec![Change::Entry { entry, payload }]).unwrap();
+        store.apply(vec![Change::Policy(author, Policy::Block)]).unwrap();
+        let first = if late { vec![Change::Content(commit)] } else { Vec::new() };
+        let forget = vec![Change::Forget(author, LogId::COMMIT)];
+        let results = store.apply_all(vec![first, forget, vec![Change::Content(wanted.clone())]]);
+        let outcome = &results[2].as_ref().unwrap()[0];
+        assert!(matches!(outcome, Outcome::Content { fate: ContentFate::Unwanted, .. }), "{outcome:?}");
+        store.collect(false, &mut |_| ()).unwrap();
+        assert_eq!(broken(&store), [""; 0]);
+    }
+}
+
+/// What is committed while a collection marks counts among the named, and does not stand for what has no name.
+#[test]
+fn a_commit_that_comes_during_a_collection_hides_nothing_from_it() {
+    let (store, author) = memory();
+    append(&author, b"here");
+    let stray = object(b"stray");
+    let mut batch = Batch::new();
+    batch.record(RECORD_CONTENT, stray.bytes().to_vec());
+    store.engine().apply(&[batch]).unwrap();
+    let (file, mut comes) = (object(b"file"), true);
+    let commit = commit_of(2, &file);
+    let collected = store.collect(false, &mut |_| {
+        if std::mem::take(&mut comes) {
+            let entry = foreign(2, LogId::COMMIT, &commit);
+            store.apply(vec![given(&entry, &commit), Change::Content(file.clone())]).unwrap();
+        }
+    });
+    assert_eq!(collected.unwrap().objects, 1);
+    assert_eq!(store.content(stray.id()).unwrap(), None);
+    assert_eq!(broken(&store), [""; 0]);
+}
+
+/// A fetched object of less than a megabyte has a file too: so it is when it goes in the round in which it came.
+#[test]
+fn a_blob_that_goes_in_the_round_in_which_it_came_is_gone() {
+    for put in [false, true] {
+        let (store, author) = memory();
+        let bytes = vec![5; 300_000];
+        let entry = foreign(2, LogId::new(2000), &object(&bytes));
+        if !put {
+            store.apply(vec![Change::Entry { entry: entry.clone(), payload: None }]).unwrap();
+        }
+        let mut writer = store.engine().blobs().begin().unwrap();
+        writer.write(&bytes).unwrap();
+        let (id, size) = writer.finish().unwrap();
+        let id = madake_object::ObjectId::new(id);
+        let comes = vec![Change::Pin(id), Change::Blob { id, size }];
+        let (comes, goes) = match put {
+            true => (comes, Change::Unpin(id)),
+            false => (comes[1..].to_vec(), Change::Drop(Position::of(&entry), dropped(&author))),
+        };
+        let results = store.apply_all(vec![comes, vec![goes]]);
+        let gone = vec![Outcome::Release(Release::Gone { size })];
+        assert_eq!(results[1].as_ref().unwrap(), &gone);
+        assert_eq!(store.content_size(id).unwrap(), None, "put: {put}");
+        assert!(store.engine().blobs().open(id.as_bytes()).unwrap().is_none(), "put: {put}");
+        assert_eq!(broken(&store), [""; 0]);
+    }
 }
 
 /// Appends race with collections: whatever an entry names is here afterwards.

@@ -92,6 +92,11 @@ impl Round<'_> {
             return outcome(ContentFate::Unwanted, None, Vec::new());
         }
         let linked = self.sizes_linked(id)?;
+        if self.is_dropped(id)? {
+            // It was asked for before; a commit that names it came since.
+            self.gone_blobs.extend(object.is_none().then_some(id));
+            return outcome(ContentFate::Unwanted, None, Vec::new());
+        }
         let mut fits = self.is_pinned(id)? || linked.contains(&size);
         let mut named_by = (!linked.is_empty()).then_some(NamedBy::Commit);
         let (mut by_entry, mut flaws, mut notable) = (false, Vec::new(), Vec::new());
@@ -138,6 +143,7 @@ impl Round<'_> {
     fn keep(&mut self, id: ObjectId, size: u64, object: Option<Object>) -> Result<(), StoreError> {
         self.undrop(id)?;
         let bytes = object.map(Object::into_bytes);
+        let blob = bytes.is_none();
         let short = bytes.as_ref().filter(|bytes| bytes.len() <= MAX_COMMIT).cloned();
         match bytes {
             Some(bytes) => self.batch.record(RECORD_CONTENT, bytes),
@@ -146,7 +152,7 @@ impl Round<'_> {
                 self.batch.put(tables::BLOB, id.as_bytes().to_vec(), size.to_be_bytes().to_vec())
             }
         };
-        self.pending.content.insert(id, Some(PendingContent { size, bytes: short }));
+        self.pending.content.insert(id, Some(PendingContent { size, blob, bytes: short }));
         self.unwant(id)
     }
 
@@ -170,17 +176,23 @@ impl Round<'_> {
     }
 
     fn is_wanted(&self, id: ObjectId) -> Result<bool, StoreError> {
-        Ok(self.pending.wanted.contains_key(&id)
-            || !self.is_empty(tables::WANTED)? && has_prefix(self.engine, tables::WANTED, id.as_bytes())?)
+        if self.pending.wanted.contains_key(&id) {
+            return Ok(true);
+        }
+        if self.is_empty(tables::WANTED)? || !has_prefix(self.engine, tables::WANTED, id.as_bytes())? {
+            return Ok(false);
+        }
+        Ok(self.pending.forgotten.is_empty() || !self.wants(id)?.is_empty())
     }
 
-    fn wants(&self, id: ObjectId) -> Result<BTreeSet<Wanted>, StoreError> {
+    pub(super) fn wants(&self, id: ObjectId) -> Result<BTreeSet<Wanted>, StoreError> {
         let mut all = self.pending.wanted.get(&id).cloned().unwrap_or_default();
         if self.is_empty(tables::WANTED)? {
             return Ok(all);
         }
         for_each_prefix(self.engine, tables::WANTED, id.as_bytes(), |key, _| {
-            all.extend(tables::parse_wanted_key(key));
+            let wanted = tables::parse_wanted_key(key);
+            all.extend(wanted.filter(|wanted| !self.is_forgotten(&wanted.by)));
             Ok(())
         })?;
         Ok(all)
@@ -221,12 +233,17 @@ impl Round<'_> {
 
     /// The sizes that held commits state for this object.
     pub(super) fn sizes_linked(&self, id: ObjectId) -> Result<Vec<u64>, StoreError> {
-        let mut sizes = self.pending.linked.get(&id).cloned().unwrap_or_default();
+        let pending = self.pending.linked.get(&id);
+        let mut sizes: Vec<u64> = pending.into_iter().flatten().map(|(_, size)| *size).collect();
         if self.is_empty(tables::LINKED)? {
             return Ok(sizes);
         }
-        for_each_prefix(self.engine, tables::LINKED, id.as_bytes(), |_, size| {
-            sizes.extend(tables::parse_u64(size));
+        let unlinked = &self.pending.unlinked;
+        for_each_prefix(self.engine, tables::LINKED, id.as_bytes(), |key, size| {
+            let commit = key.last_chunk().copied().map(ObjectId::new);
+            if commit.is_none_or(|commit| !unlinked.contains(&(id, commit))) {
+                sizes.extend(tables::parse_u64(size));
+            }
             Ok(())
         })?;
         Ok(sizes)

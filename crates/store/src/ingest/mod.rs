@@ -10,7 +10,7 @@ mod statement;
 mod versions;
 
 use std::cell::OnceCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Placement, SeqNum};
 use madake_object::{FileName, ObjectId};
@@ -55,7 +55,8 @@ pub(crate) struct Round<'a> {
 struct Pending {
     /// `None`: the log will be gone.
     heads: HashMap<(AuthorId, LogId), Option<LogHead>>,
-    /// Logs that will be gone from some entry on: up to which sequence number they stay.
+    /// Logs that will be gone from some entry on, up to which sequence number they stay: the engine's rows of
+    /// later entries don't count any more.
     forgotten: HashMap<(AuthorId, LogId), u64>,
     new_logs: HashMap<AuthorId, usize>,
     /// Authors whose policy was looked up, and whether they are blocked.
@@ -68,7 +69,10 @@ struct Pending {
     dropped: HashMap<ObjectId, bool>,
     /// Entries that say something and whose payload is not here.
     speaking: HashMap<Position, AuthenticEntry>,
-    linked: HashMap<ObjectId, Vec<u64>>,
+    /// The commits that link an object, and the sizes that they state.
+    linked: HashMap<ObjectId, Vec<(ObjectId, u64)>>,
+    /// Objects that their commits don't link any more.
+    unlinked: HashSet<(ObjectId, ObjectId)>,
     wanted: HashMap<ObjectId, BTreeSet<Wanted>>,
     /// Which objects are kept, once it was looked up.
     keeping: Option<Keeping>,
@@ -79,6 +83,8 @@ struct Pending {
 /// Content of this round: its size and, if a statement could be as long, its bytes.
 struct PendingContent {
     size: u64,
+    /// It lies in a file of its own.
+    blob: bool,
     bytes: Option<Vec<u8>>,
 }
 
@@ -257,7 +263,7 @@ impl<'a> Round<'a> {
             self.batch.put(table, key, value);
         }
         if let (Some((file, size)), Some(name), Some(commit)) = (meaning.file, meaning.name, payload) {
-            self.pending.linked.entry(file).or_default().push(size);
+            self.pending.linked.entry(file).or_default().push((payload_object(entry), size));
             let wanted = Wanted { id: file, size, by: at };
             if self.settle_want(&wanted, &name, commit)? {
                 self.pending.speaking.insert(at, entry.clone());
@@ -317,8 +323,13 @@ impl<'a> Round<'a> {
         Ok(held + new)
     }
 
+    /// Whether the engine's rows of this entry don't count any more.
+    fn is_forgotten(&self, at: &Position) -> bool {
+        self.pending.forgotten.get(&(at.author, at.log)).is_some_and(|kept| at.seq.get() > *kept)
+    }
+
     fn entry_id(&self, at: &Position) -> Result<Option<EntryId>, StoreError> {
-        let gone = self.pending.forgotten.get(&(at.author, at.log)).is_some_and(|kept| at.seq.get() > *kept);
+        let gone = self.is_forgotten(at);
         match self.pending.entries.get(at) {
             Some(id) => Ok(Some(*id)),
             None if gone => Ok(None),

@@ -3,7 +3,7 @@
 use std::ops::Bound;
 
 use madake_log::{AuthorId, Entry, LogHead, LogId};
-use madake_object::ObjectId;
+use madake_object::{Commit, ObjectId};
 
 use super::{CONTENT_LIMIT, Round, payload_object, read_statement, says_something};
 use crate::control::{Control, ControlPayload};
@@ -53,11 +53,11 @@ impl Round<'_> {
         let Some(bytes) = self.engine.get(tables::ENTRY, &at.key())? else { return Ok(Release::NotHere) };
         let id = payload_object(&*read::held_entry(&bytes)?);
         let commit = prefix::has_prefix(self.engine, tables::COMMIT, id.as_bytes())?;
-        // The same bytes may register a log elsewhere.
-        let control = self
-            .held_bytes(id)?
-            .is_some_and(|bytes| matches!(Control::decode(&bytes), Ok(ControlPayload::Known(_))));
-        if at.log.is_system() || at.log == LogId::COMMIT || commit || control {
+        // The same bytes may register a log elsewhere, or be a commit that comes yet.
+        let speaks = self.held_bytes(id)?.is_some_and(|bytes| {
+            matches!(Control::decode(&bytes), Ok(ControlPayload::Known(_))) || Commit::decode(&bytes).is_ok()
+        });
+        if at.log.is_system() || at.log == LogId::COMMIT || commit || speaks {
             return Ok(Release::Kept(KeptFor::Statement));
         }
         if self.is_pinned(id)? {
@@ -66,15 +66,23 @@ impl Round<'_> {
         if self.is_linked(id)? {
             return Ok(Release::Kept(KeptFor::Commit));
         }
+        if self.wants(id)?.iter().any(|wanted| says_something(wanted.by.log)) {
+            return Ok(Release::Kept(KeptFor::Statement));
+        }
         self.unwant(id)?;
         self.pending.dropped.insert(id, true);
         self.batch.put(tables::DROPPED, id.as_bytes().to_vec(), dropped.encode()?);
         self.gone(id)
     }
 
-    /// Takes away what a collection found without a name, unless it has one by now.
+    /// Takes away what a collection found without a name, unless it has one by now. If it is pinned, it stays
+    /// for that alone.
     pub(super) fn sweep(&mut self, id: ObjectId) -> Result<Release, StoreError> {
         if self.is_pinned(id)? {
+            if !self.collecting.was_named(id) && self.is_named(id)? {
+                self.pending.named.insert(id, false);
+                self.batch.delete(tables::NAMED, id.as_bytes().to_vec());
+            }
             return Ok(Release::Kept(KeptFor::Pin));
         }
         if self.is_kept_for_a_version(id)? {
@@ -127,6 +135,11 @@ impl Round<'_> {
         };
         self.pending.heads.insert((author, log), head);
         self.pending.forgotten.insert((author, log), head.map_or(0, |head| head.seq.get()));
+        // What comes later in this round finds nothing of it, whatever the engine still has.
+        let mut wanted = std::mem::take(&mut self.pending.wanted);
+        wanted.values_mut().for_each(|wants| wants.retain(|wanted| !self.is_forgotten(&wanted.by)));
+        wanted.retain(|_, wants| !wants.is_empty());
+        self.pending.wanted = wanted;
         Ok(gone)
     }
 
@@ -144,6 +157,10 @@ impl Round<'_> {
             for (table, key, _) in meaning.rows {
                 self.touch_registered(table, &key);
                 self.batch.delete(table, key);
+            }
+            if let Some((file, _)) = meaning.file {
+                self.pending.unlinked.insert((file, id));
+                self.pending.linked.entry(file).or_default().retain(|(commit, _)| *commit != id);
             }
             named.extend(meaning.file);
         }
@@ -173,7 +190,11 @@ impl Round<'_> {
     }
 
     fn take_away(&mut self, id: ObjectId, size: u64) -> Result<Release, StoreError> {
-        if size > CONTENT_LIMIT || self.engine.contains(tables::BLOB, id.as_bytes())? {
+        let blob = match self.pending.content.get(&id) {
+            Some(Some(content)) => content.blob,
+            _ => size > CONTENT_LIMIT || self.engine.contains(tables::BLOB, id.as_bytes())?,
+        };
+        if blob {
             self.batch.delete(tables::BLOB, id.as_bytes().to_vec());
             self.gone_blobs.push(id);
         } else {

@@ -101,13 +101,18 @@ impl Round<'_> {
 
     /// Whether a commit links this object of whose version it is kept.
     pub(super) fn is_kept_for_a_version(&mut self, id: ObjectId) -> Result<bool, StoreError> {
-        if self.pending.linked.contains_key(&id) {
+        if self.pending.linked.get(&id).is_some_and(|commits| !commits.is_empty()) {
             return Ok(true);
         }
         let keeping = self.keeping()?.clone();
         let mut commits = Vec::new();
         for_each_prefix(self.engine, tables::LINKED, id.as_bytes(), |key, _| {
-            commits.push(key.get(32..).unwrap_or_default().to_vec());
+            let commit: Option<[u8; 32]> = key.last_chunk().copied();
+            let gone =
+                commit.is_some_and(|commit| self.pending.unlinked.contains(&(id, ObjectId::new(commit))));
+            if !gone {
+                commits.push(key.get(32..).unwrap_or_default().to_vec());
+            }
             Ok(())
         })?;
         if keeping.objects == Objects::All {

@@ -7,8 +7,8 @@ use madake_store::{HeldLog, Policy, Read, Store, StoreError, Wanted};
 
 use super::SECOND;
 use super::rules::{
-    AcknowledgedStays, CalmFinishes, Converges, Genuine, NoneStuck, OpensAgain, Scope, SecondIsNothing,
-    WholeBatches,
+    AcknowledgedStays, CalmFinishes, CollectsNameless, Converges, DroppedStays, Genuine, NoneStuck,
+    OpensAgain, Scope, SecondIsNothing, WholeBatches, schema_wanted,
 };
 use super::world::{Ended, Event, World};
 use crate::io::Plan;
@@ -83,7 +83,8 @@ impl World<'_> {
     /// Everybody syncs with everybody whom it reaches, again and again, until nothing moves.
     fn sync_until_still(&mut self) -> usize {
         let count = self.machines.len();
-        for round in 1..=count + 1 {
+        // An entry may have to come to who has its payload before that goes the same way.
+        for round in 1..=2 * count + 1 {
             if self.is_broken() {
                 return round;
             }
@@ -118,11 +119,11 @@ impl World<'_> {
                 self.violates::<OpensAgain>(error.to_string());
             }
             if !self.is_broken() {
-                let what = format!("things still move in round {}", count + 1);
+                let what = format!("things still move in round {}", 2 * count + 1);
                 self.violates::<SecondIsNothing>(what);
             }
         }
-        count + 1
+        2 * count + 1
     }
 
     /// Every session must have finished; whether nothing moved in any of them.
@@ -162,6 +163,13 @@ impl World<'_> {
         policy != Some(Policy::Block) && (machine.keep_all || own || policy == Some(Policy::Follow))
     }
 
+    /// Likewise, of whatever schema.
+    fn keeps_all_of(&self, m: usize, author: AuthorId) -> bool {
+        let lists =
+            self.store(m).is_some_and(|store| store.kept_schemas().is_ok_and(|listed| !listed.is_empty()));
+        self.keeps(m, author) && !lists
+    }
+
     /// In what somebody's copy of an author's logs is not what the author has.
     pub(super) fn differing(&self) -> Result<Option<String>, StoreError> {
         for (author, home) in &self.homes {
@@ -171,6 +179,16 @@ impl World<'_> {
                 let Some(store) = self.store(m) else { continue };
                 if let Some(what) = differs(&store, &logs, *author)? {
                     return Ok(Some(format!("node {m}, which reaches node {home}: {what}")));
+                }
+            }
+        }
+        for from in 0..self.machines.len() {
+            for to in 0..self.machines.len() {
+                if from != to
+                    && (self.reaches(from, to) || self.reaches(to, from))
+                    && let Some(what) = self.lacks(from, to)?
+                {
+                    return Ok(Some(format!("node {to}, which reaches node {from}: {what}")));
                 }
             }
         }
@@ -185,6 +203,68 @@ impl World<'_> {
         for m in 0..self.machines.len() {
             let Some(store) = self.store(m) else { continue };
             self.finally(m, &store)?;
+            drop(store);
+            self.collects_at_last(m)?;
+        }
+        Ok(())
+    }
+
+    /// What a node has not, and wants, and a node beside it has and gives.
+    fn lacks(&self, from: usize, to: usize) -> Result<Option<String>, StoreError> {
+        let (Some(giver), Some(taker)) = (self.store(from), self.store(to)) else { return Ok(None) };
+        let listed: BTreeSet<_> = taker.kept_schemas()?.into_iter().collect();
+        let listed = (!listed.is_empty()).then_some(listed);
+        let blocked = giver.blocked()?;
+        let wants = |author, log, store: &Store| -> Result<bool, StoreError> {
+            let schema = store.schema(author, log)?;
+            Ok(self.keeps(to, author) && schema_wanted(listed.as_ref(), log, schema.as_ref()))
+        };
+        let mut found = None;
+        giver.for_each_log(|HeldLog { author, log, head }| {
+            if blocked.contains(&author) || !wants(author, log, &giver)? {
+                return Ok(());
+            }
+            // Who keeps everybody's logs is not offered system logs alone.
+            let mut offered = !log.is_system() || !self.machines[to].keep_all;
+            for held in giver.logs_of(author)? {
+                offered |= !held.log.is_system() && wants(author, held.log, &giver)?;
+            }
+            let here = taker.log_head(author, log)?.map_or(0, |head| head.seq.get());
+            if offered && here < head.seq.get() {
+                found = Some(format!("{author}/{log} ends at {here} here, at {} there", head.seq));
+            }
+            Ok::<_, StoreError>(())
+        })?;
+        let mut after = None;
+        while found.is_none() {
+            let page = taker.wanted(after, 500)?;
+            let Some(last) = page.last() else { break };
+            after = Some(*last);
+            for Wanted { id, size, by } in page {
+                let there = giver.content_size(id)?.is_some() && giver.named_by(id)?.is_some();
+                if there && wants(by.author, by.log, &taker)? {
+                    found = Some(format!("object {id} of {size} bytes, named in {by}, is missing"));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// A last collection, in peace: what is left then is what has a name, and a second one finds nothing.
+    fn collects_at_last(&mut self, m: usize) -> Result<(), StoreError> {
+        if self.is_broken() {
+            return Ok(());
+        }
+        self.collects(m);
+        let Some(store) = self.store(m).filter(|_| !self.is_broken()) else { return Ok(()) };
+        let broken = WholeBatches::check(&store, &self.genuine, &self.memories[m])?;
+        self.judge::<WholeBatches>(m, broken);
+        let lost = self.memories[m].compare(&store, false)?;
+        self.judge::<AcknowledgedStays>(m, lost);
+        let again = store.collect(false, &mut |_| ())?;
+        if again.objects + again.entries + again.files > 0 && !self.is_broken() {
+            let what = format!("node {m}: a second collection takes {again:?}");
+            self.violates::<CollectsNameless>(what);
         }
         Ok(())
     }
@@ -193,13 +273,13 @@ impl World<'_> {
         self.machines[m].running.as_ref().map(|running| running.store.clone())
     }
 
-    /// Those who keep an author and reach its home, directly or through others who keep it.
+    /// Those who keep all of an author and reach its home, directly or through others who do.
     fn keepers(&self, author: AuthorId, home: usize) -> BTreeSet<usize> {
         let (mut found, mut next) = (BTreeSet::from([home]), VecDeque::from([home]));
         while let Some(m) = next.pop_front() {
             for other in 0..self.machines.len() {
                 let linked = self.reaches(m, other) || self.reaches(other, m);
-                if other != m && linked && self.keeps(other, author) && found.insert(other) {
+                if other != m && linked && self.keeps_all_of(other, author) && found.insert(other) {
                     next.push_back(other);
                 }
             }
@@ -209,8 +289,10 @@ impl World<'_> {
 
     /// What must hold at every node, whatever was synced.
     fn finally(&mut self, m: usize, store: &Store) -> Result<(), StoreError> {
-        let broken = WholeBatches::check(store, &self.genuine)?;
+        let broken = WholeBatches::check(store, &self.genuine, &self.memories[m])?;
         self.judge::<WholeBatches>(m, broken);
+        let dropped = DroppedStays::holds(&self.memories[m], store)?;
+        self.judge::<DroppedStays>(m, dropped);
         let lost = self.memories[m].compare(store, false)?;
         self.judge::<AcknowledgedStays>(m, lost);
         let (mut out_of_scope, mut not_genuine) = (None, None);
@@ -246,16 +328,5 @@ fn differs(store: &Store, logs: &[HeldLog], author: AuthorId) -> Result<Option<S
         };
         return Ok(Some(format!("of {author} it has {}, there are {}", heights(&here), heights(logs))));
     }
-    let mut after = None;
-    loop {
-        let page = store.wanted(after, 500)?;
-        let missing = page.iter().find(|wanted| wanted.by.author == author);
-        if let Some(Wanted { id, size, by }) = missing {
-            return Ok(Some(format!("object {id} of {size} bytes, named in {by}, is missing")));
-        }
-        match page.last() {
-            Some(last) => after = Some(*last),
-            None => return Ok(None),
-        }
-    }
+    Ok(None)
 }

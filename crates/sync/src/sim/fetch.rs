@@ -9,7 +9,7 @@ use madake_store::engine::PartialBlob;
 use madake_store::{NamedBy, NamedObject, Read as _};
 
 use super::connection::{Piece, Side, Wire};
-use super::rules::{NotTwice, OthersComplete, Serving};
+use super::rules::{DroppedStays, NotTwice, OthersComplete, Serving};
 use super::world::{Event, World};
 use super::{SECOND, Time};
 use crate::io::{Input, RangeEnd, RequestId, SessionId};
@@ -96,6 +96,8 @@ impl World<'_> {
     pub(super) fn open_object(&mut self, m: usize, id: ObjectId, size: u64) {
         let Some(running) = self.machines[m].running.as_ref() else { return };
         let opened = running.store.engine().blobs().partial(id.as_bytes(), size);
+        let dropped = DroppedStays::asks(&self.memories[m], &id);
+        self.judge::<DroppedStays>(m, dropped);
         if self.has_crashed(m) {
             return;
         }

@@ -7,15 +7,13 @@ use std::time::Duration;
 
 use madake_log::AuthorKey;
 use madake_store::engine::{EngineError, FakeDisk, JournalEngine, JournalOptions, Loss};
-use madake_store::{
-    Author, Change, Listener, META_STARTS, NodeId, Outcome, Read, Store, StoreError, StoreRows,
-};
+use madake_store::{Author, Change, Listener, META_STARTS, NodeId, Read, Store, StoreError, StoreRows};
 
 use super::connection::{Side, Wire};
 use super::fetch::Objects;
 use super::rules::{
-    AcknowledgedStays, CreditReturns, DoneIsTrue, Genuine, HeadsGrow, NoneStuck, Note, OpensAgain, Pushing,
-    Scope, Serving, StartsDiffer, ToldIsDurable, Watched, WholeBatches,
+    AcknowledgedStays, CreditReturns, DoneIsTrue, DroppedStays, HeadsGrow, NoneStuck, OpensAgain, Pushing,
+    Serving, StartsDiffer, ToldIsDurable, Watched, WholeBatches,
 };
 use super::weather::between;
 use super::world::{Ended, Event, World};
@@ -66,8 +64,8 @@ pub(super) struct Running {
     pub(super) sessions: BTreeMap<SessionId, Open>,
     pub(super) tokens: BTreeMap<Token, SessionId>,
     pub(super) objects: Objects,
-    writes: VecDeque<(Token, Vec<Change>)>,
-    writing: bool,
+    pub(super) writes: VecDeque<(Token, Vec<Change>)>,
+    pub(super) writing: bool,
     began: Time,
     tick: Option<Time>,
     /// Ticks at one moment.
@@ -177,6 +175,8 @@ impl World<'_> {
     fn begin(&mut self, m: usize, engine: JournalEngine) -> Result<(), StoreError> {
         let starts = self.machines[m].life;
         let store = Arc::new(Store::new(self.meddle.engine(m, starts, Arc::new(engine))));
+        let dropped = DroppedStays::holds(&self.memories[m], &store)?;
+        self.judge::<DroppedStays>(m, dropped);
         let lost = self.memories[m].compare(&store, true)?;
         self.judge::<AcknowledgedStays>(m, lost);
         let own: Vec<_> = self.machines[m].keys.iter().map(|key| key.author()).collect();
@@ -186,7 +186,7 @@ impl World<'_> {
             self.genuine.extend(ids);
         }
         if !self.is_broken() {
-            let broken = WholeBatches::check(&store, &self.genuine)?;
+            let broken = WholeBatches::check(&store, &self.genuine, &self.memories[m])?;
             self.judge::<WholeBatches>(m, broken);
         }
         let starts =
@@ -460,6 +460,7 @@ impl World<'_> {
         let open = running.sessions.get_mut(&session)?;
         let (wire, side, kind) = (open.wire, open.side, message.kind());
         self.trace.note(self.now, format_args!("{m} says {kind} in {}, {bytes} bytes", session.0));
+        let dropped = DroppedStays::says(&self.memories[m], &message);
         let serving = Serving::says(&open.watched, &message, &*store);
         let pushing = Pushing::says(&mut open.watched, &message, &*store);
         let done = DoneIsTrue::says(&mut open.watched, &message);
@@ -467,6 +468,7 @@ impl World<'_> {
         let honest = self.connections.get(&wire).is_some_and(|wire| !wire.hostile);
         self.judge::<Pushing>(m, pushing.filter(|_| honest));
         self.judge::<DoneIsTrue>(m, done);
+        self.judge::<DroppedStays>(m, dropped);
         let memory = &mut self.memories[m];
         let (told, grown) = (ToldIsDurable::says(memory, &message), HeadsGrow::says(memory, &message));
         self.judge::<HeadsGrow>(m, grown);
@@ -520,73 +522,5 @@ impl World<'_> {
             }
             Err(error) => self.violates::<OpensAgain>(format!("node {m}, after a power cut now: {error}")),
         }
-    }
-
-    fn apply(&mut self, m: usize, session: Option<SessionId>, token: Token, changes: Vec<Change>) {
-        let Some(running) = self.machines[m].running.as_mut() else { return };
-        self.trace.note(self.now, format_args!("{m} writes {} changes", changes.len()));
-        let mut found = None;
-        if let Some(session) = session {
-            running.tokens.insert(token, session);
-            if let Some(open) = running.sessions.get_mut(&session) {
-                open.watched.writing += 1;
-                open.watched.staying.writes(token);
-                found = Scope::writes(&open.watched, &changes, &*running.store);
-            }
-        }
-        running.writes.push_back((token, changes));
-        let begins = !std::mem::replace(&mut running.writing, true);
-        self.judge::<Scope>(m, found);
-        if begins {
-            self.begin_round(m);
-        }
-    }
-
-    fn begin_round(&mut self, m: usize) {
-        let slow = if self.machines[m].slow_until > self.now { 30 * SECOND } else { 0 };
-        let takes = between(&mut self.random, self.weather.disk) + slow;
-        let life = self.machines[m].life;
-        self.after(takes, Event::Write { machine: m, life });
-    }
-
-    /// Makes all that waits durable, in one round.
-    pub(super) fn write(&mut self, m: usize, life: u64) {
-        if self.machines[m].life != life {
-            return;
-        }
-        let Some(running) = self.machines[m].running.as_mut() else { return };
-        running.writing = false;
-        let (tokens, groups): (Vec<Token>, Vec<Vec<Change>>) = running.writes.drain(..).unzip();
-        let notes: Vec<Vec<Note>> = groups.iter().map(|changes| Note::all(changes)).collect();
-        let store = running.store.clone();
-        let results = self.meddle.apply(m, &store, groups);
-        self.tell_news(m); // before those who wrote it hear that it is durable
-        let dead = self.machines[m].disk.is_dead();
-        for ((token, notes), result) in tokens.into_iter().zip(&notes).zip(results) {
-            match &result {
-                Ok(outcomes) if !dead => self.is_durable(m, notes, outcomes),
-                _ => self.memories[m].in_doubt(notes),
-            }
-            if result.is_err() && !dead {
-                self.write_failed(m);
-            }
-            let told = between(&mut self.random, (0, 300));
-            self.after(
-                told,
-                Event::Input { machine: m, life, input: Input::Applied { token, outcomes: result } },
-            );
-        }
-        drop(store);
-        self.has_crashed(m);
-    }
-
-    fn is_durable(&mut self, m: usize, notes: &[Note], outcomes: &[Outcome]) {
-        if let Err(what) = self.memories[m].acknowledged(notes, outcomes) {
-            return self.violates::<HeadsGrow>(format!("node {m}: {what}"));
-        }
-        let (homes, memories) = (&self.homes, &self.memories);
-        let home = |author| homes.get(&author).map(|home| &memories[*home]);
-        let found = Genuine::took(home, notes, outcomes);
-        self.judge::<Genuine>(m, found);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use madake_store::engine::{Engine, Files};
-use madake_store::{Change, Outcome, Read, Store, StoreError};
+use madake_store::{Change, Collected, Outcome, Read, Store, StoreError};
 
 use crate::io::{Config, Input, Output};
 
@@ -61,6 +61,17 @@ pub trait Meddle {
     ) -> Vec<Result<Vec<Outcome>, StoreError>> {
         let _ = machine;
         store.apply_all(groups)
+    }
+
+    /// Collects what nothing names, as the owner has asked for.
+    fn collect(
+        &mut self,
+        machine: usize,
+        store: &Store,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Collected, StoreError> {
+        let _ = machine;
+        store.collect(false, progress)
     }
 }
 

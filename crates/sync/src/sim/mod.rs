@@ -16,9 +16,11 @@ mod keep;
 mod machine;
 mod meddle;
 mod owner;
+mod rounds;
 mod rules;
 mod trace;
 mod traffic;
+mod upkeep;
 mod weather;
 mod world;
 
@@ -66,6 +68,16 @@ pub struct Tally {
     pub wrong_ranges: u64,
     /// Entries that authors wrote.
     pub written: u64,
+    /// Payloads that owners gave up.
+    pub drops: u64,
+    /// Collections that came to their end.
+    pub collections: u64,
+    /// Collections that a crash or a failure ended.
+    pub cut_collections: u64,
+    /// Objects that collections took.
+    pub swept: u64,
+    /// Entries of blocked authors that collections took.
+    pub forgotten: u64,
     /// Times that a machine lost its power, or its process was killed.
     pub crashes: u64,
     /// Operations of disks that failed.
@@ -90,6 +102,11 @@ impl std::ops::AddAssign for Tally {
             (&mut self.blobs, other.blobs),
             (&mut self.wrong_ranges, other.wrong_ranges),
             (&mut self.written, other.written),
+            (&mut self.drops, other.drops),
+            (&mut self.collections, other.collections),
+            (&mut self.cut_collections, other.cut_collections),
+            (&mut self.swept, other.swept),
+            (&mut self.forgotten, other.forgotten),
             (&mut self.crashes, other.crashes),
             (&mut self.disk_failures, other.disk_failures),
             (&mut self.faults, other.faults),

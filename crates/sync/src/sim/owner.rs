@@ -6,7 +6,9 @@ use std::sync::Arc;
 use madake_log::{AuthorId, AuthorKey, Schema};
 use madake_object::{FileName, Mode, Object, ObjectId};
 use madake_store::engine::{EngineError, FakeDisk};
-use madake_store::{AppendError, Change, NewContent, NewVersion, NodeId, Peer, Policy, Store, StoreError};
+use madake_store::{
+    AppendError, Change, NewContent, NewVersion, NodeId, Outcome, Peer, Policy, Store, StoreError,
+};
 
 use super::connection::IDLE;
 use super::machine::Machine;
@@ -17,7 +19,7 @@ use super::{SECOND, Time};
 use crate::io::Plan;
 use crate::wire::FRAMED_CONTENT;
 
-const SCHEMAS: [&str; 4] = ["post", "photo", "chat/line", "reading.temperature"];
+pub(super) const SCHEMAS: [&str; 4] = ["post", "photo", "chat/line", "reading.temperature"];
 const NAMES: [&str; 4] = ["a", "b/c", "b/d", "notes.txt"];
 /// Payloads: beside their entries, asked for in frames, and on streams of their own.
 const SIZES: [usize; 12] = [0, 1, 20, 20, 40, 40, 80, 300, 300, 3_000, 70_000, 270_000];
@@ -105,7 +107,8 @@ impl World<'_> {
         if self.machines[m].running.is_none() || self.machines[m].hangs_until > self.now {
             return;
         }
-        match self.random.below(16) {
+        match self.random.below(16 + self.weather.upkeep) {
+            16.. => self.keeps_up(m),
             0..4 => self.appends(m),
             4..6 => self.commits(m),
             6 if self.random.below(3) == 0 => self.unputs(m),
@@ -114,12 +117,7 @@ impl World<'_> {
                 let author = self.somebody();
                 self.owner_writes(m, vec![Change::Policy(author, Policy::Follow)]);
             }
-            8 if self.random.below(3) == 0 => {
-                let author = self.somebody();
-                if self.homes.get(&author) != Some(&m) {
-                    self.owner_writes(m, vec![Change::Policy(author, Policy::Block)]);
-                }
-            }
+            8 if self.random.below(3) == 0 => self.blocks(m),
             9 => {
                 let other = self.random.below(self.machines.len());
                 if self.random.below(4) == 0 {
@@ -133,7 +131,7 @@ impl World<'_> {
         }
     }
 
-    fn somebody(&mut self) -> AuthorId {
+    pub(super) fn somebody(&mut self) -> AuthorId {
         let number = self.random.below(self.homes.len());
         self.homes.keys().nth(number).copied().unwrap_or(self.machines[0].node)
     }
@@ -164,30 +162,49 @@ impl World<'_> {
 
     /// A change that an owner makes, and is told of.
     pub(super) fn owner_writes(&mut self, m: usize, changes: Vec<Change>) {
-        let Some(running) = &self.machines[m].running else { return };
         let notes = Note::all(&changes);
+        self.owner_notes(m, changes, notes);
+    }
+
+    /// Likewise, and what is to be remembered of it; `None` if it failed.
+    pub(super) fn owner_notes(
+        &mut self,
+        m: usize,
+        changes: Vec<Change>,
+        notes: Vec<Note>,
+    ) -> Option<Vec<Outcome>> {
+        if self.random.below(2) == 0 {
+            return self.round(m, Some((changes, notes)));
+        }
+        let running = self.machines[m].running.as_ref()?;
         match running.store.apply(changes) {
             Ok(outcomes) if !self.machines[m].disk.is_dead() => {
-                if let Err(what) = self.memories[m].acknowledged(&notes, &outcomes) {
-                    self.violates::<HeadsGrow>(what);
-                }
+                self.is_durable(m, &notes, &outcomes);
+                Some(outcomes)
             }
             _ => {
                 self.memories[m].in_doubt(&notes);
                 self.owner_failed(m);
+                None
             }
         }
     }
 
     /// What the owner tried did not work: the machine is gone, or will be started again.
-    fn owner_failed(&mut self, m: usize) {
+    pub(super) fn owner_failed(&mut self, m: usize) {
         if !self.has_crashed(m) {
             self.write_failed(m);
         }
     }
 
-    /// Bytes that nobody else writes, and sometimes bytes that somebody does.
-    fn content(&mut self) -> Vec<u8> {
+    /// Bytes that nobody else writes, and sometimes bytes that somebody does, or that are here.
+    fn content(&mut self, m: usize) -> Vec<u8> {
+        if self.weather.upkeep > 0
+            && self.random.below(6) == 0
+            && let Some(bytes) = self.something_here(m)
+        {
+            return bytes;
+        }
         let size = SIZES[self.random.below(SIZES.len())];
         // Large ones are rare: hashing them is all that a world would do.
         let size = if size > 10_000 && self.random.below(6) > 0 { 60 } else { size };
@@ -220,7 +237,7 @@ impl World<'_> {
         let count = [1, 1, 2, 3, 8][self.random.below(5)];
         let mut payloads = Vec::new();
         for _ in 0..count {
-            let bytes = self.content();
+            let bytes = self.content(m);
             let Some(content) = self.new_content(m, bytes) else { return };
             payloads.push(content);
         }
@@ -231,13 +248,14 @@ impl World<'_> {
         let author = &running.authors[number];
         let (id, result) = (author.id(), author.append(&schema, &payloads, end));
         self.trace.note(self.now, format_args!("{m} appends {count} to {schema}: {}", result.is_ok()));
-        self.wrote(m, id, result.map(|appended| appended.iter().map(|entry| entry.payload).collect()));
+        let tried = payloads.iter().map(NewContent::id).collect();
+        self.wrote(m, id, tried, result.map(|appended| appended.iter().map(|entry| entry.payload).collect()));
     }
 
     fn commits(&mut self, m: usize) {
         let mut versions = Vec::new();
         for _ in 0..1 + self.random.below(3) {
-            let bytes = self.content();
+            let bytes = self.content(m);
             let Some(content) = self.new_content(m, bytes) else { return };
             let Ok(name) = NAMES[self.random.below(NAMES.len())].parse::<FileName>() else { return };
             let time = (self.now / 1_000) as i64 + self.machines[m].clock;
@@ -259,11 +277,12 @@ impl World<'_> {
         let objects = |made: Vec<madake_store::Committed>| {
             made.iter().flat_map(|made| [made.object, made.commit.as_object()]).collect()
         };
-        self.wrote(m, id, result.map(objects));
+        let tried = versions.iter().map(|version| version.content.id()).collect();
+        self.wrote(m, id, tried, result.map(objects));
     }
 
     fn puts(&mut self, m: usize) {
-        let bytes = self.content();
+        let bytes = self.content(m);
         let Some(content) = self.new_content(m, bytes) else { return };
         let id = content.id();
         let put = match content {
@@ -273,14 +292,18 @@ impl World<'_> {
         self.owner_writes(m, vec![Change::Pin(id), put]);
     }
 
-    fn unputs(&mut self, m: usize) {
-        let Some(id) = self.memories[m].forget_a_pin(&mut self.random) else { return };
-        self.owner_writes(m, vec![Change::Unpin(id)]);
-    }
-
     /// An author has written, or not; these objects are kept now.
-    fn wrote(&mut self, m: usize, author: AuthorId, result: Result<Vec<ObjectId>, AppendError>) {
+    pub(super) fn wrote(
+        &mut self,
+        m: usize,
+        author: AuthorId,
+        tried: Vec<ObjectId>,
+        result: Result<Vec<ObjectId>, AppendError>,
+    ) {
         let dead = self.machines[m].disk.is_dead();
+        if dead || result.is_err() {
+            self.memories[m].perhaps_keeps(tried);
+        }
         match result {
             Ok(objects) if !dead => {
                 let Some(running) = &self.machines[m].running else { return };
@@ -381,6 +404,6 @@ fn blob(store: &Store, bytes: &[u8]) -> Result<(ObjectId, u64), EngineError> {
     Ok((ObjectId::new(id), size))
 }
 
-fn is_disks(error: &EngineError) -> bool {
+pub(super) fn is_disks(error: &EngineError) -> bool {
     error.blame() == madake_store::engine::Blame::Disk
 }

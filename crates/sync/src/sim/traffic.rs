@@ -89,7 +89,8 @@ impl World<'_> {
             own.chain(self.memories[m].may_follow()).collect()
         });
         let blocked = self.memories[m].blocks().collect();
-        let watched = Watched::new(plan.clone(), authors, blocked, self.now);
+        let listed = self.memories[m].may_list();
+        let watched = Watched::new(plan.clone(), authors, listed, blocked, self.now);
         running.sessions.insert(session, Open { wire, side, watched });
         let life = machine.life;
         self.comes(m, life, Input::Opened { session, peer, initiator: side == 0, plan });

@@ -80,6 +80,10 @@ pub(super) struct Weather {
     pub(super) backlog: usize,
     /// The mean time between two things that an owner does.
     pub(super) owner_every: Time,
+    /// So many of 16 and as many things that an owner does are upkeep: drops, collections, lists.
+    pub(super) upkeep: usize,
+    /// Owners list schemas, too.
+    pub(super) lists: bool,
 }
 
 impl Weather {
@@ -107,6 +111,8 @@ impl Weather {
             segment_bytes: [2 << 10, 8 << 10, 32 << 10, 256 << 10][random.below(4)],
             memtable_bytes: [2 << 10, 16 << 10, 1 << 20][random.below(3)],
             owner_every: SECOND * [1, 3, 6][random.below(3)],
+            upkeep: [0, 2, 6][random.below(3)],
+            lists: random.below(3) == 0,
             live: random.below(2) == 0,
             backlog: [1, 3, 4_096][random.below(3)],
         }

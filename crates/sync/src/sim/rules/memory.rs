@@ -2,43 +2,46 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use madake_log::{AuthorId, Entry, EntryId, LogId, SeqNum};
+use madake_log::{AuthorId, EntryId, LogId, Schema, SeqNum};
 use madake_object::ObjectId;
 use madake_store::engine::Random;
 use madake_store::{
-    Change, ContentFate, Fate, HeldLog, Look, NodeId, Outcome, PayloadFate, Policy, Position, Read, Store,
-    StoreError, payload_object, store_invariants,
+    Change, ContentFate, Fate, HeldLog, KeptFor, NodeId, Outcome, PayloadFate, Policy, Position, Read,
+    Release, Store, StoreError, payload_object, tables,
 };
 
-use crate::wire::{AuthorClock, Message};
-use madake_store::tag;
+use super::keeping::Named;
 
 /// Entries read at a time.
 const PAGE: usize = 500;
 
 pub(in crate::sim) struct AcknowledgedStays;
-pub(in crate::sim) struct WholeBatches;
-pub(in crate::sim) struct ToldIsDurable;
-pub(in crate::sim) struct HeadsGrow;
-pub(in crate::sim) struct Genuine;
 
 /// What one machine's store has acknowledged, and what its node has told.
 #[derive(Default)]
 pub(in crate::sim) struct Memory {
     /// The entries of each log, from the first on.
     logs: BTreeMap<(AuthorId, LogId), Vec<EntryId>>,
-    content: BTreeSet<ObjectId>,
+    pub(super) content: BTreeSet<ObjectId>,
     /// What the owner has put there for its own sake.
-    pins: BTreeSet<ObjectId>,
+    pub(super) pins: BTreeMap<ObjectId, Known>,
+    /// What the owner has given up.
+    pub(super) dropped: BTreeMap<ObjectId, Known>,
     policies: BTreeMap<AuthorId, Known<Policy>>,
-    peers: BTreeMap<NodeId, Known<()>>,
-    told: BTreeMap<(AuthorId, LogId), SeqNum>,
+    peers: BTreeMap<NodeId, Known>,
+    schemas: BTreeMap<Schema, Known>,
+    pub(super) told: BTreeMap<(AuthorId, LogId), SeqNum>,
     /// Everybody whose logs the owner ever wanted.
     pub(in crate::sim) ever_followed: BTreeSet<AuthorId>,
+    /// What was here, and whose end was not acknowledged: it is here still, or not.
+    perhaps_gone: BTreeSet<ObjectId>,
+    /// A collection has begun and has not come to its end: of these authors it may have taken the logs, and it
+    /// may have taken what nothing names, or not.
+    cut: Option<BTreeSet<AuthorId>>,
 }
 
 /// The last value that was acknowledged, and those whose write failed or was cut off since.
-struct Known<T> {
+pub(super) struct Known<T = ()> {
     certain: Option<T>,
     perhaps: Vec<Option<T>>,
 }
@@ -48,13 +51,27 @@ pub(in crate::sim) enum Note {
     Entry(Position, EntryId, ObjectId),
     Content(ObjectId),
     Pin(ObjectId),
+    Unpin(ObjectId),
+    /// The payload of an entry is given up.
+    Drop(ObjectId),
     Policy(AuthorId, Policy),
     Peer(NodeId, bool),
+    Schema(Schema, bool),
     Other,
 }
 
+/// What a store acknowledged and can't have.
+pub(in crate::sim) enum Impossible {
+    /// An entry, where there can't be one.
+    Entry(String),
+    /// Content that is not there any more.
+    Lost(String),
+    /// Content that was given up and comes, or that goes though its owner put it there.
+    Content(String),
+}
+
 impl Note {
-    /// What is remembered of these changes.
+    /// What is remembered of these changes. Of a drop the caller knows more.
     pub(in crate::sim) fn all(changes: &[Change]) -> Vec<Self> {
         let note = |change: &Change| match change {
             Change::Entry { entry, .. } => {
@@ -63,9 +80,12 @@ impl Note {
             Change::Content(object) => Note::Content(object.id()),
             Change::Blob { id, .. } => Note::Content(*id),
             Change::Pin(id) => Note::Pin(*id),
+            Change::Unpin(id) => Note::Unpin(*id),
             Change::Policy(author, policy) => Note::Policy(*author, *policy),
             Change::Peer(peer) => Note::Peer(peer.node, true),
             Change::ForgetPeer(node) => Note::Peer(*node, false),
+            Change::KeepSchema(schema) => Note::Schema(schema.clone(), true),
+            Change::DropSchema(schema) => Note::Schema(schema.clone(), false),
             _ => Note::Other,
         };
         changes.iter().map(note).collect()
@@ -78,7 +98,7 @@ impl<T: Copy + PartialEq> Known<T> {
     }
 
     /// Whether this may be found after a crash.
-    fn allows(&self, found: Option<T>) -> bool {
+    pub(super) fn allows(&self, found: Option<T>) -> bool {
         self.certain == found || self.perhaps.contains(&found)
     }
 }
@@ -95,30 +115,60 @@ impl Memory {
         self.logs.get(&(author, log)).map_or(&[], Vec::as_slice)
     }
 
-    /// A batch was acknowledged: an error in words, if the store says what can't be.
+    /// The logs of which entries were acknowledged, and how many.
+    pub(in crate::sim) fn logs(&self) -> impl Iterator<Item = (AuthorId, LogId, usize)> {
+        self.logs.iter().map(|((author, log), entries)| (*author, *log, entries.len()))
+    }
+
+    /// A batch was acknowledged.
+    ///
+    /// # Errors
+    /// The store says what can't be.
     pub(in crate::sim) fn acknowledged(
         &mut self,
         notes: &[Note],
         outcomes: &[Outcome],
-    ) -> Result<(), String> {
+    ) -> Result<(), Impossible> {
         for (note, outcome) in notes.iter().zip(outcomes) {
             match (note, outcome) {
                 (Note::Entry(at, id, payload), Outcome::Entry { fate, payload: stored, .. }) => {
                     if *fate == Fate::Appended {
                         let log = self.logs.entry((at.author, at.log)).or_default();
                         if at.seq.get() != log.len() as u64 + 1 {
-                            return Err(format!("{at} was appended to a log of {} entries", log.len()));
+                            let height = log.len();
+                            return Err(Impossible::Entry(format!(
+                                "{at} was appended to a log of {height} entries"
+                            )));
                         }
                         log.push(*id);
                     }
                     if *stored == PayloadFate::Stored {
-                        self.content.insert(*payload);
+                        self.stored(*payload)?;
                     }
                 }
                 (Note::Content(id), Outcome::Content { fate: ContentFate::Stored, .. }) => {
-                    self.content.insert(*id);
+                    self.stored(*id)?
                 }
-                (Note::Pin(id), _) => drop(self.pins.insert(*id)),
+                (Note::Pin(id), _) => {
+                    self.pins.entry(*id).or_default().set(Some(()));
+                    self.dropped.remove(id);
+                }
+                (Note::Unpin(id), Outcome::Release(release)) => {
+                    self.pins.remove(id);
+                    self.released(*id, *release)?;
+                }
+                (Note::Drop(id), Outcome::Release(release)) => {
+                    if !matches!(release, Release::Kept(_)) {
+                        self.dropped.entry(*id).or_default().set(Some(()));
+                    }
+                    let pinned = self.pins.get(id).is_some_and(|known| !known.allows(None));
+                    if *release == Release::Kept(KeptFor::Pin) && !self.may_be_pinned(id) {
+                        return Err(Impossible::Content(format!("{id} is kept for a pin that is not there")));
+                    } else if !matches!(release, Release::Kept(_)) && pinned {
+                        return Err(Impossible::Content(format!("{id} is dropped, and it was put here")));
+                    }
+                    self.released(*id, *release)?;
+                }
                 (Note::Policy(author, policy), _) => {
                     self.policies.entry(*author).or_default().set(Some(*policy));
                     self.ever_followed.extend((*policy == Policy::Follow).then_some(*author));
@@ -126,8 +176,35 @@ impl Memory {
                 (Note::Peer(node, there), _) => {
                     self.peers.entry(*node).or_default().set(there.then_some(()));
                 }
+                (Note::Schema(schema, listed), _) => {
+                    self.schemas.entry(schema.clone()).or_default().set(listed.then_some(()));
+                }
                 _ => {}
             }
+        }
+        Ok(())
+    }
+
+    fn may_be_pinned(&self, id: &ObjectId) -> bool {
+        self.pins.get(id).is_some_and(|known| known.allows(Some(())))
+    }
+
+    fn stored(&mut self, id: ObjectId) -> Result<(), Impossible> {
+        if self.dropped.get(&id).is_some_and(|known| !known.allows(None)) {
+            return Err(Impossible::Content(format!("{id} is stored, and was dropped")));
+        }
+        self.content.insert(id);
+        Ok(())
+    }
+
+    fn released(&mut self, id: ObjectId, release: Release) -> Result<(), Impossible> {
+        let was_here = self.content.contains(&id);
+        match release {
+            Release::Gone { .. } => drop(self.content.remove(&id)),
+            Release::NotHere if was_here => {
+                return Err(Impossible::Lost(format!("{id} was stored, and is not here any more")));
+            }
+            Release::NotHere | Release::Kept(_) => {}
         }
         Ok(())
     }
@@ -136,6 +213,18 @@ impl Memory {
     pub(in crate::sim) fn in_doubt(&mut self, notes: &[Note]) {
         for note in notes {
             match note {
+                Note::Pin(id) => {
+                    self.pins.entry(*id).or_default().perhaps.push(Some(()));
+                    self.perhaps_undropped(*id);
+                }
+                Note::Unpin(id) => {
+                    self.pins.entry(*id).or_default().perhaps.push(None);
+                    self.perhaps_gone.extend(self.content.take(id));
+                }
+                Note::Drop(id) => {
+                    self.dropped.entry(*id).or_default().perhaps.push(Some(()));
+                    self.perhaps_gone.extend(self.content.take(id));
+                }
                 Note::Policy(author, policy) => {
                     self.policies.entry(*author).or_default().perhaps.push(Some(*policy));
                     self.ever_followed.extend((*policy == Policy::Follow).then_some(*author));
@@ -143,24 +232,37 @@ impl Memory {
                 Note::Peer(node, there) => {
                     self.peers.entry(*node).or_default().perhaps.push(there.then_some(()));
                 }
-                _ => {}
+                Note::Schema(schema, listed) => {
+                    self.schemas.entry(schema.clone()).or_default().perhaps.push(listed.then_some(()));
+                }
+                Note::Entry(..) | Note::Content(_) | Note::Other => {}
             }
         }
     }
 
-    /// A pin that its owner takes away: the object may go with it, unless something names it, which
-    /// `whole-batches` sees.
-    pub(in crate::sim) fn forget_a_pin(&mut self, random: &mut Random) -> Option<ObjectId> {
+    /// A pin that its owner may take away.
+    pub(in crate::sim) fn a_pin(&self, random: &mut Random) -> Option<ObjectId> {
         let number = random.below(self.pins.len());
-        let id = *self.pins.iter().nth(number)?;
-        self.pins.remove(&id);
-        self.content.remove(&id);
-        Some(id)
+        self.pins.keys().nth(number).copied()
     }
 
-    /// Objects that an owner was told to be durable.
+    /// Objects that an owner was told to be durable: written again, if they were dropped.
     pub(in crate::sim) fn keeps(&mut self, ids: impl IntoIterator<Item = ObjectId>) {
-        self.content.extend(ids);
+        for id in ids {
+            self.dropped.remove(&id);
+            self.content.insert(id);
+        }
+    }
+
+    /// Objects that an owner tried to write: if one was dropped, it may be kept again.
+    pub(in crate::sim) fn perhaps_keeps(&mut self, ids: impl IntoIterator<Item = ObjectId>) {
+        ids.into_iter().for_each(|id| self.perhaps_undropped(id));
+    }
+
+    fn perhaps_undropped(&mut self, id: ObjectId) {
+        if let Some(known) = self.dropped.get_mut(&id) {
+            known.perhaps.push(None);
+        }
     }
 
     /// Takes in what an author has written: everything that its logs show.
@@ -191,64 +293,105 @@ impl Memory {
         store: &Store,
         adopt: bool,
     ) -> Result<Option<String>, StoreError> {
+        let mut gone = Vec::new();
         for ((author, log), known) in &self.logs {
-            let mut from = SeqNum::FIRST;
-            let mut at = 0;
-            while at < known.len() {
-                let page = store.entries(*author, *log, from, PAGE)?;
-                for entry in &page {
-                    if known.get(at).is_some_and(|id| *id != entry.id()) {
-                        return Ok(Some(format!("{author}/{log}@{} is another entry now", at + 1)));
-                    }
-                    at += 1;
-                }
-                match SeqNum::new(at as u64 + 1) {
-                    Some(next) if page.len() == PAGE => from = next,
-                    _ => break,
-                }
-            }
-            let head = store.log_head(*author, *log)?.map_or(0, |head| head.seq.get());
-            if at < known.len() || head < known.len() as u64 {
-                let what =
-                    format!("{author}/{log} had {} entries, and has {}", known.len(), head.min(at as u64));
-                return Ok(Some(what));
+            match lost_of_log(store, *author, *log, known)? {
+                None => {}
+                // A collection takes a log whole, or not at all.
+                Some((_, 0)) if self.may_have_lost(author) => gone.push((*author, *log)),
+                Some((what, _)) => return Ok(Some(what)),
             }
         }
+        let (mut named, mut swept) = (None, BTreeSet::new());
         for id in &self.content {
-            if store.content_size(*id)?.is_none() {
+            if store.content_size(*id)?.is_some() {
+                continue;
+            }
+            if self.cut.is_none() {
                 return Ok(Some(format!("object {id} is gone")));
+            }
+            if named.is_none() {
+                named = Some(Named::of(store)?);
+            }
+            if let Some(by) = named.as_ref().and_then(|named| named.by(id)) {
+                return Ok(Some(format!("object {id} is gone, named by {by}")));
+            }
+            swept.insert(*id);
+        }
+        for (id, known) in &self.pins {
+            let found = store.engine().contains(tables::PINNED, id.as_bytes())?.then_some(());
+            if !known.allows(found) {
+                return Ok(Some(format!("the pin of {id} was {:?} and is {found:?}", known.certain)));
             }
         }
         let policies: BTreeMap<_, _> = store.policies()?.into_iter().collect();
-        for (author, known) in &mut self.policies {
+        for (author, known) in &self.policies {
             let found = policies.get(author).copied();
             if !known.allows(found) {
                 return Ok(Some(format!("the policy for {author} is {found:?}, it was {:?}", known.certain)));
             }
-            if adopt {
-                known.set(found);
-            }
         }
-        for (node, known) in &mut self.peers {
+        for (node, known) in &self.peers {
             let found = store.peer(*node)?.map(drop);
             if !known.allows(found) {
                 return Ok(Some(format!("peer {node} was {:?} and is {found:?}", known.certain)));
             }
-            if adopt {
-                known.set(found);
+        }
+        let listed: BTreeSet<Schema> = store.kept_schemas()?.into_iter().collect();
+        for (schema, known) in &self.schemas {
+            let found = listed.contains(schema).then_some(());
+            if !known.allows(found) {
+                return Ok(Some(format!("{schema} was listed {:?} and is {found:?}", known.certain)));
             }
         }
         if adopt {
-            let mut authors = BTreeSet::new();
-            store.for_each_log(|held| {
-                authors.insert(held.author);
-                Ok::<_, StoreError>(())
-            })?;
-            for author in authors {
-                self.adopt(store, author)?;
-            }
+            gone.into_iter().for_each(|log| self.forget(log));
+            self.content.retain(|id| !swept.contains(id));
+            self.take_in(store, &policies, &listed)?;
         }
         Ok(None)
+    }
+
+    /// What was in doubt is as it is found.
+    fn take_in(
+        &mut self,
+        store: &Store,
+        policies: &BTreeMap<AuthorId, Policy>,
+        listed: &BTreeSet<Schema>,
+    ) -> Result<(), StoreError> {
+        for id in std::mem::take(&mut self.perhaps_gone) {
+            // One that is not here has a reason: the drop is there, or no pin is, and nothing names it, which
+            // a walk over the store shows.
+            if store.content_size(id)?.is_some() {
+                self.content.insert(id);
+            }
+        }
+        for (id, known) in &mut self.pins {
+            known.set(store.engine().contains(tables::PINNED, id.as_bytes())?.then_some(()));
+        }
+        self.pins.retain(|_, known| known.certain.is_some());
+        for (id, known) in &mut self.dropped {
+            known.set(store.dropped(*id)?.map(drop));
+        }
+        self.dropped.retain(|_, known| known.certain.is_some());
+        for (author, known) in &mut self.policies {
+            known.set(policies.get(author).copied());
+        }
+        for (node, known) in &mut self.peers {
+            known.set(store.peer(*node)?.map(drop));
+        }
+        for (schema, known) in &mut self.schemas {
+            known.set(listed.contains(schema).then_some(()));
+        }
+        let mut authors = BTreeSet::new();
+        store.for_each_log(|held| {
+            authors.insert(held.author);
+            Ok::<_, StoreError>(())
+        })?;
+        for author in authors {
+            self.adopt(store, author)?;
+        }
+        Ok(())
     }
 
     /// Whose logs the owner wants none of, for sure.
@@ -262,96 +405,73 @@ impl Memory {
         let follows = |known: &Known<Policy>| known.allows(Some(Policy::Follow));
         self.policies.iter().filter(move |(_, known)| follows(known)).map(|(author, _)| *author)
     }
-}
 
-impl ToldIsDurable {
-    /// What a node says of its logs must have been acknowledged to it.
-    pub(in crate::sim) fn says(memory: &Memory, message: &Message) -> Option<String> {
-        match message {
-            Message::Clock(clock) => Self::heads(memory, &clock.authors),
-            Message::Offer(offer) => Self::heads(memory, &offer.authors),
-            _ => None,
-        }
-    }
-
-    fn heads(memory: &Memory, authors: &[AuthorClock]) -> Option<String> {
-        for AuthorClock { author, logs } in authors {
-            for clock in logs.iter() {
-                let known = memory.log(*author, clock.log);
-                let held = known.get(clock.seq.get() as usize - 1);
-                if held.map(tag) != Some(clock.tag) {
-                    let (log, seq, height) = (clock.log, clock.seq, known.len());
-                    return Some(format!("it tells {author}/{log}@{seq}; {height} entries are acknowledged"));
-                }
-            }
-        }
-        None
-    }
-
-    /// An entry that goes out must have been acknowledged.
-    pub(in crate::sim) fn gives(memory: &Memory, entry: &Entry) -> Option<String> {
-        let at = Position::of(entry);
-        let held = memory.log(at.author, at.log).get(at.seq.get() as usize - 1);
-        (held != Some(&entry.id())).then(|| format!("it gives {at}, which was not acknowledged to it"))
+    /// The schemas that the owner lists, for sure or perhaps; `None` if all may be kept.
+    pub(in crate::sim) fn may_list(&self) -> Option<BTreeSet<Schema>> {
+        let all = self.schemas.values().all(|known| known.allows(None));
+        let listed = || self.schemas.iter().filter(|(_, known)| known.allows(Some(())));
+        (!all).then(|| listed().map(|(schema, _)| schema.clone()).collect())
     }
 }
 
-impl HeadsGrow {
-    /// Heights that a node tells must not be below those that it told before.
-    pub(in crate::sim) fn says(memory: &mut Memory, message: &Message) -> Option<String> {
-        let authors = match message {
-            Message::Clock(clock) => &clock.authors,
-            Message::Offer(offer) => &offer.authors,
-            _ => return None,
-        };
-        for AuthorClock { author, logs } in authors.iter() {
-            for clock in logs.iter() {
-                let told = memory.told.entry((*author, clock.log)).or_insert(clock.seq);
-                if clock.seq < *told {
-                    let (log, seq) = (clock.log, clock.seq);
-                    return Some(format!("it tells {author}/{log} up to {seq}, and told {told} before"));
-                }
-                *told = clock.seq;
-            }
-        }
-        None
+/// Collections: what they may take.
+impl Memory {
+    /// A collection begins, or goes on after one that did not end.
+    pub(in crate::sim) fn collection_begins(&mut self) {
+        let blocks = |known: &Known<Policy>| known.allows(Some(Policy::Block));
+        let blocked: Vec<AuthorId> =
+            self.policies.iter().filter(|(_, known)| blocks(known)).map(|(author, _)| *author).collect();
+        self.cut.get_or_insert_default().extend(blocked);
+    }
+
+    /// Whether a collection was cut off and none has ended since: then there may be objects without a name.
+    pub(in crate::sim) fn is_cut(&self) -> bool {
+        self.cut.is_some()
+    }
+
+    fn may_have_lost(&self, author: &AuthorId) -> bool {
+        self.cut.as_ref().is_some_and(|blocked| blocked.contains(author))
+    }
+
+    /// A collection has ended: these authors' logs are gone for sure, and these objects.
+    pub(super) fn collection_ends(&mut self, authors: &BTreeSet<AuthorId>, swept: &BTreeSet<ObjectId>) {
+        self.cut = None;
+        let logs: Vec<_> = self.logs.keys().filter(|(author, _)| authors.contains(author)).copied().collect();
+        logs.into_iter().for_each(|log| self.forget(log));
+        self.content.retain(|id| !swept.contains(id));
+    }
+
+    fn forget(&mut self, log: (AuthorId, LogId)) {
+        self.logs.remove(&log);
+        self.told.remove(&log);
     }
 }
 
-impl Genuine {
-    /// What was appended must be what the author's own machine has there.
-    pub(in crate::sim) fn took<'a>(
-        home: impl Fn(AuthorId) -> Option<&'a Memory>,
-        notes: &[Note],
-        outcomes: &[Outcome],
-    ) -> Option<String> {
-        for (note, outcome) in notes.iter().zip(outcomes) {
-            let Note::Entry(at, id, _) = note else { continue };
-            if !matches!(outcome, Outcome::Entry { fate: Fate::Appended, .. }) {
-                continue;
+/// What of an acknowledged log is not there, and how many of its entries are; `None` if all of them.
+pub(super) fn lost_of_log(
+    store: &Store,
+    author: AuthorId,
+    log: LogId,
+    known: &[EntryId],
+) -> Result<Option<(String, usize)>, StoreError> {
+    let (mut from, mut at) = (SeqNum::FIRST, 0);
+    while at < known.len() {
+        let page = store.entries(author, log, from, PAGE)?;
+        for entry in &page {
+            if known.get(at).is_some_and(|id| *id != entry.id()) {
+                return Ok(Some((format!("{author}/{log}@{} is another entry now", at + 1), at + 1)));
             }
-            let log = home(at.author).map(|home| home.log(at.author, at.log));
-            let written = log.and_then(|log| log.get(at.seq.get() as usize - 1));
-            if written != Some(id) {
-                return Some(format!("{at} was stored, and its author has {written:?} there"));
-            }
+            at += 1;
         }
-        None
+        match SeqNum::new(at as u64 + 1) {
+            Some(next) if page.len() == PAGE => from = next,
+            _ => break,
+        }
     }
-}
-
-impl WholeBatches {
-    /// Walks the whole store. `genuine` are the entries that authors signed.
-    pub(in crate::sim) fn check(
-        store: &Store,
-        genuine: &BTreeSet<EntryId>,
-    ) -> Result<Option<String>, StoreError> {
-        let mut found = None;
-        let mut authentic = |entry: &Entry| genuine.contains(&entry.id());
-        let mut look = Look { authentic: &mut authentic, blobs: true };
-        store_invariants(store, &mut look, &mut |broken| {
-            found.get_or_insert_with(|| broken.to_string());
-        })?;
-        Ok(found)
+    let head = store.log_head(author, log)?.map_or(0, |head| head.seq.get());
+    if at < known.len() || head < known.len() as u64 {
+        let what = format!("{author}/{log} had {} entries, and has {}", known.len(), head.min(at as u64));
+        return Ok(Some((what, at)));
     }
+    Ok(None)
 }

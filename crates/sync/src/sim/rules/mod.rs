@@ -1,15 +1,21 @@
 //! The rules: each a struct with a name and a sentence. They look at what nodes say, write and hold, from
 //! outside, and say in words what was broken.
 
+mod keeping;
 mod live;
 mod memory;
 mod session;
+mod telling;
 
 use std::time::Duration;
 
+pub(super) use keeping::{CollectsNameless, DroppedStays, WholeBatches};
 pub(super) use live::Pushing;
-pub(super) use memory::{AcknowledgedStays, Genuine, HeadsGrow, Memory, Note, ToldIsDurable, WholeBatches};
-pub(super) use session::{Bounded, CreditReturns, DoneIsTrue, NoneStuck, Scope, Serving, Watched};
+pub(super) use memory::{AcknowledgedStays, Impossible, Memory, Note};
+pub(super) use session::{
+    Bounded, CreditReturns, DoneIsTrue, NoneStuck, Scope, Serving, Watched, schema_wanted,
+};
+pub(super) use telling::{Genuine, HeadsGrow, ToldIsDurable};
 
 /// Something that must hold.
 pub(super) trait Rule {
@@ -71,7 +77,7 @@ macro_rules! rules {
 
 rules! {
     AcknowledgedStays "acknowledged-stays"
-        "what a store has acknowledged is there after every crash"
+        "what a store has acknowledged is there after every crash, unless its owner gave it up since"
     WholeBatches "whole-batches"
         "the rows of a batch are there all or none: logs, statements, wants and objects agree with each other"
     ToldIsDurable "told-is-durable"
@@ -81,7 +87,7 @@ rules! {
     Genuine "genuine"
         "nobody holds what its author did not write, at the place where the author wrote it"
     Scope "scope"
-        "a node stores only what its policies and the session's schemas want"
+        "a node stores only what its policies, and the session's schemas or the listed ones, want"
     Serving "serving"
         "a node gives only to a session that may have it, only what was asked for, and only what logs name"
     DoneIsTrue "done-is-true"
@@ -99,7 +105,11 @@ rules! {
     CalmFinishes "calm-finishes"
         "when the faults have ended, every session finishes"
     Converges "converges"
-        "when the faults have ended, all who keep an author and reach its home hold the same logs and objects"
+        "when the faults have ended, nobody lacks what they keep and what somebody whom they reach has"
+    DroppedStays "dropped-stays"
+        "what an owner has dropped is gone and not asked for, until the owner writes or puts it again"
+    CollectsNameless "collects-nameless"
+        "a collection takes all that nothing names and the logs of blocked authors, and nothing else"
     LiveConverges "live-converges"
         "when the faults have ended, all who keep sessions open come to hold the same, and nobody asks for it"
     Pushing "pushing"

@@ -54,10 +54,11 @@ impl Watched {
     pub(in crate::sim) fn new(
         plan: Plan,
         authors: Option<BTreeSet<AuthorId>>,
+        listed: Option<BTreeSet<Schema>>,
         blocked: BTreeSet<AuthorId>,
         now: Time,
     ) -> Self {
-        let wanted = Interest { authors, schemas: plan.schemas.clone() };
+        let wanted = Interest { authors, schemas: plan.schemas.clone().or(listed) };
         Self {
             plan,
             wanted,

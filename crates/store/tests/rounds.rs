@@ -1,0 +1,203 @@
+//! Commit rounds of whatever comes together: entries, contents, pins, drops, policies and logs that are taken away,
+//! in any order and in groups. After each round the store agrees with itself.
+//!
+//! `MADAKE_SEED=S` runs one again; `MADAKE_SEEDS=N` runs so many.
+#![allow(clippy::unwrap_used)] // a panic is how a test reports
+
+mod support;
+
+use std::sync::Arc;
+
+use madake_log::{AuthenticEntry, AuthorKey, Entry, LogHead, LogId, PayloadId};
+use madake_object::{Commit, CommitAuthor, Mode, Object};
+use madake_store::engine::{MemoryEngine, Random};
+use madake_store::{
+    Change, Control, Dropped, Invariant, Look, Outcome, Policy, Position, Read, Release, Store, StoreRows,
+    payload_object, store_invariants,
+};
+
+/// Few contents, which everything names: payloads, files, commits and statements are each other's bytes.
+struct Pool {
+    objects: Vec<Object>,
+    logs: Vec<Vec<AuthenticEntry>>,
+    authors: Vec<AuthorKey>,
+}
+
+fn object(bytes: &[u8]) -> Object {
+    Object::new(bytes.to_vec())
+}
+
+fn chain(key: &AuthorKey, log: LogId, payloads: &[Object]) -> Vec<AuthenticEntry> {
+    let (mut entries, mut head): (Vec<AuthenticEntry>, Option<LogHead>) = (Vec::new(), None);
+    for payload in payloads {
+        let seq = head.map_or(1, |head| head.seq.get() + 1);
+        let lipmaa =
+            madake_log::has_lipmaa_link(seq).then(|| entries[madake_log::lipmaa(seq) as usize - 1].id());
+        let id = PayloadId::from_bytes(*payload.id().as_bytes());
+        let size = payload.bytes().len() as u64;
+        let entry = Entry::sign(key, log, head.as_ref(), lipmaa, id, size, false).unwrap();
+        head = Some(LogHead::of(&entry));
+        entries.push(entry);
+    }
+    entries
+}
+
+fn commit_of(key: &AuthorKey, number: i64, file: &Object) -> Object {
+    let commit = Commit {
+        name: "a".parse().unwrap(),
+        previous: None,
+        merges: Vec::new(),
+        object: file.id(),
+        size: file.bytes().len() as u64,
+        mode: Mode::File,
+        author: CommitAuthor::new(*key.author().as_bytes()),
+        time: number,
+        message: String::new(),
+        tags: Vec::new(),
+    };
+    object(&commit.encode().unwrap())
+}
+
+impl Pool {
+    fn new(random: &mut Random) -> Self {
+        let authors: Vec<_> = (1..4u8).map(|number| AuthorKey::from_seed([number; 32])).collect();
+        let mut objects: Vec<Object> = (0..5u8).map(|byte| object(&[byte; 9])).collect();
+        let mut logs = Vec::new();
+        for key in &authors {
+            let registers: Vec<Object> = ["post", "photo"]
+                .map(|name| Control::Register { schema: name.parse().unwrap(), log: LogId::new(2_000) })
+                .map(|control| object(&control.encode().unwrap()))
+                .into();
+            let commits: Vec<Object> =
+                (0..4).map(|i| commit_of(key, i, &objects[random.below(objects.len())].clone())).collect();
+            logs.push(chain(key, LogId::CONTROL, &registers));
+            logs.push(chain(key, LogId::COMMIT, &commits));
+            objects.extend(registers.into_iter().chain(commits));
+        }
+        for key in &authors {
+            let payloads: Vec<Object> =
+                (0..6).map(|_| objects[random.below(objects.len())].clone()).collect();
+            logs.push(chain(key, LogId::new(2_000), &payloads));
+        }
+        Self { objects, logs, authors }
+    }
+
+    fn object(&self, random: &mut Random) -> Object {
+        self.objects[random.below(self.objects.len())].clone()
+    }
+
+    fn is_statement(&self, entry: &AuthenticEntry) -> bool {
+        let says = self.logs.iter().flatten().filter(|other| other.log() <= LogId::COMMIT);
+        says.into_iter().any(|other| payload_object(other) == payload_object(entry))
+    }
+
+    fn entry(&self, random: &mut Random) -> AuthenticEntry {
+        let log = &self.logs[random.below(self.logs.len())];
+        log[random.below(log.len())].clone()
+    }
+
+    /// What one caller wants changed.
+    fn changes(&self, store: &Store, random: &mut Random) -> Vec<Change> {
+        let author = self.authors[random.below(self.authors.len())].author();
+        match random.below(12) {
+            0..4 => {
+                // From the head on, most of the time: with payloads or without.
+                let log = &self.logs[random.below(self.logs.len())];
+                let head = store.log_head(log[0].author(), log[0].log()).unwrap();
+                let held = head.map_or(0, |head| head.seq.get() as usize);
+                let from = if random.below(6) == 0 { random.below(log.len()) } else { held };
+                let entries = log.iter().skip(from).take(1 + random.below(4)).cloned();
+                let payload = |entry: &AuthenticEntry| {
+                    let id = payload_object(entry);
+                    self.objects.iter().find(|object| object.id() == id).cloned()
+                };
+                let given = random.below(2) == 0;
+                entries
+                    .map(|entry| Change::Entry { payload: payload(&entry).filter(|_| given), entry })
+                    .collect()
+            }
+            4 | 5 => (0..1 + random.below(3)).map(|_| Change::Content(self.object(random))).collect(),
+            6 => {
+                let object = self.object(random);
+                vec![Change::Pin(object.id()), Change::Content(object)]
+            }
+            7 => vec![Change::Unpin(self.object(random).id())],
+            8 => {
+                let entry = self.entry(random);
+                let id = payload_object(&entry);
+                // Nobody can tell of bytes that are not here that they are a statement.
+                let unseen = store.content_size(id).unwrap().is_none() && self.is_statement(&entry);
+                let drop = Change::Drop(Position::of(&entry), Dropped { by: author, at: 1 });
+                if unseen { Vec::new() } else { vec![drop] }
+            }
+            9 | 10 => vec![Change::Policy(author, [Policy::Block, Policy::Follow][random.below(2)])],
+            _ => {
+                let log = &self.logs[random.below(self.logs.len())];
+                vec![Change::Forget(log[0].author(), log[0].log())]
+            }
+        }
+    }
+}
+
+fn broken(store: &Store, named: bool) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut look = Look { authentic: &mut |_| true, blobs: false };
+    store_invariants(store, &mut look, &mut |broken| {
+        // Logs that were taken away leave objects without a name, until a collection has taken those.
+        if named || broken.rule != Invariant::Named {
+            found.push(broken.to_string());
+        }
+    })
+    .unwrap();
+    found
+}
+
+fn live_through(seed: u64) {
+    let again = format!("again: MADAKE_SEED={seed} cargo test -p madake-store --test rounds");
+    let mut random = Random(seed);
+    let pool = Pool::new(&mut random);
+    let store = Store::new(Arc::new(MemoryEngine::new([7; 16], Arc::new(StoreRows))));
+    for step in 0..60 {
+        let groups: Vec<_> = (0..1 + random.below(4)).map(|_| pool.changes(&store, &mut random)).collect();
+        let told = format!("{groups:?}");
+        let dropped: Vec<_> = pool
+            .objects
+            .iter()
+            .filter(|object| store.dropped(object.id()).unwrap().is_some())
+            .map(Object::id)
+            .collect();
+        let pins = groups.iter().flatten().any(|change| matches!(change, Change::Pin(_)));
+        for result in store.apply_all(groups) {
+            for outcome in result.unwrap() {
+                if let Outcome::Release(Release::Gone { size }) = outcome {
+                    assert!(size > 0);
+                }
+            }
+        }
+        let found = broken(&store, false);
+        assert_eq!(found, [""; 0], "step {step}, {told}; {again}");
+        for id in dropped {
+            // Only its owner brings back what was dropped.
+            assert!(
+                pins || store.dropped(id).unwrap().is_some(),
+                "{id} is back: step {step}, {told}; {again}"
+            );
+            let is_dropped = store.dropped(id).unwrap().is_some();
+            assert!(!is_dropped || store.content_size(id).unwrap().is_none(), "{id}: step {step}; {again}");
+        }
+        if step % 10 == 9 {
+            store.collect(false, &mut |_| ()).unwrap();
+            let found = broken(&store, true);
+            assert_eq!(found, [""; 0], "after the collection of step {step}; {again}");
+            assert_eq!(store.collect(false, &mut |_| ()).unwrap(), Default::default(), "{again}");
+        }
+    }
+}
+
+#[test]
+fn a_store_agrees_with_itself_after_every_round() {
+    match support::number("MADAKE_SEED") {
+        Some(seed) => live_through(seed),
+        None => (0..support::number("MADAKE_SEEDS").unwrap_or(200)).for_each(live_through),
+    }
+}
