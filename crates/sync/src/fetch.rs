@@ -11,6 +11,7 @@ use std::time::Duration;
 use madake_object::{GROUP, ObjectId, Ranges, groups};
 
 use crate::io::{Output, RangeEnd, RequestId, SessionId};
+use crate::spans::{first_of, overlap};
 
 /// Ranges that one session is asked for at a time, over all objects: enough to keep a long line busy.
 pub(crate) const MAX_OF_SESSION: usize = 8;
@@ -583,25 +584,4 @@ impl Fetches {
         }
         self.freed = true;
     }
-}
-
-fn overlap(one: &Range<u64>, other: &Range<u64>) -> bool {
-    one.start < other.end && other.start < one.end
-}
-
-/// The first groups of `missing` that are none of `not`, at most so many.
-fn first_of(missing: &Ranges, not: &Ranges, most: u64) -> Option<Range<u64>> {
-    for span in missing.spans() {
-        let mut from = span.start;
-        for hole in not.spans().iter().filter(|hole| overlap(hole, span)) {
-            if hole.start > from {
-                return Some(from..hole.start.min(from + most));
-            }
-            from = from.max(hole.end);
-        }
-        if from < span.end {
-            return Some(from..span.end.min(from + most));
-        }
-    }
-    None
 }

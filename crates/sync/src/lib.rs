@@ -29,6 +29,7 @@ mod serve;
 mod session;
 #[cfg(feature = "sim")]
 pub mod sim;
+mod spans;
 mod summary;
 mod taken;
 pub mod wire;
