@@ -219,6 +219,10 @@ impl Session {
             if !self.may_push(context.read, log, from)? {
                 continue;
             }
+            if from == SeqNum::FIRST && self.is_offered_first(context.read, log, news)? {
+                self.live.behind = true;
+                continue;
+            }
             let from = match self.live.known(&log) {
                 Some(known) => known.next().map_or(SeqNum::MAX, |next| next.max(from)),
                 None => from,
@@ -228,6 +232,19 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Whether this log, which begins, is among the first that interest a peer who keeps everybody's: until then the
+    /// author's system logs were not offered to it, and it takes a comparison to find them.
+    fn is_offered_first(&self, read: &dyn Read, (author, log): Log, news: &News) -> Result<bool, StoreError> {
+        let all = self.theirs.as_ref().is_some_and(|theirs| theirs.interest.authors.is_none());
+        if !all || log.is_system() {
+            return Ok(false);
+        }
+        let begins = |log| news.grown.get(&(author, log)).is_some_and(|(from, _)| *from == SeqNum::FIRST);
+        let logs = read.logs_of(author)?;
+        let system = logs.iter().any(|held| held.log.is_system() && !begins(held.log));
+        Ok(system && !logs.iter().any(|held| !held.log.is_system() && !begins(held.log)))
     }
 
     /// Whether the peer wants this log, which has grown from this entry on.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{NOW, Peer, arrived, key, schema, shell, store, sync};
-use madake_log::Entry;
+use madake_log::{Entry, LogId, SeqNum};
 use madake_object::{Object, ObjectId};
 use madake_store::{Author, Change, Listener, NewContent, Policy, Position, Read};
 use madake_sync::wire::{self, Class, Message, Word};
@@ -432,8 +432,8 @@ fn content_that_comes_late_comes_to_all_who_asked() {
         // The middle one has the entry first, and its payload only later.
         net.peers[0].commit("file", &bytes);
         let author = net.peers[0].author.id();
-        let log = madake_log::LogId::COMMIT;
-        for entry in net.peers[0].store.entries(author, log, madake_log::SeqNum::FIRST, 10).unwrap() {
+        let log = LogId::COMMIT;
+        for entry in net.peers[0].store.entries(author, log, SeqNum::FIRST, 10).unwrap() {
             let payload = net.peers[0].store.content(madake_store::payload_object(&entry)).unwrap();
             let payload = payload.map(Object::new);
             net.peers[1].store.apply(vec![Change::Entry { entry, payload }]).unwrap();
@@ -512,6 +512,34 @@ fn nothing_is_pushed_that_the_peer_does_not_keep() {
     net.peers[0].post("post", &["not for the third"]);
     net.settle();
     assert_eq!((net.height(1, 0, "post"), net.height(2, 0, "post")), (2, 1));
+}
+
+/// Nobody is offered the system logs of authors of whom nothing else is there. When something is, they come too.
+#[test]
+fn an_author_who_begins_to_write_comes_with_all_that_was_before() {
+    let mut net = Net::new(2, true);
+    // The registration is here, and the log is not yet.
+    let author = Peer::new(9, true);
+    author.post("post", &["one", "two"]);
+    let entries = |log: LogId| author.store.entries(author.author.id(), log, SeqNum::FIRST, 10).unwrap();
+    let take = |net: &mut Net, log: LogId| {
+        for entry in entries(log) {
+            let payload =
+                author.store.content(madake_store::payload_object(&entry)).unwrap().map(Object::new);
+            net.peers[0].store.apply(vec![Change::Entry { entry, payload }]).unwrap();
+        }
+    };
+    take(&mut net, LogId::new(0));
+    net.settle();
+    net.link(1, 0);
+    let head = |net: &Net, log: LogId| net.peers[1].store.log_head(author.author.id(), log).unwrap();
+    assert_eq!(head(&net, LogId::new(0)), None);
+    let log = schema("post").log_id(0);
+    take(&mut net, log);
+    net.settle();
+    assert!(head(&net, log).is_some());
+    assert!(head(&net, LogId::new(0)).is_some(), "its schema is known");
+    net.all_open();
 }
 
 #[test]
