@@ -66,13 +66,16 @@ fn the_same_seed_gives_the_same_run() {
 #[test]
 fn a_power_cut_at_every_operation_of_a_disk() {
     let many = number("MADAKE_SEEDS").unwrap_or(0) >= 300;
-    let seeds = if many { (0..6).collect() } else { vec![4, 7] };
-    let mut cuts = 0;
-    for seed in seeds {
+    let (mut worlds, mut cuts) = (if many { 6 } else { 2 }, 0);
+    for seed in 0..40 {
         let options = Options { seed, nodes: Some(2), minutes: Some(1), calm: true, crash: None };
         let whole = run(&options);
         holds(&whole, "cargo test -p madake-sync --test world a_power_cut");
-        assert!(whole.tally.disk_steps > 40, "{:?}", whole.tally);
+        // In some nobody does much.
+        if worlds == 0 || whole.tally.disk_steps <= 40 || whole.tally.entries == 0 {
+            continue;
+        }
+        worlds -= 1;
         for step in 1..=whole.tally.disk_steps {
             let outcome = run(&Options { crash: Some((0, step)), ..options });
             let again =
@@ -82,6 +85,7 @@ fn a_power_cut_at_every_operation_of_a_disk() {
             cuts += 1;
         }
     }
+    assert_eq!(worlds, 0, "too few of the worlds are busy");
     println!("{cuts} power cuts");
 }
 
