@@ -192,7 +192,7 @@ mod tests {
             source: io::Error::from(kind),
         };
         let hint = |error: HomeError| ApiError::from(error).next().to_owned();
-        assert!(hint(refused(io::ErrorKind::ReadOnlyFilesystem)).contains("copy the folder"));
+        assert!(hint(refused(io::ErrorKind::ReadOnlyFilesystem)).contains("copy it to a place"));
         assert!(hint(refused(io::ErrorKind::PermissionDenied)).contains("rights"));
         assert!(hint(refused(io::ErrorKind::Other)).contains("rights"));
         let cause = EngineError::Bug { what: "a test" }.into();
