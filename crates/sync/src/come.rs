@@ -62,7 +62,7 @@ impl Lacked {
     /// Whether such news may be about something of it.
     fn concerns(&self, news: &News) -> bool {
         let came = !news.contents.is_empty();
-        news.missed && !(self.ids.is_empty() && !self.more)
+        news.missed && (self.more || !self.ids.is_empty())
             || came && (self.more || self.ids.intersection(&news.contents).next().is_some())
             || (came || !news.grown.is_empty()) && !self.unnamed.is_empty()
     }

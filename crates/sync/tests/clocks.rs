@@ -23,8 +23,8 @@ fn servers(ahead: i64, round_trip: u64) -> Vec<EndReason> {
         peer.node.handle(now, input, &*peer.store);
     }
     let mut hellos = Vec::new();
-    for n in 0..2 {
-        while let Some(output) = peers[n].node.poll_output() {
+    for (n, peer) in peers.iter_mut().enumerate() {
+        while let Some(output) = peer.node.poll_output() {
             if let Output::Send { frame, .. } = output {
                 hellos.push((1 - n, Message::decode(&frame[4..]).unwrap()));
             }
