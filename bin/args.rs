@@ -336,6 +336,19 @@ pub(crate) enum PeerCommand {
         /// What to call it
         #[arg(long)]
         name: Option<String>,
+        /// The code of an invite that its owner made (`madake peer invite`): it adds this node too
+        #[arg(long)]
+        code: Option<String>,
+    },
+    /// Make a code with which another node becomes a peer: good once, for 7 days
+    #[command(args_conflicts_with_subcommands = true)]
+    Invite {
+        /// Without one, an invite is made
+        #[command(subcommand)]
+        command: Option<InviteCommand>,
+        /// What to call the peer that brings it
+        #[arg(long)]
+        name: Option<String>,
     },
     /// All peers
     List,
@@ -343,6 +356,17 @@ pub(crate) enum PeerCommand {
     Remove {
         /// Its name or id
         peer: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum InviteCommand {
+    /// The invites that are still good
+    List,
+    /// End an invite before its time
+    Revoke {
+        /// Its code, or what it begins with: 4 letters or more
+        code: String,
     },
 }
 

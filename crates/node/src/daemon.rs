@@ -10,20 +10,26 @@ use std::time::Duration;
 use http_body_util::BodyExt as _;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use madake_sync::{EndReason, Plan};
+use madake_sync::{EndReason, Plan, Report};
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, broadcast};
 
 use crate::api;
 use crate::client::socket_path;
+use crate::driver::OPENING;
 use crate::home::{Home, SOCKET};
+use crate::knock::{First, first_stream};
 use crate::link::close;
 use crate::net::{Connection, NodeId};
 use crate::shell::{GOODBYE, NetworkError, Shell};
 
 /// Sessions with peers at a time.
 const MAX_SESSIONS: usize = 256;
+/// Strangers that are listened to at a time, apart from the sessions: they must not take the peers' places.
+const MAX_STRANGERS: usize = 64;
+/// How long a stranger may take to say why it came.
+const STRANGERS_PATIENCE: Duration = Duration::from_secs(2);
 /// Sessions with one peer at a time.
 const MAX_PER_PEER: usize = 4;
 /// Events that a slow reader may be behind.
@@ -143,11 +149,18 @@ impl Daemon {
     async fn serve_peers(self: Arc<Self>) {
         let Ok(network) = self.shell.network().await else { return };
         let slots = Arc::new(Semaphore::new(MAX_SESSIONS));
+        let strangers = Arc::new(Semaphore::new(MAX_STRANGERS));
         while let Some(incoming) = network.endpoint.accept().await {
-            let (daemon, slots) = (self.clone(), slots.clone());
+            let (daemon, slots, strangers) = (self.clone(), slots.clone(), strangers.clone());
             tokio::spawn(async move {
                 let address = incoming.remote_address();
                 match incoming.handshake().await {
+                    Ok(connection) if !daemon.is_known(connection.peer()) => {
+                        match strangers.try_acquire_owned() {
+                            Ok(_place) => daemon.hear_stranger(&connection).await,
+                            Err(_) => connection.close(close::NOT_KNOWN, "not known"),
+                        }
+                    }
                     Ok(connection) => match slots.try_acquire_owned() {
                         Ok(slot) => {
                             daemon.serve_peer(connection).await;
@@ -161,16 +174,43 @@ impl Daemon {
         }
     }
 
+    fn is_peer(&self, node: NodeId) -> bool {
+        matches!(self.shell.store().peer(node), Ok(Some(_)))
+    }
+
+    /// Whether this node may begin a session.
+    fn is_known(&self, node: NodeId) -> bool {
+        self.shell.open || self.is_peer(node)
+    }
+
+    /// A stranger may knock. Whatever else it does is answered alike.
+    async fn hear_stranger(&self, connection: &Connection) {
+        match first_stream(connection, STRANGERS_PATIENCE).await {
+            First::Knock(stream) => self.hear_knock(connection, stream).await,
+            _ => self.turn_away(connection),
+        }
+    }
+
+    async fn hear_knock(&self, connection: &Connection, stream: quinn::RecvStream) {
+        let Some(peer) = self.shell.hear_knock(connection, stream).await else {
+            self.turn_away(connection);
+            return;
+        };
+        let address = connection.remote_address().to_string();
+        let node = peer.node.to_string();
+        let event = json!({"event": "invited", "peer": node, "address": address, "name": peer.name});
+        let _ = self.events.send(event);
+        connection.close(close::WELCOME, "welcome");
+    }
+
+    fn turn_away(&self, connection: &Connection) {
+        let (peer, address) = (connection.peer().to_string(), connection.remote_address().to_string());
+        let _ = self.events.send(json!({"event": "turned-away", "peer": peer, "address": address}));
+        connection.close(close::NOT_KNOWN, "not known");
+    }
+
     async fn serve_peer(&self, connection: Connection) {
         let peer = connection.peer();
-        let known = self.shell.open || matches!(self.shell.store().peer(peer), Ok(Some(_)));
-        if !known {
-            let address = connection.remote_address().to_string();
-            let event = json!({"event": "turned-away", "peer": peer.to_string(), "address": address});
-            let _ = self.events.send(event);
-            connection.close(close::NOT_KNOWN, "not known");
-            return;
-        }
         if self.shell.is_held_off(peer) {
             connection.close(close::HELD_OFF, "held off");
             return;
@@ -179,7 +219,25 @@ impl Daemon {
         let Ok(network) = self.shell.network().await else { return };
         let plan = Plan { receives: true, gives: true, schemas: None };
         let rtt = connection.rtt();
-        let (reason, report) = network.driver.session(connection, false, plan, None).await;
+        let (reason, report) = match first_stream(&connection, OPENING).await {
+            First::Control(send, recv) => {
+                network.driver.session(connection, Some((send, recv)), plan, None).await
+            }
+            // It may have been welcomed before, and not have heard it. The code stays good.
+            First::Knock(_) if self.is_peer(peer) => {
+                connection.close(close::WELCOME, "welcome");
+                return;
+            }
+            First::Knock(stream) => return self.hear_knock(&connection, stream).await,
+            First::Nothing => {
+                connection.close(close::SILENT, "no control stream");
+                (EndReason::PeerStalled(OPENING.as_secs()), Report::empty(peer))
+            }
+            First::Gone => {
+                let reason = connection.closed().await.to_string();
+                (EndReason::ConnectionLost(reason), Report::empty(peer))
+            }
+        };
         if let EndReason::PeerMisbehaved(what) = &reason {
             tracing::warn!(%peer, what, "a peer broke the protocol and is held off");
         }

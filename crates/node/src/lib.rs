@@ -14,6 +14,7 @@ pub mod export;
 pub mod home;
 mod import;
 mod keys;
+mod knock;
 mod link;
 pub mod net;
 pub mod rescue;

@@ -54,6 +54,7 @@ pub(crate) mod close {
     pub(crate) const STOPPING: u32 = 4;
     pub(crate) const HELD_OFF: u32 = 5;
     pub(crate) const SILENT: u32 = 6;
+    pub(crate) const WELCOME: u32 = 7;
 }
 
 /// What all tasks of one session share.

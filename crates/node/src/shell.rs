@@ -12,6 +12,7 @@ use tokio::sync::OnceCell;
 
 use crate::driver::{Driver, wall_clock};
 use crate::home::{AuthorName, Home, HomeError, Keep, MAX_AUTHORS, random};
+use crate::knock::Knocks;
 use crate::link::close;
 use crate::net::{BindError, Endpoint, NodeId, Ticket, reachable_addresses};
 
@@ -35,6 +36,8 @@ pub struct Shell {
     pub open: bool,
     network: OnceCell<Network>,
     held_off: Mutex<BTreeMap<NodeId, Instant>>,
+    /// How often strangers knocked of late.
+    pub(crate) knocks: Knocks,
     upkeep: Mutex<()>,
     /// Held while a setting is read, judged and written.
     settings: Mutex<()>,
@@ -72,7 +75,8 @@ impl Shell {
         let (more_authors, author) = (RwLock::new(more_authors.collect()), author(&home.author_key));
         let network = OnceCell::new();
         let (held_off, settings, upkeep) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self { home, author, more_authors, listening: None, open: false, network, held_off, settings, upkeep }
+        let (listening, open, knocks) = (None, false, Knocks::default());
+        Self { home, author, more_authors, listening, open, network, held_off, knocks, settings, upkeep }
     }
 
     /// For a daemon: binds its socket at once, to the first of the addresses that this machine has.

@@ -324,6 +324,10 @@ async fn real_answers_are_as_they_are_described() {
             .await;
     }
     api.ok(&a, "GET", "/v1/peers", "", &[], b"").await;
+    let invite = api.ok(&a, "POST", "/v1/invites", "", &[], b"").await.lines.remove(0);
+    api.ok(&a, "POST", "/v1/invites", "", &[("name", "c")], b"").await;
+    assert_eq!(api.ok(&a, "GET", "/v1/invites", "", &[], b"").await.lines.len(), 2);
+    api.ok(&a, "DELETE", "/v1/invites", "", &[("code", text(&invite, "code"))], b"").await;
     api.ok(&b, "POST", "/v1/follow", "", &[("author", &author)], b"").await;
     let sync = |mode| [("peer", "a"), ("mode", mode), ("schema", "post"), ("schema", "commit")];
     let lines = api.ok(&b, "POST", "/v1/sync", "", &sync("pull"), b"").await.lines;

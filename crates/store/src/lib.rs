@@ -18,6 +18,7 @@ mod group;
 mod ingest;
 #[cfg(feature = "fake-disk")]
 mod invariants;
+mod invite;
 mod objects;
 mod outcome;
 mod prefix;
@@ -34,6 +35,7 @@ pub use control::{Control, ControlError, ControlPayload};
 pub use ingest::{CONTENT_LIMIT, LOGS_LIMIT, SEQ_LIMIT, payload_object};
 #[cfg(feature = "fake-disk")]
 pub use invariants::{Broken, Invariant, Look, Walked, store_invariants};
+pub use invite::{CodeHash, Invite, Purpose};
 pub use objects::{Objects, UnknownObjects};
 pub use outcome::{
     Change, ContentFate, Dropped, Fate, Flaw, KeptFor, LastSession, META_COPY, META_EPOCH, META_ERASE,

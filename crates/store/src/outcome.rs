@@ -4,6 +4,7 @@ use madake_log::{AuthenticEntry, AuthorId, EntryId, LogId, PlacementError, Schem
 use madake_object::{Object, ObjectId};
 use serde::{Deserialize, Serialize};
 
+use crate::invite::{CodeHash, Invite};
 use crate::objects::Objects;
 use crate::read::NamedBy;
 use crate::store::StoreError;
@@ -51,6 +52,20 @@ pub enum Change {
     Peer(Peer),
     /// A peer to talk to no longer.
     ForgetPeer(NodeId),
+    /// Who brings the code of this hash may become a peer.
+    Invite(CodeHash, Invite),
+    /// The code of this hash is worth nothing any more.
+    RevokeInvite(CodeHash),
+    /// Somebody brought the code of this hash: if it is still good at this time of the wall clock (milliseconds
+    /// since 1970 UTC), it is used up and the peer is added; else nothing is done.
+    Redeem {
+        /// The hash of the code.
+        hash: CodeHash,
+        /// Who is to be a peer.
+        peer: Peer,
+        /// The time.
+        now: i64,
+    },
     /// How the last session with a peer went.
     LastSession(NodeId, LastSession),
     /// Whether an author's logs are kept.
@@ -108,6 +123,8 @@ pub enum Outcome {
     Release(Release),
     /// Of a log that was to be taken away: how many of its entries were, the rest being left for another time.
     Forgotten(u64),
+    /// Of an invite code that was brought: whether it was good, and is used up now.
+    Redeemed(bool),
     /// Of anything else.
     Done,
 }
@@ -366,12 +383,15 @@ impl Policy {
 /// The version byte in front of the postcard of table values.
 const VALUE_VERSION: u8 = 1;
 
-fn encode_versioned<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
+pub(crate) fn encode_versioned<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
     postcard::to_extend(value, vec![VALUE_VERSION])
         .map_err(|_| StoreError::broken("a value that has no bytes"))
 }
 
-fn decode_versioned<T: for<'de> Deserialize<'de>>(bytes: &[u8], what: &'static str) -> Result<T, StoreError> {
+pub(crate) fn decode_versioned<T: for<'de> Deserialize<'de>>(
+    bytes: &[u8],
+    what: &'static str,
+) -> Result<T, StoreError> {
     let fields = bytes.strip_prefix(&[VALUE_VERSION]).ok_or(StoreError::broken(what))?;
     postcard::from_bytes(fields).map_err(|_| StoreError::broken(what))
 }

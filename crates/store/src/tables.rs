@@ -52,8 +52,11 @@ pub const DROPPED: Table = Table(29);
 /// `schema` → nothing: logs of this schema are kept. No rows: all schemas are.
 pub const INTEREST: Table = Table(30);
 
+/// `hash of a code` → postcard of a [`crate::Invite`] that was not used.
+pub const INVITE: Table = Table(32);
+
 /// One more than the highest number of a table.
-pub(crate) const COUNT: usize = 31;
+pub(crate) const COUNT: usize = 33;
 
 /// Where an entry stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]

@@ -6,7 +6,7 @@
 //! held back until the shell says that it is durable. Signatures and hashes are checked outside, on
 //! all cores; what comes in here is authentic already, and says so in its type.
 //!
-//! Rooms: [`wire`] (messages and their bytes) · `summary` (what differs) · `interest` (what is
+//! Rooms: [`wire`] (messages and their bytes) · [`knock`] (what strangers may say) · `summary` (what differs) · `interest` (what is
 //! wanted) · `session` (one peer), with its two halves `receive` and `serve` · `node` (all of them) ·
 //! `sim` (feature `sim`: the simulator, which alone stands on the engine that writes to disks).
 //! `docs/protocol.md` describes the messages and the states.
@@ -14,6 +14,7 @@
 mod bounded;
 mod interest;
 mod io;
+pub mod knock;
 mod node;
 mod receive;
 mod report;

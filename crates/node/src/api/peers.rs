@@ -7,11 +7,11 @@ use madake_store::{Change, Peer};
 use serde_json::{Value, json};
 
 use super::node::blocking;
-use super::{ApiError, Body, Query, full, object, respond};
+use super::{ApiError, Body, Query, full, invites, object, respond};
 use crate::driver::wall_clock;
 use crate::net::ticket::PREFIX;
-use crate::net::{Ticket, TicketError};
-use crate::shell::Shell;
+use crate::net::{Connection, DIAL_TIMEOUT, DialError, NodeId, Ticket, TicketError};
+use crate::shell::{Network, Shell};
 
 /// A peer's name is at most so many bytes.
 const MAX_NAME: usize = 64;
@@ -23,7 +23,8 @@ pub(super) fn list(shell: &Shell) -> Result<Response<Body>, ApiError> {
     Ok(respond(StatusCode::OK, full(text)))
 }
 
-/// `POST /v1/peers?ticket=T[&name=N]` → the peer. Adding it again changes its name and addresses.
+/// `POST /v1/peers?ticket=T[&name=N][&code=C]` → the peer. Adding it again changes its name and addresses. With
+/// the code of an invite the peer adds this node too, and before.
 pub(super) async fn add(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
     let text = query.need("ticket")?;
     let ticket: Ticket = text.parse().map_err(|error| no_ticket(text, &error))?;
@@ -34,10 +35,11 @@ pub(super) async fn add(shell: Arc<Shell>, query: Query) -> Result<Response<Body
         );
     }
     let name = query.get("name").map(str::to_owned);
-    blocking(move || {
+    let code = invites::code_of(&query)?;
+    let plan = move |shell: &Shell| {
         let peers = shell.store().peers()?;
         let known = peers.iter().find(|peer| peer.node == node);
-        let name = match (name, known) {
+        let name = match (name.clone(), known) {
             (Some(name), _) => name,
             (None, Some(known)) => known.name.clone(),
             (None, None) => node.to_string()[..8].to_owned(),
@@ -50,14 +52,48 @@ pub(super) async fn add(shell: Arc<Shell>, query: Query) -> Result<Response<Body
         }
         let addresses = match known {
             Some(known) if addresses.is_empty() => known.addresses.clone(),
-            _ => addresses,
+            _ => addresses.clone(),
         };
         let added = known.map_or_else(wall_clock, |known| known.added);
-        let peer = Peer { node, name, addresses, added };
+        Ok(Peer { node, name, addresses, added })
+    };
+    if let Some(code) = code {
+        let peer = tokio::task::block_in_place(|| plan(&shell))?; // what can't be added is not knocked for
+        invites::bring(&shell, node, &peer.addresses, &code).await?;
+    }
+    blocking(move || {
+        let _one_at_a_time = shell.lock_settings();
+        let peer = plan(&shell)?;
         shell.store().apply(vec![Change::Peer(peer.clone())])?;
         Ok(object(&peer_json(&peer)))
     })
     .await
+}
+
+/// Socket and loop.
+pub(super) async fn network(shell: &Shell) -> Result<&Network, ApiError> {
+    shell.network().await.map_err(|error| ApiError::new(500, "network", error.to_string()))
+}
+
+/// A connection to a node.
+pub(super) async fn dial(shell: &Shell, node: NodeId, addresses: &[String]) -> Result<Connection, ApiError> {
+    let endpoint = &network(shell).await?.endpoint;
+    endpoint.dial(node, addresses, DIAL_TIMEOUT).await.map_err(|error| dial_error(&error))
+}
+
+fn dial_error(error: &DialError) -> ApiError {
+    match error {
+        DialError::NoAddresses { .. } => ApiError::unreachable(error.to_string()).hint(
+            "`madake id`, while the other node runs, prints a ticket with addresses: madake peer add TICKET",
+        ),
+        DialError::Ourselves => {
+            ApiError::usage(error.to_string()).hint("`madake peer list` shows the other nodes")
+        }
+        DialError::Impostor { .. } => ApiError::new(502, "impostor", error.to_string())
+            .hint("another node has its address now: ask its owner for a new ticket"),
+        _ => ApiError::unreachable(error.to_string())
+            .hint("is it running? `madake id` there shows where; `madake peer add TICKET` tells us"),
+    }
 }
 
 /// `DELETE /v1/peers?peer=P` → the peer that was removed

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::{ApiError, Body, Query, respond, streamed};
 use crate::home::Keep;
-use crate::net::{DIAL_TIMEOUT, DialError, NodeId};
+use crate::net::NodeId;
 use crate::shell::Shell;
 
 /// `POST /v1/sync?peer=P&mode=pull|push|sync[&schema=S…]` → lines `{"progress":…}`, then one line: the result
@@ -41,14 +41,12 @@ pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body
     let plan = Plan { receives, gives, schemas: (!schemas.is_empty()).then_some(schemas) };
 
     let began = Instant::now();
-    let network =
-        shell.network().await.map_err(|error| ApiError::new(500, "network", error.to_string()))?.clone();
-    let connection =
-        network.endpoint.dial(node, &addresses, DIAL_TIMEOUT).await.map_err(|error| dial_error(&error))?;
+    let network = super::peers::network(&shell).await?.clone();
+    let connection = super::peers::dial(&shell, node, &addresses).await?;
     let (progress, mut seen) = watch::channel(None);
     let rtt = connection.rtt();
     let session =
-        tokio::spawn(async move { network.driver.session(connection, true, plan, Some(progress)).await });
+        tokio::spawn(async move { network.driver.session(connection, None, plan, Some(progress)).await });
     let (sender, body) = streamed();
     tokio::spawn(async move {
         while seen.changed().await.is_ok() {
@@ -142,19 +140,4 @@ pub(crate) fn counts_json(counts: &Counts) -> Value {
         "objects": counts.objects,
         "bytes": counts.bytes,
     })
-}
-
-fn dial_error(error: &DialError) -> ApiError {
-    match error {
-        DialError::NoAddresses { .. } => ApiError::unreachable(error.to_string()).hint(
-            "`madake id`, while the other node runs, prints a ticket with addresses: madake peer add TICKET",
-        ),
-        DialError::Ourselves => {
-            ApiError::usage(error.to_string()).hint("`madake peer list` shows the other nodes")
-        }
-        DialError::Impostor { .. } => ApiError::new(502, "impostor", error.to_string())
-            .hint("another node has its address now: ask its owner for a new ticket"),
-        _ => ApiError::unreachable(error.to_string())
-            .hint("is it running? `madake id` there shows where; `madake peer add TICKET` tells us"),
-    }
 }

@@ -5,6 +5,7 @@
 //! the round is in the engine before all of it is durable.
 
 mod content;
+mod invite;
 mod release;
 mod statement;
 mod versions;
@@ -17,6 +18,7 @@ use madake_object::{FileName, ObjectId};
 
 use crate::collect::Collecting;
 use crate::engine::{Batch, Engine, EngineError, Limit, MAX_BATCH_BYTES, Table};
+use crate::invite::{CodeHash, Invite};
 use crate::objects::{Keeping, Newest};
 use crate::outcome::{Change, Fate, Flaw, META_OBJECTS, Outcome, PayloadFate, Policy};
 use crate::prefix;
@@ -68,6 +70,8 @@ struct Pending {
     keeping: Option<Keeping>,
     /// The newest versions that this round brought, where only those are kept.
     newest: HashMap<(AuthorId, FileName), Newest>,
+    /// Invites that were made or, `None`, used up.
+    invites: HashMap<CodeHash, Option<Invite>>,
 }
 
 /// Content of this round: its size and, if a statement could be as long, its bytes.
@@ -133,6 +137,9 @@ impl<'a> Round<'a> {
                 self.batch.delete(tables::LAST_SESSION, node.as_bytes().to_vec());
                 Ok(Outcome::Done)
             }
+            Change::Invite(hash, invite) => self.invite(hash, &invite),
+            Change::RevokeInvite(hash) => Ok(self.revoke(hash)),
+            Change::Redeem { hash, peer, now } => self.redeem(hash, &peer, now),
             Change::LastSession(node, last) => {
                 self.batch.put(tables::LAST_SESSION, node.as_bytes().to_vec(), last.encode()?);
                 Ok(Outcome::Done)
