@@ -114,6 +114,27 @@ pub(crate) enum Command {
         /// The author's key, or its first 6 digits or more
         author: String,
     },
+    /// How much of an author is kept at most; without options, how much is kept of it, and may be
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    Quota {
+        #[command(subcommand)]
+        command: Option<QuotaCommand>,
+        /// The author's key, or its first 6 digits or more
+        #[arg(required = true)]
+        author: Option<String>,
+        /// Bytes of entries, payloads and files; K, M, G and T are times 1024
+        #[arg(long, value_name = "N", value_parser = byte_count)]
+        bytes: Option<u64>,
+        /// Entries
+        #[arg(long, value_name = "N")]
+        entries: Option<u64>,
+        /// No limit
+        #[arg(long, conflicts_with_all = ["bytes", "entries", "default"])]
+        none: bool,
+        /// What config.toml says for all (`quota_bytes`, `quota_entries`)
+        #[arg(long, conflicts_with_all = ["bytes", "entries"])]
+        default: bool,
+    },
     /// Which schemas are kept; without any listed, all are. And which objects of versions
     #[command(args_conflicts_with_subcommands = true)]
     Interest {
@@ -357,6 +378,28 @@ pub(crate) enum PeerCommand {
         /// Its name or id
         peer: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuotaCommand {
+    /// What is kept of whom, and may be
+    List,
+}
+
+/// A number of bytes, as a person writes it.
+fn byte_count(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is no number of bytes, such as 500M");
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_uppercase().trim_end_matches("IB") {
+        "" | "B" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).ok_or_else(wrong)
 }
 
 #[derive(Debug, Subcommand)]

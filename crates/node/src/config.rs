@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use madake_store::Limits;
 use serde::Serialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -11,11 +12,13 @@ use crate::home::HomeError;
 use crate::net::check_address;
 
 /// What can be set, and how it is written.
-const KNOWN: [(&str, &str); 4] = [
+const KNOWN: [(&str, &str); 6] = [
     ("nick", "nick = \"kitchen\""),
     ("listen", "listen = \"0.0.0.0:6232\""),
     ("advertise", "advertise = [\"example.org:6232\"]"),
     ("keep", "keep = \"followed\" or keep = \"all\""),
+    ("quota_entries", "quota_entries = 100000"),
+    ("quota_bytes", "quota_bytes = 1073741824"),
 ];
 /// Names that differ by more letters are not suggested.
 const FAR: usize = 3;
@@ -34,6 +37,12 @@ pub struct Config {
     pub advertise: Vec<String>,
     /// Whose logs are kept.
     pub keep: Keep,
+    /// How many entries are kept of each author who has no quota of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_entries: Option<u64>,
+    /// How many bytes are kept of each author who has no quota of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_bytes: Option<u64>,
 }
 
 /// Whose logs a node keeps.
@@ -61,6 +70,11 @@ impl Config {
             let line = 1 + text.as_bytes()[..at.min(text.len())].iter().filter(|b| **b == b'\n').count();
             HomeError::Config { path: path.into(), message: format!("line {line}: {message}"), hint }
         })
+    }
+
+    /// How much is kept of authors who have no quota of their own.
+    pub fn quota(&self) -> Limits {
+        Limits { entries: self.quota_entries, bytes: self.quota_bytes }
     }
 
     /// The text of a configuration.
@@ -110,6 +124,8 @@ fn read(text: &str) -> Result<Config, Mistake> {
                     }
                 }
             }
+            "quota_entries" => config.quota_entries = Some(number_of(name, value)?),
+            "quota_bytes" => config.quota_bytes = Some(number_of(name, value)?),
             unknown => {
                 return Err(Mistake {
                     at: key.span().start,
@@ -127,6 +143,21 @@ fn text_of(name: &str, value: &Spanned<DeValue<'_>>) -> Result<String, Mistake> 
         DeValue::String(text) => Ok(text.to_string()),
         other => Err(wrong(name, value, &format!("text belongs there, and not {}", kind(other)))),
     }
+}
+
+fn number_of(name: &str, value: &Spanned<DeValue<'_>>) -> Result<u64, Mistake> {
+    let DeValue::Integer(number) = value.get_ref() else {
+        return Err(wrong(
+            name,
+            value,
+            &format!("a number belongs there, and not {}", kind(value.get_ref())),
+        ));
+    };
+    // A digit may have underscores beside it, which TOML has taken out.
+    u64::from_str_radix(number.as_str(), number.radix())
+        .ok()
+        .filter(|number| i64::try_from(*number).is_ok())
+        .ok_or_else(|| wrong(name, value, "it is negative, or too large"))
 }
 
 fn wrong(name: &str, value: &Spanned<DeValue<'_>>, why: &str) -> Mistake {
@@ -184,6 +215,8 @@ mod tests {
             listen: Some("[::1]:0".into()),
             advertise: vec!["example.org:77".into()],
             keep: Keep::All,
+            quota_entries: Some(5),
+            quota_bytes: Some(1 << 30),
         };
         let text = config.to_text(Path::new("x")).unwrap();
         assert_eq!(Config::parse(&text, Path::new("x")).unwrap(), config);
@@ -209,6 +242,8 @@ mod tests {
             ("advertise = [\n'a:1',\n'b']", "line 3: `advertise`: ", "example.org"),
             ("advertise = [7]", "line 1: `advertise`: text belongs there", "example.org"),
             ("keep = 'some'", "line 1: `keep`: `some` is none of followed and all", "keep = \"all\""),
+            ("quota_bytes = '1G'", "`quota_bytes`: a number belongs there, and not text", "1073741824"),
+            ("quota_entries = -5", "`quota_entries`: it is negative, or too large", "100000"),
             ("nick = 'a'\nnick = 'b'", "line 2: ", "known settings"),
             ("nick = ", "line 1: ", "known settings"),
             ("nick = 'a\n", "line 1: ", "known settings"),

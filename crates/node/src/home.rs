@@ -311,6 +311,7 @@ impl Home {
         let own = more_authors.iter().map(|(_, key)| key.author());
         let own: Vec<_> = own.chain([author_key.author(), node_key.author()]).collect();
         store.settle_objects(&own)?;
+        store.set_default_quota(config.quota(), &own)?;
         let copied = store.meta(META_COPY)?.is_some_and(|copy| copy == [1]);
         let path = path.into();
         Ok(Home { path, config, node_key, author_key, more_authors, store, copied, _lock: lock })

@@ -140,6 +140,7 @@ impl Shell {
             more.sort_by(|(a, _), (b, _)| a.cmp(b));
             drop(more);
             self.store().settle_objects(&self.own())?;
+            self.store().set_default_quota(self.home.config.quota(), &self.own())?;
             Ok(id)
         };
         let id = tokio::task::block_in_place(make)?;

@@ -340,6 +340,14 @@ async fn real_answers_are_as_they_are_described() {
     assert_eq!(status["peers"][0]["state"], "met");
 
     // Whose data and what of it.
+    for query in
+        [vec![("author", author.as_str())], vec![("author", &author), ("entries", "9"), ("bytes", "99999")]]
+    {
+        api.ok(&b, "POST", "/v1/quotas", "", &query, b"").await;
+    }
+    assert_eq!(api.ok(&b, "GET", "/v1/quotas", "", &[], b"").await.lines.len(), 1);
+    api.ok(&b, "GET", "/v1/quota", "", &[("author", &author)], b"").await;
+    api.ok(&b, "DELETE", "/v1/quotas", "", &[("author", &author)], b"").await;
     let all = api.ok(&b, "GET", "/v1/interest", "", &[], b"").await.lines;
     assert_eq!(all[0]["policy"], "all");
     api.ok(&b, "POST", "/v1/interest", "", &[("schema", "post")], b"").await;

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 
 use madake_log::{
-    AuthenticEntry, BatchVerifier, Entry, LogHead, Placement, PlacementError, SeqNum, SignatureError,
+    AuthenticEntry, AuthorId, BatchVerifier, Entry, LogHead, Placement, PlacementError, SeqNum,
+    SignatureError,
 };
 use madake_object::ObjectId;
 
@@ -111,6 +112,12 @@ pub struct StoreCheck {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreProblem {
+    /// What an author uses was counted wrongly.
+    #[error("{author}: how much of this author is kept was counted wrongly")]
+    Usage {
+        /// The author.
+        author: AuthorId,
+    },
     /// In a log.
     #[error("{}/{}{problem}", held.author, held.log)]
     Log {
@@ -388,6 +395,11 @@ impl Store {
                 report.add(StoreProblem::Surplus { table, count });
             }
         }
+        for author in self.check_usage(repair)? {
+            report.add(StoreProblem::Usage { author });
+            report.mendable += 1;
+            report.repaired += u64::from(repair);
+        }
         Ok(report)
     }
 
@@ -525,6 +537,7 @@ impl Expected<'_> {
         if let (Some((file, size)), Some(name)) = (meaning.file, meaning.name)
             && self.store.content_size(file)?.is_none()
             && !self.is_wanted(file, size, at)?
+            && !self.store.is_over(&at)?
             && self.store.dropped(file)?.is_none()
             && self.store.keeps(&at, &name)?
         {

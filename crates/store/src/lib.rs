@@ -22,6 +22,7 @@ mod invite;
 mod objects;
 mod outcome;
 mod prefix;
+mod quota;
 mod read;
 mod rows;
 mod store;
@@ -41,6 +42,7 @@ pub use outcome::{
     Change, ContentFate, Dropped, Fate, Flaw, KeptFor, LastSession, META_COPY, META_EPOCH, META_ERASE,
     META_OBJECTS, META_STARTS, NodeId, Outcome, PayloadFate, Peer, Policy, Release,
 };
+pub use quota::{Full, Limits, Usage};
 pub use read::{Counts, Head, HeldLog, NamedBy, NamedObject, Read, Wanted};
 pub use rows::{RECORD_CONTENT, RECORD_ENTRY, StoreRows};
 pub use store::{Store, StoreError};

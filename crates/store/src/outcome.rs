@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::invite::{CodeHash, Invite};
 use crate::objects::Objects;
+use crate::quota::{Full, Limits};
 use crate::read::NamedBy;
 use crate::store::StoreError;
 use crate::tables::Position;
@@ -70,6 +71,13 @@ pub enum Change {
     LastSession(NodeId, LastSession),
     /// Whether an author's logs are kept.
     Policy(AuthorId, Policy),
+    /// How much of an author is kept at most; `None` for what holds for all. What is here stays. It holds from the
+    /// next round on.
+    Quota(AuthorId, Option<Limits>),
+    /// How much is kept at most of each author without a quota of its own, but of these, who have no limit.
+    DefaultQuota(Limits, Vec<AuthorId>),
+    /// What an author uses is to be counted anew.
+    Recount(AuthorId),
     /// Keep logs of this schema, and of no others but those that are listed too.
     KeepSchema(Schema),
     /// List this schema no longer; when none is listed, all are kept.
@@ -95,6 +103,8 @@ pub const META_ERASE: &str = "erase";
 /// The name of the setting of which versions the objects are kept: a byte (0 all, 1 heads, 2 none), and the ids of
 /// the authors all of whose objects are kept.
 pub const META_OBJECTS: &str = "objects";
+/// The name of the default quota and of the authors who have no limit.
+pub(crate) const META_QUOTA: &str = "quota";
 /// The name of the fact that what is wanted does not follow from that setting yet: one byte, 1.
 pub(crate) const META_OBJECTS_DUE: &str = "objects-due";
 
@@ -185,6 +195,8 @@ pub enum Fate {
     SeqTooHigh,
     /// Its author is blocked here.
     Blocked,
+    /// Its author's quota has no room for it.
+    Quota(Full),
 }
 
 impl Fate {
@@ -197,6 +209,7 @@ impl Fate {
             Fate::BadLink(error) => format!("link: {error}"),
             Fate::TooManyLogs => "too-many-logs: so many logs of one author are not kept".into(),
             Fate::Blocked => "blocked: its author is blocked here".into(),
+            Fate::Quota(full) => format!("quota: {full}"),
             Fate::SeqTooHigh => "seq-too-high: sequence numbers end below 2^48".into(),
         })
     }

@@ -56,6 +56,17 @@ pub trait Read {
     /// Up to `limit` of the things that are named and not here, after `after`, ordered by id. What
     /// several logs name, or with several sizes, comes several times.
     fn wanted(&self, after: Option<Wanted>, limit: usize) -> Result<Vec<Wanted>, StoreError>;
+    /// Up to `limit` objects that are not wanted because of the quota of the author of a version, after the version
+    /// at `after`, ordered by version. Some may have come for others.
+    fn over_quota(&self, after: Option<Position>, limit: usize) -> Result<Vec<Wanted>, StoreError> {
+        let _ = (after, limit);
+        Ok(Vec::new())
+    }
+    /// How many more entries of an author may be taken, at most; `None` if there is no limit.
+    fn room(&self, author: AuthorId) -> Result<Option<u64>, StoreError> {
+        let _ = author;
+        Ok(None)
+    }
     /// All followed authors, ordered.
     fn followed(&self) -> Result<Vec<AuthorId>, StoreError>;
     /// All blocked authors, ordered.
@@ -216,6 +227,14 @@ impl Read for Store {
             self.engine().scan_keys(tables::WANTED, from, Bound::Unbounded, Direction::Forward, limit)?;
         let wanted = |key: &Vec<u8>| tables::parse_wanted_key(key).ok_or(StoreError::broken("a want"));
         keys.iter().map(wanted).collect()
+    }
+
+    fn over_quota(&self, after: Option<Position>, limit: usize) -> Result<Vec<Wanted>, StoreError> {
+        self.over(after, limit)
+    }
+
+    fn room(&self, author: AuthorId) -> Result<Option<u64>, StoreError> {
+        self.room_for(author)
     }
 
     fn followed(&self) -> Result<Vec<AuthorId>, StoreError> {

@@ -16,6 +16,7 @@ mod interest;
 mod io;
 pub mod knock;
 mod node;
+mod quota;
 mod receive;
 mod report;
 mod serve;

@@ -294,6 +294,7 @@ impl Session {
                 _ => {
                     self.receiving.phase = Phase::Finished;
                     self.list_missing(context)?;
+                    self.list_over_quotas(context)?;
                     let done = Done {
                         received: self.report.received,
                         refused: self.report.refused,
@@ -327,6 +328,7 @@ impl Session {
             },
         )?;
         let ranges = self.within_limits(context, ranges)?;
+        let ranges = self.within_quotas(context, ranges)?;
         self.report.rounds += u32::from(!ranges.is_empty());
         self.receiving.asked = ranges.iter().map(|range| ((range.author, range.log), *range)).collect();
         self.receiving.ranges = ranges.into();

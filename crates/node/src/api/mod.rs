@@ -16,6 +16,7 @@ mod logs;
 mod node;
 mod peers;
 mod policy;
+mod quota;
 mod resolve;
 mod routes;
 mod sync;

@@ -6,12 +6,13 @@
 
 mod content;
 mod invite;
+mod quota;
 mod release;
 mod statement;
 mod versions;
 
 use std::cell::OnceCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Placement, SeqNum};
 use madake_object::{FileName, ObjectId};
@@ -72,6 +73,10 @@ struct Pending {
     newest: HashMap<(AuthorId, FileName), Newest>,
     /// Invites that were made or, `None`, used up.
     invites: HashMap<CodeHash, Option<Invite>>,
+    /// What authors use, and may.
+    accounts: quota::Accounts,
+    /// Versions of this round.
+    versions: HashSet<Position>,
 }
 
 /// Content of this round: its size and, if a statement could be as long, its bytes.
@@ -96,6 +101,7 @@ impl<'a> Round<'a> {
     pub(crate) fn derive(&mut self, changes: Vec<Change>) -> Result<(Batch, Vec<Outcome>), StoreError> {
         let gone = self.gone_blobs.clone();
         let outcomes = changes.into_iter().map(|change| self.change(change)).collect::<Result<_, _>>();
+        self.write_accounts();
         // One call that asks for too much must not fail the others.
         let (size, limit) = (self.batch.size_hint(), MAX_BATCH_BYTES);
         let outcomes = match outcomes {
@@ -161,6 +167,19 @@ impl<'a> Round<'a> {
                 let keeping = Keeping { objects, own: own.into_iter().collect() };
                 self.batch.put(tables::META, META_OBJECTS.as_bytes().to_vec(), keeping.encode());
                 self.pending.keeping = Some(keeping);
+                self.uncount_all()?; // which versions count has changed
+                Ok(Outcome::Done)
+            }
+            Change::Quota(author, limits) => {
+                self.set_quota(author, limits)?;
+                Ok(Outcome::Done)
+            }
+            Change::DefaultQuota(limits, own) => {
+                self.set_default_quota(limits, own)?;
+                Ok(Outcome::Done)
+            }
+            Change::Recount(author) => {
+                self.uncount(author)?;
                 Ok(Outcome::Done)
             }
             Change::Weigh(at) => {
@@ -212,6 +231,16 @@ impl<'a> Round<'a> {
             Err(error) => return refused(Fate::BadLink(error)),
         }
 
+        let dropped = self.is_dropped(payload_object(&entry))?;
+        let counts = if dropped { 0 } else { entry.payload_size() };
+        let bytes = entry.as_bytes().len() as u128 + u128::from(counts);
+        if let Err(full) = self.room(at.author, 1, bytes)? {
+            return refused(Fate::Quota(full));
+        }
+        self.count(at.author, 1, bytes)?;
+        if dropped {
+            self.note_given(&at, entry.payload_size());
+        }
         self.batch.record(RECORD_ENTRY, entry.as_bytes().to_vec());
         if head.is_none() {
             *self.pending.new_logs.entry(at.author).or_default() += 1;
@@ -235,13 +264,17 @@ impl<'a> Round<'a> {
             Ok(meaning) => meaning,
             Err(flaw) => return self.flaw(&at, flaw).map(Some),
         };
+        let mut new = false;
         for (table, key, value) in meaning.rows {
+            new |= table == tables::VERSION
+                && self.pending.versions.insert(at)
+                && !self.engine.contains(table, &key)?;
             self.batch.put(table, key, value);
         }
         if let (Some((file, size)), Some(name), Some(commit)) = (meaning.file, meaning.name, payload) {
             self.pending.linked.entry(file).or_default().push(size);
             let wanted = Wanted { id: file, size, by: at };
-            if self.settle_want(&wanted, &name, commit)? {
+            if self.settle_want(&wanted, &name, commit, new)? {
                 self.pending.speaking.insert(at, entry.clone());
             }
         }

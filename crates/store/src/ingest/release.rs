@@ -50,7 +50,8 @@ impl Round<'_> {
     /// Gives up the payload of an entry, for now and for later.
     pub(super) fn drop_payload(&mut self, at: &Position, dropped: &Dropped) -> Result<Release, StoreError> {
         let Some(bytes) = self.engine.get(tables::ENTRY, &at.key())? else { return Ok(Release::NotHere) };
-        let id = payload_object(&*read::held_entry(&bytes)?);
+        let entry = read::held_entry(&bytes)?;
+        let id = payload_object(&entry);
         let commit = prefix::has_prefix(self.engine, tables::COMMIT, id.as_bytes())?;
         // The same bytes may register a log elsewhere.
         let control = self
@@ -66,6 +67,7 @@ impl Round<'_> {
             return Ok(Release::Kept(KeptFor::Commit));
         }
         self.unwant(id)?;
+        self.give_payload_back(at, entry.payload_size())?;
         self.pending.dropped.insert(id, true);
         self.batch.put(tables::DROPPED, id.as_bytes().to_vec(), dropped.encode()?);
         self.gone(id)
@@ -93,6 +95,7 @@ impl Round<'_> {
         if full || !self.is_blocked(author)? || self.pending.heads.contains_key(&(author, log)) {
             return Ok(0);
         }
+        self.uncount(author)?;
         let prefix = tables::log_key(author, log);
         self.batch.delete(tables::LOG_HEAD, prefix.to_vec());
         let end = tables::after_prefix(&prefix);
@@ -131,6 +134,7 @@ impl Round<'_> {
         for (id, size) in named {
             self.batch.delete(tables::WANTED, tables::wanted_key(&Wanted { id, size, by: at }));
         }
+        self.forget_quota_rows(&at)?;
         self.batch.delete(tables::FLAW, at.key().to_vec());
         Ok(())
     }
