@@ -115,6 +115,10 @@ impl Round<'_> {
     }
 
     fn recalculate(&mut self, author: AuthorId, change: impl FnOnce(&mut Usage)) -> Result<(), StoreError> {
+        // Who is limited is counted before anything of it changes: later it can't be until all is written.
+        if self.account(author)?.is_none() && !self.limits(author)?.is_none() {
+            self.used(author)?;
+        }
         let account = match self.account(author)? {
             Some(Account::Counted(mut used)) => {
                 change(&mut used);
