@@ -43,7 +43,8 @@ pub(crate) enum Command {
         /// `host:port` to listen on; without it what config.toml says, else port 6232 of all addresses
         #[arg(long, value_name = "ADDR")]
         listen: Option<String>,
-        /// Talk to every node that comes, known or not
+        /// Talk to every node that comes, known or not: it is given what is kept, and may bring entries of authors
+        /// who are kept
         #[arg(long)]
         open: bool,
     },
@@ -373,6 +374,23 @@ pub(crate) enum PeerCommand {
     },
     /// All peers
     List,
+    /// What a peer may do here: both, unless it is said otherwise
+    Allow {
+        /// Its name or id
+        peer: String,
+        /// It is given what is kept here
+        #[arg(long, overrides_with = "no_read")]
+        read: bool,
+        /// It is given nothing
+        #[arg(long, overrides_with = "read")]
+        no_read: bool,
+        /// What it brings is taken, of authors that are kept
+        #[arg(long, overrides_with = "no_write")]
+        write: bool,
+        /// Nothing that it brings is taken
+        #[arg(long, overrides_with = "write")]
+        no_write: bool,
+    },
     /// Talk to a peer no longer
     Remove {
         /// Its name or id

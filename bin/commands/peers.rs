@@ -66,10 +66,18 @@ pub(super) async fn run(api: &Api, command: PeerCommand, out: &Out) -> Result<Ex
                 if out.json {
                     out.result(&peer, String::new);
                 } else {
-                    table.row([text(&peer, "name").to_owned(), short(text(&peer, "node")), addresses(&peer)]);
+                    let name = text(&peer, "name").to_owned();
+                    table.row([name, short(text(&peer, "node")), may(&peer), addresses(&peer)]);
                 }
             }
             table.print();
+        }
+        PeerCommand::Allow { peer, read, no_read, write, no_write } => {
+            let flag = |yes: bool, no: bool| (yes || no).then_some(if yes { "1" } else { "0" });
+            let flags = [("read", flag(read, no_read)), ("write", flag(write, no_write))];
+            let query = given(&[[("peer", Some(peer.as_str()))].as_slice(), &flags].concat());
+            let peer = api.one(Method::POST, "/v1/peers/allow", &query).await?;
+            show_peer(&peer, out);
         }
         PeerCommand::Remove { peer } => {
             let peer = api.one(Method::DELETE, "/v1/peers", &[("peer", peer.as_str())]).await?;
@@ -117,8 +125,20 @@ fn invite_row(invite: &Value) -> [String; 3] {
 
 fn show_peer(peer: &Value, out: &Out) {
     out.result(peer, || {
-        format!("{}  {}  {}", clean(text(peer, "name")), text(peer, "node"), clean(&addresses(peer)))
+        let (name, node) = (clean(text(peer, "name")), text(peer, "node"));
+        format!("{name}  {node}  {}  {}", may(peer), clean(&addresses(peer)))
     });
+}
+
+/// What a peer may do here, in words.
+fn may(peer: &Value) -> String {
+    match (peer["read"] == true, peer["write"] == true) {
+        (true, true) => "reads, writes",
+        (true, false) => "reads",
+        (false, true) => "writes",
+        (false, false) => "nothing",
+    }
+    .into()
 }
 
 fn addresses(peer: &Value) -> String {

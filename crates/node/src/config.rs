@@ -12,11 +12,12 @@ use crate::home::HomeError;
 use crate::net::check_address;
 
 /// What can be set, and how it is written.
-const KNOWN: [(&str, &str); 6] = [
+const KNOWN: [(&str, &str); 7] = [
     ("nick", "nick = \"kitchen\""),
     ("listen", "listen = \"0.0.0.0:6232\""),
     ("advertise", "advertise = [\"example.org:6232\"]"),
     ("keep", "keep = \"followed\" or keep = \"all\""),
+    ("read", "read = \"peers\" or read = \"anyone\""),
     ("quota_entries", "quota_entries = 100000"),
     ("quota_bytes", "quota_bytes = 1073741824"),
 ];
@@ -37,6 +38,8 @@ pub struct Config {
     pub advertise: Vec<String>,
     /// Whose logs are kept.
     pub keep: Keep,
+    /// Who is given what is kept here.
+    pub read: Readers,
     /// How many entries are kept of each author who has no quota of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quota_entries: Option<u64>,
@@ -54,6 +57,17 @@ pub enum Keep {
     Followed,
     /// Everybody's: a relay.
     All,
+}
+
+/// Who is given what a node keeps.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Readers {
+    /// Peers, as far as they are allowed to.
+    #[default]
+    Peers,
+    /// Every node that comes; what strangers bring is not taken.
+    Anyone,
 }
 
 /// What is wrong, where in the text, and what would be right.
@@ -121,6 +135,15 @@ fn read(text: &str) -> Result<Config, Mistake> {
                     "all" => Keep::All,
                     other => {
                         return Err(wrong(name, value, &format!("`{other}` is none of followed and all")));
+                    }
+                }
+            }
+            "read" => {
+                config.read = match text_of(name, value)?.as_str() {
+                    "peers" => Readers::Peers,
+                    "anyone" => Readers::Anyone,
+                    other => {
+                        return Err(wrong(name, value, &format!("`{other}` is none of peers and anyone")));
                     }
                 }
             }
@@ -215,6 +238,7 @@ mod tests {
             listen: Some("[::1]:0".into()),
             advertise: vec!["example.org:77".into()],
             keep: Keep::All,
+            read: Readers::Anyone,
             quota_entries: Some(5),
             quota_bytes: Some(1 << 30),
         };
@@ -242,6 +266,7 @@ mod tests {
             ("advertise = [\n'a:1',\n'b']", "line 3: `advertise`: ", "example.org"),
             ("advertise = [7]", "line 1: `advertise`: text belongs there", "example.org"),
             ("keep = 'some'", "line 1: `keep`: `some` is none of followed and all", "keep = \"all\""),
+            ("read = 'all'", "`read`: `all` is none of peers and anyone", "read = \"anyone\""),
             ("quota_bytes = '1G'", "`quota_bytes`: a number belongs there, and not text", "1073741824"),
             ("quota_entries = -5", "`quota_entries`: it is negative, or too large", "100000"),
             ("nick = 'a'\nnick = 'b'", "line 2: ", "known settings"),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use http_body_util::BodyExt as _;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use madake_store::Allowed;
 use madake_sync::{EndReason, Plan, Report};
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
@@ -155,7 +156,7 @@ impl Daemon {
             tokio::spawn(async move {
                 let address = incoming.remote_address();
                 match incoming.handshake().await {
-                    Ok(connection) if !daemon.is_known(connection.peer()) => {
+                    Ok(connection) if daemon.shell.access(connection.peer()).is_none() => {
                         match strangers.try_acquire_owned() {
                             Ok(_place) => daemon.hear_stranger(&connection).await,
                             Err(_) => connection.close(close::NOT_KNOWN, "not known"),
@@ -176,11 +177,6 @@ impl Daemon {
 
     fn is_peer(&self, node: NodeId) -> bool {
         matches!(self.shell.store().peer(node), Ok(Some(_)))
-    }
-
-    /// Whether this node may begin a session.
-    fn is_known(&self, node: NodeId) -> bool {
-        self.shell.open || self.is_peer(node)
     }
 
     /// A stranger may knock. Whatever else it does is answered alike.
@@ -217,7 +213,10 @@ impl Daemon {
         }
         let _place = Place::take(&self.open, &connection);
         let Ok(network) = self.shell.network().await else { return };
-        let plan = Plan { receives: true, gives: true, schemas: None };
+        let Some(Allowed { read, write }) = self.shell.access(peer) else {
+            return self.turn_away(&connection);
+        };
+        let plan = Plan { receives: write, gives: read, schemas: None };
         let rtt = connection.rtt();
         let (reason, report) = match first_stream(&connection, OPENING).await {
             First::Control(send, recv) => {

@@ -15,7 +15,7 @@ use madake_store::{Change, META_COPY, META_EPOCH, Store, StoreError, StoreRows};
 use serde::{Deserialize, Serialize};
 
 use crate::api::denied;
-pub use crate::config::{Config, Keep};
+pub use crate::config::{Config, Keep, Readers};
 use crate::export::Keys;
 use crate::keys;
 pub use crate::keys::{AuthorName, AuthorNameError, FIRST_AUTHOR, KEY_PREFIX, MAX_AUTHORS};

@@ -6,18 +6,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use madake_log::{AuthorId, AuthorKey};
-use madake_store::{Author, Change, LastSession, META_STARTS, Store};
+use madake_store::{Allowed, Author, Change, LastSession, META_STARTS, Store};
 use madake_sync::{Config as NodeConfig, EndReason, Report};
 use tokio::sync::OnceCell;
 
 use crate::driver::{Driver, wall_clock};
-use crate::home::{AuthorName, Home, HomeError, Keep, MAX_AUTHORS, random};
+use crate::home::{AuthorName, Home, HomeError, Keep, MAX_AUTHORS, Readers, random};
 use crate::knock::Knocks;
 use crate::link::close;
 use crate::net::{BindError, Endpoint, NodeId, Ticket, reachable_addresses};
 
 /// A peer that broke the protocol is not talked to for so long, if it dials.
 const HOLD_OFF: Duration = Duration::from_secs(30);
+
+/// Nodes that are remembered for it; of more, those held off longest are forgotten.
+const MAX_HELD_OFF: usize = 4_096;
 
 /// How long connections may take to say goodbye when a process ends.
 pub(crate) const GOODBYE: Duration = Duration::from_millis(500);
@@ -201,6 +204,20 @@ impl Shell {
         }
     }
 
+    /// What a node may do here: a peer as its owner allows, a stranger as the node is set to. `None`: nothing, and
+    /// it learns nothing.
+    pub fn access(&self, node: NodeId) -> Option<Allowed> {
+        // A store that can't be read lets nobody in.
+        match self.store().peer(node) {
+            Ok(Some(_)) => self.store().allowed(node).ok(),
+            Ok(None) if self.open => Some(Allowed::ALL),
+            Ok(None) if self.home.config.read == Readers::Anyone => {
+                Some(Allowed { read: true, write: false })
+            }
+            _ => None,
+        }
+    }
+
     /// Whether this peer broke the protocol a short while ago.
     pub fn is_held_off(&self, peer: NodeId) -> bool {
         let held_off = self.held_off.lock().unwrap_or_else(PoisonError::into_inner);
@@ -213,6 +230,11 @@ impl Shell {
         if matches!(reason, EndReason::PeerMisbehaved(_)) {
             let mut held_off = self.held_off.lock().unwrap_or_else(PoisonError::into_inner);
             held_off.retain(|_, until| *until > Instant::now());
+            if held_off.len() >= MAX_HELD_OFF
+                && let Some(first) = held_off.iter().min_by_key(|(_, until)| **until).map(|(node, _)| *node)
+            {
+                held_off.remove(&first);
+            }
             held_off.insert(report.peer, Instant::now() + HOLD_OFF);
         }
         if !matches!(self.store().peer(report.peer), Ok(Some(_))) {

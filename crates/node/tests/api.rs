@@ -324,6 +324,10 @@ async fn real_answers_are_as_they_are_described() {
             .await;
     }
     api.ok(&a, "GET", "/v1/peers", "", &[], b"").await;
+    for flag in ["0", "1"] {
+        let query = [("peer", "b"), ("write", flag), ("read", "1")];
+        api.ok(&a, "POST", "/v1/peers/allow", "", &query, b"").await;
+    }
     let invite = api.ok(&a, "POST", "/v1/invites", "", &[], b"").await.lines.remove(0);
     api.ok(&a, "POST", "/v1/invites", "", &[("name", "c")], b"").await;
     assert_eq!(api.ok(&a, "GET", "/v1/invites", "", &[], b"").await.lines.len(), 2);

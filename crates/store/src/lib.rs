@@ -39,8 +39,8 @@ pub use invariants::{Broken, Invariant, Look, Walked, store_invariants};
 pub use invite::{CodeHash, Invite, Purpose};
 pub use objects::{Objects, UnknownObjects};
 pub use outcome::{
-    Change, ContentFate, Dropped, Fate, Flaw, KeptFor, LastSession, META_COPY, META_EPOCH, META_ERASE,
-    META_OBJECTS, META_STARTS, NodeId, Outcome, PayloadFate, Peer, Policy, Release,
+    Allowed, Change, ContentFate, Dropped, Fate, Flaw, KeptFor, LastSession, META_COPY, META_EPOCH,
+    META_ERASE, META_OBJECTS, META_STARTS, NodeId, Outcome, PayloadFate, Peer, Policy, Release,
 };
 pub use quota::{Full, Limits, Usage};
 pub use read::{Counts, Head, HeldLog, NamedBy, NamedObject, Read, Wanted};

@@ -67,6 +67,8 @@ pub enum Change {
         /// The time.
         now: i64,
     },
+    /// What a peer may do here.
+    Allow(NodeId, Allowed),
     /// How the last session with a peer went.
     LastSession(NodeId, LastSession),
     /// Whether an author's logs are kept.
@@ -318,6 +320,31 @@ impl Peer {
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
         decode_versioned(bytes, "a peer")
+    }
+}
+
+/// What a peer may do here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Allowed {
+    /// It is given what it asks for.
+    pub read: bool,
+    /// What it brings is taken.
+    pub write: bool,
+}
+
+impl Allowed {
+    /// What holds unless the owner said otherwise.
+    pub const ALL: Self = Self { read: true, write: true };
+
+    pub(crate) fn value(self) -> u8 {
+        u8::from(self.read) | u8::from(self.write) << 1
+    }
+
+    pub(crate) fn from_value(value: &[u8]) -> Result<Self, StoreError> {
+        match value {
+            [bits @ 0..4] => Ok(Self { read: bits & 1 != 0, write: bits & 2 != 0 }),
+            _ => Err(StoreError::broken("what a peer may do")),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Schem
 use madake_object::{Commit, CommitId, FileName, ObjectId};
 
 use crate::engine::{Direction, Engine, Table};
-use crate::outcome::{Dropped, Flaw, LastSession, META_EPOCH, NodeId, Peer, Policy};
+use crate::outcome::{Allowed, Dropped, Flaw, LastSession, META_EPOCH, NodeId, Peer, Policy};
 use crate::prefix::{for_each_prefix, has_prefix, scan_prefix};
 use crate::store::{Store, StoreError};
 use crate::tables::{self, Position};
@@ -301,6 +301,14 @@ impl Store {
             Ok(())
         })?;
         Ok(policies)
+    }
+
+    /// What a peer may do here.
+    pub fn allowed(&self, node: NodeId) -> Result<Allowed, StoreError> {
+        match self.engine().get(tables::ALLOWED, node.as_bytes())? {
+            Some(value) => Allowed::from_value(&value),
+            None => Ok(Allowed::ALL),
+        }
     }
 
     /// All peers, ordered by name.

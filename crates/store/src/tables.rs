@@ -64,8 +64,11 @@ pub const GIVEN: Table = Table(35);
 /// `author ‖ log ‖ seq` → `object id ‖ size`: the object of this version is not wanted because of its author's quota.
 pub const OVER: Table = Table(36);
 
+/// `node id` → one byte: what a peer may do here, if that is not all ([`crate::Allowed`]).
+pub const ALLOWED: Table = Table(37);
+
 /// One more than the highest number of a table.
-pub(crate) const COUNT: usize = 37;
+pub(crate) const COUNT: usize = 38;
 
 /// Where an entry stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hyper::{Response, StatusCode};
-use madake_store::{Change, Peer};
+use madake_store::{Allowed, Change, Peer};
 use serde_json::{Value, json};
 
 use super::node::blocking;
@@ -19,7 +19,10 @@ const MAX_NAME: usize = 64;
 /// `GET /v1/peers` → per peer `{name, node, peer, addresses, allowed}`
 pub(super) fn list(shell: &Shell) -> Result<Response<Body>, ApiError> {
     let peers = shell.store().peers()?;
-    let text: String = peers.iter().map(|peer| format!("{}\n", peer_json(peer))).collect();
+    let mut text = String::new();
+    for peer in &peers {
+        text.push_str(&format!("{}\n", peer_json(peer, shell.store().allowed(peer.node)?)));
+    }
     Ok(respond(StatusCode::OK, full(text)))
 }
 
@@ -65,7 +68,7 @@ pub(super) async fn add(shell: Arc<Shell>, query: Query) -> Result<Response<Body
         let _one_at_a_time = shell.lock_settings();
         let peer = plan(&shell)?;
         shell.store().apply(vec![Change::Peer(peer.clone())])?;
-        Ok(object(&peer_json(&peer)))
+        Ok(object(&peer_json(&peer, shell.store().allowed(node)?)))
     })
     .await
 }
@@ -104,7 +107,7 @@ pub(super) async fn remove(shell: Arc<Shell>, query: Query) -> Result<Response<B
         let none = || ApiError::not_found(format!("{node} is no peer of this node")).hint("madake peer list");
         let peer = known.ok_or_else(none)?;
         shell.store().apply(vec![Change::ForgetPeer(node)])?;
-        let mut value = peer_json(&peer);
+        let mut value = peer_json(&peer, Allowed { read: false, write: false });
         value["allowed"] = json!(false);
         Ok(object(&value))
     })
@@ -116,8 +119,33 @@ pub(super) fn no_ticket(text: &str, error: &TicketError) -> ApiError {
         .hint("`madake id` prints one, at the other node")
 }
 
-fn peer_json(peer: &Peer) -> Value {
+/// `POST /v1/peers/allow?peer=P[&read=0|1][&write=0|1]` → the peer; what is not given stays as it is
+pub(super) async fn allow(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
+    let (node, _) = shell.resolve_peer(query.need("peer")?)?;
+    blocking(move || {
+        let flag = |name: &str| match query.get(name) {
+            None => Ok(None),
+            Some("0") => Ok(Some(false)),
+            Some("1") => Ok(Some(true)),
+            Some(other) => Err(ApiError::usage(format!("`{name}` is 0 or 1, and not `{other}`"))
+                .hint("such as: madake peer allow PEER --no-write")),
+        };
+        let (read, write) = (flag("read")?, flag("write")?);
+        let _one_at_a_time = shell.lock_settings();
+        let none = || ApiError::not_found(format!("{node} is no peer of this node")).hint("madake peer list");
+        let peer = shell.store().peer(node)?.ok_or_else(none)?;
+        let now = shell.store().allowed(node)?;
+        let allowed = Allowed { read: read.unwrap_or(now.read), write: write.unwrap_or(now.write) };
+        shell.store().apply(vec![Change::Allow(node, allowed)])?;
+        Ok(object(&peer_json(&peer, allowed)))
+    })
+    .await
+}
+
+fn peer_json(peer: &Peer, allowed: Allowed) -> Value {
     json!({
+        "read": allowed.read,
+        "write": allowed.write,
         "name": peer.name,
         "node": peer.node.to_string(),
         "peer": peer.node.to_string(),

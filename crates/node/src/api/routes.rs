@@ -52,6 +52,7 @@ pub static ROUTES: &[Route] = &[
     reads(Method::GET, "/v1/peers", |call| peers::list(&call.shell)),
     runs(Method::POST, "/v1/peers", |call| Box::pin(peers::add(call.shell, call.query))),
     runs(Method::DELETE, "/v1/peers", |call| Box::pin(peers::remove(call.shell, call.query))),
+    runs(Method::POST, "/v1/peers/allow", |call| Box::pin(peers::allow(call.shell, call.query))),
     reads(Method::GET, "/v1/invites", |call| invites::list(&call.shell)),
     runs(Method::POST, "/v1/invites", |call| Box::pin(invites::make(call.shell, call.query))),
     runs(Method::DELETE, "/v1/invites", |call| Box::pin(invites::revoke(call.shell, call.query))),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hyper::{Response, StatusCode};
-use madake_store::Read as _;
+use madake_store::{Allowed, Read as _};
 use madake_sync::wire::{Counts, MAX_SCHEMAS};
 use madake_sync::{EndReason, Plan, Report};
 use serde_json::{Value, json};
@@ -37,6 +37,13 @@ pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body
     if schemas.len() > MAX_SCHEMAS {
         return Err(ApiError::usage(format!("at most {MAX_SCHEMAS} schemas can be asked for at a time"))
             .hint("name fewer, or none for all that are kept (`madake interest list`)"));
+    }
+    let Allowed { read, write } = shell.store().allowed(node)?;
+    let (receives, gives) = (receives && write, gives && read);
+    if !receives && !gives {
+        return Err(ApiError::new(403, "not-allowed", "this peer is not allowed to do that here").hint(
+            "`madake peer list` shows what each may; `madake peer allow PEER --read --write` changes it",
+        ));
     }
     let plan = Plan { receives, gives, schemas: (!schemas.is_empty()).then_some(schemas) };
 

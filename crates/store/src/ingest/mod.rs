@@ -21,7 +21,7 @@ use crate::collect::Collecting;
 use crate::engine::{Batch, Engine, EngineError, Limit, MAX_BATCH_BYTES, Table};
 use crate::invite::{CodeHash, Invite};
 use crate::objects::{Keeping, Newest};
-use crate::outcome::{Change, Fate, Flaw, META_OBJECTS, Outcome, PayloadFate, Policy};
+use crate::outcome::{Allowed, Change, Fate, Flaw, META_OBJECTS, Outcome, PayloadFate, Policy};
 use crate::prefix;
 use crate::read::{self, Wanted};
 use crate::rows::RECORD_ENTRY;
@@ -141,6 +141,15 @@ impl<'a> Round<'a> {
             Change::ForgetPeer(node) => {
                 self.batch.delete(tables::PEER, node.as_bytes().to_vec());
                 self.batch.delete(tables::LAST_SESSION, node.as_bytes().to_vec());
+                self.batch.delete(tables::ALLOWED, node.as_bytes().to_vec());
+                Ok(Outcome::Done)
+            }
+            Change::Allow(node, Allowed::ALL) => {
+                self.batch.delete(tables::ALLOWED, node.as_bytes().to_vec());
+                Ok(Outcome::Done)
+            }
+            Change::Allow(node, allowed) => {
+                self.batch.put(tables::ALLOWED, node.as_bytes().to_vec(), vec![allowed.value()]);
                 Ok(Outcome::Done)
             }
             Change::Invite(hash, invite) => self.invite(hash, &invite),
