@@ -1,0 +1,78 @@
+//! What became of contents that came, and what is still missing in the end.
+
+use madake_object::ObjectId;
+use madake_store::{ContentFate, NamedBy, Outcome, StoreError};
+
+use super::PER_REQUEST;
+use crate::node::Context;
+use crate::report::{MAX_LISTED, Missing};
+use crate::session::Session;
+use crate::wire::What;
+
+impl Session {
+    pub(super) fn content_outcome(&mut self, id: ObjectId, size: u64, outcome: Outcome) {
+        let Outcome::Content { fate, named_by, flaws } = outcome else { return };
+        match fate {
+            ContentFate::Stored => {
+                self.receiving.progress = true;
+                match named_by {
+                    Some(NamedBy::Entry) => self.report.received.payloads += 1,
+                    _ => self.report.received.objects += 1,
+                }
+                self.report.received.bytes += size;
+            }
+            ContentFate::AlreadyHave | ContentFate::Missing => {}
+            ContentFate::Unwanted => {
+                let reason = "unwanted: nothing here names it any more".into();
+                self.report.refuse(What::Object, id.to_string(), reason);
+            }
+            ContentFate::WrongSize => {
+                let reason = format!("size: it has {size} bytes, and all that names it states another size");
+                self.report.refuse(What::Object, id.to_string(), reason);
+            }
+        }
+        for (at, flaw) in flaws {
+            self.refuse_flaw(at, &flaw);
+        }
+    }
+
+    /// Logs that did not come as far as the peer said that it has them, though nothing was refused.
+    pub(super) fn list_cut_short(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
+        for ((author, log), range) in std::mem::take(&mut self.receiving.asked) {
+            if self.receiving.spoiled.contains(&(author, log)) || self.report.missing.len() >= MAX_LISTED {
+                continue;
+            }
+            let here = context.read.log_head(author, log)?.map_or(0, |head| head.seq.get());
+            if here < range.to.get() {
+                let reason = format!("cut-short: offered up to {}, came up to {here}", range.to);
+                let id = format!("{author}/{log}");
+                self.report.missing.push(Missing { what: What::Log, id, reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// What is still not here of the authors of this session, with the reason.
+    pub(super) fn list_missing(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
+        let (mut cursor, mut told) = (None, None);
+        while self.report.missing.len() < MAX_LISTED {
+            let page = context.read.wanted(cursor, PER_REQUEST)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            cursor = Some(*last);
+            for wanted in page {
+                if told == Some(wanted.id) || !self.wants_content(context.read, &wanted)? {
+                    continue;
+                }
+                told = Some(wanted.id);
+                let what = match context.read.named_by(wanted.id)? {
+                    Some(NamedBy::Entry) => What::Payload,
+                    _ => What::Object,
+                };
+                let reason = self.receiving.failed.get(&wanted.id).cloned();
+                let reason = reason.unwrap_or_else(|| "not-there: the peer does not have it".into());
+                self.report.missing.push(Missing { what, id: wanted.id.to_string(), reason });
+            }
+        }
+        Ok(())
+    }
+}
