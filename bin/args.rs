@@ -43,7 +43,8 @@ pub(crate) enum Command {
         /// `host:port` to listen on; without it what config.toml says, else port 6232 of all addresses
         #[arg(long, value_name = "ADDR")]
         listen: Option<String>,
-        /// Talk to every node that comes, known or not
+        /// Talk to every node that comes, known or not: it is given what is kept, and may bring entries of authors
+        /// who are kept
         #[arg(long)]
         open: bool,
     },
@@ -113,6 +114,27 @@ pub(crate) enum Command {
     Block {
         /// The author's key, or its first 6 digits or more
         author: String,
+    },
+    /// How much of an author is kept at most; without options, how much is kept of it, and may be
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+    Quota {
+        #[command(subcommand)]
+        command: Option<QuotaCommand>,
+        /// The author's key, or its first 6 digits or more
+        #[arg(required = true)]
+        author: Option<String>,
+        /// Bytes of entries, payloads and files; K, M, G and T are times 1024
+        #[arg(long, value_name = "N", value_parser = byte_count)]
+        bytes: Option<u64>,
+        /// Entries
+        #[arg(long, value_name = "N")]
+        entries: Option<u64>,
+        /// No limit
+        #[arg(long, conflicts_with_all = ["bytes", "entries", "default"])]
+        none: bool,
+        /// What config.toml says for all (`quota_bytes`, `quota_entries`)
+        #[arg(long, conflicts_with_all = ["bytes", "entries"])]
+        default: bool,
     },
     /// Which schemas are kept; without any listed, all are. And which objects of versions
     #[command(args_conflicts_with_subcommands = true)]
@@ -348,13 +370,76 @@ pub(crate) enum PeerCommand {
         /// They are not
         #[arg(long)]
         no_server: bool,
+        /// The code of an invite that its owner made (`madake peer invite`): it adds this node too
+        #[arg(long)]
+        code: Option<String>,
+    },
+    /// Make a code with which another node becomes a peer: good once, for 7 days
+    #[command(args_conflicts_with_subcommands = true)]
+    Invite {
+        /// Without one, an invite is made
+        #[command(subcommand)]
+        command: Option<InviteCommand>,
+        /// What to call the peer that brings it
+        #[arg(long)]
+        name: Option<String>,
     },
     /// All peers
     List,
+    /// What a peer may do here: both, unless it is said otherwise
+    Allow {
+        /// Its name or id
+        peer: String,
+        /// It is given what is kept here
+        #[arg(long, overrides_with = "no_read")]
+        read: bool,
+        /// It is given nothing
+        #[arg(long, overrides_with = "read")]
+        no_read: bool,
+        /// What it brings is taken, of authors that are kept
+        #[arg(long, overrides_with = "no_write")]
+        write: bool,
+        /// Nothing that it brings is taken
+        #[arg(long, overrides_with = "write")]
+        no_write: bool,
+    },
     /// Talk to a peer no longer
     Remove {
         /// Its name or id
         peer: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum QuotaCommand {
+    /// What is kept of whom, and may be
+    List,
+}
+
+/// A number of bytes, as a person writes it.
+fn byte_count(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is no number of bytes, such as 500M");
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_uppercase().trim_end_matches("IB") {
+        "" | "B" => 0,
+        "K" => 10,
+        "M" => 20,
+        "G" => 30,
+        "T" => 40,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).ok_or_else(wrong)
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum InviteCommand {
+    /// The invites that are still good
+    List,
+    /// End an invite before its time
+    Revoke {
+        /// Its code, or what it begins with: 4 letters or more
+        code: String,
     },
 }
 

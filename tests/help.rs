@@ -56,6 +56,8 @@ fn every_command_has_a_man_page() {
         expected.push(format!("madake-{command}.1"));
         for below in commands(&[&command]) {
             expected.push(format!("madake-{command}-{below}.1"));
+            let deeper = commands(&[&command, &below]);
+            expected.extend(deeper.iter().map(|word| format!("madake-{command}-{below}-{word}.1")));
         }
     }
     let mut names: Vec<String> =

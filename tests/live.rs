@@ -374,3 +374,34 @@ fn a_system_log_does_not_wait_for_a_big_object() {
         (number(&status, "missing") == 0, status)
     });
 }
+
+/// What a peer may do here, and what there is room for, is otherwise in an open session too, from then on.
+#[test]
+fn what_is_allowed_and_has_room_counts_in_open_sessions() {
+    let (a, b) = (Home::new(), Home::new());
+    let (on_a, on_b) = (a.serve(), b.serve());
+    a.ok(["follow", &b.author()]);
+    b.ok(["follow", &a.author()]);
+    a.ok(["quota", &b.author(), "--entries", "3"]);
+    a.ok(["peer", "add", &on_b.ticket(), "--name", "b", "--live"]);
+    b.ok(["peer", "add", &on_a.ticket(), "--name", "a", "--live"]);
+    all_live(&a, 1);
+    all_live(&b, 1);
+    let holds = |home: &Home, entries: u64| {
+        until("so many entries are held", || {
+            let status = home.json(["status"]);
+            (number(&status, "entries") == entries, status)
+        });
+    };
+    b.feed(["log", "append", "post", "--lines"], b"1\n2\n3\n4\n5\n");
+    holds(&a, 3);
+    a.ok(["quota", &b.author(), "--none"]);
+    holds(&a, 6);
+    a.ok(["peer", "allow", "b", "--no-read"]);
+    a.feed(["log", "append", "post"], b"not for b"); // with its registration
+    b.feed(["log", "append", "post"], b"6");
+    holds(&a, 9);
+    assert_eq!(number(&b.json(["status"]), "entries"), 7);
+    a.ok(["peer", "allow", "b", "--read"]);
+    holds(&b, 9);
+}

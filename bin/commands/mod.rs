@@ -9,6 +9,7 @@ mod logs;
 mod node;
 mod peers;
 mod policy;
+mod quota;
 #[cfg(feature = "sim")]
 mod sim;
 mod tree;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 
 use madake_node::api::ApiError;
 
-use crate::args::{Args, Command, HeadCommand, LogCommand};
+use crate::args::{Args, Command, HeadCommand, LogCommand, QuotaCommand};
 use crate::call::{Api, home};
 use crate::out::Out;
 
@@ -79,6 +80,11 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
         Command::Peer(command) => peers::run(&api, command, out).await,
         Command::Follow { author } => policy::follow(&api, &author, out).await,
         Command::Block { author } => policy::block(&api, &author, out).await,
+        Command::Quota { command: Some(QuotaCommand::List), .. } => quota::list(&api, out).await,
+        Command::Quota { command: None, author, bytes, entries, none, default } => {
+            let author = author.unwrap_or_default();
+            quota::set(&api, &author, [bytes, entries], none, default, out).await
+        }
         Command::Interest { objects: Some(objects), .. } => policy::objects(&api, &objects, out).await,
         Command::Interest { command, objects: None } => {
             policy::interest(&api, command.unwrap_or(crate::args::InterestCommand::List), out).await

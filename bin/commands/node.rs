@@ -174,6 +174,11 @@ fn event_text(event: &Value) -> String {
             number(&event["received"], "entries"),
             number(event, "refused"),
         ),
+        "invited" => format!(
+            "{peer} at {} brought an invite code and is a peer now: {}",
+            text(event, "address"),
+            crate::out::clean(text(event, "name")),
+        ),
         "turned-away" => format!(
             "turned away {peer} at {}: not a peer (`madake peer add TICKET` would let it in)",
             text(event, "address")

@@ -6,8 +6,8 @@ use hyper::Method;
 use madake_node::api::ApiError;
 use serde_json::Value;
 
-use super::{number, text};
-use crate::args::{PeerCommand, SyncArgs};
+use super::{given, number, text};
+use crate::args::{InviteCommand, PeerCommand, SyncArgs};
 use crate::call::Api;
 use crate::out::{Out, Table, bytes, clean, short};
 use crate::progress::{Progress, Unit};
@@ -17,15 +17,50 @@ const SHOWN: usize = 10;
 
 pub(super) async fn run(api: &Api, command: PeerCommand, out: &Out) -> Result<ExitCode, ApiError> {
     match command {
-        PeerCommand::Add { ticket, name, live, no_live, server, no_server } => {
+        PeerCommand::Add { ticket, name, live, no_live, server, no_server, code } => {
             let mut query = vec![("ticket", ticket.as_str())];
-            query.extend(name.as_deref().map(|name| ("name", name)));
+            query.extend(given(&[("name", name.as_deref()), ("code", code.as_deref())]));
             for (name, yes, no) in [("live", live, no_live), ("server", server, no_server)] {
                 query.extend((yes || no).then_some((name, if yes { "1" } else { "0" })));
             }
             let peer = api.one(Method::POST, "/v1/peers", &query).await?;
             show_peer(&peer, out);
+            if code.is_some() {
+                out.note("it took the code: both nodes may talk to each other now");
+                return Ok(ExitCode::SUCCESS);
+            }
             out.note("it may talk to this node now; its owner has to add this node too (`madake id` prints the ticket)");
+        }
+        PeerCommand::Invite { command: None, name } => {
+            let query = given(&[("name", name.as_deref())]);
+            let invite = api.one(Method::POST, "/v1/invites", &query).await?;
+            let line =
+                format!("madake peer add {} --code {}", text(&invite, "ticket"), text(&invite, "code"));
+            out.result(&invite, || line);
+            out.note(&format!("to be typed at the other node, once, until {}", text(&invite, "expires")));
+            if !text(&invite, "ticket").contains('@') {
+                out.note(
+                    "this node is not running: the other one can bring the code while `madake serve` runs",
+                );
+                out.note("the ticket has no address yet; that of `madake id` will, when it runs");
+            }
+        }
+        PeerCommand::Invite { command: Some(InviteCommand::List), .. } => {
+            let mut answer = api.ask(Method::GET, "/v1/invites", &[]).await?;
+            let mut table = Table::default();
+            while let Some(invite) = answer.next().await? {
+                if out.json {
+                    out.result(&invite, String::new);
+                } else {
+                    table.row(invite_row(&invite));
+                }
+            }
+            table.print();
+        }
+        PeerCommand::Invite { command: Some(InviteCommand::Revoke { code }), .. } => {
+            let invite = api.one(Method::DELETE, "/v1/invites", &[("code", code.as_str())]).await?;
+            out.result(&invite, || invite_row(&invite).join("  "));
+            out.note("it is worth nothing any more; `madake peer list` shows who is a peer");
         }
         PeerCommand::List => {
             let mut answer = api.ask(Method::GET, "/v1/peers", &[]).await?;
@@ -34,10 +69,18 @@ pub(super) async fn run(api: &Api, command: PeerCommand, out: &Out) -> Result<Ex
                 if out.json {
                     out.result(&peer, String::new);
                 } else {
-                    table.row([text(&peer, "name").to_owned(), short(text(&peer, "node")), addresses(&peer)]);
+                    let name = text(&peer, "name").to_owned();
+                    table.row([name, short(text(&peer, "node")), may(&peer), addresses(&peer)]);
                 }
             }
             table.print();
+        }
+        PeerCommand::Allow { peer, read, no_read, write, no_write } => {
+            let flag = |yes: bool, no: bool| (yes || no).then_some(if yes { "1" } else { "0" });
+            let flags = [("read", flag(read, no_read)), ("write", flag(write, no_write))];
+            let query = given(&[[("peer", Some(peer.as_str()))].as_slice(), &flags].concat());
+            let peer = api.one(Method::POST, "/v1/peers/allow", &query).await?;
+            show_peer(&peer, out);
         }
         PeerCommand::Remove { peer } => {
             let peer = api.one(Method::DELETE, "/v1/peers", &[("peer", peer.as_str())]).await?;
@@ -85,10 +128,27 @@ pub(super) async fn sync(
     Ok(ExitCode::SUCCESS)
 }
 
+fn invite_row(invite: &Value) -> [String; 3] {
+    let name = invite["name"].as_str().unwrap_or("-").to_owned();
+    [format!("{}-…", text(invite, "invite")), format!("until {}", text(invite, "expires")), name]
+}
+
 fn show_peer(peer: &Value, out: &Out) {
     out.result(peer, || {
-        format!("{}  {}  {}", clean(text(peer, "name")), text(peer, "node"), clean(&addresses(peer)))
+        let (name, node) = (clean(text(peer, "name")), text(peer, "node"));
+        format!("{name}  {node}  {}  {}", may(peer), clean(&addresses(peer)))
     });
+}
+
+/// What a peer may do here, in words.
+fn may(peer: &Value) -> String {
+    match (peer["read"] == true, peer["write"] == true) {
+        (true, true) => "reads, writes",
+        (true, false) => "reads",
+        (false, true) => "writes",
+        (false, false) => "nothing",
+    }
+    .into()
 }
 
 fn addresses(peer: &Value) -> String {

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use madake_store::Limits;
 use serde::Serialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -11,12 +12,15 @@ use crate::home::HomeError;
 use crate::net::check_address;
 
 /// What can be set, and how it is written.
-const KNOWN: [(&str, &str); 5] = [
+const KNOWN: [(&str, &str); 8] = [
     ("nick", "nick = \"kitchen\""),
     ("listen", "listen = \"0.0.0.0:6232\""),
     ("advertise", "advertise = [\"example.org:6232\"]"),
     ("keep", "keep = \"followed\" or keep = \"all\""),
     ("live", "live = true"),
+    ("read", "read = \"peers\" or read = \"anyone\""),
+    ("quota_entries", "quota_entries = 100000"),
+    ("quota_bytes", "quota_bytes = 1073741824"),
 ];
 /// Names that differ by more letters are not suggested.
 const FAR: usize = 3;
@@ -39,6 +43,14 @@ pub struct Config {
     /// wished (`madake peer add --live`).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub live: bool,
+    /// Who is given what is kept here.
+    pub read: Readers,
+    /// How many entries are kept of each author who has no quota of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_entries: Option<u64>,
+    /// How many bytes are kept of each author who has no quota of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quota_bytes: Option<u64>,
 }
 
 /// Whose logs a node keeps.
@@ -50,6 +62,17 @@ pub enum Keep {
     Followed,
     /// Everybody's: a relay.
     All,
+}
+
+/// Who is given what a node keeps.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Readers {
+    /// Peers, as far as they are allowed to.
+    #[default]
+    Peers,
+    /// Every node that comes; what strangers bring is not taken.
+    Anyone,
 }
 
 /// What is wrong, where in the text, and what would be right.
@@ -66,6 +89,11 @@ impl Config {
             let line = 1 + text.as_bytes()[..at.min(text.len())].iter().filter(|b| **b == b'\n').count();
             HomeError::Config { path: path.into(), message: format!("line {line}: {message}"), hint }
         })
+    }
+
+    /// How much is kept of authors who have no quota of their own.
+    pub fn quota(&self) -> Limits {
+        Limits { entries: self.quota_entries, bytes: self.quota_bytes }
     }
 
     /// The text of a configuration.
@@ -119,6 +147,17 @@ fn read(text: &str) -> Result<Config, Mistake> {
                 DeValue::Boolean(live) => config.live = *live,
                 _ => return Err(wrong(name, value, "true or false belongs there")),
             },
+            "read" => {
+                config.read = match text_of(name, value)?.as_str() {
+                    "peers" => Readers::Peers,
+                    "anyone" => Readers::Anyone,
+                    other => {
+                        return Err(wrong(name, value, &format!("`{other}` is none of peers and anyone")));
+                    }
+                }
+            }
+            "quota_entries" => config.quota_entries = Some(number_of(name, value)?),
+            "quota_bytes" => config.quota_bytes = Some(number_of(name, value)?),
             unknown => {
                 return Err(Mistake {
                     at: key.span().start,
@@ -136,6 +175,21 @@ fn text_of(name: &str, value: &Spanned<DeValue<'_>>) -> Result<String, Mistake> 
         DeValue::String(text) => Ok(text.to_string()),
         other => Err(wrong(name, value, &format!("text belongs there, and not {}", kind(other)))),
     }
+}
+
+fn number_of(name: &str, value: &Spanned<DeValue<'_>>) -> Result<u64, Mistake> {
+    let DeValue::Integer(number) = value.get_ref() else {
+        return Err(wrong(
+            name,
+            value,
+            &format!("a number belongs there, and not {}", kind(value.get_ref())),
+        ));
+    };
+    // A digit may have underscores beside it, which TOML has taken out.
+    u64::from_str_radix(number.as_str(), number.radix())
+        .ok()
+        .filter(|number| i64::try_from(*number).is_ok())
+        .ok_or_else(|| wrong(name, value, "it is negative, or too large"))
 }
 
 fn wrong(name: &str, value: &Spanned<DeValue<'_>>, why: &str) -> Mistake {
@@ -194,6 +248,9 @@ mod tests {
             advertise: vec!["example.org:77".into()],
             keep: Keep::All,
             live: true,
+            read: Readers::Anyone,
+            quota_entries: Some(5),
+            quota_bytes: Some(1 << 30),
         };
         let text = config.to_text(Path::new("x")).unwrap();
         assert_eq!(Config::parse(&text, Path::new("x")).unwrap(), config);
@@ -220,6 +277,9 @@ mod tests {
             ("advertise = [7]", "line 1: `advertise`: text belongs there", "example.org"),
             ("live = 'yes'", "line 1: `live`: true or false belongs there", "live = true"),
             ("keep = 'some'", "line 1: `keep`: `some` is none of followed and all", "keep = \"all\""),
+            ("read = 'all'", "`read`: `all` is none of peers and anyone", "read = \"anyone\""),
+            ("quota_bytes = '1G'", "`quota_bytes`: a number belongs there, and not text", "1073741824"),
+            ("quota_entries = -5", "`quota_entries`: it is negative, or too large", "100000"),
             ("nick = 'a'\nnick = 'b'", "line 2: ", "known settings"),
             ("nick = ", "line 1: ", "known settings"),
             ("nick = 'a\n", "line 1: ", "known settings"),

@@ -10,21 +10,27 @@ use std::time::Duration;
 use http_body_util::BodyExt as _;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use madake_sync::EndReason;
+use madake_sync::{EndReason, Report};
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
 use crate::api;
 use crate::client::socket_path;
+use crate::driver::OPENING;
 use crate::home::{Home, SOCKET, random};
 use crate::keep::MAX_LIVE;
+use crate::knock::{First, first_stream};
 use crate::link::close;
 use crate::net::{Connection, NodeId};
 use crate::shell::{GOODBYE, NetworkError, Shell};
 
 /// Sessions with peers at a time, beside those that stay open.
 const MAX_SESSIONS: usize = 256;
+/// Strangers that are listened to at a time, apart from the sessions: they must not take the peers' places.
+const MAX_STRANGERS: usize = 64;
+/// How long a stranger may take to say why it came.
+const STRANGERS_PATIENCE: Duration = Duration::from_secs(2);
 /// Sessions with one peer at a time.
 const MAX_PER_PEER: usize = 4;
 /// Events that a slow reader may be behind.
@@ -152,11 +158,18 @@ impl Daemon {
     async fn serve_peers(self: Arc<Self>) {
         let Ok(network) = self.shell.network().await else { return };
         let slots = Arc::new(Semaphore::new(MAX_SESSIONS));
+        let strangers = Arc::new(Semaphore::new(MAX_STRANGERS));
         while let Some(incoming) = network.endpoint.accept().await {
-            let (daemon, slots) = (self.clone(), slots.clone());
+            let (daemon, slots, strangers) = (self.clone(), slots.clone(), strangers.clone());
             tokio::spawn(async move {
                 let address = incoming.remote_address();
                 match incoming.handshake().await {
+                    Ok(connection) if daemon.shell.access(connection.peer()).is_none() => {
+                        match strangers.try_acquire_owned() {
+                            Ok(_place) => daemon.hear_stranger(&connection).await,
+                            Err(_) => connection.close(close::NOT_KNOWN, "not known"),
+                        }
+                    }
                     Ok(connection) => match slots.try_acquire_owned() {
                         Ok(slot) => daemon.serve_peer(connection, slot).await,
                         Err(_) => connection.close(close::HELD_OFF, "too many sessions"),
@@ -167,25 +180,70 @@ impl Daemon {
         }
     }
 
+    fn is_peer(&self, node: NodeId) -> bool {
+        matches!(self.shell.store().peer(node), Ok(Some(_)))
+    }
+
+    /// A stranger may knock. Whatever else it does is answered alike.
+    async fn hear_stranger(&self, connection: &Connection) {
+        match first_stream(connection, STRANGERS_PATIENCE).await {
+            First::Knock(stream) => self.hear_knock(connection, stream).await,
+            _ => self.turn_away(connection),
+        }
+    }
+
+    async fn hear_knock(&self, connection: &Connection, stream: quinn::RecvStream) {
+        let Some(peer) = self.shell.hear_knock(connection, stream).await else {
+            self.turn_away(connection);
+            return;
+        };
+        let address = connection.remote_address().to_string();
+        let node = peer.node.to_string();
+        let event = json!({"event": "invited", "peer": node, "address": address, "name": peer.name});
+        let _ = self.events.send(event);
+        connection.close(close::WELCOME, "welcome");
+    }
+
+    fn turn_away(&self, connection: &Connection) {
+        let (peer, address) = (connection.peer().to_string(), connection.remote_address().to_string());
+        let _ = self.events.send(json!({"event": "turned-away", "peer": peer, "address": address}));
+        connection.close(close::NOT_KNOWN, "not known");
+    }
+
     async fn serve_peer(&self, connection: Connection, slot: OwnedSemaphorePermit) {
         let peer = connection.peer();
-        let known = matches!(self.shell.store().peer(peer), Ok(Some(_)));
-        if !known && !self.shell.open {
-            let address = connection.remote_address().to_string();
-            let event = json!({"event": "turned-away", "peer": peer.to_string(), "address": address});
-            let _ = self.events.send(event);
-            connection.close(close::NOT_KNOWN, "not known");
-            return;
-        }
         if self.shell.is_held_off(peer) {
             connection.close(close::HELD_OFF, "held off");
             return;
         }
+        let Some(access) = self.shell.access(peer) else { return self.turn_away(&connection) };
         let (place, rtt) = (Place::take(&self.open, &connection), connection.rtt());
         self.shell.links.nudge(peer); // it can be reached, most likely
-        // Strangers may come and take; only peers may stay.
         let server = self.shell.store().tie(peer).is_ok_and(|tie| tie.server);
-        let (reason, report, _) = self.talk(&connection, false, known, server, Some(place), Some(slot)).await;
+        let (reason, report) = match first_stream(&connection, OPENING).await {
+            First::Control(send, recv) => {
+                // Strangers may come and take; only peers may stay.
+                let plan = Self::plan(&connection, access, self.is_peer(peer), server);
+                let control = Some((send, recv));
+                let (reason, report, _) =
+                    self.talk(&connection, control, plan, Some(place), Some(slot)).await;
+                (reason, report)
+            }
+            // It may have been welcomed before, and not have heard it. The code stays good.
+            First::Knock(_) if self.is_peer(peer) => {
+                connection.close(close::WELCOME, "welcome");
+                return;
+            }
+            First::Knock(stream) => return self.hear_knock(&connection, stream).await,
+            First::Nothing => {
+                connection.close(close::SILENT, "no control stream");
+                (EndReason::PeerStalled(OPENING.as_secs()), Report::empty(peer))
+            }
+            First::Gone => {
+                let reason = connection.closed().await.to_string();
+                (EndReason::ConnectionLost(reason), Report::empty(peer))
+            }
+        };
         if let EndReason::PeerMisbehaved(what) = &reason {
             tracing::warn!(%peer, what, "a peer broke the protocol and is held off");
         }

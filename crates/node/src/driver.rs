@@ -24,8 +24,8 @@ use crate::ranges::OpenObjects;
 const EVENTS: usize = 256;
 /// Data that is made durable in one round, more or less.
 const ROUND_BYTES: u64 = 32 * 1024 * 1024;
-/// How long a dialled peer may take to open the control stream.
-const OPENING: Duration = Duration::from_secs(10);
+/// How long the control stream may take to be opened, by who dials.
+pub(crate) const OPENING: Duration = Duration::from_secs(10);
 /// How long the last frames of a session may take to be acknowledged before its connection is closed.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
@@ -108,16 +108,18 @@ impl Driver {
         let _ = self.events.send(Event::Own(own)).await; // a loop that is gone needs it no more
     }
 
-    /// Runs a session over this connection to its end.
+    /// Runs a session over this connection to its end. `control` is the control stream, if the peer dialled and
+    /// opened it; without one it is opened from here.
     ///
     /// `watchers` are told how far it is. Dropping the future does not end the session.
     pub async fn session(
         &self,
         connection: Connection,
-        initiator: bool,
+        control: Option<(quinn::SendStream, quinn::RecvStream)>,
         plan: Plan,
         watchers: Watchers,
     ) -> (EndReason, Report) {
+        let initiator = control.is_none();
         let peer = connection.peer();
         let lost = |reason: EndReason| (reason, Report::empty(peer));
         let session = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
@@ -133,7 +135,10 @@ impl Driver {
             told_alive: Arc::new(Mutex::new([Instant::now(); 2])),
         };
         let streams = async {
-            if initiator { connection.quinn().open_bi().await } else { connection.quinn().accept_bi().await }
+            match control {
+                Some(control) => Ok(control),
+                None => connection.quinn().open_bi().await,
+            }
         };
         let control = match tokio::time::timeout(OPENING, streams).await {
             Ok(Ok(control)) => control,

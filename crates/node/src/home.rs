@@ -18,7 +18,7 @@ use madake_store::{Change, META_COPY, META_EPOCH, Store, StoreError, StoreRows};
 pub use self::lock::HomeLock;
 use self::marker::{marker, marker_fits};
 use crate::api::denied;
-pub use crate::config::{Config, Keep};
+pub use crate::config::{Config, Keep, Readers};
 use crate::export::Keys;
 use crate::keys;
 pub use crate::keys::{AuthorName, AuthorNameError, FIRST_AUTHOR, KEY_PREFIX, MAX_AUTHORS};
@@ -340,6 +340,7 @@ impl Home {
         let own = more_authors.iter().map(|(_, key)| key.author());
         let own: Vec<_> = own.chain([author_key.author(), node_key.author()]).collect();
         store.settle_objects(&own)?;
+        store.set_default_quota(config.quota(), &own)?;
         let copied = store.meta(META_COPY)?.is_some_and(|copy| copy == [1]);
         let path = path.into();
         Ok(Home {

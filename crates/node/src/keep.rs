@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use madake_store::{Peer, Tie};
+use madake_store::{Allowed, Peer, Tie};
 use madake_sync::{EndReason, Plan, Report};
 use serde_json::json;
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
@@ -72,6 +72,8 @@ struct OpenLink {
     dialler: NodeId,
     /// In which of its starts the peer is.
     start: (u64, [u8; 16]),
+    /// What the peer may do here in this session.
+    access: Allowed,
 }
 
 /// What is shown of a peer.
@@ -128,6 +130,16 @@ impl Links {
         });
     }
 
+    /// Ends a session in which a peer may do something else than it may now.
+    fn renew(&self, node: NodeId, access: Allowed) {
+        let peers = self.lock();
+        if let Some(open) = peers.get(&node).and_then(|known| known.open.as_ref())
+            && open.access != access
+        {
+            open.connection.close(close::ANEW, "what is kept has changed: dial again");
+        }
+    }
+
     /// Takes the place of the peer's session. Of two that crossed, the one that the node with the smaller
     /// id dialled stays: both sides decide alike. Of two that the same side dialled, or of which a later start of
     /// the peer's is at the other end, the newer stays.
@@ -137,6 +149,7 @@ impl Links {
         us: NodeId,
         dialled: bool,
         start: (u64, [u8; 16]),
+        access: Allowed,
     ) -> Option<Entered<'_>> {
         let peer = connection.peer();
         let dialler = if dialled { us } else { peer };
@@ -150,7 +163,7 @@ impl Links {
                 return None;
             }
         }
-        known.open = Some(OpenLink { connection: connection.clone(), dialler, start });
+        known.open = Some(OpenLink { connection: connection.clone(), dialler, start, access });
         Some(Entered { links: self, connection: connection.clone(), dialled })
     }
 }
@@ -192,29 +205,33 @@ impl Daemon {
         }));
     }
 
-    /// Runs a session to its end. If both sides wish it, it stays open when all is there: then it gives its
-    /// places among the short ones back. Whether it came so far.
+    /// What a session with a peer is for that may do so much here.
+    pub(crate) fn plan(connection: &Connection, access: Allowed, live: bool, server: bool) -> Plan {
+        let servers = server.then(|| connection.rtt());
+        Plan { receives: access.write, gives: access.read, schemas: None, live, servers }
+    }
+
+    /// Runs a session to its end; `control` is its control stream if the peer dialled. If both sides wish it, it
+    /// stays open when all is there: then it gives its places among the short ones back. Whether it came so far.
     pub(crate) async fn talk(
         &self,
         connection: &Connection,
-        dialled: bool,
-        live: bool,
-        server: bool,
+        control: Option<(quinn::SendStream, quinn::RecvStream)>,
+        plan: Plan,
         mut place: Option<Place<'_>>,
         mut slot: Option<OwnedSemaphorePermit>,
     ) -> (EndReason, Report, bool) {
-        let peer = connection.peer();
+        let (peer, dialled) = (connection.peer(), control.is_none());
         let network = match self.shell.network().await {
             Ok(network) => network,
             Err(error) => {
                 return (EndReason::ConnectionLost(error.to_string()), Report::empty(peer), false);
             }
         };
-        let servers = server.then(|| connection.rtt());
-        let plan = Plan { receives: true, gives: true, schemas: None, live, servers };
+        let access = Allowed { read: plan.gives, write: plan.receives };
         let (stage, mut stages) = watch::channel(Stage::default());
         let watchers = Watchers { progress: None, stage: Some(stage) };
-        let mut session = std::pin::pin!(network.driver.session(connection.clone(), dialled, plan, watchers));
+        let mut session = std::pin::pin!(network.driver.session(connection.clone(), control, plan, watchers));
         let (mut entered, mut caught_up, mut live_slot) = (None, false, None);
         let (reason, report) = loop {
             tokio::select! {
@@ -223,7 +240,8 @@ impl Daemon {
                     let stage = *stages.borrow_and_update();
                     if let Some(start) = stage.agreed && entered.is_none() {
                         place = None;
-                        entered = Some(self.shell.links.enter(connection, self.shell.node(), dialled, start));
+                        let us = self.shell.node();
+                        entered = Some(self.shell.links.enter(connection, us, dialled, start, access));
                         if let Some(Some(_)) = &entered {
                             self.stands(peer, State::CatchingUp, None);
                         }
@@ -274,6 +292,9 @@ impl Daemon {
             if let Ok(Ok(peers)) = all {
                 self.shell.links.keep_only(&peers.iter().map(|peer| peer.node).collect());
                 for Peer { node, .. } in peers {
+                    if let Some(access) = tokio::task::block_in_place(|| self.shell.access(node)) {
+                        self.shell.links.renew(node, access);
+                    }
                     if self.wished(node).is_some() && running.insert(node) {
                         tasks.spawn(self.clone().keep(node));
                     }
@@ -293,14 +314,16 @@ impl Daemon {
     }
 
     /// The peer, if a session with it is to be kept.
-    fn wished(&self, node: NodeId) -> Option<(Peer, Tie)> {
+    fn wished(&self, node: NodeId) -> Option<(Peer, Tie, Allowed)> {
         let read = || {
             let peer = self.shell.store().peer(node).ok().flatten()?;
             let tie = self.shell.store().tie(node).ok()?;
-            Some((peer, tie))
+            let access = self.shell.access(node).filter(|access| access.read || access.write)?;
+            Some((peer, tie, access))
         };
-        let (peer, tie) = tokio::task::block_in_place(read)?;
-        ((tie.live || self.shell.home.config.live) && !peer.addresses.is_empty()).then_some((peer, tie))
+        let (peer, tie, access) = tokio::task::block_in_place(read)?;
+        let wished = (tie.live || self.shell.home.config.live) && !peer.addresses.is_empty();
+        wished.then_some((peer, tie, access))
     }
 
     /// Keeps a session with one peer for as long as that is wished.
@@ -308,7 +331,7 @@ impl Daemon {
         let nudge = self.shell.links.nudge_of(node);
         let mut failures = 0;
         loop {
-            let Some((peer, tie)) = self.wished(node) else { return node };
+            let Some((peer, tie, access)) = self.wished(node) else { return node };
             if self.shell.links.is_open(node) {
                 nudge.notified().await;
                 failures = 0;
@@ -325,8 +348,9 @@ impl Daemon {
                 match endpoint.dial(node, &peer.addresses, DIAL_TIMEOUT).await {
                     Ok(connection) => {
                         let rtt = connection.rtt();
+                        let plan = Self::plan(&connection, access, true, tie.server);
                         let (reason, report, caught_up) =
-                            self.talk(&connection, true, true, tie.server, None, None).await;
+                            self.talk(&connection, None, plan, None, None).await;
                         tokio::task::block_in_place(|| self.shell.note_session(rtt, &reason, &report));
                         if caught_up {
                             failures = 0;

@@ -16,6 +16,7 @@ pub mod home;
 mod import;
 mod keep;
 mod keys;
+mod knock;
 mod link;
 pub mod net;
 mod ranges;

@@ -42,6 +42,7 @@ pub(crate) mod close {
     pub(crate) const ANEW: u32 = 7;
     pub(crate) const CROSSED: u32 = 8;
     pub(crate) const CLOCKS: u32 = 9;
+    pub(crate) const WELCOME: u32 = 10;
 }
 
 /// What all tasks of one session share.

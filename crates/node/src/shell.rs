@@ -6,18 +6,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use madake_log::{AuthorId, AuthorKey};
-use madake_store::{Author, Change, LastSession, META_STARTS, PeerStore, Read as _, Store};
+use madake_store::{Allowed, Author, Change, LastSession, META_STARTS, PeerStore, Read as _, Store};
 use madake_sync::{CompareBy, Config as NodeConfig, EndReason, PeerHistory, Report};
 use tokio::sync::OnceCell;
 
 use crate::driver::{Driver, wall_clock};
-use crate::home::{AuthorName, Home, HomeError, Keep, MAX_AUTHORS, random};
+use crate::home::{AuthorName, Home, HomeError, Keep, MAX_AUTHORS, Readers, random};
 use crate::keep::Links;
+use crate::knock::Knocks;
 use crate::link::close;
 use crate::net::{BindError, Endpoint, NodeId, Ticket, reachable_addresses};
 
 /// A peer that broke the protocol is not talked to for so long, if it dials.
 const HOLD_OFF: Duration = Duration::from_secs(30);
+
+/// Nodes that are remembered for it; of more, those held off longest are forgotten.
+const MAX_HELD_OFF: usize = 4_096;
 
 /// How long connections may take to say goodbye when a process ends.
 pub(crate) const GOODBYE: Duration = Duration::from_millis(500);
@@ -38,6 +42,8 @@ pub struct Shell {
     /// How it stands with the peers whose sessions stay open.
     pub(crate) links: Links,
     held_off: Mutex<BTreeMap<NodeId, Instant>>,
+    /// How often strangers knocked of late.
+    pub(crate) knocks: Knocks,
     upkeep: Mutex<()>,
     /// Held while a setting is read, judged and written.
     settings: Mutex<()>,
@@ -75,7 +81,7 @@ impl Shell {
         let (more_authors, author) = (RwLock::new(more_authors.collect()), author(&home.author_key));
         let network = OnceCell::new();
         let (held_off, settings, upkeep) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let links = Links::default();
+        let (links, knocks) = (Links::default(), Knocks::default());
         Self {
             home,
             author,
@@ -85,6 +91,7 @@ impl Shell {
             network,
             links,
             held_off,
+            knocks,
             settings,
             upkeep,
         }
@@ -151,6 +158,7 @@ impl Shell {
             more.sort_by(|(a, _), (b, _)| a.cmp(b));
             drop(more);
             self.store().settle_objects(&self.own())?;
+            self.store().set_default_quota(self.home.config.quota(), &self.own())?;
             Ok(id)
         };
         let id = tokio::task::block_in_place(make)?;
@@ -211,6 +219,20 @@ impl Shell {
         }
     }
 
+    /// What a node may do here: a peer as its owner allows, a stranger as the node is set to. `None`: nothing, and
+    /// it learns nothing.
+    pub fn access(&self, node: NodeId) -> Option<Allowed> {
+        // A store that can't be read lets nobody in.
+        match self.store().peer(node) {
+            Ok(Some(_)) => self.store().allowed(node).ok(),
+            Ok(None) if self.open => Some(Allowed::ALL),
+            Ok(None) if self.home.config.read == Readers::Anyone => {
+                Some(Allowed { read: true, write: false })
+            }
+            _ => None,
+        }
+    }
+
     /// Whether this peer broke the protocol a short while ago.
     pub fn is_held_off(&self, peer: NodeId) -> bool {
         let held_off = self.held_off.lock().unwrap_or_else(PoisonError::into_inner);
@@ -223,6 +245,11 @@ impl Shell {
         if matches!(reason, EndReason::PeerMisbehaved(_)) {
             let mut held_off = self.held_off.lock().unwrap_or_else(PoisonError::into_inner);
             held_off.retain(|_, until| *until > Instant::now());
+            if held_off.len() >= MAX_HELD_OFF
+                && let Some(first) = held_off.iter().min_by_key(|(_, until)| **until).map(|(node, _)| *node)
+            {
+                held_off.remove(&first);
+            }
             held_off.insert(report.peer, Instant::now() + HOLD_OFF);
         }
         if !matches!(self.store().peer(report.peer), Ok(Some(_))) {

@@ -324,6 +324,14 @@ async fn real_answers_are_as_they_are_described() {
             .await;
     }
     api.ok(&a, "GET", "/v1/peers", "", &[], b"").await;
+    for flag in ["0", "1"] {
+        let query = [("peer", "b"), ("write", flag), ("read", "1")];
+        api.ok(&a, "POST", "/v1/peers/allow", "", &query, b"").await;
+    }
+    let invite = api.ok(&a, "POST", "/v1/invites", "", &[], b"").await.lines.remove(0);
+    api.ok(&a, "POST", "/v1/invites", "", &[("name", "c")], b"").await;
+    assert_eq!(api.ok(&a, "GET", "/v1/invites", "", &[], b"").await.lines.len(), 2);
+    api.ok(&a, "DELETE", "/v1/invites", "", &[("code", text(&invite, "code"))], b"").await;
     api.ok(&b, "POST", "/v1/follow", "", &[("author", &author)], b"").await;
     let sync = |mode| [("peer", "a"), ("mode", mode), ("schema", "post"), ("schema", "commit")];
     let lines = api.ok(&b, "POST", "/v1/sync", "", &sync("pull"), b"").await.lines;
@@ -336,6 +344,14 @@ async fn real_answers_are_as_they_are_described() {
     assert_eq!(status["peers"][0]["state"], "met");
 
     // Whose data and what of it.
+    for query in
+        [vec![("author", author.as_str())], vec![("author", &author), ("entries", "9"), ("bytes", "99999")]]
+    {
+        api.ok(&b, "POST", "/v1/quotas", "", &query, b"").await;
+    }
+    assert_eq!(api.ok(&b, "GET", "/v1/quotas", "", &[], b"").await.lines.len(), 1);
+    api.ok(&b, "GET", "/v1/quota", "", &[("author", &author)], b"").await;
+    api.ok(&b, "DELETE", "/v1/quotas", "", &[("author", &author)], b"").await;
     let all = api.ok(&b, "GET", "/v1/interest", "", &[], b"").await.lines;
     assert_eq!(all[0]["policy"], "all");
     api.ok(&b, "POST", "/v1/interest", "", &[("schema", "post")], b"").await;

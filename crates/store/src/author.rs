@@ -104,6 +104,9 @@ pub enum AppendError {
     /// The caller's: entries of a blocked author are not stored, whoever signs them.
     #[error("this author is blocked here")]
     Blocked,
+    /// The author's quota has no room for it: only authors whose keys are not in the home have one.
+    #[error("the quota has no room for it: {0}")]
+    Quota(crate::quota::Full),
     /// The author has as many logs as are kept of anybody.
     #[error("this author has {LOGS_LIMIT} logs, and no more are kept of one author")]
     TooManyLogs,
@@ -241,6 +244,13 @@ impl Author {
             }
             if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Entry { fate: Fate::Blocked, .. })) {
                 return Err(AppendError::Blocked);
+            }
+            let full = outcomes.iter().find_map(|outcome| match outcome {
+                Outcome::Entry { fate: Fate::Quota(full), .. } => Some(*full),
+                _ => None,
+            });
+            if let Some(full) = full {
+                return Err(AppendError::Quota(full));
             }
         }
         Err(AppendError::Contended)

@@ -44,6 +44,8 @@ pub enum Invariant {
     Content,
     /// An object that is here is named by something held, or pinned.
     Named,
+    /// What an author uses is counted rightly, and what a quota keeps away is named by something held.
+    Quota,
 }
 
 impl Invariant {
@@ -59,6 +61,7 @@ impl Invariant {
             Self::Wanted => "wanted",
             Self::Content => "content",
             Self::Named => "named",
+            Self::Quota => "quota",
         }
     }
 
@@ -76,6 +79,7 @@ impl Invariant {
             }
             Self::Content => "an object's bytes are those that its name is the hash of",
             Self::Named => "an object that is here is named by something held, or pinned",
+            Self::Quota => "what an author uses is what is held of it, and a quota keeps away what is named",
         }
     }
 }
@@ -136,6 +140,8 @@ pub fn store_invariants(
     walk.wanted()?;
     walk.content()?;
     walk.blobs()?;
+    walk.over()?;
+    walk.usage()?;
     Ok(walk.walked)
 }
 
@@ -311,7 +317,9 @@ impl Walk<'_, '_> {
             && self.keeps(at, &commit)? == Some(true)
         {
             let wanted = Wanted { id: commit.object, size: commit.size, by: *at };
-            if !self.has(tables::WANTED, &tables::wanted_key(&wanted))? {
+            if !self.has(tables::WANTED, &tables::wanted_key(&wanted))?
+                && !self.has(tables::OVER, &at.key())?
+            {
                 let what = format!("{at}: object {} is neither here nor wanted", commit.object);
                 self.tell(Invariant::Payload, what);
             }
@@ -325,10 +333,14 @@ impl Walk<'_, '_> {
         if self.store.meta("objects-due")?.is_some_and(|due| due == [1]) {
             return Ok(None);
         }
-        let Some(setting) = self.store.meta(META_OBJECTS)? else { return Ok(Some(true)) };
+        self.keeps_by_setting(at, commit).map(Some)
+    }
+
+    fn keeps_by_setting(&self, at: &Position, commit: &Commit) -> Result<bool, StoreError> {
+        let Some(setting) = self.store.meta(META_OBJECTS)? else { return Ok(true) };
         let (mode, own) = setting.split_first().ok_or(StoreError::broken("which objects are kept"))?;
         if *mode == 0 || own.chunks(32).any(|author| author == at.author.as_bytes()) {
-            return Ok(Some(true));
+            return Ok(true);
         }
         let mut newest = 0;
         let prefix = tables::version_prefix(at.author, &commit.name);
@@ -336,7 +348,7 @@ impl Walk<'_, '_> {
             newest = tables::parse_version_key(key).map_or(newest, |(_, _, seq)| seq.get());
             Ok(())
         })?;
-        Ok(Some(*mode == 1 && newest <= at.seq.get()))
+        Ok(*mode == 1 && newest <= at.seq.get())
     }
 
     /// Rows that come from nothing that is held.
@@ -390,6 +402,76 @@ impl Walk<'_, '_> {
                 None => return Ok(()),
             }
         }
+    }
+
+    /// Objects that a quota keeps away.
+    fn over(&mut self) -> Result<(), StoreError> {
+        let mut after = None;
+        loop {
+            let page = self.store.over_quota(after, PAGE)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.by);
+            for wanted in &page {
+                let Wanted { id, by, .. } = wanted;
+                if !self.is_named(wanted)? || !self.is_version(by)? {
+                    self.tell(Invariant::Quota, format!("{id} is kept away of {by}, which does not name it"));
+                }
+                if self.has(tables::WANTED, &tables::wanted_key(wanted))? {
+                    self.tell(Invariant::Quota, format!("{id} is kept away of {by}, and wanted"));
+                }
+            }
+        }
+    }
+
+    /// Whether an entry carries a commit that counts.
+    fn is_version(&self, at: &Position) -> Result<bool, StoreError> {
+        Ok(at.log == LogId::COMMIT && self.version_size(at)?.is_some())
+    }
+
+    /// The size of the object of a version, if the entry makes one, and whether it is kept.
+    fn version_size(&self, at: &Position) -> Result<Option<(u64, bool)>, StoreError> {
+        let entries = self.store.entries(at.author, at.log, at.seq, 1)?;
+        let Some(entry) = entries.first().filter(|entry| Position::of(entry) == *at) else { return Ok(None) };
+        let bytes = self.store.content(payload_object(entry))?;
+        let Some(commit) = bytes.and_then(|bytes| Commit::decode(&bytes).ok()) else { return Ok(None) };
+        let key = tables::version_key(at.author, &commit.name, at.seq);
+        if !self.has(tables::VERSION, &key)? {
+            return Ok(None);
+        }
+        let kept = self.keeps_by_setting(at, &commit)?;
+        Ok(Some((commit.size, kept)))
+    }
+
+    /// What authors use, counted again.
+    fn usage(&mut self) -> Result<(), StoreError> {
+        for author in self.store.counted_authors()? {
+            let (mut entries, mut bytes) = (0, 0u128);
+            for held in self.store.logs_of(author)? {
+                for seq in 1..=held.head.seq.get() {
+                    let seq = SeqNum::new(seq).ok_or(StoreError::broken("a sequence number"))?;
+                    let at = Position { author, log: held.log, seq };
+                    let Some(entry) = self.store.entries(author, held.log, seq, 1)?.pop() else { continue };
+                    entries += 1;
+                    bytes += entry.as_bytes().len() as u128;
+                    if !self.has(tables::GIVEN, &at.key())? {
+                        bytes += u128::from(entry.payload_size());
+                    }
+                    if held.log == LogId::COMMIT
+                        && let Some((size, true)) = self.version_size(&at)?
+                        && !self.has(tables::OVER, &at.key())?
+                    {
+                        bytes += u128::from(size);
+                    }
+                }
+            }
+            let kept = self.store.usage(author)?;
+            if kept.is_none_or(|kept| (kept.entries, kept.bytes) != (entries, bytes)) {
+                let what =
+                    format!("{author} uses {entries} entries and {bytes} bytes, and {kept:?} is kept of it");
+                self.tell(Invariant::Quota, what);
+            }
+        }
+        Ok(())
     }
 
     /// Whether the entry names what is wanted, or the commit that it carries does, with the same size.

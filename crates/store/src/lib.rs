@@ -19,10 +19,12 @@ mod group;
 mod ingest;
 #[cfg(feature = "fake-disk")]
 mod invariants;
+mod invite;
 mod news;
 mod objects;
 mod outcome;
 mod prefix;
+mod quota;
 mod read;
 mod rows;
 mod store;
@@ -38,12 +40,14 @@ pub use control::{Control, ControlError, ControlPayload};
 pub use ingest::{CONTENT_LIMIT, LOGS_LIMIT, SEQ_LIMIT, payload_object};
 #[cfg(feature = "fake-disk")]
 pub use invariants::{Broken, Invariant, Look, Walked, store_invariants};
+pub use invite::{CodeHash, Invite, Purpose};
 pub use news::{Listener, News};
 pub use objects::{Objects, UnknownObjects};
 pub use outcome::{
-    Change, ContentFate, Dropped, Fate, Flaw, KeptFor, LastSession, META_COPY, META_EPOCH, META_ERASE,
-    META_OBJECTS, META_STARTS, NodeId, Outcome, PayloadFate, Peer, PeerStore, Policy, Release,
+    Allowed, Change, ContentFate, Dropped, Fate, Flaw, KeptFor, LastSession, META_COPY, META_EPOCH,
+    META_ERASE, META_OBJECTS, META_STARTS, NodeId, Outcome, PayloadFate, Peer, PeerStore, Policy, Release,
 };
+pub use quota::{Full, Limits, Usage};
 pub use read::{Counts, Head, HeldLog, NamedBy, NamedObject, Read, Wanted};
 pub use rows::{RECORD_CONTENT, RECORD_ENTRY, StoreRows};
 pub use store::{Store, StoreError};

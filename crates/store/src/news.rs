@@ -24,6 +24,8 @@ pub struct News {
     pub interest: bool,
     /// Peers were added, changed or removed.
     pub peers: bool,
+    /// There may be room for more of some authors (quotas).
+    pub room: bool,
     /// More happened than is listed here: whoever needs to know has to look at everything.
     pub missed: bool,
 }
@@ -45,6 +47,7 @@ pub(crate) enum Topic {
     Content(ObjectId),
     Interest,
     Peers,
+    Room,
     Nothing,
 }
 
@@ -63,7 +66,12 @@ impl News {
             Change::Content(object) => Topic::Content(object.id()),
             Change::Blob { id, .. } => Topic::Content(*id),
             Change::Policy(..) | Change::KeepSchema(_) | Change::DropSchema(_) => Topic::Interest,
-            Change::Peer(_) | Change::Tie(..) | Change::ForgetPeer(_) => Topic::Peers,
+            Change::Peer(_)
+            | Change::Tie(..)
+            | Change::Allow(..)
+            | Change::Redeem { .. }
+            | Change::ForgetPeer(_) => Topic::Peers,
+            Change::Quota(..) | Change::Weigh(_) => Topic::Room,
             _ => Topic::Nothing,
         };
         changes.iter().map(topic).collect()
@@ -81,6 +89,7 @@ impl News {
                 | (Topic::Content(id), Outcome::Content { fate: ContentFate::Stored, .. }) => self.came(id),
                 (Topic::Interest, _) => self.interest = true,
                 (Topic::Peers, _) => self.peers = true,
+                (Topic::Room, _) => self.room = true,
                 _ => {}
             }
         }
@@ -108,6 +117,7 @@ impl News {
         more.contents.iter().for_each(|id| self.came(*id));
         self.interest |= more.interest;
         self.peers |= more.peers;
+        self.room |= more.room;
         self.missed |= more.missed;
     }
 }

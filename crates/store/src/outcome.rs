@@ -4,7 +4,9 @@ use madake_log::{AuthenticEntry, AuthorId, EntryId, LogId, PlacementError, Schem
 use madake_object::{Object, ObjectId};
 use serde::{Deserialize, Serialize};
 
+use crate::invite::{CodeHash, Invite};
 use crate::objects::Objects;
+use crate::quota::{Full, Limits};
 use crate::read::NamedBy;
 use crate::store::StoreError;
 use crate::tables::Position;
@@ -54,12 +56,35 @@ pub enum Change {
     Tie(NodeId, Tie),
     /// A peer to talk to no longer.
     ForgetPeer(NodeId),
+    /// Who brings the code of this hash may become a peer.
+    Invite(CodeHash, Invite),
+    /// The code of this hash is worth nothing any more.
+    RevokeInvite(CodeHash),
+    /// Somebody brought the code of this hash: if it is still good at this time of the wall clock (milliseconds
+    /// since 1970 UTC), it is used up and the peer is added; else nothing is done.
+    Redeem {
+        /// The hash of the code.
+        hash: CodeHash,
+        /// Who is to be a peer.
+        peer: Peer,
+        /// The time.
+        now: i64,
+    },
+    /// What a peer may do here.
+    Allow(NodeId, Allowed),
     /// How the last session with a peer went.
     LastSession(NodeId, LastSession),
     /// What a peer said of its own store.
     PeerStore(NodeId, PeerStore),
     /// Whether an author's logs are kept.
     Policy(AuthorId, Policy),
+    /// How much of an author is kept at most; `None` for what holds for all. What is here stays. It holds from the
+    /// next round on.
+    Quota(AuthorId, Option<Limits>),
+    /// How much is kept at most of each author without a quota of its own, but of these, who have no limit.
+    DefaultQuota(Limits, Vec<AuthorId>),
+    /// What an author uses is to be counted anew.
+    Recount(AuthorId),
     /// Keep logs of this schema, and of no others but those that are listed too.
     KeepSchema(Schema),
     /// List this schema no longer; when none is listed, all are kept.
@@ -85,6 +110,8 @@ pub const META_ERASE: &str = "erase";
 /// The name of the setting of which versions the objects are kept: a byte (0 all, 1 heads, 2 none), and the ids of
 /// the authors all of whose objects are kept.
 pub const META_OBJECTS: &str = "objects";
+/// The name of the default quota and of the authors who have no limit.
+pub(crate) const META_QUOTA: &str = "quota";
 /// The name of the fact that what is wanted does not follow from that setting yet: one byte, 1.
 pub(crate) const META_OBJECTS_DUE: &str = "objects-due";
 
@@ -113,6 +140,8 @@ pub enum Outcome {
     Release(Release),
     /// Of a log that was to be taken away: how many of its entries were, the rest being left for another time.
     Forgotten(u64),
+    /// Of an invite code that was brought: whether it was good, and is used up now.
+    Redeemed(bool),
     /// Of anything else.
     Done,
 }
@@ -173,6 +202,8 @@ pub enum Fate {
     SeqTooHigh,
     /// Its author is blocked here.
     Blocked,
+    /// Its author's quota has no room for it.
+    Quota(Full),
 }
 
 impl Fate {
@@ -185,6 +216,7 @@ impl Fate {
             Fate::BadLink(error) => format!("link: {error}"),
             Fate::TooManyLogs => "too-many-logs: so many logs of one author are not kept".into(),
             Fate::Blocked => "blocked: its author is blocked here".into(),
+            Fate::Quota(full) => format!("quota: {full}"),
             Fate::SeqTooHigh => "seq-too-high: sequence numbers end below 2^48".into(),
         })
     }
@@ -293,6 +325,31 @@ impl Peer {
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
         decode_versioned(bytes, "a peer")
+    }
+}
+
+/// What a peer may do here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Allowed {
+    /// It is given what it asks for.
+    pub read: bool,
+    /// What it brings is taken.
+    pub write: bool,
+}
+
+impl Allowed {
+    /// What holds unless the owner said otherwise.
+    pub const ALL: Self = Self { read: true, write: true };
+
+    pub(crate) fn value(self) -> u8 {
+        u8::from(self.read) | u8::from(self.write) << 1
+    }
+
+    pub(crate) fn from_value(value: &[u8]) -> Result<Self, StoreError> {
+        match value {
+            [bits @ 0..4] => Ok(Self { read: bits & 1 != 0, write: bits & 2 != 0 }),
+            _ => Err(StoreError::broken("what a peer may do")),
+        }
     }
 }
 

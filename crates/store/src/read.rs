@@ -6,7 +6,7 @@ use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Schem
 use madake_object::{Commit, CommitId, FileName, ObjectId, TreeHasher};
 
 use crate::engine::{Direction, Engine, RangedBlob};
-use crate::outcome::{Dropped, Flaw, LastSession, META_EPOCH, NodeId, Peer, PeerStore, Policy};
+use crate::outcome::{Allowed, Dropped, Flaw, LastSession, META_EPOCH, NodeId, Peer, PeerStore, Policy};
 use crate::prefix::{for_each_prefix, has_prefix, scan_prefix};
 use crate::store::{Store, StoreError};
 use crate::summary::{Coded, Digest, ItemKey, SummaryScope};
@@ -56,6 +56,17 @@ pub trait Read {
     /// Up to `limit` of the things that are named and not here, after `after`, ordered by id. What
     /// several logs name, or with several sizes, comes several times.
     fn wanted(&self, after: Option<Wanted>, limit: usize) -> Result<Vec<Wanted>, StoreError>;
+    /// Up to `limit` objects that are not wanted because of the quota of the author of a version, after the version
+    /// at `after`, ordered by version. Some may have come for others.
+    fn over_quota(&self, after: Option<Position>, limit: usize) -> Result<Vec<Wanted>, StoreError> {
+        let _ = (after, limit);
+        Ok(Vec::new())
+    }
+    /// How many more entries of an author may be taken, at most; `None` if there is no limit.
+    fn room(&self, author: AuthorId) -> Result<Option<u64>, StoreError> {
+        let _ = author;
+        Ok(None)
+    }
     /// All followed authors, ordered.
     fn followed(&self) -> Result<Vec<AuthorId>, StoreError>;
     /// All blocked authors, ordered.
@@ -222,6 +233,14 @@ impl Read for Store {
         keys.iter().map(wanted).collect()
     }
 
+    fn over_quota(&self, after: Option<Position>, limit: usize) -> Result<Vec<Wanted>, StoreError> {
+        self.over(after, limit)
+    }
+
+    fn room(&self, author: AuthorId) -> Result<Option<u64>, StoreError> {
+        self.room_for(author)
+    }
+
     fn followed(&self) -> Result<Vec<AuthorId>, StoreError> {
         authors_with(self, Policy::Follow)
     }
@@ -303,6 +322,14 @@ impl Store {
             Ok(())
         })?;
         Ok(policies)
+    }
+
+    /// What a peer may do here.
+    pub fn allowed(&self, node: NodeId) -> Result<Allowed, StoreError> {
+        match self.engine().get(tables::ALLOWED, node.as_bytes())? {
+            Some(value) => Allowed::from_value(&value),
+            None => Ok(Allowed::ALL),
+        }
     }
 
     /// All peers, ordered by name.

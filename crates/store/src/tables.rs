@@ -59,11 +59,26 @@ pub const INTEREST: Table = Table(30);
 /// `node id` → postcard of a [`crate::PeerStore`].
 pub const PEER_STORE: Table = Table(31);
 
+/// `hash of a code` → postcard of a [`crate::Invite`] that was not used.
+pub const INVITE: Table = Table(32);
+
+/// `author` → postcard of [`crate::Limits`]: a quota of its own.
+pub const QUOTA: Table = Table(33);
+/// `author` → `entries u64 ‖ bytes u128`: what it uses ([`crate::Usage`]), once that was counted.
+pub const USAGE: Table = Table(34);
+/// `author ‖ log ‖ seq` → size: the payload of this entry was dropped, and does not count.
+pub const GIVEN: Table = Table(35);
+/// `author ‖ log ‖ seq` → `object id ‖ size`: the object of this version is not wanted because of its author's quota.
+pub const OVER: Table = Table(36);
+
+/// `node id` → one byte: what a peer may do here, if that is not all ([`crate::Allowed`]).
+pub const ALLOWED: Table = Table(37);
+
 /// `node id` → postcard of a [`crate::Tie`]. No row: nothing is wished.
-pub const TIE: Table = Table(32);
+pub const TIE: Table = Table(38);
 
 /// One more than the highest number of a table.
-pub(crate) const COUNT: usize = 33;
+pub(crate) const COUNT: usize = 39;
 
 /// Where an entry stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]

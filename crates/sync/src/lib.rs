@@ -6,8 +6,8 @@
 //! held back until the shell says that it is durable. Signatures and hashes are checked outside, on
 //! all cores; what comes in here is authentic already, and says so in its type.
 //!
-//! Rooms: [`wire`] (messages and their bytes) · `summary`, `compare`, [`reconcile`] (what differs) · `interest` (what is
-//! wanted) · `session` (one peer), with its two halves `receive` (and `taken`) and `serve` · `live` (a session that
+//! Rooms: [`wire`] (messages and their bytes) · [`knock`] (what strangers may say) · `summary`, `compare`, [`reconcile`] (what differs) · `interest` (what is
+//! wanted) · `session` (one peer), with its two halves `receive` (and `taken`, `quota`) and `serve` · `live` (a session that
 //! stays open), `again` (its comparisons) · `fetch` (big objects, from several peers at once) · `node` (all of them) · `sim` (feature `sim`: the simulator, which alone stands on the engine that writes
 //! to disks). `docs/protocol.md` describes the messages and the states.
 
@@ -19,8 +19,10 @@ mod fetch;
 mod hello;
 mod interest;
 mod io;
+pub mod knock;
 mod live;
 mod node;
+mod quota;
 pub mod ranged;
 mod receive;
 pub mod reconcile;

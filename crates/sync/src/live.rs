@@ -209,6 +209,10 @@ impl Session {
 
     /// Something became durable here.
     pub(crate) fn on_news(&mut self, context: &mut Context<'_>, news: &News) -> Result<(), StoreError> {
+        if news.room && self.live.agreed && self.we_receive() {
+            self.live.again = true; // what was refused may be taken now
+            self.live.look = true;
+        }
         if !self.live.agreed || !self.we_give() {
             return Ok(());
         }

@@ -3,17 +3,19 @@
 //! First the system logs, then the others (B7), then the content that something held names and that
 //! is not here. Each step begins when all of the one before is durable.
 
+mod missing;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use madake_log::{AuthorId, LogId, SeqNum};
 use madake_object::{Object, ObjectId};
-use madake_store::{Change, NamedBy, Outcome, Position, StoreError, Wanted};
+use madake_store::{Change, Outcome, Position, StoreError, Wanted};
 
 use crate::Bounded;
 use crate::fetch::NOT_THERE;
 use crate::io::{Output, Received, RefusedEntry};
 use crate::node::Context;
-use crate::report::{MAX_LISTED, Missing};
+use crate::report::MAX_LISTED;
 use crate::session::Session;
 use crate::wire::{Class, Done, FRAMED_CONTENT, Message, Range, Served, Want, WantContent, What};
 
@@ -407,6 +409,7 @@ impl Session {
                     let anew = self.done_sent && self.live.agreed;
                     self.report.missing.retain(|missing| missing.what == What::Log && !anew);
                     self.list_missing(context)?;
+                    self.list_over_quotas(context)?;
                     if self.done_sent {
                         return Ok(());
                     }
@@ -443,6 +446,7 @@ impl Session {
             },
         )?;
         let ranges = self.within_limits(context, ranges)?;
+        let ranges = self.within_quotas(context, ranges)?;
         self.report.rounds += u32::from(!ranges.is_empty());
         self.receiving.asked = ranges.iter().map(|range| ((range.author, range.log), *range)).collect();
         self.receiving.ranges = ranges.into();
@@ -529,22 +533,6 @@ impl Session {
         true
     }
 
-    /// Logs that did not come as far as the peer said that it has them, though nothing was refused.
-    fn list_cut_short(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
-        for ((author, log), range) in std::mem::take(&mut self.receiving.asked) {
-            if self.receiving.spoiled.contains(&(author, log)) || self.report.missing.len() >= MAX_LISTED {
-                continue;
-            }
-            let here = context.read.log_head(author, log)?.map_or(0, |head| head.seq.get());
-            if here < range.to.get() {
-                let reason = format!("cut-short: offered up to {}, came up to {here}", range.to);
-                let id = format!("{author}/{log}");
-                self.report.missing.push(Missing { what: What::Log, id, reason });
-            }
-        }
-        Ok(())
-    }
-
     pub(crate) fn apply(
         &mut self,
         context: &mut Context<'_>,
@@ -558,30 +546,6 @@ impl Session {
             self.receiving.applying += 1;
             context.apply(changes, applying, bytes);
         }
-    }
-
-    /// What is still not here of the authors of this session, with the reason.
-    fn list_missing(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
-        let (mut cursor, mut told) = (None, None);
-        while self.report.missing.len() < MAX_LISTED {
-            let page = context.read.wanted(cursor, PER_REQUEST)?;
-            let Some(last) = page.last() else { return Ok(()) };
-            cursor = Some(*last);
-            for wanted in page {
-                if told == Some(wanted.id) || !self.wants_content(context.read, &wanted)? {
-                    continue;
-                }
-                told = Some(wanted.id);
-                let what = match context.read.named_by(wanted.id)? {
-                    Some(NamedBy::Entry) => What::Payload,
-                    _ => What::Object,
-                };
-                let reason = self.receiving.failed.get(&wanted.id).cloned();
-                let reason = reason.unwrap_or_else(|| NOT_THERE.into());
-                self.report.missing.push(Missing { what, id: wanted.id.to_string(), reason });
-            }
-        }
-        Ok(())
     }
 
     fn send_done(&mut self, context: &mut Context<'_>, done: Done) {

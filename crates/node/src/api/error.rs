@@ -167,6 +167,8 @@ impl From<AppendError> for ApiError {
             AppendError::Blocked => {
                 Self::new(403, "blocked", error.to_string()).hint("`madake follow AUTHOR` undoes it")
             }
+            AppendError::Quota(_) => Self::new(403, "quota", error.to_string())
+                .hint("`madake quota AUTHOR --none` takes the limit away"),
             AppendError::TooManyLogs | AppendError::TooManyGenerations(_) => {
                 Self::new(409, "append", error.to_string())
                     .hint("write to a schema that is there: `madake log list` shows them")

@@ -5,7 +5,9 @@ use std::pin::Pin;
 
 use hyper::{Method, Response};
 
-use super::{ApiError, Body, Call, bundle, export, files, logs, node, peers, policy, sync, upkeep};
+use super::{
+    ApiError, Body, Call, bundle, export, files, invites, logs, node, peers, policy, quota, sync, upkeep,
+};
 
 type Answer = Result<Response<Body>, ApiError>;
 
@@ -50,8 +52,16 @@ pub static ROUTES: &[Route] = &[
     reads(Method::GET, "/v1/peers", |call| peers::list(&call.shell)),
     runs(Method::POST, "/v1/peers", |call| Box::pin(peers::add(call.shell, call.query))),
     runs(Method::DELETE, "/v1/peers", |call| Box::pin(peers::remove(call.shell, call.query))),
+    runs(Method::POST, "/v1/peers/allow", |call| Box::pin(peers::allow(call.shell, call.query))),
+    reads(Method::GET, "/v1/invites", |call| invites::list(&call.shell)),
+    runs(Method::POST, "/v1/invites", |call| Box::pin(invites::make(call.shell, call.query))),
+    runs(Method::DELETE, "/v1/invites", |call| Box::pin(invites::revoke(call.shell, call.query))),
     runs(Method::POST, "/v1/follow", |call| Box::pin(policy::follow(call.shell, call.query))),
     runs(Method::POST, "/v1/block", |call| Box::pin(policy::block(call.shell, call.query))),
+    runs(Method::GET, "/v1/quota", |call| Box::pin(quota::show(call.shell, call.query))),
+    runs(Method::GET, "/v1/quotas", |call| Box::pin(quota::list(call.shell))),
+    runs(Method::POST, "/v1/quotas", |call| Box::pin(quota::set(call.shell, call.query))),
+    runs(Method::DELETE, "/v1/quotas", |call| Box::pin(quota::unset(call.shell, call.query))),
     reads(Method::GET, "/v1/interest", |call| policy::interest(&call.shell)),
     runs(Method::POST, "/v1/interest", |call| Box::pin(policy::keep(call.shell, call.query))),
     runs(Method::DELETE, "/v1/interest", |call| Box::pin(policy::drop(call.shell, call.query))),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hyper::{Response, StatusCode};
-use madake_store::Read as _;
+use madake_store::{Allowed, Read as _};
 use madake_sync::wire::{Counts, MAX_SCHEMAS};
 use madake_sync::{EndReason, Plan, Report};
 use serde_json::{Value, json};
@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use super::{ApiError, Body, Query, respond, streamed};
 use crate::driver::Watchers;
 use crate::home::Keep;
-use crate::net::{DIAL_TIMEOUT, DialError, NodeId};
+use crate::net::NodeId;
 use crate::shell::Shell;
 
 /// `POST /v1/sync?peer=P&mode=pull|push|sync[&schema=S…]` → lines `{"progress":…}`, then one line: the result
@@ -39,6 +39,13 @@ pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body
         return Err(ApiError::usage(format!("at most {MAX_SCHEMAS} schemas can be asked for at a time"))
             .hint("name fewer, or none for all that are kept (`madake interest list`)"));
     }
+    let Allowed { read, write } = shell.store().allowed(node)?;
+    let (receives, gives) = (receives && write, gives && read);
+    if !receives && !gives {
+        return Err(ApiError::new(403, "not-allowed", "this peer is not allowed to do that here").hint(
+            "`madake peer list` shows what each may; `madake peer allow PEER --read --write` changes it",
+        ));
+    }
     let mut plan = Plan {
         receives,
         gives,
@@ -48,17 +55,14 @@ pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body
     };
 
     let began = Instant::now();
-    let network =
-        shell.network().await.map_err(|error| ApiError::new(500, "network", error.to_string()))?.clone();
+    let network = super::peers::network(&shell).await?.clone();
     let server = shell.store().tie(node)?.server;
-    let endpoint = if server { network.endpoint.for_servers() } else { network.endpoint.clone() };
-    let connection =
-        endpoint.dial(node, &addresses, DIAL_TIMEOUT).await.map_err(|error| dial_error(&error))?;
+    let connection = super::peers::dial(&shell, node, &addresses, server).await?;
     shell.links.nudge(node); // it can be reached
     plan.servers = server.then(|| connection.rtt());
     let (progress, mut seen) = watch::channel(None);
     let (watchers, rtt) = (Watchers { progress: Some(progress), stage: None }, connection.rtt());
-    let session = tokio::spawn(async move { network.driver.session(connection, true, plan, watchers).await });
+    let session = tokio::spawn(async move { network.driver.session(connection, None, plan, watchers).await });
     let (sender, body) = streamed();
     tokio::spawn(async move {
         while seen.changed().await.is_ok() {
@@ -162,19 +166,4 @@ pub(crate) fn counts_json(counts: &Counts) -> Value {
         "objects": counts.objects,
         "bytes": counts.bytes,
     })
-}
-
-fn dial_error(error: &DialError) -> ApiError {
-    match error {
-        DialError::NoAddresses { .. } => ApiError::unreachable(error.to_string()).hint(
-            "`madake id`, while the other node runs, prints a ticket with addresses: madake peer add TICKET",
-        ),
-        DialError::Ourselves => {
-            ApiError::usage(error.to_string()).hint("`madake peer list` shows the other nodes")
-        }
-        DialError::Impostor { .. } => ApiError::new(502, "impostor", error.to_string())
-            .hint("another node has its address now: ask its owner for a new ticket"),
-        _ => ApiError::unreachable(error.to_string())
-            .hint("is it running? `madake id` there shows where; `madake peer add TICKET` tells us"),
-    }
 }

@@ -66,6 +66,7 @@ pub(super) fn drop_payload(shell: Arc<Shell>, query: &Query) -> Result<Response<
         if let Release::Kept(why) = release {
             return Err(kept(id, why));
         }
+        store.settle_quota(at.author)?; // there may be room for something else now
         lines.send(&json!({
             "entry": at.to_string(),
             "object": id.to_string(),

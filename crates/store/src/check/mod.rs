@@ -282,6 +282,11 @@ impl Store {
                 report.mendable += would.map_or(0, |would| would.parts.into());
             }
         }
+        for author in self.check_usage(repair)? {
+            report.add(StoreProblem::Usage { author });
+            report.mendable += 1;
+            report.repaired += u64::from(repair);
+        }
         Ok(report)
     }
 
@@ -431,6 +436,7 @@ impl Expected<'_> {
         if let (Some((file, size)), Some(name)) = (meaning.file, meaning.name)
             && self.store.content_size(file)?.is_none()
             && !self.is_wanted(file, size, at)?
+            && !self.store.is_over(&at)?
             && self.store.dropped(file)?.is_none()
             && self.store.keeps(&at, &name)?
         {

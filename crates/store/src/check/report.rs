@@ -1,6 +1,6 @@
 //! What checks found.
 
-use madake_log::{LogHead, Placement, PlacementError, SeqNum, SignatureError};
+use madake_log::{AuthorId, LogHead, Placement, PlacementError, SeqNum, SignatureError};
 use madake_object::ObjectId;
 
 use crate::engine::{CheckReport, Table};
@@ -90,6 +90,12 @@ pub struct StoreCheck {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreProblem {
+    /// What an author uses was counted wrongly.
+    #[error("{author}: how much of this author is kept was counted wrongly")]
+    Usage {
+        /// The author.
+        author: AuthorId,
+    },
     /// In a log.
     #[error("{}/{}{problem}", held.author, held.log)]
     Log {

@@ -5,6 +5,8 @@
 //! the round is in the engine before all of it is durable.
 
 mod content;
+mod invite;
+mod quota;
 mod release;
 mod statement;
 mod versions;
@@ -17,8 +19,9 @@ use madake_object::{FileName, ObjectId};
 
 use crate::collect::Collecting;
 use crate::engine::{Batch, Engine, EngineError, Limit, MAX_BATCH_BYTES, Table};
+use crate::invite::{CodeHash, Invite};
 use crate::objects::{Keeping, Newest};
-use crate::outcome::{Change, Fate, Flaw, META_OBJECTS, Outcome, PayloadFate, Policy};
+use crate::outcome::{Allowed, Change, Fate, Flaw, META_OBJECTS, Outcome, PayloadFate, Policy};
 use crate::prefix;
 use crate::read::{self, Wanted};
 use crate::rows::RECORD_ENTRY;
@@ -78,6 +81,12 @@ struct Pending {
     keeping: Option<Keeping>,
     /// The newest versions that this round brought, where only those are kept.
     newest: HashMap<(AuthorId, FileName), Newest>,
+    /// Invites that were made or, `None`, used up.
+    invites: HashMap<CodeHash, Option<Invite>>,
+    /// What authors use, and may.
+    accounts: quota::Accounts,
+    /// Versions of this round.
+    versions: HashSet<Position>,
 }
 
 /// Content of this round: its size and, if a statement could be as long, its bytes.
@@ -111,6 +120,7 @@ impl<'a> Round<'a> {
     pub(crate) fn derive(&mut self, changes: Vec<Change>) -> Result<(Batch, Vec<Outcome>), StoreError> {
         let gone = self.gone_blobs.clone();
         let outcomes = changes.into_iter().map(|change| self.change(change)).collect::<Result<_, _>>();
+        self.write_accounts();
         // One call that asks for too much must not fail the others.
         let (size, limit) = (self.batch.size_hint(), MAX_BATCH_BYTES);
         let outcomes = match outcomes {
@@ -156,8 +166,20 @@ impl<'a> Round<'a> {
                 self.batch.delete(tables::LAST_SESSION, node.as_bytes().to_vec());
                 self.batch.delete(tables::PEER_STORE, node.as_bytes().to_vec());
                 self.batch.delete(tables::TIE, node.as_bytes().to_vec());
+                self.batch.delete(tables::ALLOWED, node.as_bytes().to_vec());
                 Ok(Outcome::Done)
             }
+            Change::Allow(node, Allowed::ALL) => {
+                self.batch.delete(tables::ALLOWED, node.as_bytes().to_vec());
+                Ok(Outcome::Done)
+            }
+            Change::Allow(node, allowed) => {
+                self.batch.put(tables::ALLOWED, node.as_bytes().to_vec(), vec![allowed.value()]);
+                Ok(Outcome::Done)
+            }
+            Change::Invite(hash, invite) => self.invite(hash, &invite),
+            Change::RevokeInvite(hash) => Ok(self.revoke(hash)),
+            Change::Redeem { hash, peer, now } => self.redeem(hash, &peer, now),
             Change::LastSession(node, last) => {
                 self.batch.put(tables::LAST_SESSION, node.as_bytes().to_vec(), last.encode()?);
                 Ok(Outcome::Done)
@@ -184,6 +206,19 @@ impl<'a> Round<'a> {
                 let keeping = Keeping { objects, own: own.into_iter().collect() };
                 self.batch.put(tables::META, META_OBJECTS.as_bytes().to_vec(), keeping.encode());
                 self.pending.keeping = Some(keeping);
+                self.uncount_all()?; // which versions count has changed
+                Ok(Outcome::Done)
+            }
+            Change::Quota(author, limits) => {
+                self.set_quota(author, limits)?;
+                Ok(Outcome::Done)
+            }
+            Change::DefaultQuota(limits, own) => {
+                self.set_default_quota(limits, own)?;
+                Ok(Outcome::Done)
+            }
+            Change::Recount(author) => {
+                self.uncount(author)?;
                 Ok(Outcome::Done)
             }
             Change::Weigh(at) => {
@@ -235,6 +270,16 @@ impl<'a> Round<'a> {
             Err(error) => return refused(Fate::BadLink(error)),
         }
 
+        let dropped = self.is_dropped(payload_object(&entry))?;
+        let counts = if dropped { 0 } else { entry.payload_size() };
+        let bytes = entry.as_bytes().len() as u128 + u128::from(counts);
+        if let Err(full) = self.room(at.author, 1, bytes)? {
+            return refused(Fate::Quota(full));
+        }
+        self.count(at.author, 1, bytes)?;
+        if dropped {
+            self.note_given(&at, entry.payload_size());
+        }
         self.batch.record(RECORD_ENTRY, entry.as_bytes().to_vec());
         if head.is_none() {
             *self.pending.new_logs.entry(at.author).or_default() += 1;
@@ -258,14 +303,18 @@ impl<'a> Round<'a> {
             Ok(meaning) => meaning,
             Err(flaw) => return self.flaw(&at, flaw).map(Some),
         };
+        let mut new = false;
         for (table, key, value) in meaning.rows {
             self.touch_registered(table, &key);
+            new |= table == tables::VERSION
+                && self.pending.versions.insert(at)
+                && !self.engine.contains(table, &key)?;
             self.batch.put(table, key, value);
         }
         if let (Some((file, size)), Some(name), Some(commit)) = (meaning.file, meaning.name, payload) {
             self.pending.linked.entry(file).or_default().push((payload_object(entry), size));
             let wanted = Wanted { id: file, size, by: at };
-            if self.settle_want(&wanted, &name, commit)? {
+            if self.settle_want(&wanted, &name, commit, new)? {
                 self.pending.speaking.insert(at, entry.clone());
             }
         }

@@ -51,7 +51,8 @@ impl Round<'_> {
     /// Gives up the payload of an entry, for now and for later.
     pub(super) fn drop_payload(&mut self, at: &Position, dropped: &Dropped) -> Result<Release, StoreError> {
         let Some(bytes) = self.engine.get(tables::ENTRY, &at.key())? else { return Ok(Release::NotHere) };
-        let id = payload_object(&*read::held_entry(&bytes)?);
+        let entry = read::held_entry(&bytes)?;
+        let id = payload_object(&entry);
         let commit = prefix::has_prefix(self.engine, tables::COMMIT, id.as_bytes())?;
         // The same bytes may register a log elsewhere, or be a commit that comes yet.
         let speaks = self.held_bytes(id)?.is_some_and(|bytes| {
@@ -70,6 +71,7 @@ impl Round<'_> {
             return Ok(Release::Kept(KeptFor::Statement));
         }
         self.unwant(id)?;
+        self.give_payload_back(at, entry.payload_size())?;
         self.pending.dropped.insert(id, true);
         self.batch.put(tables::DROPPED, id.as_bytes().to_vec(), dropped.encode()?);
         self.gone(id)
@@ -103,6 +105,7 @@ impl Round<'_> {
             return Ok(0);
         }
         let headless = self.head(author, log)?.is_none();
+        self.uncount(author)?;
         let prefix = tables::log_key(author, log);
         let (from, mut end) = (Bound::Included(&prefix[..]), tables::after_prefix(&prefix));
         let mut gone = 0;
@@ -167,6 +170,7 @@ impl Round<'_> {
         for (id, size) in named {
             self.batch.delete(tables::WANTED, tables::wanted_key(&Wanted { id, size, by: at }));
         }
+        self.forget_quota_rows(&at)?;
         self.batch.delete(tables::FLAW, at.key().to_vec());
         Ok(())
     }

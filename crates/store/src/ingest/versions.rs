@@ -22,21 +22,26 @@ impl Round<'_> {
     }
 
     /// Notes that the object of a version is wanted, or, if it is not one that is kept, that it is not. Whether
-    /// it is wanted now.
+    /// it is wanted now. `new` if the version was not known until now.
     pub(super) fn settle_want(
         &mut self,
         wanted: &Wanted,
         name: &FileName,
         commit: &[u8],
+        new: bool,
     ) -> Result<bool, StoreError> {
         let at = wanted.by;
         let kept = match self.keeping()?.for_author(&at.author) {
             Objects::All => true,
             Objects::None => false,
-            Objects::Heads => self.is_newest(&at, name, Commit::id_of(commit).as_object())?,
+            Objects::Heads => self.is_newest(&at, name, Commit::id_of(commit).as_object(), new)?,
         };
         if !kept {
             self.unwant_one(wanted);
+            self.not_over(&at)?;
+            return Ok(false);
+        }
+        if !self.fits(wanted, new)? {
             return Ok(false);
         }
         if self.content_size(wanted.id)?.is_some() {
@@ -47,7 +52,13 @@ impl Round<'_> {
     }
 
     /// Whether no newer version of the name is known. If so, the one before it is wanted no longer.
-    fn is_newest(&mut self, at: &Position, name: &FileName, commit: ObjectId) -> Result<bool, StoreError> {
+    fn is_newest(
+        &mut self,
+        at: &Position,
+        name: &FileName,
+        commit: ObjectId,
+        new: bool,
+    ) -> Result<bool, StoreError> {
         let key = (at.author, name.clone());
         let pending = self.pending.newest.get(&key).copied().filter(|(seq, _)| *seq != at.seq);
         let other: Option<Newest> = pending.max(newest_but(self.engine, at, name)?);
@@ -56,12 +67,18 @@ impl Round<'_> {
         }
         self.pending.newest.insert(key, (at.seq, commit));
         // A commit that is damaged or was lost says it itself when it is back.
-        if let Some((seq, older)) = other
-            && let Some(bytes) = self.readable(older)?
-            && let Ok(commit) = Commit::decode(&bytes)
-        {
+        if let Some((seq, older)) = other {
             let by = Position { seq, ..*at };
-            self.unwant_one(&Wanted { id: commit.object, size: commit.size, by });
+            if let Some(bytes) = self.readable(older)?
+                && let Ok(commit) = Commit::decode(&bytes)
+            {
+                self.unwant_one(&Wanted { id: commit.object, size: commit.size, by });
+                if new {
+                    self.outdated(&by, commit.size)?;
+                }
+            } else if new {
+                self.uncount(at.author)?;
+            }
         }
         Ok(true)
     }
@@ -76,7 +93,7 @@ impl Round<'_> {
         let Some(commit) = self.readable(payload_object(&entry))? else { return Ok(()) };
         if let Ok(meaning) = read_statement(&entry, Some(&commit))
             && let (Some((id, size)), Some(name)) = (meaning.file, meaning.name)
-            && self.settle_want(&Wanted { id, size, by: *at }, &name, &commit)?
+            && self.settle_want(&Wanted { id, size, by: *at }, &name, &commit, false)?
         {
             self.pending.speaking.insert(*at, entry);
         }

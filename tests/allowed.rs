@@ -1,0 +1,128 @@
+//! Who may read and who may write here, with the real program.
+#![allow(clippy::unwrap_used)] // a panic is how a test reports
+
+mod common;
+
+use common::hostile::Hostile;
+use common::{Home, befriend, list, number, text, with_and_without_daemon};
+use madake_object::ObjectId;
+use serde_json::json;
+
+fn may(home: &Home, peer: &str) -> (bool, bool) {
+    let peers = home.lines(["peer", "list"]);
+    let peer = peers.iter().find(|line| text(line, "name") == peer).unwrap();
+    (peer["read"] == true, peer["write"] == true)
+}
+
+#[test]
+fn what_a_peer_may_is_set_and_listed() {
+    with_and_without_daemon(|home| {
+        home.ok(["peer", "add", &Home::new().ticket(), "--name", "b"]);
+        assert_eq!(may(home, "b"), (true, true));
+        let changed = home.json(["peer", "allow", "b", "--no-write"]);
+        assert_eq!((&changed["read"], &changed["write"]), (&json!(true), &json!(false)));
+        home.ok(["peer", "allow", "b", "--no-read"]);
+        assert_eq!(may(home, "b"), (false, false));
+        home.ok(["peer", "allow", "b", "--read"]);
+        assert_eq!(may(home, "b"), (true, false));
+        for mode in ["pull", "push"] {
+            let code = if mode == "pull" { 1 } else { 6 };
+            home.error([mode, "b"], code);
+        }
+        assert_eq!(home.error(["pull", "b"], 1)["code"], "not-allowed");
+        // Who is removed and comes again is a peer like any other.
+        let ticket = text(&home.lines(["peer", "list"])[0], "node");
+        home.ok(["peer", "remove", "b"]);
+        home.error(["peer", "allow", &ticket, "--read"], 1);
+    });
+}
+
+#[test]
+fn a_peer_that_may_not_read_gets_nothing_and_one_that_may_not_write_brings_nothing() {
+    let (a, b) = (Home::new(), Home::new());
+    let daemon = a.serve();
+    befriend(&b, &a, &daemon);
+    b.ok(["follow", &a.author()]);
+    a.ok(["follow", &b.author()]);
+    a.feed(["log", "append", "post"], b"of a");
+    b.feed(["log", "append", "post"], b"of b");
+    a.ok(["peer", "allow", "b", "--no-read", "--no-write"]);
+    let result = b.json(["sync", "a"]);
+    assert_eq!(
+        (number(&result["sent"], "entries"), number(&result["received"], "entries")),
+        (0, 0),
+        "{result}"
+    );
+    a.ok(["peer", "allow", "b", "--write"]);
+    let result = b.json(["sync", "a"]);
+    assert_eq!(
+        (number(&result["sent"], "entries"), number(&result["received"], "entries")),
+        (2, 0),
+        "{result}"
+    );
+    a.ok(["peer", "allow", "b", "--read", "--no-write"]);
+    b.feed(["log", "append", "post"], b"more of b");
+    let result = b.json(["sync", "a"]);
+    assert_eq!(
+        (number(&result["sent"], "entries"), number(&result["received"], "entries")),
+        (0, 2),
+        "{result}"
+    );
+}
+
+/// Asking for a big object, whose id is known, is reading too.
+#[test]
+fn a_big_object_is_not_given_to_who_may_not_read() {
+    let a = Home::new();
+    let daemon = a.serve();
+    let reader = Hostile::new(1);
+    a.ok(["peer", "add", &reader.ticket(), "--name", "reader"]);
+    let bytes = vec![7; 1 << 20];
+    let file = a.write("file", &bytes);
+    a.ok(["commit", "file", &file]);
+    let ask = || {
+        reader.run(async {
+            let mut wire = reader.dial(&a.node(), &daemon.listen()).await;
+            wire.ask_for_content(&[]).await;
+            wire.ask_for_big(ObjectId::of(&bytes), bytes.len() as u64).await
+        })
+    };
+    assert!(ask().len() > 16_384, "the first range, with its proof");
+    a.ok(["peer", "allow", "reader", "--no-read"]);
+    let answer = ask();
+    assert!(answer.len() <= 1, "{} bytes", answer.len());
+}
+
+#[test]
+fn anyone_may_read_where_that_is_set_and_bring_nothing() {
+    let (a, stranger) = (Home::new(), Home::new());
+    std::fs::write(a.path.join("config.toml"), "read = \"anyone\"\n").unwrap();
+    let daemon = a.serve();
+    a.ok(["follow", &stranger.author()]);
+    a.feed(["log", "append", "post"], b"of a");
+    stranger.ok(["follow", &a.author()]);
+    stranger.feed(["log", "append", "post"], b"of a stranger");
+    let result = stranger.json(["sync", &daemon.ticket()]);
+    assert_eq!(
+        (number(&result["sent"], "entries"), number(&result["received"], "entries")),
+        (0, 2),
+        "{result}"
+    );
+}
+
+/// An open node is given entries by strangers too, of authors that are kept, and within their quotas.
+#[test]
+fn an_open_node_takes_what_it_keeps_from_strangers_and_nothing_else() {
+    let (a, stranger) = (Home::new(), Home::new());
+    let daemon = a.serve_with(&["--open"]);
+    stranger.ok(["author", "new", "unknown"]);
+    stranger.feed(["log", "append", "post", "--author", "unknown"], b"not kept");
+    stranger.feed(["log", "append", "post", "--lines"], b"1\n2\n3\n");
+    a.ok(["follow", &stranger.author()]);
+    a.ok(["quota", &stranger.author(), "--entries", "3"]);
+    let result = stranger.json(["push", &daemon.ticket()]);
+    assert_eq!(number(&result["sent"], "entries"), 3, "{result}");
+    let words: Vec<String> = list(&result, "refused").iter().map(|line| text(line, "reason")).collect();
+    assert!(words.iter().any(|word| word.starts_with("quota: ")), "{result}");
+    assert!(words.iter().any(|word| word.starts_with("not-followed: ")), "{result}");
+}
