@@ -69,6 +69,9 @@ pub(super) async fn sync(
     outcome?;
     let result = result.ok_or_else(|| ApiError::new(502, "daemon", "the session ended without a result"))?;
     out.result(&result, || result_text(&result));
+    if let Some(item) = result["missing"].as_array().and_then(|missing| missing.first()) {
+        out.note(&format!("hint: `madake why {}` says what is known of it", text(item, "id")));
+    }
     if let Some(hint) = result["hint"].as_str() {
         out.note(&format!("hint: {hint}"));
     }
@@ -111,7 +114,10 @@ fn result_text(result: &Value) -> String {
         let items = result[list].as_array().map(Vec::as_slice).unwrap_or_default();
         for item in items.iter().take(SHOWN) {
             let (what, id, reason) = (text(item, "what"), text(item, "id"), text(item, "reason"));
-            lines.push(clean(&format!("{list:<9} {what} {id}: {reason}")));
+            // What this node sent and the peer did not take stands in the same list.
+            let by_peer = list == "refused" && text(item, "from") != text(result, "peer");
+            let who = if by_peer { " (said by the peer)" } else { "" };
+            lines.push(clean(&format!("{list:<9} {what} {id}: {reason}{who}")));
         }
         if items.len() > SHOWN {
             lines.push(format!("{list:<9} and {} more (--json lists all)", items.len() - SHOWN));

@@ -219,6 +219,7 @@ impl Shell {
             failure: (*reason != EndReason::Finished).then(|| reason.to_string()),
             missing: report.missing.len() as u64,
             clock_difference: report.clock_difference,
+            told: report.told(),
         };
         // Not worth failing for: it is shown to people and decides nothing.
         if let Err(error) = self.store().apply(vec![Change::LastSession(report.peer, last)]) {

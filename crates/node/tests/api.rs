@@ -334,6 +334,22 @@ async fn real_answers_are_as_they_are_described() {
     assert_eq!(lines.last().unwrap()["refused"].as_array().unwrap().len(), 1, "{lines:?}");
     let status = api.ok(&b, "GET", "/v1/status", "", &[], b"").await.lines.remove(0);
     assert_eq!(status["peers"][0]["state"], "met");
+    for (target, kind) in [
+        ("a", "peer"),
+        ("work", "author"),
+        (log.as_str(), "log"),
+        (&format!("{log}@1"), "entry"),
+        (text(&head, "commit"), "commit"),
+        (text(&head, "object"), "object"),
+        ("notes/a", "head"),
+        ("nothing", "head"),
+        (&"0".repeat(64), "unknown"),
+    ] {
+        let node = if target == "work" { &a } else { &b };
+        let why = api.ok(node, "GET", "/v1/why", "", &[("target", target)], b"").await.lines.remove(0);
+        assert_eq!(why["kind"], kind, "{why}");
+        assert!(!why["facts"].as_array().unwrap().is_empty(), "{why}");
+    }
 
     // Whose data and what of it.
     let all = api.ok(&b, "GET", "/v1/interest", "", &[], b"").await.lines;
@@ -390,6 +406,7 @@ async fn errors_are_as_they_are_described() {
         ("POST", "/v1/sync", "", vec![("peer", "nobody"), ("mode", "pull")], b"", 404, "not-found"),
         ("DELETE", "/v1/interest", "", vec![("schema", "post")], b"", 404, "not-found"),
         ("POST", "/v1/interest", "", vec![], b"", 400, "usage"),
+        ("GET", "/v1/why", "", vec![("target", "a//b")], b"", 400, "usage"),
         ("POST", "/v1/interest", "", vec![("objects", "some")], b"", 400, "usage"),
     ];
     for (method, path, id, query, body, status, code) in wrong {

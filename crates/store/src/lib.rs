@@ -10,6 +10,7 @@
 
 pub mod engine;
 
+mod asked;
 mod author;
 mod check;
 mod collect;
@@ -26,7 +27,9 @@ mod rows;
 mod store;
 pub mod tables;
 mod together;
+mod told;
 
+pub use asked::WantedSum;
 pub use author::{AppendError, Appended, Author, Committed, NewContent, NewVersion};
 pub use check::{CheckStep, LogCheck, LogFault, LogProblem, StoreCheck, StoreProblem};
 pub use collect::Collected;
@@ -44,3 +47,4 @@ pub use rows::{RECORD_CONTENT, RECORD_ENTRY, StoreRows};
 pub use store::{Store, StoreError};
 pub use tables::Position;
 pub use together::WithPayload;
+pub use told::{Fared, Missed, Told, Trouble};

@@ -1,6 +1,6 @@
 //! What became of a session.
 
-use madake_store::NodeId;
+use madake_store::{Fared, NodeId, Told};
 
 use crate::wire::{Counts, Refusal, Totals, What};
 
@@ -97,6 +97,21 @@ impl Report {
             summary_bytes: 0,
             clock_difference: None,
         }
+    }
+
+    /// What did not get from one side to the other, as it is kept until the next session with this peer.
+    pub fn told(&self) -> Told {
+        let mut told =
+            Told { refused: self.refused, refused_by_peer: self.refused_by_peer, ..Told::default() };
+        for Missing { what, id, reason } in &self.missing {
+            told.add(Fared::Missing, what.as_str(), id, reason);
+        }
+        let refused = self.refusals.iter().map(|refusal| (Fared::Refused, refusal));
+        let by_peer = self.refusals_by_peer.iter().map(|refusal| (Fared::RefusedByPeer, refusal));
+        for (fate, refusal) in refused.chain(by_peer) {
+            told.add(fate, refusal.what.as_str(), &refusal.id, &refusal.reason);
+        }
+        told
     }
 
     pub(crate) fn damage(&mut self, what: String) {

@@ -20,6 +20,7 @@ mod routes;
 mod sync;
 mod upkeep;
 mod upload;
+mod why;
 
 use std::sync::Arc;
 

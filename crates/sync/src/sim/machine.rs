@@ -577,6 +577,7 @@ impl World<'_> {
             failure: (*reason != EndReason::Finished).then(|| reason.to_string()),
             missing: report.missing.len() as u64,
             clock_difference: report.clock_difference,
+            told: report.told(),
         };
         let _ = running.store.apply(vec![Change::LastSession(report.peer, last)]);
     }
