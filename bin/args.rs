@@ -376,6 +376,9 @@ pub(crate) struct SyncArgs {
     /// Only these schemas (system logs always come along)
     #[arg(long, num_args = 1..)]
     pub(crate) schema: Vec<String>,
+    /// Only compare, and say what would come and go
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[cfg(feature = "sim")]

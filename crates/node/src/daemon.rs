@@ -177,7 +177,7 @@ impl Daemon {
         }
         let _place = Place::take(&self.open, &connection);
         let Ok(network) = self.shell.network().await else { return };
-        let plan = Plan { receives: true, gives: true, schemas: None };
+        let plan = Plan { receives: true, gives: true, schemas: None, dry_run: false };
         let rtt = connection.rtt();
         let (reason, report) = network.driver.session(connection, false, plan, None).await;
         if let EndReason::PeerMisbehaved(what) = &reason {
@@ -195,6 +195,7 @@ impl Daemon {
             "received": api::counts_json(&report.received),
             "refused": report.refused + report.refused_by_peer,
             "missing": report.missing.len(),
+            "dry_run": report.dry_run,
         }));
     }
 

@@ -202,7 +202,7 @@ impl Shell {
         held_off.get(&peer).is_some_and(|until| *until > Instant::now())
     }
 
-    /// Remembers how a session went, if it was with a known peer. One that broke the protocol is held
+    /// Remembers how a session went, if it was with a known peer and no dry run. One that broke the protocol is held
     /// off, whoever dialled.
     pub fn note_session(&self, rtt: Duration, reason: &EndReason, report: &Report) {
         if matches!(reason, EndReason::PeerMisbehaved(_)) {
@@ -210,7 +210,7 @@ impl Shell {
             held_off.retain(|_, until| *until > Instant::now());
             held_off.insert(report.peer, Instant::now() + HOLD_OFF);
         }
-        if !matches!(self.store().peer(report.peer), Ok(Some(_))) {
+        if report.dry_run || !matches!(self.store().peer(report.peer), Ok(Some(_))) {
             return;
         }
         let last = LastSession {

@@ -326,6 +326,9 @@ async fn real_answers_are_as_they_are_described() {
     api.ok(&a, "GET", "/v1/peers", "", &[], b"").await;
     api.ok(&b, "POST", "/v1/follow", "", &[("author", &author)], b"").await;
     let sync = |mode| [("peer", "a"), ("mode", mode), ("schema", "post"), ("schema", "commit")];
+    let tried = [sync("pull").as_slice(), &[("dry_run", "1")]].concat();
+    let tried = api.ok(&b, "POST", "/v1/sync", "", &tried, b"").await.lines.pop().unwrap();
+    assert!(tried["would"].as_array().is_some_and(|logs| logs.len() == 2), "{tried}");
     let lines = api.ok(&b, "POST", "/v1/sync", "", &sync("pull"), b"").await.lines;
     assert_eq!(lines.last().unwrap()["received"]["objects"], 2, "{lines:?}");
     assert!(lines.iter().any(|line| line.get("progress").is_some()), "{lines:?}");

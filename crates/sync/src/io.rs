@@ -50,6 +50,8 @@ pub struct Plan {
     /// Only these schemas, whatever is kept otherwise; system logs always come along. `None` to take
     /// what is kept ([`madake_store::Read::kept_schemas`]) and to give whatever the peer wants.
     pub schemas: Option<BTreeSet<Schema>>,
+    /// Only compare: ask for nothing, give nothing, and say what would come and go.
+    pub dry_run: bool,
 }
 
 /// An entry from a peer, its signature checked, its payload hashed.

@@ -7,7 +7,7 @@
 //! all cores; what comes in here is authentic already, and says so in its type.
 //!
 //! Rooms: [`wire`] (messages and their bytes) · `summary` (what differs) · `interest` (what is
-//! wanted) · `session` (one peer), with its two halves `receive` and `serve` · `node` (all of them) ·
+//! wanted) · `preview` (what is still to come) · `session` (one peer), with its two halves `receive` and `serve` · `node` (all of them) ·
 //! `sim` (feature `sim`: the simulator, which alone stands on the engine that writes to disks).
 //! `docs/protocol.md` describes the messages and the states.
 
@@ -15,6 +15,7 @@ mod bounded;
 mod interest;
 mod io;
 mod node;
+mod preview;
 mod receive;
 mod report;
 mod serve;
@@ -28,5 +29,6 @@ pub use bounded::{Bounded, TooMany};
 pub use interest::Interest;
 pub use io::{Config, Input, Now, Output, Plan, Received, RefusedEntry, SessionId, Token};
 pub use node::{Load, Node};
+pub use preview::{DRY_RUN, Preview, Share, entries_in};
 pub use report::{EndReason, Missing, Report};
 pub use summary::{Comparison, PeerClock, compare, tag};

@@ -10,6 +10,7 @@ use madake_store::{Change, NodeId, Outcome, Read, StoreError};
 use crate::Bounded;
 use crate::interest::{Interest, kept_schemas};
 use crate::io::{Config, Input, Now, Output, Plan, SessionId, Token};
+use crate::preview::{DRY_RUN, Preview};
 use crate::receive::Applying;
 use crate::report::{EndReason, Report};
 use crate::serve;
@@ -286,7 +287,7 @@ impl Node {
                 .as_ref()
                 .map(|schemas| Bounded::truncated(schemas.iter().cloned().collect())),
             methods: Bounded::truncated(vec![FULL_CLOCK]),
-            capabilities: 0,
+            capabilities: if session.plan.dry_run { DRY_RUN } else { 0 },
         };
         self.sessions.insert(id, session);
         let mut context =
@@ -399,8 +400,14 @@ impl Session {
                 self.clock.extend(offer.authors)?;
                 if offer.last { Ok(self.start_receiving(context)?) } else { Ok(()) }
             }
-            Message::Want(want) if self.we_give() => Ok(self.serving.want(want, &self.blocked)?),
-            Message::WantContent(want) if self.we_give() => Ok(self.serving.want_content(want)?),
+            Message::Want(want) if self.we_give() => {
+                let want = self.note_want(want);
+                Ok(self.serving.want(want, &self.blocked)?)
+            }
+            Message::WantContent(want) if self.we_give() => {
+                let want = self.note_want_content(want, context.read)?;
+                Ok(self.serving.want_content(want)?)
+            }
             Message::Served(served) => Ok(self.on_served(served)?),
             Message::Done(done) if ready && !self.done_received => {
                 let Done { refused, refusals, .. } = done;
@@ -429,6 +436,8 @@ impl Session {
         if !hello.methods.contains(&FULL_CLOCK) {
             return Err(Failure::Peer("it knows no way to compare summaries that we know".into()));
         }
+        // Whoever is dialled has no say in it: else a peer could hide what it does not give.
+        self.report.dry_run |= !self.initiator && hello.capabilities & DRY_RUN != 0;
         self.report.clock_difference = Some(hello.clock.saturating_sub(context.now.wall));
         let wanted = match hello.scope {
             ScopeKind::All => 0,
@@ -499,12 +508,13 @@ impl Session {
     }
 
     /// Says how far this is; lists stay here.
-    fn tell_progress(&self, context: &mut Context<'_>) {
+    pub(crate) fn tell_progress(&self, context: &mut Context<'_>) {
         let report = Report {
             refusals: Vec::new(),
             refusals_by_peer: Vec::new(),
             missing: Vec::new(),
             damaged: Vec::new(),
+            preview: Preview::default(),
             ..self.report
         };
         context.output(|session| Output::Progress { session, report });

@@ -2,6 +2,7 @@
 
 use madake_store::{Fared, NodeId, Told};
 
+use crate::preview::{Preview, Share};
 use crate::wire::{Counts, Refusal, Totals, What};
 
 /// Refusals and missing things that are listed; further ones are only counted.
@@ -21,6 +22,14 @@ pub struct Report {
     pub received: Counts,
     /// What the other side said it would have for us.
     pub offered: Totals,
+    /// Entries that the other side asked for.
+    pub asked_by_peer: u64,
+    /// Content that was asked for by itself: what has come of how much.
+    pub content: Share,
+    /// Whether it was a dry run, of either side.
+    pub dry_run: bool,
+    /// In a dry run of ours, what would come and go.
+    pub preview: Preview,
     /// What we did not take, all of it.
     pub refused: u64,
     /// What we did not take, with reasons: the first of them.
@@ -87,6 +96,10 @@ impl Report {
             sent: Counts::default(),
             received: Counts::default(),
             offered: Totals::default(),
+            asked_by_peer: 0,
+            content: Share::default(),
+            dry_run: false,
+            preview: Preview::default(),
             refused: 0,
             refusals: Vec::new(),
             refused_by_peer: 0,

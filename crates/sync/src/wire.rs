@@ -111,7 +111,7 @@ pub struct Hello {
     /// Ways to compare summaries that it knows, the best first: 0 is the full clock. The first of the
     /// dialler's that the other side names too is used.
     pub methods: Bounded<u8, 16>,
-    /// What else the sender understands, one bit each; bits that are not known are ignored. None yet.
+    /// What else the sender understands or wants, one bit each ([`crate::DRY_RUN`]); others are ignored.
     pub capabilities: u64,
 }
 

@@ -58,7 +58,7 @@ fn the_example_of_the_source_document() {
     assert_eq!(authors_in(&b.store).len(), 104);
 
     let wanted: BTreeSet<_> = WANTED.iter().map(|name| schema(name)).collect();
-    let plan = Plan { receives: true, gives: true, schemas: Some(wanted) };
+    let plan = Plan { receives: true, gives: true, schemas: Some(wanted), dry_run: false };
     let session = run(&mut a, &mut b, plan);
     assert_eq!((&session.a.0, &session.b.0), (&EndReason::Finished, &EndReason::Finished));
 

@@ -15,6 +15,7 @@ mod logs;
 mod node;
 mod peers;
 mod policy;
+mod preview;
 mod resolve;
 mod routes;
 mod sync;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::{Response, StatusCode};
 use madake_store::Read as _;
@@ -13,12 +13,15 @@ use tokio::sync::watch;
 
 use super::{ApiError, Body, Query, respond, streamed};
 use crate::home::Keep;
-use crate::net::{DIAL_TIMEOUT, DialError, NodeId};
+use crate::net::{Connection, DIAL_TIMEOUT, DialError, NodeId};
 use crate::shell::Shell;
 
-/// `POST /v1/sync?peer=P&mode=pull|push|sync[&schema=S…]` → lines `{"progress":…}`, then one line: the result
+/// How far a session is is told so often, also when nothing happens.
+const TELL_EVERY: Duration = Duration::from_millis(200);
+
+/// `POST /v1/sync?peer=P&mode=pull|push|sync[&schema=S…][&dry_run=1]` → lines `{"progress":…}`, then one line: the result
 ///
-/// `{sent, received, refused, missing, rounds, summary_bytes, seconds, peer}`
+/// `{sent, received, refused, missing, rounds, summary_bytes, seconds, peer, dry_run, would}`
 pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
     let (node, addresses) = shell.resolve_peer(query.need("peer")?)?;
     let (receives, gives) = match query.need("mode")? {
@@ -38,7 +41,8 @@ pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body
         return Err(ApiError::usage(format!("at most {MAX_SCHEMAS} schemas can be asked for at a time"))
             .hint("name fewer, or none for all that are kept (`madake interest list`)"));
     }
-    let plan = Plan { receives, gives, schemas: (!schemas.is_empty()).then_some(schemas) };
+    let dry_run = query.flag("dry_run");
+    let plan = Plan { receives, gives, schemas: (!schemas.is_empty()).then_some(schemas), dry_run };
 
     let began = Instant::now();
     let network =
@@ -46,13 +50,20 @@ pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body
     let connection =
         network.endpoint.dial(node, &addresses, DIAL_TIMEOUT).await.map_err(|error| dial_error(&error))?;
     let (progress, mut seen) = watch::channel(None);
-    let rtt = connection.rtt();
+    let (rtt, wire) = (connection.rtt(), connection.clone());
     let session =
         tokio::spawn(async move { network.driver.session(connection, true, plan, Some(progress)).await });
     let (sender, body) = streamed();
     tokio::spawn(async move {
-        while seen.changed().await.is_ok() {
-            let line = seen.borrow_and_update().as_ref().map(progress_json);
+        // While a big object comes or goes, only the bytes on the wire tell how far it is.
+        let mut tick = tokio::time::interval(TELL_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                changed = seen.changed() => if changed.is_err() { break },
+                _ = tick.tick() => {}
+            }
+            let line = seen.borrow_and_update().as_ref().map(|report| progress_json(report, &wire));
             if let Some(line) = line {
                 // A client that went away does not end the session: what has begun is of use.
                 let _ = sender.send(format!("{line}\n").into()).await;
@@ -104,10 +115,16 @@ fn result_json(shell: &Shell, reason: &EndReason, report: &Report, seconds: f64)
     let missing: Vec<Value> = (report.missing.iter())
         .map(|m| json!({"what": m.what.as_str(), "id": m.id, "from": peer.to_string(), "reason": m.reason}))
         .collect();
+    let (received, sent, would) = match report.dry_run {
+        true => super::preview::counts(shell, report)?,
+        false => (report.received, report.sent, Vec::new()),
+    };
     Ok(json!({
         "peer": peer.to_string(),
-        "sent": counts_json(&report.sent),
-        "received": counts_json(&report.received),
+        "sent": counts_json(&sent),
+        "received": counts_json(&received),
+        "dry_run": report.dry_run,
+        "would": would,
         "refused": refused,
         "refused_count": report.refused + report.refused_by_peer,
         "missing": missing,
@@ -122,16 +139,29 @@ fn result_json(shell: &Shell, reason: &EndReason, report: &Report, seconds: f64)
 /// A pull that asked for nobody's logs but one's own brings nothing: say what would.
 fn nothing_asked(shell: &Shell, report: &Report) -> Result<Option<String>, ApiError> {
     let follows_nobody = shell.home.config.keep == Keep::Followed && shell.store().followed()?.is_empty();
-    let nothing = report.received == Counts::default() && report.sent == Counts::default();
+    let preview = &report.preview;
+    let nothing = report.received == Counts::default()
+        && report.sent == Counts::default()
+        && preview.comes.is_empty()
+        && preview.goes.is_empty();
     let hint = "this node follows nobody yet: `madake follow AUTHOR` (`madake id` at the other node shows its author)";
     Ok((follows_nobody && nothing).then(|| hint.into()))
 }
 
-fn progress_json(report: &Report) -> Value {
+fn progress_json(report: &Report, wire: &Connection) -> Value {
+    let (content, stats) = (&report.content, wire.quinn().stats());
     json!({"progress": {
         "sent": counts_json(&report.sent),
         "received": counts_json(&report.received),
         "offered": {"authors": report.offered.authors, "entries": report.offered.entries},
+        "asked_by_peer": report.asked_by_peer,
+        "content": {
+            "objects": content.objects,
+            "bytes": content.bytes,
+            "all_objects": content.all_objects,
+            "all_bytes": content.all_bytes,
+        },
+        "wire": {"received": stats.udp_rx.bytes, "sent": stats.udp_tx.bytes},
     }})
 }
 

@@ -142,7 +142,7 @@ impl World<'_> {
             wanted.into_iter().filter_map(|name| name.parse::<Schema>().ok()).collect()
         });
         if to != m {
-            self.dial(m, to, Plan { receives, gives, schemas });
+            self.dial(m, to, Plan { receives, gives, schemas, dry_run: false });
         }
     }
 

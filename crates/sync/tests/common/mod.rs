@@ -48,15 +48,15 @@ pub fn schema(name: &str) -> Schema {
 }
 
 pub fn pull() -> Plan {
-    Plan { receives: true, gives: false, schemas: None }
+    Plan { receives: true, gives: false, schemas: None, dry_run: false }
 }
 
 pub fn sync() -> Plan {
-    Plan { receives: true, gives: true, schemas: None }
+    Plan { receives: true, gives: true, schemas: None, dry_run: false }
 }
 
 pub fn push() -> Plan {
-    Plan { receives: false, gives: true, schemas: None }
+    Plan { receives: false, gives: true, schemas: None, dry_run: false }
 }
 
 impl Peer {
