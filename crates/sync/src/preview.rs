@@ -4,7 +4,7 @@
 //! answers each request with nothing, having noted it. Its Hello says so ([`DRY_RUN`]), so that the other side does
 //! not take what it does not get for missing, and does not fetch.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use madake_log::{AuthorId, LogId};
 use madake_object::ObjectId;
@@ -66,7 +66,7 @@ impl Session {
     fn sum_up(&mut self, read: &dyn Read) -> Result<(), StoreError> {
         let (mut cursor, mut seen, mut last) = (None, 0, None);
         let (mut objects, mut bytes) = (0_u64, 0_u64);
-        let mut of_log: Option<((AuthorId, LogId), bool)> = None;
+        let mut of_log: BTreeMap<(AuthorId, LogId), bool> = BTreeMap::new();
         let share = &mut self.report.content;
         (share.all_objects, share.all_bytes) = (0, 0);
         loop {
@@ -79,12 +79,12 @@ impl Session {
             }
             for wanted in page {
                 let log = (wanted.by.author, wanted.by.log);
-                // What a log has of wants stands in no order: the answer is the same for runs of one log only.
-                let takes = match of_log.filter(|(of, _)| *of == log) {
-                    Some((_, takes)) => takes,
+                // Wants of a log stand far apart: what holds for the log is asked once.
+                let takes = match of_log.get(&log) {
+                    Some(takes) => *takes,
                     None => self.wants_content(read, &wanted)?,
                 };
-                of_log = Some((log, takes));
+                of_log.insert(log, takes);
                 if takes && last.replace(wanted.id) != Some(wanted.id) && !self.receiving.lacks(&wanted) {
                     objects += 1;
                     bytes = bytes.saturating_add(wanted.size);

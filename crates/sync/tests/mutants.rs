@@ -70,6 +70,11 @@ const MUTANTS: &[Mutant] = &[
         make: || Box::new(GivesAnyway),
         caught_by: &["serving"],
     },
+    Mutant {
+        name: "makes a dry run a real one",
+        make: || Box::new(NeverOnlyTries),
+        caught_by: &["serving", "scope"],
+    },
     Mutant { name: "never releases credit", make: || Box::new(KeepsCredit), caught_by: &["credit-returns"] },
     Mutant {
         name: "forgets that it was started before",
@@ -394,6 +399,18 @@ impl Meddle for AnswersMore {
         items.extend(std::mem::replace(&mut self.earlier, last));
         let items = items.try_into().unwrap();
         vec![said(*session, *class, &Message::Entries(Entries { want, items }))]
+    }
+}
+
+/// Asks and gives in sessions that only try.
+struct NeverOnlyTries;
+
+impl Meddle for NeverOnlyTries {
+    fn input(&mut self, _: usize, mut input: Input) -> Vec<Input> {
+        if let Input::Opened { plan, .. } = &mut input {
+            plan.dry_run = false;
+        }
+        vec![input]
     }
 }
 

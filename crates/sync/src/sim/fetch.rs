@@ -111,7 +111,7 @@ impl World<'_> {
     pub(super) fn asked(&mut self, wire: Wire, side: Side, fetch: u64, id: ObjectId, offset: u64) {
         let Some(connection) = self.connections.get(&wire) else { return };
         let end = &connection.ends[side];
-        let (m, gives, session) = (end.machine, end.plan.gives, end.session);
+        let (m, gives, session) = (end.machine, end.plan.gives && !end.plan.dry_run, end.session);
         if end.closed || self.machines[m].life != end.life {
             return;
         }

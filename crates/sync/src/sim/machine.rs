@@ -568,7 +568,7 @@ impl World<'_> {
     fn note_session(&mut self, m: usize, reason: &EndReason, report: &crate::report::Report) {
         let ended = self.clock(m).wall;
         let Some(running) = &self.machines[m].running else { return };
-        if !matches!(running.store.peer(report.peer), Ok(Some(_))) {
+        if report.dry_run || !matches!(running.store.peer(report.peer), Ok(Some(_))) {
             return;
         }
         let last = LastSession {
