@@ -50,6 +50,11 @@ pub(crate) enum Command {
     },
     /// How the node is: peers, counts, disk
     Status,
+    /// Why something is as it is, or not here: what is known of it, and what to type next
+    Why {
+        /// AUTHOR/LOG, AUTHOR/LOG@SEQ, a file's name, a peer, an author, or any id or its first 6 digits or more
+        target: String,
+    },
     /// Logs: append, list, show, export, import, verify
     #[command(subcommand)]
     Log(LogCommand),
@@ -468,6 +473,9 @@ pub(crate) struct SyncArgs {
     /// Only these schemas (system logs always come along)
     #[arg(long, num_args = 1..)]
     pub(crate) schema: Vec<String>,
+    /// Only compare, and say what would come and go
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 #[cfg(feature = "sim")]

@@ -68,7 +68,7 @@ impl Progress {
     /// One kind of work of several, one after the other: so much of it was done, of so much, if that is known.
     pub(crate) fn step(&self, work: &str, count: u64, total: Option<u64>) {
         let unit = match work {
-            "measuring" | "moving" | "journal" | "index" | "rows" => Unit::Bytes,
+            "measuring" | "moving" | "journal" | "index" | "rows" | "content" => Unit::Bytes,
             "marking" | "entries" => Unit::Entries,
             "files" => Unit::Files,
             "seconds" | "calm" => Unit::Seconds,
@@ -78,6 +78,10 @@ impl Progress {
         let now = (unit, total.is_some());
         let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
         if *counted != now {
+            // What went before says nothing of how fast this goes.
+            if counted.0 != now.0 {
+                self.bar.reset_eta();
+            }
             *counted = now;
             self.bar.set_style(style(now.0, now.1));
         }
@@ -143,15 +147,24 @@ fn style(unit: Unit, total_known: bool) -> ProgressStyle {
         // Nothing is counted yet.
         (Unit::Steps, _) => "{spinner} {human_pos}",
     };
+    let rate = match unit {
+        Unit::Bytes => ", {rate}",
+        Unit::Entries | Unit::Files => ", {per_sec}",
+        Unit::Seconds | Unit::Steps => "",
+    };
     let rest = if total_known { ", {eta} left" } else { "" };
     // The templates are ours: one that is wrong shows a plain bar.
-    let style = ProgressStyle::with_template(&format!("{{prefix}} {count}{rest} {{msg}}"));
+    let style = ProgressStyle::with_template(&format!("{{prefix}} {count}{rate}{rest} {{msg}}"));
     let bytes = |count: u64, out: &mut dyn std::fmt::Write| {
         let _ = write!(out, "{}", HumanBytes(count)); // a bar that can't be drawn is not worth failing for
     };
     style
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .with_key("done", move |state: &ProgressState, out: &mut dyn std::fmt::Write| bytes(state.pos(), out))
+        .with_key("rate", move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+            bytes(state.per_sec() as u64, out);
+            let _ = out.write_str("/s"); // likewise
+        })
         .with_key("all", move |state: &ProgressState, out: &mut dyn std::fmt::Write| {
             bytes(state.len().unwrap_or_default(), out);
         })

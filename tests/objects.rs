@@ -47,6 +47,13 @@ fn holds(home: &Home, id: &str) {
     assert_eq!(b3sum(&home.feed(["get", id], b"")), id);
 }
 
+/// How many bytes of objects that are on their way have come.
+fn written(home: &Home) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let items = std::fs::read_dir(home.path.join("objects/incoming")).into_iter().flatten();
+    items.filter_map(|item| Some(item.ok()?.metadata().ok()?.blocks() * 512)).sum()
+}
+
 /// A pull that is killed again and again finishes, and nearly nothing travels twice.
 #[test]
 fn a_pull_killed_six_times_goes_on_where_it_was() {
@@ -56,8 +63,11 @@ fn a_pull_killed_six_times_goes_on_where_it_was() {
     let id = commit(&pair.a, seed, size);
     let mut kills = 0;
     while kills < 6 {
+        let upto = written(&pair.b) + MIB * (2 + (seed >> (8 * kills)) % 8);
         let mut pull = pair.b.talk(["pull", "a"]);
-        std::thread::sleep(Duration::from_millis(150 + (seed >> (8 * kills)) % 256)); // the moment of the kill
+        while written(&pair.b) < upto && !pull.has_ended() {
+            std::thread::sleep(Duration::from_millis(1)); // between two looks
+        }
         if pull.has_ended() {
             break;
         }

@@ -8,7 +8,11 @@ use std::io::{Read as _, Write as _};
 use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
+use common::hostile::{Hostile, Shelf, item, key, log};
 use common::{Home, PATIENCE};
+use madake_log::LogId;
+use madake_sync::Bounded;
+use madake_sync::wire::{Class, Entries, Message, Offer, Totals};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 /// A terminal of our own: what is written to it, as it comes.
@@ -138,4 +142,58 @@ fn a_simulated_world_shows_how_much_of_its_time_has_passed() {
         child.wait().unwrap();
     }
     assert_eq!(silent.rest(), "");
+}
+
+/// A pull shows of how many entries, then of how many bytes: here the peer stops at each point until the bar was seen.
+#[test]
+fn a_pull_shows_how_much_there_is_and_what_is_left() {
+    let home = Home::new();
+    let (author, peer) = (key(100), Hostile::new(1));
+    home.ok(["follow", &author.author().to_string()]);
+    home.ok(["peer", "add", &peer.ticket(), "--name", "p"]);
+    let long = vec![7; 100 * 1024];
+    let made = log(&author, LogId::new(2000), &[b"one", b"two", &long]);
+    let (seen, go_on) = channel::<()>();
+    let endpoint = peer.endpoint.clone();
+    peer.runtime.spawn(async move {
+        let connection = endpoint.accept().await.unwrap().handshake().await.unwrap();
+        let mut wire = common::hostile::Wire::accepted(endpoint.id(), connection).await;
+        let mut shelf = Shelf::default();
+        shelf.offer_log(&made[2].0);
+        let hello = madake_sync::wire::Hello { receives: false, ..common::hostile::hello(endpoint.id()) };
+        wire.say(&Message::Hello(hello)).await;
+        wire.hear_clock().await;
+        let totals = Totals { authors: 1, entries: 3 };
+        wire.say(&Message::Offer(Offer { totals, ..shelf.offer() })).await;
+        while let Some(message) = wire.hear().await {
+            if let Message::Want(want) = message {
+                tokio::task::block_in_place(|| go_on.recv()).unwrap();
+                let mut items: Vec<_> = made.iter().map(|(entry, payload)| item(entry, payload)).collect();
+                items[2].payload = None;
+                let items = Bounded::truncated(items);
+                wire.give(Class::User, &Message::Entries(Entries { want: want.id, items })).await;
+                wire.served(Class::User, want.id).await;
+            }
+        }
+    });
+    let (shown, silent) = (Terminal::new(), Terminal::new());
+    let mut child = start(&home, &["pull", "p"], &shown);
+    let text = shown.wait_for("0 of 3 entries");
+    assert!(text.contains("/s, ") && text.contains(" left"), "{text:?}");
+    seen.send(()).unwrap();
+    let text = shown.wait_for("of 100.00 KiB");
+    let content = text.split("of 100.00 KiB").last().unwrap();
+    // The bar and its words are drawn one after the other.
+    let content = match content.contains("0 of 1 objects") {
+        true => content.to_owned(),
+        false => content.to_owned() + &shown.wait_for("0 of 1 objects"),
+    };
+    assert!(content.contains("B/s, ") && content.contains("0 of 1 objects"), "{content:?}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // For programs there is no bar: the command fails, since nobody listens any more, and says so in JSON.
+    drop(peer);
+    let mut child = start(&home, &["--json", "pull", "p"], &silent);
+    assert_eq!(child.wait().unwrap().code(), Some(6));
+    assert!(silent.rest().starts_with("{\"error\""));
 }

@@ -14,6 +14,7 @@ mod quota;
 mod sim;
 mod tree;
 mod upkeep;
+mod why;
 
 use std::process::ExitCode;
 
@@ -66,6 +67,7 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
         Command::Sim(_) => Ok(ExitCode::SUCCESS),
         Command::Id => node::id(&api, out).await,
         Command::Status => node::status(&api, out).await,
+        Command::Why { target } => why::why(&api, &target, out).await,
         Command::Log(command) => logs::run(&api, command, out).await,
         Command::Put { files } => files::put(&api, files, out).await,
         Command::Get { id, output } => files::get(&api, &id, output.as_deref(), out).await,
@@ -106,6 +108,7 @@ fn only_reads(command: &Command) -> bool {
     match command {
         Command::Id
         | Command::Status
+        | Command::Why { .. }
         | Command::Get { .. }
         | Command::Head(_)
         | Command::History { .. }

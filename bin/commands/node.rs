@@ -76,7 +76,7 @@ pub(super) async fn status(api: &Api, out: &Out) -> Result<ExitCode, ApiError> {
         for peer in peers {
             let rtt = peer["rtt_ms"].as_f64().map_or_else(|| "-".into(), |rtt| format!("{rtt:.1} ms"));
             let last = peer["last_sync"].as_str().unwrap_or("-").to_owned();
-            let missing = peer["missing"].as_u64().map_or_else(|| "-".into(), |missing| missing.to_string());
+            let missing = peer["missing"].as_u64().map_or_else(|| "-".into(), |_| missing_by(peer));
             let mut state = peer["failure"].as_str().unwrap_or(text(peer, "state")).to_owned();
             if let Some(at) = peer["rolled_back"].as_str() {
                 state = format!("{state}; its store went back, seen {at}");
@@ -86,6 +86,17 @@ pub(super) async fn status(api: &Api, out: &Out) -> Result<ExitCode, ApiError> {
         table.print();
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What was missing after the last session with a peer, and why: `0`, or `2 object (not-there)`.
+fn missing_by(peer: &Value) -> String {
+    let sums = peer["missing_by"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let sum =
+        |sum: &Value| format!("{} {} ({})", number(sum, "count"), text(sum, "what"), text(sum, "reason"));
+    match sums {
+        [] => number(peer, "missing").to_string(),
+        sums => sums.iter().map(sum).collect::<Vec<_>>().join(", "),
+    }
 }
 
 pub(super) async fn serve(

@@ -259,6 +259,7 @@ impl Daemon {
             "received": api::counts_json(&report.received),
             "refused": report.refused + report.refused_by_peer,
             "missing": report.missing.len(),
+            "dry_run": report.dry_run,
         }));
     }
 

@@ -125,7 +125,7 @@ impl Driver {
         let session = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
         let link = Link {
             session,
-            gives: plan.gives,
+            gives: plan.gives && !plan.dry_run,
             connection: connection.clone(),
             events: self.events.clone(),
             credit: Arc::new(Semaphore::new(CREDIT)),

@@ -239,7 +239,7 @@ impl Shell {
         held_off.get(&peer).is_some_and(|until| *until > Instant::now())
     }
 
-    /// Remembers how a session went, if it was with a known peer. One that broke the protocol is held
+    /// Remembers how a session went, if it was with a known peer and no dry run. One that broke the protocol is held
     /// off, whoever dialled.
     pub fn note_session(&self, rtt: Duration, reason: &EndReason, report: &Report) {
         if matches!(reason, EndReason::PeerMisbehaved(_)) {
@@ -252,7 +252,7 @@ impl Shell {
             }
             held_off.insert(report.peer, Instant::now() + HOLD_OFF);
         }
-        if !matches!(self.store().peer(report.peer), Ok(Some(_))) {
+        if report.dry_run || !matches!(self.store().peer(report.peer), Ok(Some(_))) {
             return;
         }
         let last = LastSession {
@@ -261,6 +261,7 @@ impl Shell {
             failure: (*reason != EndReason::Finished).then(|| reason.to_string()),
             missing: report.missing.len() as u64,
             clock_difference: report.clock_difference,
+            told: report.told(),
         };
         let mut changes = vec![Change::LastSession(report.peer, last)];
         changes.extend(self.peer_store(report).map(|said| Change::PeerStore(report.peer, said)));

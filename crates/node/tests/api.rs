@@ -334,6 +334,9 @@ async fn real_answers_are_as_they_are_described() {
     api.ok(&a, "DELETE", "/v1/invites", "", &[("code", text(&invite, "code"))], b"").await;
     api.ok(&b, "POST", "/v1/follow", "", &[("author", &author)], b"").await;
     let sync = |mode| [("peer", "a"), ("mode", mode), ("schema", "post"), ("schema", "commit")];
+    let tried = [sync("pull").as_slice(), &[("dry_run", "1")]].concat();
+    let tried = api.ok(&b, "POST", "/v1/sync", "", &tried, b"").await.lines.pop().unwrap();
+    assert!(tried["would"].as_array().is_some_and(|logs| logs.len() == 2), "{tried}");
     let lines = api.ok(&b, "POST", "/v1/sync", "", &sync("pull"), b"").await.lines;
     assert_eq!(lines.last().unwrap()["received"]["objects"], 2, "{lines:?}");
     assert!(lines.iter().any(|line| line.get("progress").is_some()), "{lines:?}");
@@ -342,6 +345,22 @@ async fn real_answers_are_as_they_are_described() {
     assert_eq!(lines.last().unwrap()["refused"].as_array().unwrap().len(), 1, "{lines:?}");
     let status = api.ok(&b, "GET", "/v1/status", "", &[], b"").await.lines.remove(0);
     assert_eq!(status["peers"][0]["state"], "met");
+    for (target, kind) in [
+        ("a", "peer"),
+        ("work", "author"),
+        (log.as_str(), "log"),
+        (&format!("{log}@1"), "entry"),
+        (text(&head, "commit"), "commit"),
+        (text(&head, "object"), "object"),
+        ("notes/a", "head"),
+        ("nothing", "head"),
+        (&"0".repeat(64), "unknown"),
+    ] {
+        let node = if target == "work" { &a } else { &b };
+        let why = api.ok(node, "GET", "/v1/why", "", &[("target", target)], b"").await.lines.remove(0);
+        assert_eq!(why["kind"], kind, "{why}");
+        assert!(!why["facts"].as_array().unwrap().is_empty(), "{why}");
+    }
 
     // Whose data and what of it.
     for query in
@@ -406,6 +425,7 @@ async fn errors_are_as_they_are_described() {
         ("POST", "/v1/sync", "", vec![("peer", "nobody"), ("mode", "pull")], b"", 404, "not-found"),
         ("DELETE", "/v1/interest", "", vec![("schema", "post")], b"", 404, "not-found"),
         ("POST", "/v1/interest", "", vec![], b"", 400, "usage"),
+        ("GET", "/v1/why", "", vec![("target", "a//b")], b"", 400, "usage"),
         ("POST", "/v1/interest", "", vec![("objects", "some")], b"", 400, "usage"),
     ];
     for (method, path, id, query, body, status, code) in wrong {

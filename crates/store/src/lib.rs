@@ -10,6 +10,7 @@
 
 pub mod engine;
 
+mod asked;
 mod author;
 mod by_digits;
 mod check;
@@ -32,7 +33,9 @@ mod summary;
 pub mod tables;
 mod tie;
 mod together;
+mod told;
 
+pub use asked::WantedSum;
 pub use author::{AppendError, Appended, Author, Committed, NewContent, NewVersion};
 pub use check::{CheckStep, LogCheck, LogFault, LogProblem, StoreCheck, StoreProblem};
 pub use collect::Collected;
@@ -57,3 +60,4 @@ pub use summary::{
 pub use tables::Position;
 pub use tie::Tie;
 pub use together::WithPayload;
+pub use told::{Fared, Missed, Told, Trouble};

@@ -11,6 +11,7 @@ use crate::read::NamedBy;
 use crate::store::StoreError;
 use crate::tables::Position;
 use crate::tie::Tie;
+use crate::told::Told;
 
 /// A node is an author too: its key signs its own system logs.
 pub type NodeId = AuthorId;
@@ -366,15 +367,26 @@ pub struct LastSession {
     pub missing: u64,
     /// The peer's clock less ours, in milliseconds.
     pub clock_difference: Option<i64>,
+    /// What did not get from one side to the other, and why.
+    pub told: Told,
 }
 
 impl LastSession {
+    /// The version of the value; the first one had nothing of what was told.
+    const VERSION: u8 = 2;
+
     pub(crate) fn encode(&self) -> Result<Vec<u8>, StoreError> {
-        encode_versioned(self)
+        postcard::to_extend(self, vec![Self::VERSION])
+            .map_err(|_| StoreError::broken("a value that has no bytes"))
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
-        decode_versioned(bytes, "how a session went")
+        const WHAT: &str = "how a session went";
+        if let Some(fields) = bytes.strip_prefix(&[Self::VERSION]) {
+            return postcard::from_bytes(fields).map_err(|_| StoreError::broken(WHAT));
+        }
+        let (ended, rtt, failure, missing, clock_difference) = decode_versioned(bytes, WHAT)?;
+        Ok(Self { ended, rtt, failure, missing, clock_difference, told: Told::default() })
     }
 }
 
@@ -482,4 +494,33 @@ pub(crate) fn decode_versioned<T: for<'de> Deserialize<'de>>(
 ) -> Result<T, StoreError> {
     let fields = bytes.strip_prefix(&[VALUE_VERSION]).ok_or(StoreError::broken(what))?;
     postcard::from_bytes(fields).map_err(|_| StoreError::broken(what))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)] // a panic is how a test reports
+
+    use super::*;
+    use crate::told::Fared;
+
+    #[test]
+    fn how_a_session_went_is_read_in_both_versions() {
+        let mut last = LastSession {
+            ended: -5,
+            rtt: 300,
+            failure: Some("the connection was lost".into()),
+            missing: 2,
+            clock_difference: None,
+            told: Told::default(),
+        };
+        let first = (last.ended, last.rtt, &last.failure, last.missing, last.clock_difference);
+        let first = encode_versioned(&first).unwrap();
+        assert_eq!(first[0], 1);
+        assert_eq!(LastSession::decode(&first).unwrap(), last);
+        last.told.add(Fared::Missing, "object", "ab", "not-there: the peer does not have it");
+        let now = last.encode().unwrap();
+        assert_eq!((now[0], LastSession::decode(&now).unwrap()), (2, last));
+        assert!(LastSession::decode(&[3, 0]).is_err());
+        assert!(LastSession::decode(&[]).is_err());
+    }
 }

@@ -349,7 +349,10 @@ impl Store {
     }
 
     /// Whether a quota keeps the object of this version away.
-    pub(crate) fn is_over(&self, at: &Position) -> Result<bool, StoreError> {
+    ///
+    /// # Errors
+    /// The engine failed.
+    pub fn is_over(&self, at: &Position) -> Result<bool, StoreError> {
         Ok(self.engine().contains(tables::OVER, &at.key())?)
     }
 

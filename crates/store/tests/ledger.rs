@@ -200,6 +200,9 @@ fn payloads_that_are_no_commits_are_flawed_and_stay() {
         );
     }
     assert_eq!(store.heads(key.author(), "").unwrap(), []);
+    let (count, first) = store.flaws_of(key.author(), LogId::COMMIT, 2).unwrap();
+    assert_eq!((count, first.len(), first[1].0), (3, 2, Position::of(&entries[1])));
+    assert_eq!(store.flaws_of(key.author(), LogId::CONTROL, 2).unwrap().0, 0);
 }
 
 #[test]

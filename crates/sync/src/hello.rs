@@ -7,6 +7,7 @@ use crate::Bounded;
 use crate::compare::Comparing;
 use crate::interest::Interest;
 use crate::node::{Context, Failure};
+use crate::preview::DRY_RUN;
 use crate::report::PeerHistory;
 use crate::session::{Session, Theirs};
 use crate::summary::{Comparison, clock_frames, compare, offer_frames};
@@ -37,6 +38,8 @@ impl Session {
         let (first, second) =
             if self.initiator { (&ours[..], &theirs[..]) } else { (&theirs[..], &ours[..]) };
         self.by_cells = first.iter().find(|method| second.contains(method)) == Some(&BY_CELLS);
+        // Whoever is dialled has no say in it: else a peer could hide what it does not give.
+        self.report.dry_run |= !self.initiator && hello.capabilities & DRY_RUN != 0;
         let said = PeerStore {
             epoch: hello.epoch,
             generation: hello.generation,

@@ -97,6 +97,8 @@ pub struct Plan {
     /// Both are servers: the round trip between them, of which half is how old the peer's clock is when it comes.
     /// Clocks that are too far apart end the session then. `None`: they never do.
     pub servers: Option<Duration>,
+    /// Only compare: ask for nothing, give nothing, and say what would come and go.
+    pub dry_run: bool,
 }
 
 /// An entry from a peer, its signature checked, its payload hashed.

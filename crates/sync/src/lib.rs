@@ -7,7 +7,7 @@
 //! all cores; what comes in here is authentic already, and says so in its type.
 //!
 //! Rooms: [`wire`] (messages and their bytes) · [`knock`] (what strangers may say) · `summary`, `compare`, [`reconcile`] (what differs) · `interest` (what is
-//! wanted) · `session` (one peer), with its two halves `receive` (and `taken`, `quota`) and `serve` · `live` (a session that
+//! wanted) · `preview` (what is still to come) · `session` (one peer), with its two halves `receive` (and `taken`, `quota`) and `serve` · `live` (a session that
 //! stays open), `again` (its comparisons) · `fetch` (big objects, from several peers at once) · `node` (all of them) · `sim` (feature `sim`: the simulator, which alone stands on the engine that writes
 //! to disks). `docs/protocol.md` describes the messages and the states.
 
@@ -22,6 +22,7 @@ mod io;
 pub mod knock;
 mod live;
 mod node;
+mod preview;
 mod quota;
 pub mod ranged;
 mod receive;
@@ -45,5 +46,6 @@ pub use io::{
 };
 pub use madake_store::tag;
 pub use node::Node;
+pub use preview::{DRY_RUN, Preview, Share, entries_in};
 pub use report::{EndReason, Load, Missing, PeerHistory, Report};
 pub use summary::{Comparison, PeerClock, compare};

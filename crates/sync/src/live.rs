@@ -156,7 +156,7 @@ impl Live {
 impl Session {
     /// Both have said what they wish.
     pub(crate) fn agree(&mut self, context: &mut Context<'_>, hello: &Hello) -> Result<(), Failure> {
-        self.live.agreed = self.plan.live && hello.capabilities & LIVE != 0;
+        self.live.agreed = self.plan.live && hello.capabilities & LIVE != 0 && !self.report.dry_run;
         if !self.live.agreed {
             return Ok(());
         }

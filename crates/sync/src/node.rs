@@ -13,6 +13,7 @@ use crate::hello::{BY_CELLS, FULL_CLOCK};
 use crate::interest::{Interest, kept_authors, kept_schemas};
 use crate::io::{CompareBy, Config, Input, Now, Output, Plan, SessionId, Token};
 use crate::live::{LIVE, MAX_BACKLOG};
+use crate::preview::{DRY_RUN, Preview};
 use crate::receive::Applying;
 use crate::report::{EndReason, Load, Report};
 use crate::serve;
@@ -273,7 +274,11 @@ impl Node {
                 .as_ref()
                 .map(|schemas| Bounded::truncated(schemas.iter().cloned().collect())),
             methods: session.methods.clone(),
-            capabilities: if session.plan.live { LIVE } else { 0 },
+            capabilities: match (session.plan.dry_run, session.plan.live) {
+                (true, _) => DRY_RUN,
+                (false, true) => LIVE,
+                (false, false) => 0,
+            },
         };
         self.sessions.insert(id, session);
         let mut context =
@@ -429,10 +434,14 @@ impl Session {
                 Ok(self.start_receiving(context)?)
             }
             Message::Want(want) if self.we_give() => {
+                let want = self.note_want(want);
                 self.lacks(context.read, &want)?;
                 Ok(self.serving.want(want, &self.blocked)?)
             }
-            Message::WantContent(want) if self.we_give() => Ok(self.serving.want_content(want)?),
+            Message::WantContent(want) if self.we_give() => {
+                let want = self.note_want_content(want, context.read)?;
+                Ok(self.serving.want_content(want)?)
+            }
             Message::Served(served) => Ok(self.on_served(served)?),
             Message::Done(done) if ready && !self.done_received => {
                 let Done { refused, refusals, .. } = done;
@@ -461,6 +470,7 @@ impl Session {
             missing: Vec::new(),
             damaged: Vec::new(),
             peer_store: None,
+            preview: Preview::default(),
             ..self.report
         };
         context.output(|session| Output::Progress { session, report });

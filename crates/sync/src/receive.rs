@@ -17,7 +17,7 @@ use crate::io::{Output, Received, RefusedEntry};
 use crate::node::Context;
 use crate::report::MAX_LISTED;
 use crate::session::Session;
-use crate::wire::{Class, Done, FRAMED_CONTENT, Message, Range, Served, Want, WantContent, What};
+use crate::wire::{Class, Done, Message, Range, Served, Want, WantContent, What};
 
 /// Requests that are out at a time: enough to keep a long link busy.
 const MAX_OPEN: usize = 4;
@@ -163,6 +163,22 @@ impl Receiving {
         self.is_at_work() || self.is_asking()
     }
 
+    /// Takes what was to be asked for: it will not be.
+    pub(crate) fn take_planned(&mut self) -> VecDeque<Range> {
+        self.asked.clear();
+        std::mem::take(&mut self.ranges)
+    }
+
+    /// Nothing will be asked for any more.
+    pub(crate) fn finish(&mut self) {
+        self.phase = Phase::Finished;
+    }
+
+    /// Whether the peer turned out not to have this.
+    pub(crate) fn lacks(&self, wanted: &Wanted) -> bool {
+        self.lacking.contains(&(wanted.id, wanted.size))
+    }
+
     pub(crate) fn is_waiting_for_summary(&self) -> bool {
         self.phase == Phase::Summary
     }
@@ -245,6 +261,10 @@ impl Receiving {
 impl Session {
     /// The peer has told all that it has (or will offer): begin to ask.
     pub(crate) fn start_receiving(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
+        if self.plan.dry_run {
+            return self.preview_receiving(context);
+        }
+        self.tell_progress(context);
         self.receiving.phase = Phase::System;
         self.plan_ranges(context, true)?;
         self.advance_receiving(context)
@@ -397,11 +417,13 @@ impl Session {
                     self.list_cut_short(context)?;
                     self.receiving.phase = Phase::Content;
                     self.receiving.cursor = None;
+                    self.expect_content(context)?;
                     self.say_ready(context);
                 }
                 // A pass is over. Another one if it brought something that may name more.
                 Phase::Content if std::mem::take(&mut self.receiving.progress) => {
-                    self.receiving.cursor = None
+                    self.receiving.cursor = None;
+                    self.expect_content(context)?;
                 }
                 _ => {
                     self.receiving.phase = Phase::Finished;
@@ -425,7 +447,7 @@ impl Session {
         }
     }
 
-    fn plan_ranges(&mut self, context: &mut Context<'_>, system: bool) -> Result<(), StoreError> {
+    pub(crate) fn plan_ranges(&mut self, context: &mut Context<'_>, system: bool) -> Result<(), StoreError> {
         let read = context.read;
         self.refuse_blocked(read, system)?;
         let (interest, blocked, report) = (&self.interest, &self.blocked, &mut self.report);
@@ -488,8 +510,9 @@ impl Session {
                 }
                 let known = receiving.lacking.contains(&(wanted.id, wanted.size)) || fetched_now.is_some();
                 let takes = !known && self.wants_content(context.read, &wanted)?;
+                let fetches = self.fetches(&wanted);
                 let receiving = &mut self.receiving;
-                if takes && wanted.size > FRAMED_CONTENT {
+                if takes && fetches {
                     if receiving.fetching.len() >= MAX_FETCHES {
                         receiving.blocked = true;
                         break; // the cursor stays before it
@@ -548,7 +571,7 @@ impl Session {
         }
     }
 
-    fn send_done(&mut self, context: &mut Context<'_>, done: Done) {
+    pub(crate) fn send_done(&mut self, context: &mut Context<'_>, done: Done) {
         self.done_sent = true;
         context.send(Class::Control, &Message::Done(done));
     }

@@ -1,7 +1,8 @@
 //! What became of a session.
 
-use madake_store::{NodeId, PeerStore};
+use madake_store::{Fared, NodeId, PeerStore, Told};
 
+use crate::preview::{Preview, Share};
 use crate::wire::{Counts, Refusal, Totals, What};
 
 /// Refusals and missing things that are listed; further ones are only counted.
@@ -21,6 +22,14 @@ pub struct Report {
     pub received: Counts,
     /// What the other side said it would have for us.
     pub offered: Totals,
+    /// Entries that the other side asked for.
+    pub asked_by_peer: u64,
+    /// Content that was asked for by itself: what has come of how much.
+    pub content: Share,
+    /// Whether it was a dry run, of either side.
+    pub dry_run: bool,
+    /// In a dry run of ours, what would come and go.
+    pub preview: Preview,
     /// What we did not take, all of it.
     pub refused: u64,
     /// What we did not take, with reasons: the first of them.
@@ -168,6 +177,10 @@ impl Report {
             sent: Counts::default(),
             received: Counts::default(),
             offered: Totals::default(),
+            asked_by_peer: 0,
+            content: Share::default(),
+            dry_run: false,
+            preview: Preview::default(),
             refused: 0,
             refusals: Vec::new(),
             refused_by_peer: 0,
@@ -181,6 +194,21 @@ impl Report {
             peer_store: None,
             clock_difference: None,
         }
+    }
+
+    /// What did not get from one side to the other, as it is kept until the next session with this peer.
+    pub fn told(&self) -> Told {
+        let mut told =
+            Told { refused: self.refused, refused_by_peer: self.refused_by_peer, ..Told::default() };
+        for Missing { what, id, reason } in &self.missing {
+            told.add(Fared::Missing, what.as_str(), id, reason);
+        }
+        let refused = self.refusals.iter().map(|refusal| (Fared::Refused, refusal));
+        let by_peer = self.refusals_by_peer.iter().map(|refusal| (Fared::RefusedByPeer, refusal));
+        for (fate, refusal) in refused.chain(by_peer) {
+            told.add(fate, refusal.what.as_str(), &refusal.id, &refusal.reason);
+        }
+        told
     }
 
     pub(crate) fn damage(&mut self, what: String) {

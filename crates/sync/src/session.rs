@@ -100,6 +100,7 @@ impl Session {
         blocked: BTreeSet<AuthorId>,
         now: Duration,
     ) -> Self {
+        let report = Report { dry_run: plan.dry_run, ..Report::empty(peer) };
         Self {
             peer,
             initiator,
@@ -126,7 +127,7 @@ impl Session {
             last_activity: now,
             last_sent: now,
             last_bytes: now,
-            report: Report::empty(peer),
+            report,
         }
     }
 

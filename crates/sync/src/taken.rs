@@ -74,6 +74,8 @@ impl Session {
                     _ => self.report.received.objects += 1,
                 }
                 self.report.received.bytes += size;
+                self.report.content.objects += 1;
+                self.report.content.bytes += size;
             }
             ContentFate::AlreadyHave | ContentFate::Missing => {}
             ContentFate::Unwanted => {

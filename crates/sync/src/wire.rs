@@ -130,7 +130,7 @@ pub struct Hello {
     /// dialler's that the other side names too is used.
     pub methods: Bounded<u8, 16>,
     /// What else the sender wishes, one bit each; bits that are not known are ignored. Bit 0: to keep the
-    /// session open when all is there, and to push what is new.
+    /// session open when all is there, and to push what is new. Bit 32: a dry run ([`crate::DRY_RUN`]).
     pub capabilities: u64,
 }
 

@@ -68,7 +68,14 @@ fn example(compare_by: CompareBy) {
     assert_eq!(authors_in(&b.store).len(), 104);
 
     let wanted: BTreeSet<_> = WANTED.iter().map(|name| schema(name)).collect();
-    let plan = Plan { receives: true, gives: true, schemas: Some(wanted), live: false, servers: None };
+    let plan = Plan {
+        receives: true,
+        gives: true,
+        schemas: Some(wanted),
+        live: false,
+        servers: None,
+        dry_run: false,
+    };
     let session = run(&mut a, &mut b, plan);
     assert_eq!((&session.a.0, &session.b.0), (&EndReason::Finished, &EndReason::Finished));
 

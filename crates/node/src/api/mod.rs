@@ -16,12 +16,14 @@ mod logs;
 mod node;
 mod peers;
 mod policy;
+mod preview;
 mod quota;
 mod resolve;
 mod routes;
 mod sync;
 mod upkeep;
 mod upload;
+mod why;
 
 use std::sync::Arc;
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use data_encoding::HEXLOWER;
 use hyper::{Response, StatusCode};
 use madake_log::AuthorId;
-use madake_store::{Author, Read as _};
+use madake_store::{Author, LastSession, Missed, Read as _};
 use serde_json::{Value, json};
 
 use super::{ApiError, Body, Query, full, object, respond};
@@ -82,6 +82,9 @@ pub(super) async fn status(shell: Arc<Shell>) -> Result<Response<Body>, ApiError
                 "failure": failure,
                 "missing": last.as_ref().map(|last| last.missing),
                 "rolled_back": said.as_ref().and_then(|said| said.rolled_back).map(rfc3339),
+                "missing_by": missed_json(last.as_ref()),
+                "refused": last.as_ref().map(|last| last.told.refused),
+                "refused_by_peer": last.as_ref().map(|last| last.told.refused_by_peer),
                 "clock_difference_ms": last.as_ref().and_then(|last| last.clock_difference),
             }));
         }
@@ -102,6 +105,13 @@ pub(super) async fn status(shell: Arc<Shell>) -> Result<Response<Body>, ApiError
         })))
     };
     blocking(count).await
+}
+
+/// What was missing after a session, summed up: `[{what, reason, count}]`
+fn missed_json(last: Option<&LastSession>) -> Vec<Value> {
+    let sums = last.map(|last| last.told.missing.as_slice()).unwrap_or_default();
+    let sum = |sum: &Missed| json!({"what": sum.what, "reason": sum.reason, "count": sum.count});
+    sums.iter().map(sum).collect()
 }
 
 /// Runs what reads a lot on a thread where that is fine.

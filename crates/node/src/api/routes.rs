@@ -6,7 +6,7 @@ use std::pin::Pin;
 use hyper::{Method, Response};
 
 use super::{
-    ApiError, Body, Call, bundle, export, files, invites, logs, node, peers, policy, quota, sync, upkeep,
+    ApiError, Body, Call, bundle, export, files, invites, logs, node, peers, policy, quota, sync, upkeep, why,
 };
 
 type Answer = Result<Response<Body>, ApiError>;
@@ -31,6 +31,7 @@ enum Handler {
 pub static ROUTES: &[Route] = &[
     reads(Method::GET, "/v1/id", |call| node::id(&call.shell)),
     runs(Method::GET, "/v1/status", |call| Box::pin(node::status(call.shell))),
+    runs(Method::GET, "/v1/why", |call| Box::pin(why::why(call.shell, call.query))),
     reads(Method::GET, "/v1/authors", |call| node::authors(&call.shell)),
     runs(Method::POST, "/v1/authors", |call| Box::pin(node::new_author(call.shell, call.query))),
     reads(Method::POST, "/v1/append", |call| logs::append(call.shell, &call.query, call.body)),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::{Response, StatusCode};
 use madake_store::{Allowed, Read as _};
@@ -14,12 +14,16 @@ use tokio::sync::watch;
 use super::{ApiError, Body, Query, respond, streamed};
 use crate::driver::Watchers;
 use crate::home::Keep;
-use crate::net::NodeId;
+use crate::net::{Connection, NodeId};
 use crate::shell::Shell;
 
-/// `POST /v1/sync?peer=P&mode=pull|push|sync[&schema=S…]` → lines `{"progress":…}`, then one line: the result
+/// How far a session is is told so often, also when nothing happens.
+const TELL_EVERY: Duration = Duration::from_millis(200);
+
+/// `POST /v1/sync?peer=P&mode=pull|push|sync[&schema=S…][&dry_run=1]` → lines `{"progress":…}`, then one line: the result
 ///
-/// `{sent, received, fetched_bytes, wrong_ranges, refused, missing, rounds, summary_bytes, peer_store, seconds, peer}`
+/// `{sent, received, fetched_bytes, wrong_ranges, refused, missing, rounds, summary_bytes, peer_store, seconds, peer,
+/// dry_run, would}`
 pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
     let (node, addresses) = shell.resolve_peer(query.need("peer")?)?;
     let (receives, gives) = match query.need("mode")? {
@@ -39,6 +43,7 @@ pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body
         return Err(ApiError::usage(format!("at most {MAX_SCHEMAS} schemas can be asked for at a time"))
             .hint("name fewer, or none for all that are kept (`madake interest list`)"));
     }
+    let dry_run = query.flag("dry_run");
     let Allowed { read, write } = shell.store().allowed(node)?;
     let (receives, gives) = (receives && write, gives && read);
     if !receives && !gives {
@@ -52,6 +57,7 @@ pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body
         schemas: (!schemas.is_empty()).then_some(schemas),
         live: false,
         servers: None,
+        dry_run,
     };
 
     let began = Instant::now();
@@ -61,12 +67,20 @@ pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body
     shell.links.nudge(node); // it can be reached
     plan.servers = server.then(|| connection.rtt());
     let (progress, mut seen) = watch::channel(None);
-    let (watchers, rtt) = (Watchers { progress: Some(progress), stage: None }, connection.rtt());
+    let watchers = Watchers { progress: Some(progress), stage: None };
+    let (rtt, wire) = (connection.rtt(), connection.clone());
     let session = tokio::spawn(async move { network.driver.session(connection, None, plan, watchers).await });
     let (sender, body) = streamed();
     tokio::spawn(async move {
-        while seen.changed().await.is_ok() {
-            let line = seen.borrow_and_update().as_ref().map(progress_json);
+        // While a big object comes or goes, only the bytes on the wire tell how far it is.
+        let mut tick = tokio::time::interval(TELL_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                changed = seen.changed() => if changed.is_err() { break },
+                _ = tick.tick() => {}
+            }
+            let line = seen.borrow_and_update().as_ref().map(|report| progress_json(report, &wire));
             if let Some(line) = line {
                 // A client that went away does not end the session: what has begun is of use.
                 let _ = sender.send(format!("{line}\n").into()).await;
@@ -124,10 +138,16 @@ fn result_json(shell: &Shell, reason: &EndReason, report: &Report, seconds: f64)
     let missing: Vec<Value> = (report.missing.iter())
         .map(|m| json!({"what": m.what.as_str(), "id": m.id, "from": peer.to_string(), "reason": m.reason}))
         .collect();
+    let (received, sent, would) = match report.dry_run {
+        true => super::preview::counts(shell, report)?,
+        false => (report.received, report.sent, Vec::new()),
+    };
     Ok(json!({
         "peer": peer.to_string(),
-        "sent": counts_json(&report.sent),
-        "received": counts_json(&report.received),
+        "sent": counts_json(&sent),
+        "received": counts_json(&received),
+        "dry_run": report.dry_run,
+        "would": would,
         "refused": refused,
         "refused_count": report.refused + report.refused_by_peer,
         "missing": missing,
@@ -145,17 +165,30 @@ fn result_json(shell: &Shell, reason: &EndReason, report: &Report, seconds: f64)
 /// A pull that asked for nobody's logs but one's own brings nothing: say what would.
 fn nothing_asked(shell: &Shell, report: &Report) -> Result<Option<String>, ApiError> {
     let follows_nobody = shell.home.config.keep == Keep::Followed && shell.store().followed()?.is_empty();
-    let nothing = report.received == Counts::default() && report.sent == Counts::default();
+    let preview = &report.preview;
+    let nothing = report.received == Counts::default()
+        && report.sent == Counts::default()
+        && preview.comes.is_empty()
+        && preview.goes.is_empty();
     let hint = "this node follows nobody yet: `madake follow AUTHOR` (`madake id` at the other node shows its author)";
     Ok((follows_nobody && nothing).then(|| hint.into()))
 }
 
-fn progress_json(report: &Report) -> Value {
+fn progress_json(report: &Report, wire: &Connection) -> Value {
+    let (content, stats) = (&report.content, wire.quinn().stats());
     json!({"progress": {
         "sent": counts_json(&report.sent),
         "received": counts_json(&report.received),
         "fetched_bytes": report.fetched_bytes,
         "offered": {"authors": report.offered.authors, "entries": report.offered.entries},
+        "asked_by_peer": report.asked_by_peer,
+        "content": {
+            "objects": content.objects,
+            "bytes": content.bytes,
+            "all_objects": content.all_objects,
+            "all_bytes": content.all_bytes,
+        },
+        "wire": {"received": stats.udp_rx.bytes, "sent": stats.udp_tx.bytes},
     }})
 }
 

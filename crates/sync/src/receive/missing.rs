@@ -13,7 +13,11 @@ impl Session {
     /// Logs that did not come as far as the peer said that it has them, though nothing was refused.
     pub(super) fn list_cut_short(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
         for ((author, log), range) in std::mem::take(&mut self.receiving.asked) {
-            if self.receiving.spoiled.contains(&(author, log)) || self.report.missing.len() >= MAX_LISTED {
+            // In a dry run nothing comes.
+            if self.report.dry_run
+                || self.receiving.spoiled.contains(&(author, log))
+                || self.report.missing.len() >= MAX_LISTED
+            {
                 continue;
             }
             let here = context.read.log_head(author, log)?.map_or(0, |head| head.seq.get());
@@ -29,7 +33,7 @@ impl Session {
     /// What is still not here of the authors of this session, with the reason.
     pub(super) fn list_missing(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
         let (mut cursor, mut told) = (None, None);
-        while self.report.missing.len() < MAX_LISTED {
+        while !self.report.dry_run && self.report.missing.len() < MAX_LISTED {
             let page = context.read.wanted(cursor, PER_REQUEST)?;
             let Some(last) = page.last() else { return Ok(()) };
             cursor = Some(*last);

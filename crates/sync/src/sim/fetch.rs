@@ -224,7 +224,8 @@ impl World<'_> {
     pub(super) fn asked(&mut self, wire: Wire, side: Side, fetch: u64, wanted: RangeRequest) {
         let Some(connection) = self.connections.get(&wire) else { return };
         let end = &connection.ends[side];
-        let (m, gives, session, life) = (end.machine, end.plan.gives, end.session, end.life);
+        let (m, gives, session, life) =
+            (end.machine, end.plan.gives && !end.plan.dry_run, end.session, end.life);
         if end.closed || self.machines[m].life != life {
             return;
         }

@@ -11,7 +11,7 @@ use crate::report::{EndReason, Report};
 
 /// What a node that keeps its peers wishes of a session.
 fn staying() -> Plan {
-    Plan { receives: true, gives: true, schemas: None, live: true, servers: None }
+    Plan { receives: true, gives: true, schemas: None, live: true, servers: None, dry_run: false }
 }
 
 impl World<'_> {
@@ -78,7 +78,7 @@ impl World<'_> {
     pub(super) fn note_session(&mut self, m: usize, reason: &EndReason, report: &Report) {
         let ended = self.clock(m).wall;
         let Some(running) = &self.machines[m].running else { return };
-        if !matches!(running.store.peer(report.peer), Ok(Some(_))) {
+        if report.dry_run || !matches!(running.store.peer(report.peer), Ok(Some(_))) {
             return;
         }
         let last = LastSession {
@@ -87,6 +87,7 @@ impl World<'_> {
             failure: (*reason != EndReason::Finished).then(|| reason.to_string()),
             missing: report.missing.len() as u64,
             clock_difference: report.clock_difference,
+            told: report.told(),
         };
         let _ = running.store.apply(vec![Change::LastSession(report.peer, last)]);
     }

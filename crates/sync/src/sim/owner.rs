@@ -156,7 +156,8 @@ impl World<'_> {
             wanted.into_iter().filter_map(|name| name.parse::<Schema>().ok()).collect()
         });
         if to != m {
-            self.dial(m, to, Plan { receives, gives, schemas, live: false, servers: None });
+            let dry_run = self.random.below(8) == 0;
+            self.dial(m, to, Plan { receives, gives, schemas, live: false, servers: None, dry_run });
         }
     }
 

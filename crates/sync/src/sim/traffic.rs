@@ -38,8 +38,14 @@ impl World<'_> {
             return false;
         }
         let wire = Wire(self.number());
-        let both =
-            Plan { receives: true, gives: true, schemas: None, live: self.weather.live, servers: None };
+        let both = Plan {
+            receives: true,
+            gives: true,
+            schemas: None,
+            live: self.weather.live,
+            servers: None,
+            dry_run: false,
+        };
         let hostile = self.weather.hostile > 0 && self.random.below(self.weather.hostile) == 0;
         let mut end = |machine: usize, plan: Plan| End {
             machine,

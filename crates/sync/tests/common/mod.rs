@@ -58,15 +58,15 @@ pub fn schema(name: &str) -> Schema {
 }
 
 pub fn pull() -> Plan {
-    Plan { receives: true, gives: false, schemas: None, live: false, servers: None }
+    Plan { receives: true, gives: false, schemas: None, live: false, servers: None, dry_run: false }
 }
 
 pub fn sync() -> Plan {
-    Plan { receives: true, gives: true, schemas: None, live: false, servers: None }
+    Plan { receives: true, gives: true, schemas: None, live: false, servers: None, dry_run: false }
 }
 
 pub fn push() -> Plan {
-    Plan { receives: false, gives: true, schemas: None, live: false, servers: None }
+    Plan { receives: false, gives: true, schemas: None, live: false, servers: None, dry_run: false }
 }
 
 impl Peer {

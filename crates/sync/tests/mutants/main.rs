@@ -27,9 +27,11 @@ use madake_sync::{Config, Input, Output, SessionId};
 
 mod live;
 mod objects;
+mod plans;
 
 use live::{Echoes, HearsNoNews, Hurries, LooksOnce};
 use objects::{GivesUpAtOnce, LosesParts, SeesNothingHere};
+use plans::{GivesAnyway, NeverOnlyTries};
 
 /// A way to break a node, and the rules one of which must say so.
 struct Mutant {
@@ -78,6 +80,11 @@ const MUTANTS: &[Mutant] = &[
         name: "gives where it should give nothing",
         make: || Box::new(GivesAnyway),
         caught_by: &["serving"],
+    },
+    Mutant {
+        name: "makes a dry run a real one",
+        make: || Box::new(NeverOnlyTries),
+        caught_by: &["serving", "scope"],
     },
     Mutant { name: "never releases credit", make: || Box::new(KeepsCredit), caught_by: &["credit-returns"] },
     Mutant {
@@ -432,21 +439,6 @@ impl Meddle for AnswersMore {
         items.extend(std::mem::replace(&mut self.earlier, last));
         let items = items.try_into().unwrap();
         vec![said(*session, *class, &Message::Entries(Entries { want, items }))]
-    }
-}
-
-/// Takes every session for one in which it gives.
-struct GivesAnyway;
-
-impl Meddle for GivesAnyway {
-    fn input(&mut self, _: usize, input: Input) -> Vec<Input> {
-        match input {
-            Input::Opened { session, peer, initiator, mut plan } => {
-                plan.gives = true;
-                vec![Input::Opened { session, peer, initiator, plan }]
-            }
-            other => vec![other],
-        }
     }
 }
 

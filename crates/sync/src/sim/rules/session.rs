@@ -143,6 +143,9 @@ impl Scope {
         if !watched.plan.receives {
             return Some("it writes in a session in which it receives nothing".into());
         }
+        if watched.plan.dry_run {
+            return Some("it writes in a dry run of its own".into());
+        }
         None
     }
 }
@@ -162,6 +165,10 @@ impl Serving {
     /// What goes out must have been asked for.
     pub(in crate::sim) fn says(watched: &Watched, message: &Message, read: &dyn Read) -> Option<String> {
         let data = matches!(message, Message::Entries(_) | Message::Content(_));
+        let asks = matches!(message, Message::Want(_) | Message::WantContent(_));
+        if watched.plan.dry_run && (data || asks) {
+            return Some("it asks or gives in a dry run of its own".into());
+        }
         if data && !watched.plan.gives {
             return Some("it gives in a session in which it gives nothing".into());
         }
