@@ -300,18 +300,8 @@ impl Home {
         if copied {
             store.apply(vec![Change::Meta(META_COPY, vec![1])])?;
         }
-        let path = path.into();
-        Ok(Home {
-            path,
-            config,
-            node_key,
-            author_key,
-            more_authors,
-            store,
-            copied,
-            read_only: false,
-            _lock: Some(lock),
-        })
+        let named = Named { config, node_key, author_key, more_authors };
+        Ok(named.home(path, store, copied, Some(lock)))
     }
 
     /// Opens a home whose lock was taken.
@@ -322,7 +312,7 @@ impl Home {
         if !Self::exists(path) {
             return Err(Self::absence(path));
         }
-        let Named { config, node_key, author_key, more_authors } = Named::read(path)?;
+        let named = Named::read(path)?;
         let store = open_store(path, &JournalOptions::existing())?;
         let marker_path = path.join(MARKER);
         let found = match std::fs::read_to_string(&marker_path) {
@@ -337,23 +327,12 @@ impl Home {
             replace(&marker_path, marker(path)?.as_bytes(), 0o600)?;
         }
         // What is wanted of whom goes by whose keys are here.
-        let own = more_authors.iter().map(|(_, key)| key.author());
-        let own: Vec<_> = own.chain([author_key.author(), node_key.author()]).collect();
+        let own = named.more_authors.iter().map(|(_, key)| key.author());
+        let own: Vec<_> = own.chain([named.author_key.author(), named.node_key.author()]).collect();
         store.settle_objects(&own)?;
-        store.set_default_quota(config.quota(), &own)?;
+        store.set_default_quota(named.config.quota(), &own)?;
         let copied = store.meta(META_COPY)?.is_some_and(|copy| copy == [1]);
-        let path = path.into();
-        Ok(Home {
-            path,
-            config,
-            node_key,
-            author_key,
-            more_authors,
-            store,
-            copied,
-            read_only: false,
-            _lock: Some(lock),
-        })
+        Ok(named.home(path, store, copied, Some(lock)))
     }
 }
 
@@ -364,7 +343,7 @@ impl Home {
             return Err(Self::absence(path));
         }
         let lock = HomeLock::share(path)?;
-        let Named { config, node_key, author_key, more_authors } = Named::read(path)?;
+        let named = Named::read(path)?;
         tracing::warn!(
             home = %path.display(),
             "this home can't be written to: it is read as it is, and nothing is changed"
@@ -372,18 +351,7 @@ impl Home {
         let engine = JournalEngine::open_read_only(path, Arc::new(StoreRows))?;
         let store = Arc::new(Store::new(Arc::new(engine)));
         let copied = store.meta(META_COPY)?.is_some_and(|copy| copy == [1]);
-        let path = path.into();
-        Ok(Home {
-            path,
-            config,
-            node_key,
-            author_key,
-            more_authors,
-            store,
-            copied,
-            read_only: true,
-            _lock: lock,
-        })
+        Ok(Home { read_only: true, ..named.home(path, store, copied, lock) })
     }
 }
 
@@ -409,6 +377,13 @@ impl Named {
         let author_key = keys::read_key(&path.join(AUTHOR_KEY))?;
         let more_authors = keys::read_authors(path, &author_key)?;
         Ok(Self { config, node_key, author_key, more_authors })
+    }
+
+    fn home(self, path: &Path, store: Arc<Store>, copied: bool, lock: Option<HomeLock>) -> Home {
+        let Self { config, node_key, author_key, more_authors } = self;
+        let path = path.into();
+        let read_only = false;
+        Home { path, config, node_key, author_key, more_authors, store, copied, read_only, _lock: lock }
     }
 }
 

@@ -6,6 +6,7 @@
 //! explanations: it answers a digest with a grant or, at last, an offer, which is empty if all is the same.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use madake_log::{AuthorId, LogId, Schema, SeqNum};
 use madake_store::{Digest, Item, SummaryScope};
@@ -88,19 +89,13 @@ impl Session {
     }
 
     fn go_on_again(&mut self, context: &mut Context<'_>, step: Step) -> Result<(), Failure> {
-        match step {
-            Step::Found(found) => return self.on_difference_again(context, &found),
-            Step::Wait(granting) => self.live.answers = Comparing::Granting(granting),
-            Step::More(granting, more) => {
-                self.live.answers = Comparing::Granting(granting);
-                self.grant(context, more);
-            }
-            Step::Clock => {
-                self.live.answers = Comparing::Clock;
-                self.grant(context, 0);
+        match self.after(context, step) {
+            ControlFlow::Break(found) => self.on_difference_again(context, &found),
+            ControlFlow::Continue(awaiting) => {
+                self.live.answers = awaiting;
+                Ok(())
             }
         }
-        Ok(())
     }
 
     /// Known is what differs. What is not known here is nothing to offer.

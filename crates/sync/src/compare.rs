@@ -5,6 +5,7 @@
 //! items differ, offers what the dialler lacks of those, and names the logs that it does not know.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 
 use madake_log::{AuthorId, LogId, SeqNum};
 use madake_store::{Cell, Coded, Digest, Item, ItemKey, Read, SummaryScope, item_key};
@@ -193,19 +194,33 @@ impl Session {
     }
 
     fn go_on(&mut self, context: &mut Context<'_>, step: Step) -> Result<(), Failure> {
-        match step {
-            Step::Found(difference) => return self.on_difference(context, &difference),
-            Step::Wait(granting) => self.comparing = Comparing::Granting(granting),
-            Step::More(granting, more) => {
-                self.comparing = Comparing::Granting(granting);
-                self.grant(context, more);
-            }
-            Step::Clock => {
-                self.comparing = Comparing::Clock;
-                self.grant(context, 0);
+        match self.after(context, step) {
+            ControlFlow::Break(difference) => self.on_difference(context, &difference),
+            ControlFlow::Continue(awaiting) => {
+                self.comparing = awaiting;
+                Ok(())
             }
         }
-        Ok(())
+    }
+
+    /// What is found, or what is awaited now that the peer was granted what it needs to tell more.
+    pub(crate) fn after(
+        &mut self,
+        context: &mut Context<'_>,
+        step: Step,
+    ) -> ControlFlow<SetDifference, Comparing> {
+        ControlFlow::Continue(match step {
+            Step::Found(difference) => return ControlFlow::Break(difference),
+            Step::Wait(granting) => Comparing::Granting(granting),
+            Step::More(granting, more) => {
+                self.grant(context, more);
+                Comparing::Granting(granting)
+            }
+            Step::Clock => {
+                self.grant(context, 0);
+                Comparing::Clock
+            }
+        })
     }
 
     /// More cells may be sent, or the clock is to be.

@@ -86,17 +86,12 @@ impl Round<'_> {
         if self.content_size(id)?.is_some() {
             return outcome(ContentFate::AlreadyHave, None, Vec::new());
         }
-        if self.is_dropped(id)? && !self.is_pinned(id)? {
+        if self.is_dropped(id)? {
             // Its owner gave it up, whatever came to name it since.
             self.gone_blobs.extend(object.is_none().then_some(id));
             return outcome(ContentFate::Unwanted, None, Vec::new());
         }
         let linked = self.sizes_linked(id)?;
-        if self.is_dropped(id)? {
-            // It was asked for before; a commit that names it came since.
-            self.gone_blobs.extend(object.is_none().then_some(id));
-            return outcome(ContentFate::Unwanted, None, Vec::new());
-        }
         let mut fits = self.is_pinned(id)? || linked.contains(&size);
         let mut named_by = (!linked.is_empty()).then_some(NamedBy::Commit);
         let (mut by_entry, mut flaws, mut notable) = (false, Vec::new(), Vec::new());
@@ -139,9 +134,8 @@ impl Round<'_> {
         outcome(ContentFate::Stored, named_by, flaws)
     }
 
-    /// Writes content that is checked, and ends the want for it.
+    /// Writes content that is checked and was not dropped, and ends the want for it.
     fn keep(&mut self, id: ObjectId, size: u64, object: Option<Object>) -> Result<(), StoreError> {
-        self.undrop(id)?;
         let bytes = object.map(Object::into_bytes);
         let blob = bytes.is_none();
         let short = bytes.as_ref().filter(|bytes| bytes.len() <= MAX_COMMIT).cloned();
