@@ -194,6 +194,14 @@ fn event_text(event: &Value) -> String {
             "turned away {peer} at {}: not a peer (`madake peer add TICKET` would let it in)",
             text(event, "address")
         ),
+        "peer" => {
+            let name = event["name"].as_str().filter(|name| !name.is_empty());
+            let name = name.map_or(peer, |name| crate::out::clean(name));
+            match event["failure"].as_str() {
+                Some(failure) => format!("{name}: {}: {}", text(event, "state"), crate::out::clean(failure)),
+                None => format!("{name}: {}", text(event, "state")),
+            }
+        }
         _ => event.to_string(),
     }
 }
@@ -228,5 +236,32 @@ fn start_error(error: &DaemonError) -> ApiError {
         }
         DaemonError::Control { .. } => new("control-socket", "is the home's folder writable?"),
         _ => ApiError::new(500, "network", error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happens_is_told_in_words() {
+        let peer = "ab".repeat(32);
+        let told = |event: Value| event_text(&event);
+        let stands = |name: Value, failure: Value| {
+            told(
+                json!({"event": "peer", "peer": peer, "name": name, "state": "unreachable", "failure": failure}),
+            )
+        };
+        assert_eq!(stands(json!("bob"), Value::Null), "bob: unreachable");
+        assert_eq!(
+            stands(Value::Null, json!("no \u{1b}answer")),
+            "abababababab: unreachable: no \\u{1b}answer"
+        );
+        let session = json!({"event": "session", "peer": peer, "reason": "in order", "sent": {"entries": 2},
+            "received": {"entries": 1}, "refused": 0, "missing": 0});
+        assert_eq!(
+            told(session),
+            "session with abababababab: in order; sent 2, received 1 entries, refused 0"
+        );
     }
 }
