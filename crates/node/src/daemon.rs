@@ -257,7 +257,7 @@ impl Daemon {
             "reason": reason.to_string(),
             "sent": api::counts_json(&report.sent),
             "received": api::counts_json(&report.received),
-            "refused": report.refused + report.refused_by_peer,
+            "refused": report.refused_count(),
             "missing": report.missing.len(),
             "dry_run": report.dry_run,
         }));

@@ -446,7 +446,8 @@ impl Session {
             Message::Done(done) if ready && !self.done_received => {
                 let Done { refused, refusals, .. } = done;
                 self.done_received = true;
-                self.report.refused_by_peer += refused;
+                // What a peer counts is its word.
+                self.report.refused_by_peer = self.report.refused_by_peer.saturating_add(refused);
                 self.report.refusals_by_peer.extend(refusals.into_vec());
                 Ok(())
             }

@@ -196,6 +196,11 @@ impl Report {
         }
     }
 
+    /// What either side did not take, all of it; what the other side did not is as many as it says.
+    pub fn refused_count(&self) -> u64 {
+        self.refused.saturating_add(self.refused_by_peer)
+    }
+
     /// What did not get from one side to the other, as it is kept until the next session with this peer.
     pub fn told(&self) -> Told {
         let mut told =
@@ -233,4 +238,16 @@ fn shorten(mut text: String) -> String {
     }
     text.truncate(end);
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_may_say_any_number() {
+        let mut report = Report::empty(NodeId::from_bytes([1; 32]));
+        (report.refused, report.refused_by_peer) = (1, u64::MAX);
+        assert_eq!(report.refused_count(), u64::MAX);
+    }
 }

@@ -149,7 +149,7 @@ fn result_json(shell: &Shell, reason: &EndReason, report: &Report, seconds: f64)
         "dry_run": report.dry_run,
         "would": would,
         "refused": refused,
-        "refused_count": report.refused + report.refused_by_peer,
+        "refused_count": report.refused_count(),
         "missing": missing,
         "fetched_bytes": report.fetched_bytes,
         "wrong_ranges": report.wrong_ranges,
