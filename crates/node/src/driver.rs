@@ -202,7 +202,11 @@ async fn drive(
             },
             () = tick => Input::Tick,
         };
-        node.handle(now(began), input, &*store);
+        // The news of a write come before its outcome, also if both came since the news were looked at.
+        let untold = matches!(input, Input::Applied { .. }).then(|| Input::Changed(listener.take()));
+        for input in untold.into_iter().chain([input]) {
+            node.handle(now(began), input, &*store);
+        }
         while let Some(output) = node.poll_output() {
             if let Some(lost) = carry_out(output, &mut open, objects, &writes) {
                 node.handle(now(began), lost, &*store);

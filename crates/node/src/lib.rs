@@ -12,6 +12,7 @@ mod config;
 pub mod daemon;
 pub mod driver;
 pub mod export;
+mod held_off;
 pub mod home;
 mod import;
 mod keep;

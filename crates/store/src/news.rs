@@ -18,15 +18,21 @@ const MAX_NEWS: usize = 16_384;
 pub struct News {
     /// Logs that grew: the first and the last of their new entries.
     pub grown: BTreeMap<(AuthorId, LogId), (SeqNum, SeqNum)>,
-    /// Contents that came.
+    /// Contents that came, by themselves or with their entries.
     pub contents: BTreeSet<ObjectId>,
+    /// There are more of these than are listed.
+    pub more_contents: bool,
+    /// Contents that came to be wanted and have not come with what names them.
+    pub wanted: BTreeSet<ObjectId>,
+    /// There are more of these than are listed.
+    pub more_wanted: bool,
     /// Whose logs or which schemas are kept may be otherwise now.
     pub interest: bool,
     /// Peers were added, changed or removed.
     pub peers: bool,
     /// There may be room for more of some authors (quotas).
     pub room: bool,
-    /// More happened than is listed here: whoever needs to know has to look at everything.
+    /// More logs grew than are listed here: whoever needs to know has to look at all.
     pub missed: bool,
 }
 
@@ -81,12 +87,16 @@ impl News {
     pub(crate) fn learn(&mut self, topics: Vec<Topic>, outcomes: &[Outcome]) {
         for (topic, outcome) in topics.into_iter().zip(outcomes) {
             match (topic, outcome) {
-                (Topic::Entry(at, _), Outcome::Entry { fate: Fate::Appended, .. }) => {
-                    self.grew((at.author, at.log), (at.seq, at.seq));
+                (Topic::Entry(at, id), Outcome::Entry { fate, payload, .. }) => {
+                    if *fate == Fate::Appended {
+                        self.grew((at.author, at.log), (at.seq, at.seq));
+                    }
+                    // Also that of a new entry: another one may name it too.
+                    if *payload == PayloadFate::Stored {
+                        self.came(id);
+                    }
                 }
-                // What was missing of an entry that was here.
-                (Topic::Entry(_, id), Outcome::Entry { payload: PayloadFate::Stored, .. })
-                | (Topic::Content(id), Outcome::Content { fate: ContentFate::Stored, .. }) => self.came(id),
+                (Topic::Content(id), Outcome::Content { fate: ContentFate::Stored, .. }) => self.came(id),
                 (Topic::Interest, _) => self.interest = true,
                 (Topic::Peers, _) => self.peers = true,
                 (Topic::Room, _) => self.room = true,
@@ -105,16 +115,33 @@ impl News {
     }
 
     fn came(&mut self, id: ObjectId) {
-        if self.contents.len() >= MAX_NEWS && !self.contents.contains(&id) {
-            self.missed = true;
-        } else {
+        if self.contents.len() < MAX_NEWS {
             self.contents.insert(id);
+        } else {
+            self.more_contents |= !self.contents.contains(&id);
+        }
+    }
+
+    /// Takes in what came to be wanted.
+    pub(crate) fn want(&mut self, ids: impl IntoIterator<Item = ObjectId>) {
+        for id in ids {
+            if self.wanted.len() < MAX_NEWS {
+                self.wanted.insert(id);
+            } else {
+                self.more_wanted |= !self.wanted.contains(&id);
+            }
         }
     }
 
     fn add(&mut self, more: &News) {
+        if self.is_empty() {
+            return self.clone_from(more);
+        }
         more.grown.iter().for_each(|(log, range)| self.grew(*log, *range));
         more.contents.iter().for_each(|id| self.came(*id));
+        self.more_contents |= more.more_contents;
+        self.want(more.wanted.iter().copied());
+        self.more_wanted |= more.more_wanted;
         self.interest |= more.interest;
         self.peers |= more.peers;
         self.room |= more.room;

@@ -104,6 +104,8 @@ impl Store {
                 match round.derive(changes) {
                     Ok((batch, outcomes)) => {
                         news.learn(topics, &outcomes);
+                        news.want(round.take_wanted());
+                        news.room |= round.take_room();
                         bytes += batch.size_hint();
                         batches.extend((!batch.is_empty()).then_some(batch));
                         derived.push(Ok(outcomes));

@@ -324,3 +324,36 @@ fn some_changes(
     }
     changes
 }
+
+/// Where only newest versions are kept, a shorter version makes room for what was kept away.
+#[test]
+fn what_was_kept_away_is_wanted_when_a_version_that_counted_does_so_no_more() {
+    let source = memory();
+    let writer = Author::new(Arc::new(AuthorKey::from_seed([1; 32])), source.clone());
+    let (long, other) = ("a".repeat(5_000), "b".repeat(5_000));
+    commit(&writer, "long", &long);
+    commit(&writer, "other", &other);
+    let before = entries(&logs(&source));
+    let heads = || vec![Change::Objects(Objects::Heads, Vec::new())];
+    let all = memory();
+    all.apply(heads()).unwrap();
+    all.apply(before.clone()).unwrap();
+    let used = all.usage(writer.id()).unwrap().unwrap().bytes as u64;
+
+    let store = memory();
+    store.apply(heads()).unwrap();
+    store.set_quota(writer.id(), Some(limit(None, used - 500))).unwrap();
+    let listener = store.listen(|| {});
+    store.apply(before).unwrap();
+    assert_eq!((wanted(&store), over(&store)), (vec![id(&long)], vec![id(&other)]));
+    assert!(!listener.take().room);
+    holds(&store, "one is kept away");
+
+    commit(&writer, "long", "short");
+    store.apply(entries(&logs(&source))).unwrap();
+    let news = listener.take();
+    assert!(news.room && news.wanted.contains(&id(&other)), "{news:?}");
+    assert!(wanted(&store).contains(&id(&other)) && !wanted(&store).contains(&id(&long)));
+    assert_eq!(over(&store), []);
+    holds(&store, "there is room");
+}

@@ -42,6 +42,7 @@ impl Session {
             }
             true
         });
+        self.live.short |= !full.is_empty();
         for author in full {
             let reason = "quota: there is no room for all that is there of this author".into();
             self.report.refuse(What::Author, author.to_string(), reason);

@@ -65,6 +65,8 @@ pub(crate) struct Receiving {
     /// Why big objects did not come.
     failed: BTreeMap<ObjectId, String>,
     fetching: BTreeMap<ObjectId, u64>,
+    /// Something did not come, or nothing is left to ask for.
+    pub(crate) gave_up: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -131,6 +133,7 @@ impl Receiving {
                 return;
             }
             self.lacking.insert((id, size));
+            self.gave_up = true;
             if self.failed.len() < MAX_LISTED {
                 self.failed.insert(id, reason);
             }
@@ -171,7 +174,7 @@ impl Receiving {
 
     /// Nothing will be asked for any more.
     pub(crate) fn finish(&mut self) {
-        self.phase = Phase::Finished;
+        (self.phase, self.gave_up) = (Phase::Finished, true);
     }
 
     /// Whether the peer turned out not to have this.
@@ -272,7 +275,7 @@ impl Session {
 
     /// Nothing will come to us in this session.
     pub(crate) fn skip_receiving(&mut self, context: &mut Context<'_>) {
-        self.receiving.phase = Phase::Finished;
+        self.receiving.finish();
         self.send_done(context, Done::default());
     }
 
@@ -368,6 +371,7 @@ impl Session {
         let (again, left): (BTreeSet<_>, BTreeSet<_>) =
             left.into_iter().partition(|(id, _)| receiving.overtaken.contains(id));
         receiving.progress |= !again.is_empty();
+        receiving.gave_up |= !left.is_empty() && receiving.open_content.is_empty();
         receiving.overtaken.retain(|id| again.range((*id, 0)..=(*id, u64::MAX)).next().is_none());
         if self.receiving.lacking.len() + left.len() <= MAX_LACKING {
             self.receiving.lacking.extend(left);
@@ -426,7 +430,7 @@ impl Session {
                     self.expect_content(context)?;
                 }
                 _ => {
-                    self.receiving.phase = Phase::Finished;
+                    self.receiving.finish();
                     // One more part of a session that stays open tells anew what is missing.
                     let anew = self.done_sent && self.live.agreed;
                     self.report.missing.retain(|missing| missing.what == What::Log && !anew);

@@ -29,6 +29,7 @@ impl Session {
             self.report.received.bytes += entry_bytes;
         }
         if let Some(reason) = fate.refusal() {
+            self.live.short |= matches!(fate, Fate::Quota(_));
             // What follows a refused entry can't be taken either: one line for the log is enough.
             if self.receiving.spoil((at.author, at.log)) {
                 self.report.refuse(What::Entry, at.to_string(), reason);

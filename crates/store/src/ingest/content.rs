@@ -166,6 +166,7 @@ impl Round<'_> {
         let wanted = Wanted { id, size, by };
         self.batch.put(tables::WANTED, tables::wanted_key(&wanted), Vec::new());
         self.pending.wanted.entry(id).or_default().insert(wanted);
+        self.wanting.insert(id);
         Ok(())
     }
 

@@ -51,6 +51,12 @@ pub(crate) struct Round<'a> {
     empty: Vec<OnceCell<bool>>,
     /// What the summary has otherwise, beside the logs that grow.
     touched: Touched,
+    /// What these changes want.
+    wanting: BTreeSet<ObjectId>,
+    /// Authors with quotas of whom they make room for more.
+    freed: BTreeSet<AuthorId>,
+    /// Whether they do.
+    frees: bool,
 }
 
 /// What the changes before this one in the same round will have done.
@@ -101,7 +107,20 @@ impl<'a> Round<'a> {
     pub(crate) fn new(engine: &'a dyn Engine, collecting: &'a Collecting) -> Self {
         let (pending, batch, touched) = (Pending::default(), Batch::new(), Touched::default());
         let empty = vec![OnceCell::new(); tables::COUNT];
-        Self { engine, pending, batch, collecting, gone_blobs: Vec::new(), empty, touched }
+        let (gone_blobs, wanting, freed) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+        Self { engine, pending, batch, collecting, gone_blobs, empty, touched, wanting, freed, frees: false }
+    }
+
+    /// What the last caller's changes came to want and did not bring.
+    pub(crate) fn take_wanted(&mut self) -> BTreeSet<ObjectId> {
+        let mut wanted = std::mem::take(&mut self.wanting);
+        wanted.retain(|id| self.pending.wanted.contains_key(id));
+        wanted
+    }
+
+    /// Whether the last caller's changes made room for more of an author who has a quota.
+    pub(crate) fn take_room(&mut self) -> bool {
+        std::mem::take(&mut self.frees)
     }
 
     /// Files of big objects that no row leads to once the round is durable.
@@ -120,6 +139,7 @@ impl<'a> Round<'a> {
     pub(crate) fn derive(&mut self, changes: Vec<Change>) -> Result<(Batch, Vec<Outcome>), StoreError> {
         let gone = self.gone_blobs.clone();
         let outcomes = changes.into_iter().map(|change| self.change(change)).collect::<Result<_, _>>();
+        let outcomes = outcomes.and_then(|outcomes| self.settle_freed().map(|()| outcomes));
         self.write_accounts();
         // One call that asks for too much must not fail the others.
         let (size, limit) = (self.batch.size_hint(), MAX_BATCH_BYTES);

@@ -29,7 +29,7 @@ mod live;
 mod objects;
 mod plans;
 
-use live::{Echoes, HearsNoNews, Hurries, LooksOnce};
+use live::{Boasts, Echoes, HearsNoNews, Hurries, LooksOnce};
 use objects::{GivesUpAtOnce, LosesParts, SeesNothingHere};
 use plans::{GivesAnyway, NeverOnlyTries};
 
@@ -91,6 +91,11 @@ const MUTANTS: &[Mutant] = &[
         name: "forgets that it was started before",
         make: || Box::new(SameIncarnation),
         caught_by: &["starts-differ"],
+    },
+    Mutant {
+        name: "tells of more batches than it has",
+        make: || Box::new(Boasts::default()),
+        caught_by: &["none-accused"],
     },
     Mutant { name: "keeps everybody's logs", make: || Box::new(KeepsAll), caught_by: &["scope"] },
     Mutant { name: "never gives up", make: || Box::new(NeverGivesUp), caught_by: &["none-stuck"] },

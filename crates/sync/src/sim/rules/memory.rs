@@ -133,6 +133,9 @@ impl Memory {
             match (note, outcome) {
                 (Note::Entry(at, id, payload), Outcome::Entry { fate, payload: stored, .. }) => {
                     if *fate == Fate::Appended {
+                        if at.seq == SeqNum::FIRST && self.may_have_lost(&at.author) {
+                            self.forget((at.author, at.log)); // by the collection that did not end
+                        }
                         let log = self.logs.entry((at.author, at.log)).or_default();
                         if at.seq.get() != log.len() as u64 + 1 {
                             let height = log.len();
@@ -474,4 +477,37 @@ pub(super) fn lost_of_log(
         return Ok(Some((what, at)));
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use madake_log::AuthorKey;
+
+    use super::*;
+
+    /// A collection takes a blocked author's log and fails before its end: the log may come again, from its first
+    /// entry on. Else nothing is appended where something was.
+    #[test]
+    fn a_log_that_a_collection_took_which_failed_may_begin_again() {
+        let author = AuthorKey::from_seed([1; 32]).author();
+        let at = Position { author, log: LogId::COMMIT, seq: SeqNum::FIRST };
+        let notes = [Note::Entry(at, EntryId::from_bytes([2; 32]), ObjectId::new([3; 32]))];
+        let (fate, payload) = (Fate::Appended, PayloadFate::NotGiven);
+        let appended = [Outcome::Entry { fate, payload, flaw: None }];
+        let mut memory = Memory::default();
+        let append = |memory: &mut Memory| memory.acknowledged(&notes, &appended).is_ok();
+        assert!(append(&mut memory));
+        assert!(!append(&mut memory), "nobody took it");
+        memory.collection_begins();
+        assert!(!append(&mut memory), "its author is not blocked");
+        memory.collection_ends(&BTreeSet::new(), &BTreeSet::new());
+        let blocks = [Note::Policy(author, Policy::Block)];
+        assert!(memory.acknowledged(&blocks, &[Outcome::Done]).is_ok());
+        memory.told.insert((author, at.log), SeqNum::FIRST);
+        memory.collection_begins();
+        assert!(append(&mut memory) && memory.log(author, at.log).len() == 1);
+        assert!(memory.told.is_empty(), "and is told of anew");
+        memory.collection_ends(&BTreeSet::new(), &BTreeSet::new());
+        assert!(!append(&mut memory), "a later one took nothing of it");
+    }
 }

@@ -61,6 +61,8 @@ pub(super) struct SecondIsNothing;
 pub(super) struct NotTwice;
 /// One peer's failure is not the transfer's.
 pub(super) struct OthersComplete;
+/// Nobody is said to have an older state of its store who has not.
+pub(super) struct NoneAccused;
 /// Nothing panics.
 pub(super) struct NoPanic;
 
@@ -120,6 +122,8 @@ rules! {
         "no right range of an object comes twice in one life of a node, and after a crash only what was not synced"
     OthersComplete "others-complete"
         "wrong bytes or the end of one peer never end a transfer that others can complete"
+    NoneAccused "none-accused"
+        "nobody is said to have gone back to an older state of its store who has not"
     NoPanic "no-panic"
         "nothing panics"
 }
