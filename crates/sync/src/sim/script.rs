@@ -11,16 +11,8 @@ use madake_store::engine::Random;
 const STEPS: usize = 64;
 const STEP: usize = 4;
 /// How long nothing is done.
-const PAUSES: [Time; 8] = [
-    SECOND / 1_000,
-    SECOND / 100,
-    SECOND / 20,
-    SECOND / 4,
-    SECOND,
-    5 * SECOND,
-    20 * SECOND,
-    70 * SECOND,
-];
+const PAUSES: [Time; 8] =
+    [SECOND / 1_000, SECOND / 100, SECOND / 20, SECOND / 4, SECOND, 5 * SECOND, 20 * SECOND, 70 * SECOND];
 
 pub(super) fn play(script: &[u8]) -> Outcome {
     let (world, steps) = script.split_at(script.len().min(2));
