@@ -74,7 +74,8 @@ fn a_pull_of_a_gib_killed_five_times_fetches_less_than_five_percent_twice() {
     let seed = seed();
     let size = 1024 * MIB;
     // Moments anywhere in the first nine tenths.
-    let mut random = blake3::Hasher::new_derive_key("madake test kills").update(&seed.to_le_bytes()).finalize_xof();
+    let mut random =
+        blake3::Hasher::new_derive_key("madake test kills").update(&seed.to_le_bytes()).finalize_xof();
     let mut moments: Vec<u64> = Vec::new();
     for _ in 0..5 {
         let mut bytes = [0; 8];

@@ -22,3 +22,4 @@ pub mod net;
 mod ranges;
 pub mod rescue;
 pub mod shell;
+mod work;
