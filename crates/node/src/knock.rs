@@ -6,12 +6,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use data_encoding::{BASE32_NOPAD, Encoding, Specification};
 use madake_store::{Change, CodeHash, Invite, Outcome, Peer, Purpose, StoreError};
 use madake_sync::Bounded;
 use madake_sync::knock::{Knock, MAX_ADDRESSES, MAX_CODE, MAX_KNOCK};
+use tokio::time::Instant;
 
 use crate::driver::wall_clock;
 use crate::home::{HomeError, random};

@@ -64,7 +64,7 @@ impl World<'_> {
             }),
             14 if who.is_multiple_of(8) => self.hands.push_back(Hand::Shortens(place)),
             14 => self.hands.push_back(Hand::Flips(place, (who as u8).max(1))),
-            15 => self.stays_open(one % 2 == 0),
+            15 => self.stays_open(one.is_multiple_of(2)),
             _ => {}
         }
     }
