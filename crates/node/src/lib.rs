@@ -23,3 +23,4 @@ pub mod net;
 mod ranges;
 pub mod rescue;
 pub mod shell;
+mod work;

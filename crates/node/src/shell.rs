@@ -2,12 +2,13 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use madake_log::{AuthorId, AuthorKey};
 use madake_store::{Allowed, Author, Change, LastSession, META_STARTS, PeerStore, Read as _, Store};
 use madake_sync::{CompareBy, Config as NodeConfig, EndReason, PeerHistory, Report};
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use crate::driver::{Driver, wall_clock};
 use crate::held_off::HeldOff;
@@ -16,6 +17,7 @@ use crate::keep::Links;
 use crate::knock::Knocks;
 use crate::link::close;
 use crate::net::{BindError, Endpoint, NodeId, Ticket, reachable_addresses};
+use crate::work;
 
 /// How long connections may take to say goodbye when a process ends.
 pub(crate) const GOODBYE: Duration = Duration::from_millis(500);
@@ -104,7 +106,11 @@ impl Shell {
                 break;
             }
         }
-        let endpoint = bound?;
+        Self::listen_on(home, bound?, open)
+    }
+
+    /// Likewise, with an endpoint that listens already and has the node's key.
+    pub fn listen_on(home: Home, endpoint: Endpoint, open: bool) -> Result<Self, NetworkError> {
         let mut shell = Self::new(home);
         shell.listening = Some(endpoint.local_addr());
         shell.open = open;
@@ -155,7 +161,7 @@ impl Shell {
             self.store().set_default_quota(self.home.config.quota(), &self.own())?;
             Ok(id)
         };
-        let id = tokio::task::block_in_place(make)?;
+        let id = work::in_place(make)?;
         if let Some(network) = self.network.get() {
             network.driver.set_own(self.own()).await;
         }

@@ -371,9 +371,11 @@ impl Node {
         let mut context =
             Context { session: id, now, read, fetches: &mut self.fetches, outbox: &mut self.outbox };
         let result = handle(session, &mut context).and_then(|()| {
-            session.advance_live(&mut context)?;
-            session.advance_receiving(&mut context)?;
-            session.advance_live(&mut context)?;
+            // What is begun anew when there was nothing left to ask for may have nothing to ask for either.
+            for _ in 0..2 {
+                session.advance_live(&mut context)?;
+                session.advance_receiving(&mut context)?;
+            }
             serve::pump(session, &mut context)?;
             session.push(&mut context);
             session.rest(&mut context);

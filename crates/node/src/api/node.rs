@@ -118,7 +118,7 @@ fn missed_json(last: Option<&LastSession>) -> Vec<Value> {
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    match tokio::task::spawn_blocking(work).await {
+    match crate::work::beside(work).await {
         Ok(result) => result,
         Err(error) => Err(ApiError::new(500, "bug", format!("a handler ended early: {error}"))),
     }

@@ -16,6 +16,7 @@ use crate::driver::Watchers;
 use crate::home::Keep;
 use crate::net::{Connection, NodeId};
 use crate::shell::Shell;
+use crate::work;
 
 /// How far a session is is told so often, also when nothing happens.
 const TELL_EVERY: Duration = Duration::from_millis(200);
@@ -88,7 +89,7 @@ pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body
         }
         let result = match session.await {
             Ok((reason, report)) => {
-                tokio::task::block_in_place(|| shell.note_session(rtt, &reason, &report));
+                work::in_place(|| shell.note_session(rtt, &reason, &report));
                 result_json(&shell, &reason, &report, began.elapsed().as_secs_f64())
             }
             Err(error) => Err(ApiError::new(500, "bug", format!("the session ended early: {error}"))),

@@ -107,6 +107,11 @@ impl World<'_> {
         if self.machines[m].running.is_none() || self.machines[m].hangs_until > self.now {
             return;
         }
+        self.does_something(m);
+    }
+
+    /// An owner whose node runs does something.
+    pub(super) fn does_something(&mut self, m: usize) {
         match self.random.below(16 + self.weather.upkeep) {
             16.. => self.keeps_up(m),
             0..4 => self.appends(m),
@@ -136,7 +141,7 @@ impl World<'_> {
         self.homes.keys().nth(number).copied().unwrap_or(self.machines[0].node)
     }
 
-    fn syncs(&mut self, m: usize) {
+    pub(super) fn syncs(&mut self, m: usize) {
         let Some(running) = &self.machines[m].running else { return };
         let nodes: Vec<NodeId> = running
             .store
@@ -334,6 +339,11 @@ impl World<'_> {
         let next = about(&mut self.random, self.weather.fault_every);
         self.after(next, Event::Fault);
         let fault = self.weather.faults[self.random.below(self.weather.faults.len())];
+        self.strikes(fault);
+    }
+
+    /// This goes wrong now, somewhere.
+    pub(super) fn strikes(&mut self, fault: Fault) {
         let count = self.machines.len();
         let a = self.random.below(count);
         let b = (a + 1 + self.random.below(count - 1)) % count;
