@@ -58,6 +58,7 @@ pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body
         live: false,
         servers: None,
         dry_run,
+        last: None,
     };
 
     let began = Instant::now();

@@ -109,10 +109,14 @@ impl Watched {
     /// A write of this session was answered.
     pub(in crate::sim) fn applied(&mut self, outcomes: &[Outcome]) {
         self.writing -= 1;
-        for outcome in outcomes {
+        let of_parts = |outcome: &Outcome| match outcome {
+            Outcome::Part(Ok(outcomes)) => outcomes.clone(),
+            other => vec![other.clone()],
+        };
+        for outcome in outcomes.iter().flat_map(of_parts) {
             if let Outcome::Entry { fate, payload, .. } = outcome {
-                self.entries += u64::from(*fate == Fate::Appended);
-                let stored = *payload == PayloadFate::Stored;
+                self.entries += u64::from(fate == Fate::Appended);
+                let stored = payload == PayloadFate::Stored;
                 self.payloads += u64::from(stored);
             }
         }
@@ -128,8 +132,11 @@ impl Scope {
     /// A node may write only what the session is about.
     pub(in crate::sim) fn writes(watched: &Watched, changes: &[Change], read: &dyn Read) -> Option<String> {
         for change in changes {
-            let Change::Entry { entry, .. } = change else { continue };
-            let (author, log) = (entry.author(), entry.log());
+            let (author, log) = match change {
+                Change::Entry { entry, .. } => (entry.author(), entry.log()),
+                Change::Part(part) => (part.author, part.log),
+                _ => continue,
+            };
             if watched.blocked.contains(&author) || !watched.wanted.wants_author(&author) {
                 return Some(format!("it writes {author}/{log}, and keeps no logs of this author"));
             }
