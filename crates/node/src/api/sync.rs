@@ -20,7 +20,7 @@ use crate::shell::Shell;
 /// How far a session is is told so often, also when nothing happens.
 const TELL_EVERY: Duration = Duration::from_millis(200);
 
-/// `POST /v1/sync?peer=P&mode=pull|push|sync[&schema=S…][&dry_run=1]` → lines `{"progress":…}`, then one line: the result
+/// `POST /v1/sync?peer=P&mode=pull|push|sync[&schema=S…][&dry_run=1][&last=N]` → lines `{"progress":…}`, then one line: the result
 ///
 /// `{sent, received, fetched_bytes, wrong_ranges, refused, missing, rounds, summary_bytes, peer_store, seconds, peer,
 /// dry_run, would}`
@@ -44,6 +44,7 @@ pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body
             .hint("name fewer, or none for all that are kept (`madake interest list`)"));
     }
     let dry_run = query.flag("dry_run");
+    let last = super::partial::last(&query, receives)?;
     let Allowed { read, write } = shell.store().allowed(node)?;
     let (receives, gives) = (receives && write, gives && read);
     if !receives && !gives {
@@ -58,7 +59,7 @@ pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body
         live: false,
         servers: None,
         dry_run,
-        last: None,
+        last,
     };
 
     let began = Instant::now();

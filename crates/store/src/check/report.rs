@@ -75,7 +75,7 @@ pub struct StoreCheck {
     pub engine: CheckReport,
     /// Logs that were read.
     pub logs: u64,
-    /// Those of them of which a part was read.
+    /// Logs that are held in part, and were read.
     pub parts: u64,
     /// Their entries.
     pub entries: u64,
