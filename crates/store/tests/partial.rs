@@ -424,6 +424,9 @@ fn a_check_names_what_is_wrong_in_a_part() {
     assert!(unsigned.starts_with("@295: signature"), "{unsigned}");
 }
 
+/// From where to where a part is, and how high the whole log.
+type State = (Option<(u64, u64)>, u64);
+
 /// At every operation of the disk: the part is there as a whole, or not; and all goes on from there.
 #[test]
 fn a_power_cut_at_any_operation_leaves_a_part_whole_or_not_at_all() {
@@ -433,27 +436,27 @@ fn a_power_cut_at_any_operation_leaves_a_part_whole_or_not_at_all() {
         JournalEngine::open_on(Arc::new(disk.clone()), Path::new("/store"), &options, Arc::new(StoreRows))
             .map(|engine| Store::new(Arc::new(engine)))
     };
-    // What is done, and how far the part and the whole log are then.
-    let steps: [(&dyn Fn() -> Vec<Change>, Option<(u64, u64)>, u64); 5] = [
-        (&|| vec![Change::Part(part(&log, 31, 40))], Some((31, 40)), 0),
-        (&|| vec![Change::Part(part(&log, 51, 56))], Some((51, 56)), 0),
-        (&|| changes(&log[..20]), Some((51, 56)), 20),
-        (&|| changes(&log[20..56]), None, 56),
-        (&|| changes(&log[56..]), None, 60),
-    ];
-    fn changes(entries: &[AuthenticEntry]) -> Vec<Change> {
+    let changes = |entries: &[AuthenticEntry]| -> Vec<Change> {
         let change =
             |entry: &AuthenticEntry| Change::Entry { payload: with_payload(entry), entry: entry.clone() };
         entries.iter().map(change).collect()
-    }
+    };
+    // What is done, and how far the part and the whole log are then.
+    let steps: [(Vec<Change>, State); 5] = [
+        (vec![Change::Part(part(&log, 31, 40))], (Some((31, 40)), 0)),
+        (vec![Change::Part(part(&log, 51, 56))], (Some((51, 56)), 0)),
+        (changes(&log[..20]), (Some((51, 56)), 20)),
+        (changes(&log[20..56]), (None, 56)),
+        (changes(&log[56..]), (None, 60)),
+    ];
     let mut cuts = 0;
     for step in 1.. {
         let disk = FakeDisk::new(step);
         disk.end_at(step);
         let mut done = 0;
         if let Ok(store) = open(&disk) {
-            for (make, ..) in &steps {
-                if store.apply(make()).is_err() {
+            for (changes, _) in &steps {
+                if store.apply(changes.clone()).is_err() {
                     break;
                 }
                 done += 1;
@@ -465,16 +468,13 @@ fn a_power_cut_at_any_operation_leaves_a_part_whole_or_not_at_all() {
             disk.end();
             disk.restart(loss, &mut Random(step + seed as u64));
             let store = open(&disk).unwrap();
-            let state = |count: usize| match count {
-                0 => (None, 0),
-                count => (steps[count - 1].1, steps[count - 1].2),
-            };
+            let state = |count: usize| count.checked_sub(1).map_or((None, 0), |last| steps[last].1);
             let found = (held(&store), height(&store));
             let allowed = [state(done), state((done + 1).min(steps.len()))];
             assert!(allowed.contains(&found), "cut at {step}, {loss:?}: {found:?}, {done} were acknowledged");
             sound(&store);
-            for (make, ..) in &steps {
-                store.apply(make()).unwrap();
+            for (changes, _) in &steps {
+                store.apply(changes.clone()).unwrap();
             }
             assert_eq!((held(&store), height(&store)), (None, 60));
             sound(&store);

@@ -9,9 +9,7 @@ use data_encoding::BASE64;
 use hyper::{Response, StatusCode};
 use madake_log::{AuthorId, BatchVerifier, LogId, Schema, SeqNum};
 use madake_object::{Object, ObjectId};
-use madake_store::{
-    Author, LogCheck, NewContent, PartEntry, Position, Read as _, StoreError, payload_object,
-};
+use madake_store::{Author, LogCheck, NewContent, PartEntry, Position, Read as _, payload_object};
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -136,7 +134,7 @@ pub(super) fn show(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, A
 
 /// `GET /v1/verify[?log=LOG][&progress=1]` → per log `{author, log, seq, from, ok, problems, payloads_missing}`;
 /// with `progress` also lines `{"progress":{"entries","of"}}`, now and then
-pub(super) fn verify_all(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
+pub(super) fn verify(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
     let with_progress = query.flag("progress");
     let only = match query.get("log") {
         None => None,
@@ -165,23 +163,20 @@ pub(super) fn verify_all(shell: Arc<Shell>, query: &Query) -> Result<Response<Bo
                 lines.send(&json!({"progress": {"entries": entries, "of": of}}))?;
                 lines.flush()
             };
+            let mut gone = Ok(());
+            let mut go_on = |entries: usize| {
+                gone = looked_at(entries);
+                gone.is_ok()
+            };
             let mut checks = Vec::new();
             if let Some(whole) = shown.whole {
-                checks.push((
-                    SeqNum::FIRST,
-                    verify(&mut looked_at, &mut |looked_at| {
-                        shell.store().check_log(whole, &mut verifier, looked_at)
-                    })?,
-                ));
+                let check = shell.store().check_log(whole, &mut verifier, &mut go_on)?;
+                checks.push((SeqNum::FIRST, check));
             }
             if let Some(part) = shown.part {
-                checks.push((
-                    part.start,
-                    verify(&mut looked_at, &mut |looked_at| {
-                        shell.store().check_part(part, &mut verifier, looked_at)
-                    })?,
-                ));
+                checks.push((part.start, shell.store().check_part(part, &mut verifier, &mut go_on)?));
             }
+            gone?;
             for (from, check) in checks {
                 lines.send(&verified_json(from, &check))?;
             }
@@ -307,20 +302,6 @@ fn payload_bytes(shell: &Shell, payload: ObjectId) -> Result<Option<Vec<u8>>, Ap
         ApiError::new(500, "store", format!("the file of {payload} can't be read: {error}"))
     })?;
     Ok(Some(bytes))
-}
-
-/// Reads a log again, as if nothing of it were known; ends early if nobody listens any more.
-fn verify(
-    looked_at: &mut dyn FnMut(usize) -> Result<(), ApiError>,
-    check: &mut dyn FnMut(&mut dyn FnMut(usize) -> bool) -> Result<LogCheck, StoreError>,
-) -> Result<LogCheck, ApiError> {
-    let mut gone = Ok(());
-    let check = check(&mut |entries| {
-        gone = looked_at(entries);
-        gone.is_ok()
-    })?;
-    gone?;
-    Ok(check)
 }
 
 fn verified_json(from: SeqNum, check: &LogCheck) -> Value {

@@ -37,7 +37,7 @@ pub static ROUTES: &[Route] = &[
     reads(Method::POST, "/v1/append", |call| logs::append(call.shell, &call.query, call.body)),
     reads(Method::GET, "/v1/logs", |call| logs::list(call.shell, &call.query)),
     reads(Method::GET, "/v1/entries", |call| logs::show(call.shell, &call.query)),
-    reads(Method::GET, "/v1/verify", |call| logs::verify_all(call.shell, &call.query)),
+    reads(Method::GET, "/v1/verify", |call| logs::verify(call.shell, &call.query)),
     reads(Method::GET, "/v1/bundle", |call| bundle::export(call.shell, &call.query)),
     reads(Method::POST, "/v1/bundle", |call| Ok(bundle::import(call.shell, call.body))),
     runs(Method::POST, "/v1/export", |call| Box::pin(export::export(call.shell, call.body))),
