@@ -17,6 +17,9 @@ use super::{number, text};
 use crate::call::Api;
 use crate::out::{Out, Table, bytes, flush};
 
+/// Logs that are held in part that a person is shown in one line; programs get more.
+const SHOWN: usize = 5;
+
 pub(super) fn init(home: &Path, nick: Option<String>, out: &Out) -> Result<ExitCode, ApiError> {
     let made = Home::init(home, Config { nick, ..Config::default() })?;
     show_home(&made, out);
@@ -67,6 +70,12 @@ pub(super) async fn status(api: &Api, out: &Out) -> Result<ExitCode, ApiError> {
         row(field, number(&status, field).to_string());
     }
     row("disk", bytes(number(&status, "bytes")));
+    if number(&status, "partial") > 0 {
+        row(
+            "partial",
+            format!("{} logs: {}", number(&status, "partial"), partial_text(&status["partial_logs"])),
+        );
+    }
     table.print();
     let peers = status["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
     if !peers.is_empty() {
@@ -86,6 +95,16 @@ pub(super) async fn status(api: &Api, out: &Out) -> Result<ExitCode, ApiError> {
         table.print();
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Logs that are held in part, and from where on each is: the first of them.
+pub(super) fn partial_text(list: &Value) -> String {
+    let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
+    let log = |part: &Value| {
+        format!("{}/{} from {}", crate::out::short(text(part, "author")), part["log"], part["from"])
+    };
+    let more = if list.len() > SHOWN { ", …" } else { "" };
+    list.iter().take(SHOWN).map(log).collect::<Vec<_>>().join(", ") + more
 }
 
 /// What was missing after the last session with a peer, and why: `0`, or `2 object (not-there)`.

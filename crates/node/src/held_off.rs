@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use madake_store::NodeId;
+use tokio::time::Instant;
 
 /// For so long.
 const HOLD_OFF: Duration = Duration::from_secs(30);

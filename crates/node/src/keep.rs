@@ -209,7 +209,15 @@ impl Daemon {
     /// What a session with a peer is for that may do so much here.
     pub(crate) fn plan(connection: &Connection, access: Allowed, live: bool, server: bool) -> Plan {
         let servers = server.then(|| connection.rtt());
-        Plan { receives: access.write, gives: access.read, schemas: None, live, servers, dry_run: false }
+        Plan {
+            receives: access.write,
+            gives: access.read,
+            schemas: None,
+            live,
+            servers,
+            dry_run: false,
+            last: None,
+        }
     }
 
     /// Runs a session to its end; `control` is its control stream if the peer dialled. If both sides wish it, it

@@ -2,6 +2,8 @@
 //! simulations and tests, which compare stores of some thousand entries: it keeps the ids of all payloads in
 //! memory. It reads statements by itself, on purpose: what writes rows must not be what judges them.
 
+mod part;
+
 use std::collections::BTreeSet;
 use std::io::Read as _;
 
@@ -12,6 +14,7 @@ use crate::control::{Control, ControlPayload};
 use crate::engine::Table;
 use crate::ingest::payload_object;
 use crate::outcome::{Flaw, META_OBJECTS};
+use crate::part::PartEntry;
 use crate::prefix::{for_each_prefix, has_prefix};
 use crate::read::{HeldLog, NamedBy, Read, Wanted};
 use crate::store::{Store, StoreError};
@@ -32,6 +35,8 @@ pub enum Invariant {
     Signature,
     /// A log's head is its last entry, and every entry is of a log that has a head.
     Head,
+    /// A log that is held in part has all entries from a start on, and of each a path of links to the first.
+    Part,
     /// Each log that is held, and no other, is found by the key of its item in summaries.
     Key,
     /// An entry's payload is here, or is wanted, or has a flaw.
@@ -55,6 +60,7 @@ impl Invariant {
             Self::Links => "links",
             Self::Signature => "signature",
             Self::Head => "head",
+            Self::Part => "part",
             Self::Key => "key",
             Self::Payload => "payload",
             Self::Statement => "statement",
@@ -71,6 +77,9 @@ impl Invariant {
             Self::Links => "a log is gapless from 1, and its links state the hashes of what they point at",
             Self::Signature => "each entry is signed by its author",
             Self::Head => "a log's head is its last entry, and every entry is of a log that has a head",
+            Self::Part => {
+                "a log held in part has all from a start on, each with a path of links to the first"
+            }
             Self::Key => "each log that is held, and no other, is found by the key of its item",
             Self::Payload => "an entry's payload is here, or is wanted, or has a flaw",
             Self::Statement => "what a held statement says is in the tables, and nothing else is",
@@ -104,6 +113,8 @@ impl std::fmt::Display for Broken {
 pub struct Walked {
     /// Logs.
     pub logs: u64,
+    /// Logs that are held in part.
+    pub parts: u64,
     /// Entries.
     pub entries: u64,
     /// Objects, blobs among them.
@@ -135,7 +146,9 @@ pub fn store_invariants(
     let (walked, expected, payloads) = (Walked::default(), Expected::default(), BTreeSet::new());
     let mut walk = Walk { store, look, broken, walked, expected, payloads };
     store.for_each_log(|held| walk.log(&held))?;
-    walk.rows()?;
+    let whole = walk.walked.entries;
+    walk.parts()?;
+    walk.rows(whole)?;
     walk.links_of_commits()?;
     walk.wanted()?;
     walk.content()?;
@@ -352,10 +365,10 @@ impl Walk<'_, '_> {
     }
 
     /// Rows that come from nothing that is held.
-    fn rows(&mut self) -> Result<(), StoreError> {
+    fn rows(&mut self, entries: u64) -> Result<(), StoreError> {
         let tables = [
             (tables::LOG_KEY, self.walked.logs, Invariant::Key, "keys of logs"),
-            (tables::ENTRY, self.walked.entries, Invariant::Head, "entries"),
+            (tables::ENTRY, entries, Invariant::Head, "entries"),
             (tables::REGISTER, self.expected.registers, Invariant::Statement, "registrations"),
             (tables::VERSION, self.expected.versions, Invariant::Statement, "versions"),
             (tables::COMMIT, self.expected.versions, Invariant::Statement, "entries that carry commits"),
@@ -430,9 +443,8 @@ impl Walk<'_, '_> {
 
     /// The size of the object of a version, if the entry makes one, and whether it is kept.
     fn version_size(&self, at: &Position) -> Result<Option<(u64, bool)>, StoreError> {
-        let entries = self.store.entries(at.author, at.log, at.seq, 1)?;
-        let Some(entry) = entries.first().filter(|entry| Position::of(entry) == *at) else { return Ok(None) };
-        let bytes = self.store.content(payload_object(entry))?;
+        let Some(entry) = self.counting(at)? else { return Ok(None) };
+        let bytes = self.store.content(payload_object(&entry))?;
         let Some(commit) = bytes.and_then(|bytes| Commit::decode(&bytes).ok()) else { return Ok(None) };
         let key = tables::version_key(at.author, &commit.name, at.seq);
         if !self.has(tables::VERSION, &key)? {
@@ -446,22 +458,26 @@ impl Walk<'_, '_> {
     fn usage(&mut self) -> Result<(), StoreError> {
         for author in self.store.counted_authors()? {
             let (mut entries, mut bytes) = (0, 0u128);
+            let mut used = self.used_by_parts(author)?;
             for held in self.store.logs_of(author)? {
-                for seq in 1..=held.head.seq.get() {
-                    let seq = SeqNum::new(seq).ok_or(StoreError::broken("a sequence number"))?;
-                    let at = Position { author, log: held.log, seq };
-                    let Some(entry) = self.store.entries(author, held.log, seq, 1)?.pop() else { continue };
-                    entries += 1;
-                    bytes += entry.as_bytes().len() as u128;
-                    if !self.has(tables::GIVEN, &at.key())? {
-                        bytes += u128::from(entry.payload_size());
-                    }
-                    if held.log == LogId::COMMIT
-                        && let Some((size, true)) = self.version_size(&at)?
-                        && !self.has(tables::OVER, &at.key())?
-                    {
-                        bytes += u128::from(size);
-                    }
+                let all = self.store.entries(author, held.log, SeqNum::FIRST, usize::MAX)?;
+                used.extend(all.into_iter().map(|entry| PartEntry { entry, ties: false }));
+            }
+            for PartEntry { entry, ties } in used {
+                entries += 1;
+                bytes += entry.as_bytes().len() as u128;
+                let at = Position::of(&entry);
+                if ties {
+                    continue;
+                }
+                if !self.has(tables::GIVEN, &at.key())? {
+                    bytes += u128::from(entry.payload_size());
+                }
+                if at.log == LogId::COMMIT
+                    && let Some((size, true)) = self.version_size(&at)?
+                    && !self.has(tables::OVER, &at.key())?
+                {
+                    bytes += u128::from(size);
                 }
             }
             let kept = self.store.usage(author)?;
@@ -477,11 +493,8 @@ impl Walk<'_, '_> {
     /// Whether the entry names what is wanted, or the commit that it carries does, with the same size.
     fn is_named(&self, wanted: &Wanted) -> Result<bool, StoreError> {
         let by = wanted.by;
-        let entries = self.store.entries(by.author, by.log, by.seq, 1)?;
-        let Some(entry) = entries.first().filter(|entry| Position::of(entry) == by) else {
-            return Ok(false);
-        };
-        let payload = payload_object(entry);
+        let Some(entry) = self.counting(&by)? else { return Ok(false) };
+        let payload = payload_object(&entry);
         if payload == wanted.id {
             return Ok(entry.payload_size() == wanted.size);
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use madake_log::{AuthorId, LogId, SeqNum};
+use madake_log::{AuthenticEntry, AuthorId, LogId, SeqNum};
 use madake_object::ObjectId;
 
 use crate::outcome::{Change, ContentFate, Fate, Outcome, PayloadFate};
@@ -50,6 +50,8 @@ pub(crate) struct Listeners(Mutex<Vec<Weak<Listener>>>);
 /// What a change is about, for when its outcome is known.
 pub(crate) enum Topic {
     Entry(Position, ObjectId),
+    /// The payloads of a part's entries, in order.
+    Part(Vec<ObjectId>),
     Content(ObjectId),
     Interest,
     Peers,
@@ -68,6 +70,10 @@ impl News {
         let topic = |change: &Change| match change {
             Change::Entry { entry, .. } => {
                 Topic::Entry(Position::of(entry), crate::ingest::payload_object(entry))
+            }
+            Change::Part(part) => {
+                let payload = |entry: &AuthenticEntry| crate::ingest::payload_object(entry);
+                Topic::Part(part.entries.iter().map(|(entry, _)| payload(entry)).collect())
             }
             Change::Content(object) => Topic::Content(object.id()),
             Change::Blob { id, .. } => Topic::Content(*id),
@@ -97,6 +103,14 @@ impl News {
                     }
                 }
                 (Topic::Content(id), Outcome::Content { fate: ContentFate::Stored, .. }) => self.came(id),
+                // Nobody is told that the log grew: nobody is given any of it.
+                (Topic::Part(ids), Outcome::Part(Ok(outcomes))) => {
+                    for (id, outcome) in ids.into_iter().zip(outcomes) {
+                        if matches!(outcome, Outcome::Entry { payload: PayloadFate::Stored, .. }) {
+                            self.came(id);
+                        }
+                    }
+                }
                 (Topic::Interest, _) => self.interest = true,
                 (Topic::Peers, _) => self.peers = true,
                 (Topic::Room, _) => self.room = true,

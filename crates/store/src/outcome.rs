@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::invite::{CodeHash, Invite};
 use crate::objects::Objects;
+use crate::part::{NewPart, PartRefused};
 use crate::quota::{Full, Limits};
 use crate::read::NamedBy;
 use crate::store::StoreError;
@@ -27,6 +28,8 @@ pub enum Change {
         /// Its payload.
         payload: Option<Object>,
     },
+    /// The newest entries of a log with what ties them to entry 1: taken together, or not at all.
+    Part(NewPart),
     /// Content that something held names, or that was pinned before.
     Content(Object),
     /// Content that is durable as a blob.
@@ -128,6 +131,8 @@ pub enum Outcome {
         /// Why its payload does not count, if it does not.
         flaw: Option<Flaw>,
     },
+    /// Of a part of a log: what became of each of its entries, or why none was taken.
+    Part(Result<Vec<Outcome>, PartRefused>),
     /// Of content.
     Content {
         /// Of the content itself.

@@ -1,6 +1,8 @@
 //! Quotas: what is counted is what is held, and what is over is not taken.
 #![allow(clippy::unwrap_used)] // a panic is how a test reports
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -305,6 +307,16 @@ fn some_changes(
     let mut changes = Vec::new();
     for _ in 0..=random.below(3) {
         let Some(((author, log), entries)) = logs.iter().nth(random.below(logs.len().max(1))) else { break };
+        if random.below(5) == 0 {
+            let whole: Vec<AuthenticEntry> = entries.iter().map(|(entry, _)| entry.clone()).collect();
+            let given = random.below(2) == 0;
+            let payload = |entry: &AuthenticEntry| {
+                let payload = &entries[entry.seq().get() as usize - 1].1;
+                given.then(|| payload.clone())
+            };
+            changes.extend(support::some_part(random, &whole, payload));
+            continue;
+        }
         let held = store.log_head(*author, *log).unwrap().map_or(0, |head| head.seq.get() as usize);
         let from = if random.below(5) == 0 { 0 } else { held };
         for (entry, payload) in entries.iter().skip(from).take(1 + random.below(6)) {

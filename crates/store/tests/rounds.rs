@@ -1,4 +1,4 @@
-//! Commit rounds of whatever comes together: entries, contents, pins, drops, policies and logs that are taken away,
+//! Commit rounds of whatever comes together: entries, parts of logs, contents, pins, drops, policies and logs that are taken away,
 //! in any order and in groups. After each round the store agrees with itself.
 //!
 //! `MADAKE_SEED=S` runs one again; `MADAKE_SEEDS=N` runs so many.
@@ -76,7 +76,7 @@ impl Pool {
         }
         for key in &authors {
             let payloads: Vec<Object> =
-                (0..6).map(|_| objects[random.below(objects.len())].clone()).collect();
+                (0..18).map(|_| objects[random.below(objects.len())].clone()).collect();
             logs.push(chain(key, LogId::new(2_000), &payloads));
         }
         Self { objects, logs, authors }
@@ -91,6 +91,11 @@ impl Pool {
         says.into_iter().any(|other| payload_object(other) == payload_object(entry))
     }
 
+    fn payload(&self, entry: &AuthenticEntry) -> Option<Object> {
+        let id = payload_object(entry);
+        self.objects.iter().find(|object| object.id() == id).cloned()
+    }
+
     fn entry(&self, random: &mut Random) -> AuthenticEntry {
         let log = &self.logs[random.below(self.logs.len())];
         log[random.below(log.len())].clone()
@@ -99,7 +104,13 @@ impl Pool {
     /// What one caller wants changed.
     fn changes(&self, store: &Store, random: &mut Random) -> Vec<Change> {
         let author = self.authors[random.below(self.authors.len())].author();
-        match random.below(12) {
+        match random.below(14) {
+            12 | 13 => {
+                let log = &self.logs[random.below(self.logs.len())];
+                let given = random.below(2) == 0;
+                let payload = |entry: &AuthenticEntry| self.payload(entry).filter(|_| given);
+                support::some_part(random, log, payload).into_iter().collect()
+            }
             0..4 => {
                 // From the head on, most of the time: with payloads or without.
                 let log = &self.logs[random.below(self.logs.len())];
@@ -107,13 +118,9 @@ impl Pool {
                 let held = head.map_or(0, |head| head.seq.get() as usize);
                 let from = if random.below(6) == 0 { random.below(log.len()) } else { held };
                 let entries = log.iter().skip(from).take(1 + random.below(4)).cloned();
-                let payload = |entry: &AuthenticEntry| {
-                    let id = payload_object(entry);
-                    self.objects.iter().find(|object| object.id() == id).cloned()
-                };
                 let given = random.below(2) == 0;
                 entries
-                    .map(|entry| Change::Entry { payload: payload(&entry).filter(|_| given), entry })
+                    .map(|entry| Change::Entry { payload: self.payload(&entry).filter(|_| given), entry })
                     .collect()
             }
             4 | 5 => (0..1 + random.below(3)).map(|_| Change::Content(self.object(random))).collect(),

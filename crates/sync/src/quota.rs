@@ -43,11 +43,13 @@ impl Session {
             true
         });
         self.live.short |= !full.is_empty();
-        for author in full {
-            let reason = "quota: there is no room for all that is there of this author".into();
-            self.report.refuse(What::Author, author.to_string(), reason);
-        }
+        full.into_iter().for_each(|author| self.refuse_over_quota(author));
         Ok(ranges)
+    }
+
+    pub(crate) fn refuse_over_quota(&mut self, author: AuthorId) {
+        let reason = "quota: there is no room for all that is there of this author".into();
+        self.report.refuse(What::Author, author.to_string(), reason);
     }
 
     /// Objects of this session's authors that are not wanted because of quotas.

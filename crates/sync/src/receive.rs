@@ -3,17 +3,19 @@
 //! First the system logs, then the others (B7), then the content that something held names and that
 //! is not here. Each step begins when all of the one before is durable.
 
+mod ask;
 mod missing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use madake_log::{AuthorId, LogId, SeqNum};
+use madake_log::{AuthorId, LogId};
 use madake_object::{Object, ObjectId};
 use madake_store::{Change, Outcome, Position, StoreError, Wanted};
 
 use crate::Bounded;
 use crate::fetch::NOT_THERE;
 use crate::io::{Output, Received, RefusedEntry};
+use crate::last::{Gathered, Newest};
 use crate::node::Context;
 use crate::report::MAX_LISTED;
 use crate::session::Session;
@@ -22,7 +24,7 @@ use crate::wire::{Class, Done, Message, Range, Served, Want, WantContent, What};
 /// Requests that are out at a time: enough to keep a long link busy.
 const MAX_OPEN: usize = 4;
 /// Ranges, or objects, in one request: a request is answered before it is forgotten, so keep it small.
-const PER_REQUEST: usize = 1_024;
+pub(crate) const PER_REQUEST: usize = 1_024;
 /// Big objects that are fetched from one peer at a time: so many that small ones among them fill a long line.
 pub(crate) const MAX_FETCHES: usize = 8;
 /// Entries that nobody asked for and that a peer may send in a session.
@@ -38,6 +40,8 @@ pub(crate) struct Receiving {
     ranges: VecDeque<Range>,
     /// Asked for in this phase, by log.
     asked: BTreeMap<(AuthorId, LogId), Range>,
+    /// Logs of which only the newest entries are asked for.
+    pub(crate) newest: Newest,
     /// Requests for entries that are out.
     open: BTreeSet<u32>,
     /// Requests for objects that are out, with what has not come yet.
@@ -83,6 +87,8 @@ enum Phase {
 /// What a batch held, so that its outcomes can be told.
 pub(crate) enum Applying {
     Entries(Vec<(Position, u64, u64)>),
+    /// The newest entries of a log.
+    Part((AuthorId, LogId), Vec<(Position, u64, u64)>),
     Content(Vec<(ObjectId, u64)>),
     /// Entries that nobody asked for, in a session that stays open.
     Pushed(Vec<(Position, u64, u64)>),
@@ -290,9 +296,17 @@ impl Session {
         if !self.receiving.open.contains(&want) {
             return Err(format!("entries for request {want}, which is not open"));
         }
-        let (mut changes, mut meta) = (Vec::new(), Vec::new());
+        let (mut changes, mut meta, mut parts) = (Vec::new(), Vec::new(), Vec::new());
         for item in items {
             match item {
+                Ok(received) if self.receiving.newest.is_of(&received.entry) => {
+                    let at = Position::of(&received.entry);
+                    match self.receiving.newest.gather(received) {
+                        Gathered::More => {}
+                        Gathered::All(part, meta) => parts.push((part, meta)),
+                        Gathered::Unasked => self.count_unasked(&at)?,
+                    }
+                }
                 Ok(Received { entry, payload }) => {
                     let at = Position::of(&entry);
                     if !self.was_asked(&at) {
@@ -307,23 +321,16 @@ impl Session {
                     changes.push(Change::Entry { entry, payload });
                 }
                 Err(refused) => {
+                    refused.log.iter().for_each(|log| self.receiving.newest.spoil(log));
                     self.receiving.spoiled.extend(refused.log);
                     self.report.refuse(What::Entry, refused.id, refused.reason);
                 }
             }
         }
         self.apply(context, changes, Applying::Entries(meta), bytes);
-        Ok(())
-    }
-
-    /// An entry came that nobody asked for.
-    pub(crate) fn count_unasked(&mut self, at: &Position) -> Result<(), String> {
-        self.receiving.unasked += 1;
-        if self.receiving.unasked > MAX_UNASKED {
-            return Err(format!("more than {MAX_UNASKED} entries that nobody asked for"));
+        for (part, meta) in parts {
+            self.apply_part(context, part, meta);
         }
-        let reason = "unasked: nobody asked for it, or not again".into();
-        self.report.refuse(What::Entry, at.to_string(), reason);
         Ok(())
     }
 
@@ -392,6 +399,7 @@ impl Session {
                     self.entry_outcome(at, entry_bytes, payload_bytes, outcome);
                 }
             }
+            Applying::Part(log, meta) => self.on_part_applied(log, meta, outcomes),
             Applying::Content(meta) => {
                 for ((id, size), outcome) in meta.into_iter().zip(outcomes) {
                     self.content_outcome(id, size, outcome);
@@ -405,7 +413,7 @@ impl Session {
         loop {
             match self.receiving.phase {
                 Phase::Summary | Phase::Finished => return Ok(()),
-                Phase::System | Phase::User => self.ask_for_entries(context),
+                Phase::System | Phase::User => self.ask_for_entries(context)?,
                 Phase::Content => self.ask_for_content(context)?,
             }
             if self.receiving.is_busy() {
@@ -454,8 +462,8 @@ impl Session {
     pub(crate) fn plan_ranges(&mut self, context: &mut Context<'_>, system: bool) -> Result<(), StoreError> {
         let read = context.read;
         self.refuse_blocked(read, system)?;
-        let (interest, blocked, report) = (&self.interest, &self.blocked, &mut self.report);
-        let told_diverged = &mut self.told_diverged;
+        let (interest, blocked) = (&self.interest, &self.blocked);
+        let mut diverged = Vec::new();
         let ranges = self.clock.newer_than(
             read,
             system,
@@ -464,30 +472,16 @@ impl Session {
                     && interest.wants_author(&author)
                     && interest.wants_log(log, read.schema(author, log)?.as_ref()))
             },
-            |author, log, seq| {
-                if told_diverged.insert((author, log)) {
-                    let reason = format!("diverged: entry {seq} here is another one than the peer's");
-                    report.refuse(What::Log, format!("{author}/{log}"), reason);
-                }
-            },
+            |author, log, seq| diverged.push((author, log, seq)),
         )?;
+        diverged.into_iter().for_each(|(author, log, seq)| self.refuse_diverged(author, log, seq));
+        let ranges = self.plan_newest(context, ranges)?;
         let ranges = self.within_limits(context, ranges)?;
         let ranges = self.within_quotas(context, ranges)?;
-        self.report.rounds += u32::from(!ranges.is_empty());
+        self.report.rounds += u32::from(!ranges.is_empty() || self.has_newest_to_ask());
         self.receiving.asked = ranges.iter().map(|range| ((range.author, range.log), *range)).collect();
         self.receiving.ranges = ranges.into();
         Ok(())
-    }
-
-    fn ask_for_entries(&mut self, context: &mut Context<'_>) {
-        let receiving = &mut self.receiving;
-        while receiving.open.len() < MAX_OPEN && !receiving.ranges.is_empty() {
-            let count = receiving.ranges.len().min(PER_REQUEST);
-            let ranges: Vec<Range> = receiving.ranges.drain(..count).collect();
-            let id = next(&mut receiving.next_request);
-            receiving.open.insert(id);
-            context.send(Class::Control, &Message::Want(Want { id, ranges: Bounded::truncated(ranges) }));
-        }
     }
 
     fn ask_for_content(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
@@ -547,17 +541,6 @@ impl Session {
             context.send(Class::Control, &Message::WantContent(want));
         }
         Ok(())
-    }
-
-    /// Whether an entry was asked for and has not come yet. Entries come in order, so those before it
-    /// will not come any more.
-    fn was_asked(&mut self, at: &Position) -> bool {
-        let Some(range) = self.receiving.asked.get_mut(&(at.author, at.log)) else { return false };
-        if !(range.from..=range.to).contains(&at.seq) {
-            return false;
-        }
-        range.from = at.seq.next().unwrap_or(SeqNum::MAX);
-        true
     }
 
     pub(crate) fn apply(

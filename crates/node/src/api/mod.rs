@@ -14,6 +14,7 @@ mod files;
 mod invites;
 mod logs;
 mod node;
+mod partial;
 mod peers;
 mod policy;
 mod preview;

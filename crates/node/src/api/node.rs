@@ -46,7 +46,7 @@ fn author_json(name: &AuthorName, author: AuthorId) -> Value {
     json!({"author": author.to_string(), "name": name.as_str()})
 }
 
-/// `GET /v1/status` → `{node, author, listening, peers, logs, entries, objects, missing, bytes, forks, contested, generation}`
+/// `GET /v1/status` → `{node, author, listening, peers, logs, partial, partial_logs, entries, objects, missing, bytes, forks, contested, generation}`
 ///
 /// `bytes` is what the store takes on disk. Forks are not looked for yet, and heads are their author's
 /// own, so `forks` and `contested` are 0.
@@ -95,6 +95,8 @@ pub(super) async fn status(shell: Arc<Shell>) -> Result<Response<Body>, ApiError
             "open": shell.open,
             "peers": peers,
             "logs": counts.logs,
+            "partial": counts.parts,
+            "partial_logs": super::partial::partial_json(&shell)?.1,
             "entries": counts.entries,
             "objects": counts.objects,
             "missing": counts.missing,

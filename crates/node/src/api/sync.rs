@@ -21,7 +21,7 @@ use crate::work;
 /// How far a session is is told so often, also when nothing happens.
 const TELL_EVERY: Duration = Duration::from_millis(200);
 
-/// `POST /v1/sync?peer=P&mode=pull|push|sync[&schema=S…][&dry_run=1]` → lines `{"progress":…}`, then one line: the result
+/// `POST /v1/sync?peer=P&mode=pull|push|sync[&schema=S…][&dry_run=1][&last=N]` → lines `{"progress":…}`, then one line: the result
 ///
 /// `{sent, received, fetched_bytes, wrong_ranges, refused, missing, rounds, summary_bytes, peer_store, seconds, peer,
 /// dry_run, would}`
@@ -45,6 +45,7 @@ pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body
             .hint("name fewer, or none for all that are kept (`madake interest list`)"));
     }
     let dry_run = query.flag("dry_run");
+    let last = super::partial::last(&query, receives)?;
     let Allowed { read, write } = shell.store().allowed(node)?;
     let (receives, gives) = (receives && write, gives && read);
     if !receives && !gives {
@@ -59,6 +60,7 @@ pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body
         live: false,
         servers: None,
         dry_run,
+        last,
     };
 
     let began = Instant::now();

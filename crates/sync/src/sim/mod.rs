@@ -63,6 +63,8 @@ pub struct Tally {
     pub messages: u64,
     /// Entries that nodes took from others.
     pub entries: u64,
+    /// Parts of logs that nodes took: their newest entries only.
+    pub parts: u64,
     /// Big objects that came.
     pub blobs: u64,
     /// Ranges of big objects in which wrong bytes came.
@@ -100,6 +102,7 @@ impl std::ops::AddAssign for Tally {
             (&mut self.finished, other.finished),
             (&mut self.messages, other.messages),
             (&mut self.entries, other.entries),
+            (&mut self.parts, other.parts),
             (&mut self.blobs, other.blobs),
             (&mut self.wrong_ranges, other.wrong_ranges),
             (&mut self.written, other.written),

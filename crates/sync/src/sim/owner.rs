@@ -1,6 +1,7 @@
 //! What owners do: write, follow, know peers, sync. And what goes wrong meanwhile.
 
 use std::io::ErrorKind;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use madake_log::{AuthorId, AuthorKey, Schema};
@@ -162,8 +163,16 @@ impl World<'_> {
         });
         if to != m {
             let dry_run = self.random.below(8) == 0;
-            self.dial(m, to, Plan { receives, gives, schemas, live: false, servers: None, dry_run });
+            let last = self.newest_only();
+            self.dial(m, to, Plan { receives, gives, schemas, live: false, servers: None, dry_run, last });
         }
+    }
+
+    /// In some worlds owners take only the newest entries of logs, half of the time.
+    fn newest_only(&mut self) -> Option<NonZeroU64> {
+        let some = self.options.seed % 3 == 1 && self.random.below(2) == 0;
+        let counts = [1, 2, 3, 8];
+        some.then(|| counts[self.random.below(counts.len())]).and_then(NonZeroU64::new)
     }
 
     /// A change that an owner makes, and is told of.

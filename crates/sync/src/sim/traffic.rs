@@ -45,6 +45,7 @@ impl World<'_> {
             live: self.weather.live,
             servers: None,
             dry_run: false,
+            last: None,
         };
         let hostile = self.weather.hostile > 0 && self.random.below(self.weather.hostile) == 0;
         let mut end = |machine: usize, plan: Plan| End {

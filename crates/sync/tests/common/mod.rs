@@ -58,15 +58,39 @@ pub fn schema(name: &str) -> Schema {
 }
 
 pub fn pull() -> Plan {
-    Plan { receives: true, gives: false, schemas: None, live: false, servers: None, dry_run: false }
+    Plan {
+        receives: true,
+        gives: false,
+        schemas: None,
+        live: false,
+        servers: None,
+        dry_run: false,
+        last: None,
+    }
 }
 
 pub fn sync() -> Plan {
-    Plan { receives: true, gives: true, schemas: None, live: false, servers: None, dry_run: false }
+    Plan {
+        receives: true,
+        gives: true,
+        schemas: None,
+        live: false,
+        servers: None,
+        dry_run: false,
+        last: None,
+    }
 }
 
 pub fn push() -> Plan {
-    Plan { receives: false, gives: true, schemas: None, live: false, servers: None, dry_run: false }
+    Plan {
+        receives: false,
+        gives: true,
+        schemas: None,
+        live: false,
+        servers: None,
+        dry_run: false,
+        last: None,
+    }
 }
 
 impl Peer {

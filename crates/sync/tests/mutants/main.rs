@@ -27,6 +27,7 @@ use madake_sync::{Config, Input, Output, SessionId};
 
 mod live;
 mod objects;
+mod partial;
 mod plans;
 
 use live::{Boasts, Echoes, HearsNoNews, Hurries, LooksOnce};
@@ -113,6 +114,11 @@ const MUTANTS: &[Mutant] = &[
         name: "tells a head that it does not have",
         make: || Box::new(TellsMore),
         caught_by: &["told-is-durable"],
+    },
+    Mutant {
+        name: "offers what it holds in part",
+        make: || Box::new(partial::OffersParts::default()),
+        caught_by: &["partial-stays"],
     },
     Mutant {
         name: "fetches what it has of an object",

@@ -4,6 +4,7 @@
 mod keeping;
 mod live;
 mod memory;
+mod partial;
 mod session;
 mod telling;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 pub(super) use keeping::{CollectsNameless, DroppedStays, WholeBatches};
 pub(super) use live::Pushing;
 pub(super) use memory::{AcknowledgedStays, Impossible, Memory, Note};
+pub(super) use partial::PartialStays;
 pub(super) use session::{
     Bounded, CreditReturns, DoneIsTrue, NoneStuck, Scope, Serving, Watched, schema_wanted,
 };
@@ -86,6 +88,8 @@ rules! {
         "a node tells nobody what a power cut could still take away"
     HeadsGrow "heads-grow"
         "a log's head, as a node tells it, never goes back and never changes"
+    PartialStays "partial-stays"
+        "a log that is held in part is not offered, and nobody is given any of it"
     Genuine "genuine"
         "nobody holds what its author did not write, at the place where the author wrote it"
     Scope "scope"

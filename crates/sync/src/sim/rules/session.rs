@@ -109,10 +109,14 @@ impl Watched {
     /// A write of this session was answered.
     pub(in crate::sim) fn applied(&mut self, outcomes: &[Outcome]) {
         self.writing -= 1;
-        for outcome in outcomes {
+        let of_parts = |outcome: &Outcome| match outcome {
+            Outcome::Part(Ok(outcomes)) => outcomes.clone(),
+            other => vec![other.clone()],
+        };
+        for outcome in outcomes.iter().flat_map(of_parts) {
             if let Outcome::Entry { fate, payload, .. } = outcome {
-                self.entries += u64::from(*fate == Fate::Appended);
-                let stored = *payload == PayloadFate::Stored;
+                self.entries += u64::from(fate == Fate::Appended);
+                let stored = payload == PayloadFate::Stored;
                 self.payloads += u64::from(stored);
             }
         }
@@ -130,8 +134,11 @@ impl Scope {
     pub(in crate::sim) fn writes(watched: &Watched, changes: &[Change], read: &dyn Read) -> Option<String> {
         let refused = read.blocked().unwrap_or_default();
         for change in changes {
-            let Change::Entry { entry, .. } = change else { continue };
-            let (author, log) = (entry.author(), entry.log());
+            let (author, log) = match change {
+                Change::Entry { entry, .. } => (entry.author(), entry.log()),
+                Change::Part(part) => (part.author, part.log),
+                _ => continue,
+            };
             if refused.contains(&author) {
                 continue;
             }
@@ -344,8 +351,15 @@ mod tests {
         let entry =
             there.entries(author.id(), schema.log_id(0), madake_log::SeqNum::FIRST, 1).unwrap().remove(0);
         let changes = [Change::Entry { entry, payload: None }];
-        let plan =
-            Plan { receives: true, gives: true, schemas: None, live: false, servers: None, dry_run: false };
+        let plan = Plan {
+            receives: true,
+            gives: true,
+            schemas: None,
+            live: false,
+            servers: None,
+            dry_run: false,
+            last: None,
+        };
         let listed = Some(BTreeSet::from([schema]));
         let watched = Watched::new(plan, None, listed, BTreeSet::new(), 0);
         assert!(Scope::writes(&watched, &changes, &*here).is_some(), "nobody knows of what schema it is");
