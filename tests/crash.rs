@@ -10,7 +10,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use common::{Daemon, Home, PATIENCE, Pair, b3sum, disk, noise, number, text, tree, wait_for_growth};
+use common::{Daemon, Home, PATIENCE, Pair, b3sum, noise, number, text, tree, wait_for_growth};
 use serde_json::Value;
 
 /// Entries and files that are pulled; big enough that a pull is made of dozens of batches.
