@@ -142,10 +142,12 @@ impl Store {
                 after = Some(log);
                 if dry_run {
                     let prefix = tables::log_key(author, log);
-                    for_each_prefix(self.engine(), tables::ENTRY, &prefix, |key, bytes| {
-                        collected.entries += 1;
-                        self.would_be_dead(tables::ENTRY, key, bytes.len() as u64, collected)
-                    })?;
+                    for table in [tables::ENTRY, tables::BRANCH] {
+                        for_each_prefix(self.engine(), table, &prefix, |key, bytes| {
+                            collected.entries += 1;
+                            self.would_be_dead(table, key, bytes.len() as u64, collected)
+                        })?;
+                    }
                     continue;
                 }
                 loop {
@@ -204,7 +206,7 @@ impl Store {
         Ok(keys.first().and_then(|key| Position::from_key(key)).map(|at| at.log))
     }
 
-    /// The payloads of all entries, the files of all versions whose objects are kept, and what is pinned, as far
+    /// The payloads of all entries, also those beside trunks, the files of all versions whose objects are kept, and what is pinned, as far
     /// as their ids begin with one of these bytes. And what is kept for a pin alone, though it is noted that an
     /// entry names it.
     fn mark(
@@ -214,7 +216,7 @@ impl Store {
         progress: &mut dyn FnMut(u64),
     ) -> Result<(HashSet<ObjectId>, Vec<ObjectId>), StoreError> {
         let (mut marked, mut stale, mut seen) = (HashSet::new(), Vec::new(), 0);
-        for_each_prefix(self.engine(), tables::ENTRY, &[], |_, entry| {
+        let mut look = |entry: &[u8]| {
             let entry = held_entry(entry)?;
             let id = payload_object(&entry);
             if !roots.without.contains(&entry.author()) && bytes.contains(&usize::from(id.as_bytes()[0])) {
@@ -225,7 +227,10 @@ impl Store {
                 progress(seen);
             }
             Ok(())
-        })?;
+        };
+        for table in [tables::ENTRY, tables::BRANCH] {
+            for_each_prefix(self.engine(), table, &[], |_, entry| look(entry))?;
+        }
         progress(seen);
         let first = [u8::try_from(bytes.start).unwrap_or(u8::MAX)];
         for table in [tables::LINKED, tables::PINNED] {

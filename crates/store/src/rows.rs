@@ -10,6 +10,9 @@ pub const RECORD_ENTRY: u8 = 1;
 /// The record is an object's bytes.
 pub const RECORD_CONTENT: u8 = 2;
 
+/// The record is a Bamboo entry beside the trunk of a forked log.
+pub const RECORD_BRANCH: u8 = 4;
+
 /// The meaning of the records that a store writes. Pure: the same bytes give the same rows at every
 /// start, so a record's keys need not be written beside it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -29,6 +32,13 @@ impl Derive for StoreRows {
                 out.push(Row { table: tables::CONTENT, key, value: RowValue::Slice(0..bytes.len()) });
                 Ok(())
             }
+            RECORD_BRANCH => {
+                let entry = Entry::decode(bytes)
+                    .map_err(|error| DeriveError::new(kind, "not an entry").because(error))?;
+                let key = tables::branch_key(&Position::of(&entry), entry.id()).to_vec();
+                out.push(Row { table: tables::BRANCH, key, value: RowValue::Slice(0..bytes.len()) });
+                Ok(())
+            }
             _ => Err(DeriveError::new(kind, "an unknown kind of record")),
         }
     }
@@ -41,6 +51,7 @@ impl Derive for StoreRows {
         match table {
             // Asked by the id that their keys begin with.
             tables::LOG_KEY => 10,
+            tables::BRANCH => 48,
             tables::COMMIT | tables::LINKED | tables::WANTED => 32,
             _ => usize::MAX,
         }

@@ -102,8 +102,9 @@ impl Store {
             while let Some(changes) = next.take() {
                 let topics = News::topics(&changes);
                 match round.derive(changes) {
-                    Ok((batch, outcomes)) => {
+                    Ok((batch, outcomes, forked)) => {
                         news.learn(topics, &outcomes);
+                        news.forked(forked);
                         bytes += batch.size_hint();
                         batches.extend((!batch.is_empty()).then_some(batch));
                         derived.push(Ok(outcomes));

@@ -2,7 +2,7 @@
 //!
 //! Numbers in keys are big-endian, so that the order of keys is the order of numbers. The layout is
 //! drawn in `docs/storage.md`, "Tables". Tables 1–15 hold rows that follow from records and are never
-//! written themselves ([`crate::StoreRows`]); 16 and up are written by the store.
+//! written themselves ([`crate::StoreRows`]), and so does [`BRANCH`]; the others from 16 up are written by the store.
 
 use madake_log::{AuthorId, Entry, EntryId, LogHead, LogId, SeqNum};
 use madake_object::{CommitId, FileName, ObjectId};
@@ -42,7 +42,8 @@ pub const WANTED: Table = Table(23);
 pub const PINNED: Table = Table(24);
 /// `object id` → size: content that lies in a file of its own.
 pub const BLOB: Table = Table(25);
-/// `author ‖ log ‖ seq` → postcard of a [`crate::Flaw`]: entries whose payload does not count.
+/// `author ‖ log ‖ seq` → postcard of a [`crate::Flaw`]: entries whose payload does not count. Of entries beside
+/// the trunk the key is that of [`BRANCH`].
 pub const FLAW: Table = Table(26);
 
 /// `node id` → postcard of a [`crate::LastSession`].
@@ -77,8 +78,14 @@ pub const ALLOWED: Table = Table(37);
 /// `node id` → postcard of a [`crate::Tie`]. No row: nothing is wished.
 pub const TIE: Table = Table(38);
 
+/// `author ‖ log ‖ seq ‖ entry id` → the entry's bytes: entries beside the trunk of a forked log. Follows from
+/// records.
+pub const BRANCH: Table = Table(41);
+/// `author ‖ log` → that the log is forked ([`crate::Fork`]).
+pub const FORK: Table = Table(42);
+
 /// One more than the highest number of a table.
-pub(crate) const COUNT: usize = 39;
+pub(crate) const COUNT: usize = 43;
 
 /// Where an entry stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
@@ -117,6 +124,14 @@ impl std::fmt::Display for Position {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}@{}", self.author, self.log, self.seq)
     }
+}
+
+/// The key of an entry in [`BRANCH`].
+pub fn branch_key(at: &Position, entry: EntryId) -> [u8; 80] {
+    let mut key = [0; 80];
+    key[..48].copy_from_slice(&at.key());
+    key[48..].copy_from_slice(entry.as_bytes());
+    key
 }
 
 /// The key of a log in [`LOG_HEAD`].

@@ -6,9 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use madake_log::{AuthorId, LogId, SeqNum};
 use madake_object::ObjectId;
-use madake_store::{
-    ContentFate, Fate, Flaw, LOGS_LIMIT, NamedBy, Outcome, PayloadFate, Position, StoreError,
-};
+use madake_store::{ContentFate, Flaw, LOGS_LIMIT, NamedBy, Outcome, PayloadFate, Position, StoreError};
 
 use crate::node::Context;
 use crate::session::Session;
@@ -24,7 +22,7 @@ impl Session {
         outcome: Outcome,
     ) {
         let Outcome::Entry { fate, payload, flaw } = outcome else { return };
-        if fate == Fate::Appended {
+        if fate.is_new() {
             self.report.received.entries += 1;
             self.report.received.bytes += entry_bytes;
         }

@@ -101,14 +101,15 @@ impl Round<'_> {
     /// this is asked for again.
     pub(super) fn forget(&mut self, author: AuthorId, log: LogId) -> Result<u64, StoreError> {
         let full = self.batch.size_hint() >= FORGET_BYTES;
-        if full || !self.is_blocked(author)? || self.pending.heads.contains_key(&(author, log)) {
+        let brought = self.pending.heads.contains_key(&(author, log)) || self.brought_branches((author, log));
+        if full || !self.is_blocked(author)? || brought {
             return Ok(0);
         }
         let headless = self.head(author, log)?.is_none();
         self.uncount(author)?;
         let prefix = tables::log_key(author, log);
         let (from, mut end) = (Bound::Included(&prefix[..]), tables::after_prefix(&prefix));
-        let mut gone = 0;
+        let mut gone = self.forget_branches(author, log)?;
         while gone < FORGET && self.batch.size_hint() < FORGET_BYTES {
             let to = prefix::before(end.as_deref());
             let rows = self.engine.scan(tables::ENTRY, from, to, Direction::Backward, PAGE)?;

@@ -4,6 +4,7 @@
 //! text in their names.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
+mod forks;
 mod keeping;
 
 use std::io;

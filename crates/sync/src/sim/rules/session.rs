@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use madake_log::{AuthorId, Entry, LogId, Schema};
 use madake_object::ObjectId;
-use madake_store::{Change, Fate, Outcome, PayloadFate, Position, Read};
+use madake_store::{Change, Outcome, PayloadFate, Position, Read};
 
 use super::live::Staying;
 use crate::Load;
@@ -111,7 +111,7 @@ impl Watched {
         self.writing -= 1;
         for outcome in outcomes {
             if let Outcome::Entry { fate, payload, .. } = outcome {
-                self.entries += u64::from(*fate == Fate::Appended);
+                self.entries += u64::from(fate.is_new());
                 let stored = *payload == PayloadFate::Stored;
                 self.payloads += u64::from(stored);
             }
