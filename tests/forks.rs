@@ -129,4 +129,15 @@ fn an_owner_whose_log_is_forked_is_told_and_writes_no_more_into_it() {
     );
     let checked = home.run(["fsck"]);
     assert_eq!(checked.code, 0, "{checked}");
+
+    // A backup has both, and so has who is made of it.
+    let backup = home.file("backup").to_str().unwrap().to_owned();
+    let passphrase = home.write("passphrase", "three small words\n");
+    let exported = home.json(["export", "-o", &backup, "--with-keys", "--passphrase-file", &passphrase]);
+    assert_eq!((number(&exported, "entries"), number(&exported, "payloads")), (6, 6), "{exported}");
+    let restored = Home::none();
+    let result = restored.json(["import", &backup, "--passphrase-file", &passphrase]);
+    assert_eq!((number(&result, "entries"), list(&result, "refused").len()), (6, 0), "{result}");
+    assert_eq!(restored.lines(["fork", "show", &name]), home.lines(["fork", "show", &name]));
+    restored.feed_error(["log", "append", "post"], b"more", 3);
 }
