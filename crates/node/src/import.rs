@@ -274,7 +274,7 @@ impl Importer {
     fn entry_outcome(&mut self, at: Position, entry: u64, payload: u64, outcome: Outcome) {
         let Outcome::Entry { fate, payload: payload_fate, flaw } = outcome else { return };
         match fate {
-            Fate::Appended => {
+            Fate::Appended | Fate::Branched => {
                 self.done.entries += 1;
                 self.done.bytes += entry;
             }

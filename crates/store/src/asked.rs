@@ -92,7 +92,8 @@ impl Store {
         for_each_prefix(self.engine(), tables::FLAW, &tables::log_key(author, log), |key, value| {
             count += 1;
             if first.len() < limit {
-                let at = Position::from_key(key).ok_or(StoreError::broken("a flaw"))?;
+                // Of an entry beside the trunk the key goes on.
+                let at = key.get(..48).and_then(Position::from_key).ok_or(StoreError::broken("a flaw"))?;
                 first.push((at, Flaw::decode(value)?));
             }
             Ok(())

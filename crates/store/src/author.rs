@@ -9,6 +9,7 @@ use madake_log::{
 use madake_object::{Commit, CommitAuthor, CommitError, CommitId, FileName, Mode, Object, ObjectId};
 
 use crate::control::{Control, ControlError};
+use crate::fork::ReadForks as _;
 use crate::ingest::LOGS_LIMIT;
 use crate::outcome::{Change, Fate, Outcome};
 use crate::read::Read;
@@ -104,6 +105,16 @@ pub enum AppendError {
     /// The caller's: entries of a blocked author are not stored, whoever signs them.
     #[error("this author is blocked here")]
     Blocked,
+    /// The log is forked: another entry would only make one of its branches longer.
+    #[error("log {author}/{log} is forked at {at}: two histories of it are known")]
+    Forked {
+        /// Whose log.
+        author: AuthorId,
+        /// Which of the author's logs.
+        log: LogId,
+        /// The place that the proof is about.
+        at: SeqNum,
+    },
     /// The author's quota has no room for it: only authors whose keys are not in the home have one.
     #[error("the quota has no room for it: {0}")]
     Quota(crate::quota::Full),
@@ -316,6 +327,9 @@ impl<'a> Chains<'a> {
             None => {
                 if let Some(part) = self.store.part(author, log)? {
                     return Err(AppendError::Partial { author, log, head: part.head.seq });
+                }
+                if let Some(fork) = self.store.fork(author, log)? {
+                    return Err(AppendError::Forked { author, log, at: fork.at() });
                 }
                 self.store.log_head(author, log)?
             }

@@ -142,7 +142,7 @@ impl Store {
                 after = Some(log);
                 if dry_run {
                     let prefix = tables::log_key(author, log);
-                    for table in [tables::ENTRY, tables::PART_ENTRY, tables::PART_PATH] {
+                    for table in [tables::ENTRY, tables::BRANCH, tables::PART_ENTRY, tables::PART_PATH] {
                         for_each_prefix(self.engine(), table, &prefix, |key, bytes| {
                             collected.entries += 1;
                             self.would_be_dead(table, key, bytes.len() as u64, collected)
@@ -211,7 +211,7 @@ impl Store {
         Ok(logs.pop_first())
     }
 
-    /// The payloads of all entries, the files of all versions whose objects are kept, and what is pinned, as far
+    /// The payloads of all entries, also those beside trunks, the files of all versions whose objects are kept, and what is pinned, as far
     /// as their ids begin with one of these bytes. And what is kept for a pin alone, though it is noted that an
     /// entry names it.
     fn mark(
@@ -221,7 +221,7 @@ impl Store {
         progress: &mut dyn FnMut(u64),
     ) -> Result<(HashSet<ObjectId>, Vec<ObjectId>), StoreError> {
         let (mut marked, mut stale, mut seen) = (HashSet::new(), Vec::new(), 0);
-        for table in [tables::ENTRY, tables::PART_ENTRY] {
+        for table in [tables::ENTRY, tables::BRANCH, tables::PART_ENTRY] {
             for_each_prefix(self.engine(), table, &[], |_, entry| {
                 let entry = held_entry(entry)?;
                 let id = payload_object(&entry);

@@ -2,6 +2,7 @@
 //! simulations and tests, which compare stores of some thousand entries: it keeps the ids of all payloads in
 //! memory. It reads statements by itself, on purpose: what writes rows must not be what judges them.
 
+mod forks;
 mod part;
 
 use std::collections::BTreeSet;
@@ -10,6 +11,7 @@ use std::io::Read as _;
 use madake_log::{AuthorId, Entry, LogHead, LogId, Placement, SeqNum, check_position, lipmaa};
 use madake_object::{Commit, ObjectId};
 
+use crate::branches::{branches_at, has_payload};
 use crate::control::{Control, ControlPayload};
 use crate::engine::Table;
 use crate::ingest::payload_object;
@@ -49,6 +51,8 @@ pub enum Invariant {
     Content,
     /// An object that is here is named by something held, or pinned.
     Named,
+    /// What is beside the trunk of a forked log hangs on it, and its tips and its proof are the ones that follow.
+    Fork,
     /// What an author uses is counted rightly, and what a quota keeps away is named by something held.
     Quota,
 }
@@ -67,6 +71,7 @@ impl Invariant {
             Self::Wanted => "wanted",
             Self::Content => "content",
             Self::Named => "named",
+            Self::Fork => "fork",
             Self::Quota => "quota",
         }
     }
@@ -88,6 +93,9 @@ impl Invariant {
             }
             Self::Content => "an object's bytes are those that its name is the hash of",
             Self::Named => "an object that is here is named by something held, or pinned",
+            Self::Fork => {
+                "what is beside a trunk hangs on it; tips and proof of a fork follow from what is held"
+            }
             Self::Quota => "what an author uses is what is held of it, and a quota keeps away what is named",
         }
     }
@@ -148,6 +156,7 @@ pub fn store_invariants(
     store.for_each_log(|held| walk.log(&held))?;
     let whole = walk.walked.entries;
     walk.parts()?;
+    walk.forks()?;
     walk.rows(whole)?;
     walk.links_of_commits()?;
     walk.wanted()?;
@@ -174,6 +183,7 @@ struct Expected {
     registers: u64,
     versions: u64,
     flaws: u64,
+    branches: u64,
 }
 
 impl Walk<'_, '_> {
@@ -369,6 +379,7 @@ impl Walk<'_, '_> {
         let tables = [
             (tables::LOG_KEY, self.walked.logs, Invariant::Key, "keys of logs"),
             (tables::ENTRY, entries, Invariant::Head, "entries"),
+            (tables::BRANCH, self.expected.branches, Invariant::Fork, "entries of branches"),
             (tables::REGISTER, self.expected.registers, Invariant::Statement, "registrations"),
             (tables::VERSION, self.expected.versions, Invariant::Statement, "versions"),
             (tables::COMMIT, self.expected.versions, Invariant::Statement, "entries that carry commits"),
@@ -493,6 +504,9 @@ impl Walk<'_, '_> {
     /// Whether the entry names what is wanted, or the commit that it carries does, with the same size.
     fn is_named(&self, wanted: &Wanted) -> Result<bool, StoreError> {
         let by = wanted.by;
+        if branches_at(self.store.engine(), &by)?.iter().any(|entry| has_payload(entry, wanted)) {
+            return Ok(true);
+        }
         let Some(entry) = self.counting(&by)? else { return Ok(false) };
         let payload = payload_object(&entry);
         if payload == wanted.id {

@@ -12,10 +12,12 @@ pub mod engine;
 
 mod asked;
 mod author;
+mod branches;
 mod by_digits;
 mod check;
 mod collect;
 mod control;
+mod fork;
 mod group;
 mod ingest;
 #[cfg(feature = "fake-disk")]
@@ -41,6 +43,9 @@ pub use author::{AppendError, Appended, Author, Committed, NewContent, NewVersio
 pub use check::{CheckStep, LogCheck, LogFault, LogProblem, StoreCheck, StoreProblem};
 pub use collect::Collected;
 pub use control::{Control, ControlError, ControlPayload};
+pub use fork::{
+    BRANCH_BYTES_LIMIT, BRANCH_ENTRIES_LIMIT, Fork, ForkedLog, LogState, ReadForks, Seen, TIPS_LIMIT, Tip,
+};
 pub use ingest::{CONTENT_LIMIT, LOGS_LIMIT, SEQ_LIMIT, payload_object};
 #[cfg(feature = "fake-disk")]
 pub use invariants::{Broken, Invariant, Look, Walked, store_invariants};
@@ -49,12 +54,13 @@ pub use news::{Listener, News};
 pub use objects::{Objects, UnknownObjects};
 pub use outcome::{
     Allowed, Change, ContentFate, Dropped, Fate, Flaw, KeptFor, LastSession, META_COPY, META_EPOCH,
-    META_ERASE, META_OBJECTS, META_STARTS, NodeId, Outcome, PayloadFate, Peer, PeerStore, Policy, Release,
+    META_ERASE, META_OBJECTS, META_STARTS, NodeId, Outcome, PayloadFate, Peer, PeerStore, Policy, ProofFate,
+    Release,
 };
 pub use part::{HeldPart, NewPart, PART_ENTRIES, PartEntry, PartRefused};
 pub use quota::{Full, Limits, Usage};
 pub use read::{Counts, Head, HeldLog, NamedBy, NamedObject, Read, Wanted};
-pub use rows::{RECORD_CONTENT, RECORD_ENTRY, RECORD_PART, RECORD_PATH, StoreRows};
+pub use rows::{RECORD_BRANCH, RECORD_CONTENT, RECORD_ENTRY, RECORD_PART, RECORD_PATH, StoreRows};
 pub use store::{Store, StoreError};
 pub use summary::{
     Cell, Coded, Digest, Hashed, Item, ItemKey, LogClass, Mapping, Part, SummaryScope, item_key, tag, toggle,

@@ -18,6 +18,8 @@ const MAX_NEWS: usize = 16_384;
 pub struct News {
     /// Logs that grew: the first and the last of their new entries.
     pub grown: BTreeMap<(AuthorId, LogId), (SeqNum, SeqNum)>,
+    /// Logs of whose forks more is known: a better proof, or other tips.
+    pub forks: BTreeSet<(AuthorId, LogId)>,
     /// Contents that came, by themselves or with their entries.
     pub contents: BTreeSet<ObjectId>,
     /// There are more of these than are listed.
@@ -128,6 +130,17 @@ impl News {
         *range = (range.0.min(from), range.1.max(to));
     }
 
+    /// Takes in of which logs' forks more is known.
+    pub(crate) fn forked(&mut self, logs: impl IntoIterator<Item = (AuthorId, LogId)>) {
+        for log in logs {
+            if self.forks.len() >= MAX_NEWS && !self.forks.contains(&log) {
+                self.missed = true;
+            } else {
+                self.forks.insert(log);
+            }
+        }
+    }
+
     fn came(&mut self, id: ObjectId) {
         if self.contents.len() < MAX_NEWS {
             self.contents.insert(id);
@@ -152,6 +165,7 @@ impl News {
             return self.clone_from(more);
         }
         more.grown.iter().for_each(|(log, range)| self.grew(*log, *range));
+        self.forked(more.forks.iter().copied());
         more.contents.iter().for_each(|id| self.came(*id));
         self.more_contents |= more.more_contents;
         self.want(more.wanted.iter().copied());

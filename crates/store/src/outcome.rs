@@ -1,9 +1,10 @@
 //! What can be asked of a store, and what became of it.
 
-use madake_log::{AuthenticEntry, AuthorId, EntryId, LogId, PlacementError, Schema};
+use madake_log::{AuthenticEntry, AuthorId, EntryId, ForkProof, LogId, PlacementError, Schema, SeqNum};
 use madake_object::{Object, ObjectId};
 use serde::{Deserialize, Serialize};
 
+use crate::fork::Seen;
 use crate::invite::{CodeHash, Invite};
 use crate::objects::Objects;
 use crate::part::{NewPart, PartRefused};
@@ -30,6 +31,12 @@ pub enum Change {
     },
     /// The newest entries of a log with what ties them to entry 1: taken together, or not at all.
     Part(NewPart),
+    /// A proof that a log is forked, and who told of it when. The better one replaces what is known.
+    Proof(Box<ForkProof>, Seen),
+    /// Who told of a log's fork first, and when, unless that was noted.
+    Seen(AuthorId, LogId, Seen),
+    /// What is known of a log's fork is to be found out anew, from what is held beside its trunk.
+    Refork(AuthorId, LogId),
     /// Content that something held names, or that was pinned before.
     Content(Object),
     /// Content that is durable as a blob.
@@ -133,6 +140,8 @@ pub enum Outcome {
     },
     /// Of a part of a log: what became of each of its entries, or why none was taken.
     Part(Result<Vec<Outcome>, PartRefused>),
+    /// Of a proof.
+    Proof(ProofFate),
     /// Of content.
     Content {
         /// Of the content itself.
@@ -195,10 +204,22 @@ pub enum Fate {
         /// The sequence number of the head, 0 for an unknown log.
         held: u64,
     },
-    /// Another entry stands at its place: one of the two makes a fork. The one held stays.
+    /// It is of another history of its log than the trunk, and is kept beside it.
+    Branched,
+    /// It proves that its log is forked, and what it hangs on is not here: the proof is kept, and it is not.
+    Forked {
+        /// The place that the best proof is about.
+        at: SeqNum,
+    },
+    /// It contradicts what is held of its log in part, which stays.
     Diverged {
         /// The entry that is held.
         ours: EntryId,
+    },
+    /// Of a forked log there is no room for more branches.
+    BranchesFull {
+        /// The place that the best proof is about.
+        at: SeqNum,
     },
     /// It does not link to what is held.
     BadLink(PlacementError),
@@ -213,12 +234,25 @@ pub enum Fate {
 }
 
 impl Fate {
+    /// Whether the entry is here now, and was not before.
+    pub fn is_new(&self) -> bool {
+        matches!(self, Self::Appended | Self::Branched)
+    }
+
     /// Why the entry was not taken: a word, and after a colon what it means. `None` if it is here.
     pub fn refusal(&self) -> Option<String> {
         Some(match self {
-            Fate::Appended | Fate::AlreadyHave => return None,
+            Fate::Appended | Fate::AlreadyHave | Fate::Branched => return None,
             Fate::Gap { held } => format!("gap: the log is held up to {held}"),
-            Fate::Diverged { ours } => format!("diverged: {ours} stands at its place here"),
+            Fate::Forked { at } => {
+                format!("forked: the log is forked at {at}, and what is before this entry is not here")
+            }
+            Fate::Diverged { ours } => {
+                format!("diverged: {ours}, of the part of this log that is here, can't be of one log with it")
+            }
+            Fate::BranchesFull { at } => {
+                format!("branches-full: the log is forked at {at}, and no more of its branches is kept")
+            }
             Fate::BadLink(error) => format!("link: {error}"),
             Fate::TooManyLogs => "too-many-logs: so many logs of one author are not kept".into(),
             Fate::Blocked => "blocked: its author is blocked here".into(),
@@ -226,6 +260,21 @@ impl Fate {
             Fate::SeqTooHigh => "seq-too-high: sequence numbers end below 2^48".into(),
         })
     }
+}
+
+/// What became of a proof that came by itself.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ProofFate {
+    /// More is proved than was known: it, or what it proves with what is held, is kept.
+    Better,
+    /// It, or a better one, was known.
+    Known,
+    /// Nothing of its log is held.
+    Unknown,
+    /// Its author is blocked here.
+    Blocked,
+    /// It is about sequence numbers of 2^48 or more.
+    SeqTooHigh,
 }
 
 /// What became of the payload that was handed over with an entry.

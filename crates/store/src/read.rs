@@ -6,6 +6,7 @@ use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Schem
 use madake_object::{Commit, CommitId, FileName, ObjectId, TreeHasher};
 
 use crate::engine::{Direction, Engine, RangedBlob};
+use crate::fork::ReadForks;
 use crate::ingest::logs_in_part;
 use crate::outcome::{Allowed, Dropped, Flaw, LastSession, META_EPOCH, NodeId, Peer, PeerStore, Policy};
 use crate::part::{self, HeldPart};
@@ -19,7 +20,7 @@ use crate::together::{self, WithPayload};
 const PAGE: usize = 1000;
 
 /// What the protocol needs to read. Every answer is of durable data only.
-pub trait Read {
+pub trait Read: ReadForks {
     /// The newest entry of a log; `None` if nothing of it is held.
     fn log_head(&self, author: AuthorId, log: LogId) -> Result<Option<LogHead>, StoreError>;
     /// Up to `limit` logs after `after`, ordered by author and log id.
@@ -61,6 +62,16 @@ pub trait Read {
     }
     /// The hash of one entry.
     fn entry_id(&self, at: &Position) -> Result<Option<EntryId>, StoreError>;
+    /// The ids of the trunk's entries at these places, which ascend: as far as the log is held.
+    fn entry_ids_at(
+        &self,
+        author: AuthorId,
+        log: LogId,
+        places: &[SeqNum],
+    ) -> Result<Vec<EntryId>, StoreError> {
+        let ids = places.iter().map(|seq| self.entry_id(&Position { author, log, seq: *seq }).transpose());
+        ids.map_while(|id| id).collect()
+    }
     /// The bytes of an object that is held and not a blob.
     fn content(&self, id: ObjectId) -> Result<Option<Vec<u8>>, StoreError>;
     /// The size of an object that is held, blob or not.

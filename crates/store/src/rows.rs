@@ -14,6 +14,9 @@ pub const RECORD_PART: u8 = 3;
 /// The record is an entry of a log that is held in part, and only ties others to entry 1.
 pub const RECORD_PATH: u8 = 4;
 
+/// The record is a Bamboo entry beside the trunk of a forked log.
+pub const RECORD_BRANCH: u8 = 5;
+
 /// The meaning of the records that a store writes. Pure: the same bytes give the same rows at every
 /// start, so a record's keys need not be written beside it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,6 +40,13 @@ impl Derive for StoreRows {
                 out.push(Row { table: tables::CONTENT, key, value: RowValue::Slice(0..bytes.len()) });
                 Ok(())
             }
+            RECORD_BRANCH => {
+                let entry = Entry::decode(bytes)
+                    .map_err(|error| DeriveError::new(kind, "not an entry").because(error))?;
+                let key = tables::branch_key(&Position::of(&entry), entry.id()).to_vec();
+                out.push(Row { table: tables::BRANCH, key, value: RowValue::Slice(0..bytes.len()) });
+                Ok(())
+            }
             _ => Err(DeriveError::new(kind, "an unknown kind of record")),
         }
     }
@@ -49,6 +59,7 @@ impl Derive for StoreRows {
         match table {
             // Asked by the id that their keys begin with.
             tables::LOG_KEY => 10,
+            tables::BRANCH => 48,
             tables::COMMIT | tables::LINKED | tables::WANTED => 32,
             _ => usize::MAX,
         }

@@ -102,10 +102,11 @@ impl Store {
             while let Some(changes) = next.take() {
                 let topics = News::topics(&changes);
                 match round.derive(changes) {
-                    Ok((batch, outcomes)) => {
+                    Ok((batch, outcomes, forked)) => {
                         news.learn(topics, &outcomes);
                         news.want(round.take_wanted());
                         news.room |= round.take_room();
+                        news.forked(forked);
                         bytes += batch.size_hint();
                         batches.extend((!batch.is_empty()).then_some(batch));
                         derived.push(Ok(outcomes));

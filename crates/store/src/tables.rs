@@ -2,7 +2,7 @@
 //!
 //! Numbers in keys are big-endian, so that the order of keys is the order of numbers. The layout is
 //! drawn in `docs/storage.md`, "Tables". Tables 1–15 hold rows that follow from records and are never
-//! written themselves ([`crate::StoreRows`]); 16 and up are written by the store.
+//! written themselves ([`crate::StoreRows`]), and so does [`BRANCH`]; the others from 16 up are written by the store.
 
 use madake_log::{AuthorId, Entry, EntryId, LogHead, LogId, SeqNum};
 use madake_object::{CommitId, FileName, ObjectId};
@@ -24,6 +24,8 @@ pub const CONTENT: Table = Table(4);
 pub const PART_ENTRY: Table = Table(5);
 /// `author ‖ log ‖ seq` → the entry's bytes: of a log that is held in part, what only ties the others to entry 1.
 pub const PART_PATH: Table = Table(6);
+/// `author ‖ log ‖ seq ‖ entry id` → the entry's bytes: entries beside the trunk of a forked log.
+pub const BRANCH: Table = Table(7);
 
 /// A name → a fact about this store itself (`epoch`: 16 bytes, `starts`: u64).
 pub const META: Table = Table(16);
@@ -46,7 +48,8 @@ pub const WANTED: Table = Table(23);
 pub const PINNED: Table = Table(24);
 /// `object id` → size: content that lies in a file of its own.
 pub const BLOB: Table = Table(25);
-/// `author ‖ log ‖ seq` → postcard of a [`crate::Flaw`]: entries whose payload does not count.
+/// `author ‖ log ‖ seq` → postcard of a [`crate::Flaw`]: entries whose payload does not count. Of entries beside
+/// the trunk the key is that of [`BRANCH`].
 pub const FLAW: Table = Table(26);
 
 /// `node id` → postcard of a [`crate::LastSession`].
@@ -81,12 +84,15 @@ pub const ALLOWED: Table = Table(37);
 /// `node id` → postcard of a [`crate::Tie`]. No row: nothing is wished.
 pub const TIE: Table = Table(38);
 
+/// `author ‖ log` → that the log is forked ([`crate::Fork`]).
+pub const FORK: Table = Table(39);
+
 /// `author ‖ log` → `01 ‖ start ‖ seq ‖ entry id ‖ end`: a log that is held in part, from where on it is, and its newest
 /// entry here ([`crate::HeldPart`]).
-pub const PART: Table = Table(44);
+pub const PART: Table = Table(40);
 
 /// One more than the highest number of a table.
-pub(crate) const COUNT: usize = 45;
+pub(crate) const COUNT: usize = 41;
 
 /// Where an entry stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
@@ -125,6 +131,14 @@ impl std::fmt::Display for Position {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}@{}", self.author, self.log, self.seq)
     }
+}
+
+/// The key of an entry in [`BRANCH`].
+pub fn branch_key(at: &Position, entry: EntryId) -> [u8; 80] {
+    let mut key = [0; 80];
+    key[..48].copy_from_slice(&at.key());
+    key[48..].copy_from_slice(entry.as_bytes());
+    key
 }
 
 /// The key of a log in [`LOG_HEAD`].

@@ -26,7 +26,7 @@ pub(crate) fn one_by_one<R: Read + ?Sized>(
     Ok(entries.map(|entry| with_payload(read, entry, longest)).collect())
 }
 
-fn with_payload<R: Read + ?Sized>(read: &R, entry: AuthenticEntry, longest: usize) -> WithPayload {
+pub(crate) fn with_payload<R: Read + ?Sized>(read: &R, entry: AuthenticEntry, longest: usize) -> WithPayload {
     if entry.payload_size() > longest as u64 {
         return (entry, Ok(None));
     }

@@ -91,20 +91,6 @@ fn entries_are_taken_in_order_and_once() {
 }
 
 #[test]
-fn another_entry_at_a_held_place_is_refused_and_the_held_one_stays() {
-    let (store, key) = (memory(), key(1));
-    let log = LogId::new(2000);
-    let entries = chain(&key, log, &[object(b"a"), object(b"b")]);
-    let fork = chain(&key, log, &[object(b"a"), object(b"c"), object(b"d")]);
-    store.apply(entries.iter().map(|entry| put(entry, None)).collect()).unwrap();
-    let outcomes = store.apply(fork.iter().map(|entry| put(entry, None)).collect()).unwrap();
-    assert_eq!(*fate(&outcomes[0]), Fate::AlreadyHave);
-    assert_eq!(*fate(&outcomes[1]), Fate::Diverged { ours: entries[1].id() });
-    assert!(matches!(fate(&outcomes[2]), Fate::BadLink(_)), "{outcomes:?}");
-    assert_eq!(store.log_head(key.author(), log).unwrap(), Some(LogHead::of(&entries[1])));
-}
-
-#[test]
 fn sequence_numbers_end_below_2_48() {
     let (store, key) = (memory(), key(1));
     let head = LogHead { seq: SeqNum::new((1 << 48) - 1).unwrap(), entry: [1; 32].into(), end: false };

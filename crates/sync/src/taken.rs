@@ -24,7 +24,7 @@ impl Session {
         outcome: Outcome,
     ) {
         let Outcome::Entry { fate, payload, flaw } = outcome else { return };
-        if fate == Fate::Appended {
+        if fate.is_new() {
             self.report.received.entries += 1;
             self.report.received.bytes += entry_bytes;
         }

@@ -11,8 +11,8 @@ use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Paylo
 use madake_object::{Commit, CommitAuthor, Mode, Object, ObjectId};
 use madake_store::engine::EngineError;
 use madake_store::{
-    Author, Change, Coded, Digest, HeldLog, ItemKey, NamedBy, NewContent, NodeId, PeerStore, Position, Read,
-    Store, StoreError, SummaryScope, Wanted,
+    Author, Change, Coded, Digest, Fork, ForkedLog, HeldLog, ItemKey, NamedBy, NewContent, NodeId, PeerStore,
+    Position, Read, ReadForks, Store, StoreError, SummaryScope, Tip, Wanted, WithPayload,
 };
 use madake_sync::wire::{Message, What};
 use madake_sync::{EndReason, Input, Now, Output, Plan, SessionId};
@@ -382,6 +382,37 @@ impl Read for Rotten<'_> {
     }
     fn generation(&self) -> u64 {
         self.store.generation()
+    }
+}
+
+impl ReadForks for Rotten<'_> {
+    fn fork(&self, author: AuthorId, log: LogId) -> Result<Option<Fork>, StoreError> {
+        self.store.fork(author, log)
+    }
+    fn forks(&self, after: Option<(AuthorId, LogId)>, limit: usize) -> Result<Vec<ForkedLog>, StoreError> {
+        self.store.forks(after, limit)
+    }
+    fn holds(&self, at: &Position, entry: EntryId) -> Result<bool, StoreError> {
+        self.store.holds(at, entry)
+    }
+    fn branch_entries(
+        &self,
+        log: (AuthorId, LogId),
+        tip: Tip,
+        from: SeqNum,
+        limit: usize,
+    ) -> Result<Vec<AuthenticEntry>, StoreError> {
+        self.store.branch_entries(log, tip, from, limit)
+    }
+    fn branch_entries_with_payloads(
+        &self,
+        log: (AuthorId, LogId),
+        tip: Tip,
+        from: SeqNum,
+        limit: usize,
+        longest: usize,
+    ) -> Result<Vec<WithPayload>, StoreError> {
+        self.store.branch_entries_with_payloads(log, tip, from, limit, longest)
     }
 }
 

@@ -42,7 +42,7 @@ use std::fmt;
 /// Two signed entries that can't both be of one log: whoever holds the key has written two histories.
 ///
 /// It can only be made by a check, of two authentic entries ([`between`](Self::between)) or of bytes
-/// ([`verify`](Self::verify)).
+/// ([`verify`](Self::verify)), or by [`assume_checked`](Self::assume_checked).
 ///
 /// ```
 /// use madake_log::*;
@@ -184,6 +184,14 @@ impl ForkProof {
     /// [`ProofError`]: these bytes prove nothing. Whoever passed them on need not have made them.
     pub fn verify(bytes: &[u8]) -> Result<Self, ProofError> {
         Accusation::decode(bytes)?.check()
+    }
+
+    /// Takes an accusation as proved without a check of the signatures.
+    ///
+    /// Only for bytes read back from one's own storage, as
+    /// [`AuthenticEntry::assume_checked`](crate::AuthenticEntry::assume_checked).
+    pub fn assume_checked(accusation: Accusation) -> Self {
+        Self(accusation)
     }
 
     /// The two entries; the one with the lower sequence number (or else id) first.

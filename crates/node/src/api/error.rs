@@ -172,6 +172,8 @@ impl From<AppendError> for ApiError {
             }
             AppendError::Quota(_) => Self::new(403, "quota", error.to_string())
                 .hint("`madake quota AUTHOR --none` takes the limit away"),
+            AppendError::Forked { author, log, .. } => Self::new(409, "forked", error.to_string())
+                .hint(format!("`madake fork show {author}/{log}` shows its branches side by side")),
             AppendError::TooManyLogs | AppendError::TooManyGenerations(_) => {
                 Self::new(409, "append", error.to_string())
                     .hint("write to a schema that is there: `madake log list` shows them")

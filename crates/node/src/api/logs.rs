@@ -9,7 +9,7 @@ use data_encoding::BASE64;
 use hyper::{Response, StatusCode};
 use madake_log::{AuthorId, BatchVerifier, LogId, Schema, SeqNum};
 use madake_object::{Object, ObjectId};
-use madake_store::{Author, LogCheck, NewContent, PartEntry, Position, Read as _, payload_object};
+use madake_store::{Author, LogCheck, LogState, NewContent, PartEntry, Position, Read as _, payload_object};
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -73,7 +73,7 @@ fn appendable(shell: &Shell, query: &Query) -> Result<(Schema, Arc<Author>), Api
     Ok((schema, shell.resolve_writer(query.get("author"))?))
 }
 
-/// `GET /v1/logs[?author=A][&schema=S]` → per log `{author, log, schema, seq, head, state, from}`
+/// `GET /v1/logs[?author=A][&schema=S]` → per log `{author, log, schema, seq, head, state, forked_at, from}`
 pub(super) fn list(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
     let author = query.get("author").map(|author| shell.resolve_author(author)).transpose()?;
     let schema = query.get("schema").map(str::to_owned);
@@ -82,10 +82,11 @@ pub(super) fn list(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, A
             let name = schema_name(&shell, shown.author, shown.log)?;
             let head = shown.part.map(|part| part.head).or(shown.whole.map(|whole| whole.head));
             let Some(head) = head.filter(|_| schema.is_none() || schema == name) else { return Ok(()) };
-            let state = match shown.part {
-                Some(_) => "partial",
-                None if head.end => "ended",
-                None => "linear",
+            let state = shown.whole.map(|whole| shell.store().log_state(&whole)).transpose()?;
+            let (state, at) = match (shown.part, state) {
+                (_, Some(state @ LogState::Forked { at, .. })) => (state.as_str(), Some(at.get())),
+                (None, Some(state)) => (state.as_str(), None),
+                _ => ("partial", None),
             };
             lines.send(&json!({
                 "author": shown.author.to_string(),
@@ -94,6 +95,7 @@ pub(super) fn list(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, A
                 "seq": head.seq.get(),
                 "head": head.entry.to_string(),
                 "state": state,
+                "forked_at": at,
                 "from": shown.part.map_or(1, |part| part.start.get()),
             }))
         })
@@ -318,7 +320,7 @@ fn verified_json(from: SeqNum, check: &LogCheck) -> Value {
     })
 }
 
-fn schema_name(shell: &Shell, author: AuthorId, log: LogId) -> Result<Option<String>, ApiError> {
+pub(super) fn schema_name(shell: &Shell, author: AuthorId, log: LogId) -> Result<Option<String>, ApiError> {
     Ok(match log {
         LogId::CONTROL => Some("control".into()),
         LogId::NODE => Some("node".into()),

@@ -1,5 +1,6 @@
 //! Reading everything again, as if nothing of it were known.
 
+mod forks;
 mod part;
 mod report;
 
@@ -277,6 +278,7 @@ impl Store {
             }
             Ok(())
         })?;
+        self.check_forks(&damaged, &mut verifier, repair, &mut report)?;
         for ((table, stated), count) in STATED.into_iter().zip(stated).zip(counts) {
             let count = count.saturating_sub(stated);
             if count > 0 {

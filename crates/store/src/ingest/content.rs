@@ -98,7 +98,9 @@ impl Round<'_> {
         let wants = self.wants(id)?;
         for wanted in &wants {
             let at = wanted.by;
-            let entry = if says_something(at.log) { Some(self.speaking(&at)?) } else { None };
+            let by_trunk = self.wanted_by_trunk(wanted, size)?;
+            let speaks = by_trunk && says_something(at.log);
+            let entry = if speaks { Some(self.speaking(&at)?) } else { None };
             if entry.as_ref().is_some_and(|entry| payload_object(entry) != id) {
                 continue; // it wants the file of its commit, which `linked` tells
             }
@@ -106,7 +108,7 @@ impl Round<'_> {
             if wanted.size == size {
                 (fits, by_entry) = (true, true);
                 notable.extend(entry);
-            } else {
+            } else if by_trunk {
                 let flaw = self.flaw(&at, Flaw::PayloadSize { stated: wanted.size, real: size })?;
                 flaws.push((at, flaw));
             }
@@ -151,7 +153,7 @@ impl Round<'_> {
     }
 
     /// An entry names content that is here. That needs a row only if a pin could be its reason too.
-    fn name(&mut self, id: ObjectId) -> Result<(), StoreError> {
+    pub(super) fn name(&mut self, id: ObjectId) -> Result<(), StoreError> {
         self.collecting.names(id);
         if self.is_pinned(id)? && self.pending.named.insert(id, true) != Some(true) {
             self.batch.put(tables::NAMED, id.as_bytes().to_vec(), Vec::new());
@@ -187,7 +189,7 @@ impl Round<'_> {
         }
         for_each_prefix(self.engine, tables::WANTED, id.as_bytes(), |key, _| {
             let wanted = tables::parse_wanted_key(key);
-            all.extend(wanted.filter(|wanted| !self.is_forgotten(&wanted.by)));
+            all.extend(wanted.filter(|wanted| !self.is_forgotten(&wanted.by) && !self.is_unwanted(wanted)));
             Ok(())
         })?;
         Ok(all)

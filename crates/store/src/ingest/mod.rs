@@ -5,6 +5,7 @@
 //! the round is in the engine before all of it is durable.
 
 mod content;
+mod fork;
 mod invite;
 mod part;
 mod quota;
@@ -15,7 +16,9 @@ mod versions;
 use std::cell::OnceCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Placement, SeqNum};
+use madake_log::{
+    AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Placement, PlacementError, SeqNum,
+};
 use madake_object::{FileName, ObjectId};
 
 use crate::collect::Collecting;
@@ -73,7 +76,7 @@ struct Pending {
     new_logs: HashMap<AuthorId, usize>,
     /// Authors whose policy was looked up, and whether they are blocked.
     blocked: HashMap<AuthorId, bool>,
-    entries: HashMap<Position, EntryId>,
+    entries: HashMap<Position, AuthenticEntry>,
     parts: part::Parts,
     /// `None`: it will be gone.
     content: HashMap<ObjectId, Option<PendingContent>>,
@@ -97,6 +100,8 @@ struct Pending {
     accounts: quota::Accounts,
     /// Versions of this round.
     versions: HashSet<Position>,
+    /// Logs that are forked, and what came beside their trunks.
+    forks: fork::Forks,
 }
 
 /// Content of this round: its size and, if a statement could be as long, its bytes.
@@ -106,6 +111,9 @@ struct PendingContent {
     blob: bool,
     bytes: Option<Vec<u8>>,
 }
+
+/// What one caller's changes come to.
+type Derived = (Batch, Vec<Outcome>, BTreeSet<(AuthorId, LogId)>);
 
 impl<'a> Round<'a> {
     pub(crate) fn new(engine: &'a dyn Engine, collecting: &'a Collecting) -> Self {
@@ -139,30 +147,41 @@ impl<'a> Round<'a> {
         touched
     }
 
-    /// The batch of one caller's changes, and what became of each of them.
-    pub(crate) fn derive(&mut self, changes: Vec<Change>) -> Result<(Batch, Vec<Outcome>), StoreError> {
+    /// The batch of one caller's changes, what became of each of them, and the logs of whose forks more is known.
+    pub(crate) fn derive(&mut self, changes: Vec<Change>) -> Result<Derived, StoreError> {
         let gone = self.gone_blobs.clone();
         let outcomes = changes.into_iter().map(|change| self.change(change)).collect::<Result<_, _>>();
         let outcomes = outcomes.and_then(|outcomes| self.settle_freed().map(|()| outcomes));
         self.write_accounts();
+        let forked = self.write_forks();
         // One call that asks for too much must not fail the others.
         let (size, limit) = (self.batch.size_hint(), MAX_BATCH_BYTES);
         let outcomes = match outcomes {
             Ok(_) if size > limit => Err(EngineError::TooLarge { what: Limit::Batch, size, limit }.into()),
             outcomes => outcomes,
         };
-        let outcomes = outcomes.inspect_err(|_| {
+        let done = outcomes.and_then(|outcomes| Ok((outcomes, forked?)));
+        let (outcomes, forked) = done.inspect_err(|_| {
             // Nothing of these changes will be done, so what they were to take away stays.
             self.gone_blobs = gone;
             self.batch = Batch::new();
         })?;
-        Ok((std::mem::take(&mut self.batch), outcomes))
+        Ok((std::mem::take(&mut self.batch), outcomes, forked))
     }
 
     fn change(&mut self, change: Change) -> Result<Outcome, StoreError> {
         match change {
             Change::Entry { entry, payload } => self.entry(entry, payload),
             Change::Part(new) => self.take_part(new),
+            Change::Proof(proof, seen) => self.proof(*proof, seen),
+            Change::Refork(author, log) => {
+                self.refork((author, log))?;
+                Ok(Outcome::Done)
+            }
+            Change::Seen(author, log, seen) => {
+                self.see((author, log), seen)?;
+                Ok(Outcome::Done)
+            }
             Change::Content(object) => {
                 let size = object.bytes().len() as u64;
                 self.content(object.id(), size, Some(object))
@@ -283,17 +302,24 @@ impl<'a> Round<'a> {
         match madake_log::check_position(&entry, head.as_ref(), lipmaa) {
             Ok(Placement::Extends) => {}
             Ok(Placement::Gap) => {
-                return refused(Fate::Gap { held: head.map_or(0, |head| head.seq.get()) });
+                let gap = Fate::Gap { held: head.map_or(0, |head| head.seq.get()) };
+                // Of a log with one history nothing can be before it but the trunk.
+                if self.fork((at.author, at.log))?.is_none() {
+                    return refused(gap);
+                }
+                return self.beside_trunk(&entry, payload, head.as_ref(), Some(gap));
             }
             Ok(Placement::AlreadyBehind) => {
                 let ours = self.entry_id(&at)?.ok_or(StoreError::broken("a log has a gap below its head"))?;
-                if ours != entry.id() {
-                    return refused(Fate::Diverged { ours });
+                if ours == entry.id() {
+                    let (payload, flaw) = self.payload(&entry, payload)?;
+                    return Ok(Outcome::Entry { fate: Fate::AlreadyHave, payload, flaw });
                 }
-                let (payload, flaw) = self.payload(&entry, payload)?;
-                return Ok(Outcome::Entry { fate: Fate::AlreadyHave, payload, flaw });
+                return self.beside_trunk(&entry, payload, head.as_ref(), None);
             }
-            Err(error) => return refused(Fate::BadLink(error)),
+            Err(error @ PlacementError::LipmaaUnknown) => return refused(Fate::BadLink(error)),
+            // It contradicts what is held.
+            Err(_) => return self.beside_trunk(&entry, payload, head.as_ref(), None),
         }
 
         let beside = match self.beside(&entry)? {
@@ -318,7 +344,8 @@ impl<'a> Round<'a> {
             *self.pending.new_logs.entry(at.author).or_default() += 1;
         }
         self.pending.heads.insert((at.author, at.log), Some(LogHead::of(&entry)));
-        self.pending.entries.insert(at, entry.id());
+        self.pending.entries.insert(at, entry.clone());
+        self.extended(&entry)?;
         let (payload, flaw) = self.payload(&entry, payload)?;
         if in_part {
             self.is_whole_at(&LogHead::of(&entry), at.author, at.log)?;
@@ -419,7 +446,7 @@ impl<'a> Round<'a> {
     fn entry_id(&self, at: &Position) -> Result<Option<EntryId>, StoreError> {
         let gone = self.is_forgotten(at);
         match self.pending.entries.get(at) {
-            Some(id) => Ok(Some(*id)),
+            Some(entry) => Ok(Some(entry.id())),
             None if gone => Ok(None),
             None => Ok(self.engine.get(tables::ENTRY, &at.key())?.map(|bytes| read::entry_hash(&bytes))),
         }

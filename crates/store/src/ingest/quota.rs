@@ -57,7 +57,7 @@ impl Round<'_> {
         })
     }
 
-    fn limits(&mut self, author: AuthorId) -> Result<Limits, StoreError> {
+    pub(super) fn limits(&mut self, author: AuthorId) -> Result<Limits, StoreError> {
         if let Some(limits) = self.pending.accounts.limits.get(&author) {
             return Ok(*limits);
         }

@@ -101,7 +101,8 @@ impl Round<'_> {
     pub(super) fn forget(&mut self, author: AuthorId, log: LogId) -> Result<u64, StoreError> {
         let full = self.batch.size_hint() >= FORGET_BYTES;
         let changed = self.pending.heads.contains_key(&(author, log))
-            || self.pending.parts.contains_key(&(author, log));
+            || self.pending.parts.contains_key(&(author, log))
+            || self.brought_branches((author, log));
         if full || changed || !self.is_blocked(author)? {
             return Ok(0);
         }
@@ -112,7 +113,7 @@ impl Round<'_> {
         self.uncount(author)?;
         let prefix = tables::log_key(author, log);
         let (from, mut end) = (Bound::Included(&prefix[..]), tables::after_prefix(&prefix));
-        let mut gone = 0;
+        let mut gone = self.forget_branches(author, log)?;
         while gone < FORGET && self.batch.size_hint() < FORGET_BYTES {
             let to = prefix::before(end.as_deref());
             let rows = self.engine.scan(tables::ENTRY, from, to, Direction::Backward, PAGE)?;

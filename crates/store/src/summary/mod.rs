@@ -16,15 +16,16 @@ mod scope;
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
-use madake_log::{AuthorId, LogHead, LogId, Schema};
+use madake_log::{AuthorId, LogId};
 
 pub use cell::{Cell, Mapping, toggle};
 pub use item::{Digest, Hashed, Item, ItemKey, item_key, tag};
 pub use scope::{LogClass, Part, SummaryScope};
 
-use crate::engine::{Direction, Engine, KeyValue};
-use crate::prefix::for_each_prefix;
-use crate::read::{self, Read as _};
+use crate::engine::{Direction, Engine, KeyValue, Table};
+use crate::fork::{Fork, ReadForks as _, fork_of, item_of, parse_row as parse_fork};
+use crate::prefix::{self, for_each_prefix};
+use crate::read::{self, HeldLog, Read as _};
 use crate::store::{Store, StoreError};
 use crate::tables::{self, Position};
 use live::{Live, Look};
@@ -131,6 +132,7 @@ fn before(engine: &dyn Engine, touched: Touched) -> Result<Vec<State>, StoreErro
 
 /// What each of these logs, which are in order, adds to the sums.
 fn states(engine: &dyn Engine, logs: Vec<(AuthorId, LogId)>) -> Result<Vec<State>, StoreError> {
+    let any_forks = !prefix::is_empty(engine, tables::FORK)?;
     let mut last: Option<(AuthorId, bool)> = None;
     let mut states = Vec::with_capacity(logs.len());
     for (author, log) in logs {
@@ -141,7 +143,10 @@ fn states(engine: &dyn Engine, logs: Vec<(AuthorId, LogId)>) -> Result<Vec<State
         last = Some((author, blocked));
         let head = if blocked { None } else { read::log_head(engine, author, log)? };
         let state = match head {
-            Some(head) => Some((Item::of(author, log, &head).hashed(), class_of(engine, author, log)?)),
+            Some(head) => {
+                let fork = if any_forks { fork_of(engine, author, log)? } else { None };
+                Some((item_of(author, log, &head, fork.as_ref()).hashed(), class_of(engine, author, log)?))
+            }
             None => None,
         };
         states.push(((author, log), state));
@@ -166,27 +171,29 @@ impl Store {
         let mut coded = Coded { digest: recipe.digest, cells: recipe.cells };
         // Writers go on meanwhile. A log that moves may be in the sums as it was and be taken off as it is:
         // that makes two items more, which the comparison finds to be of a log that nobody asked for.
-        let mut visit = |author: AuthorId, log: LogId, head: &LogHead, class: &LogClass| match (
-            recipe.whole.contains(class),
-            scope.wants(&author, class),
-        ) {
-            (false, true) => {
-                let item = Item::of(author, log, head).hashed();
-                coded.digest.add(&item);
-                toggle(&mut coded.cells, &item, 1);
+        let mut visit = |held: &HeldLog, fork: Option<&Fork>, class: &LogClass| {
+            let item = || item_of(held.author, held.log, &held.head, fork).hashed();
+            match (recipe.whole.contains(class), scope.wants(&held.author, class)) {
+                (false, true) => {
+                    let item = item();
+                    coded.digest.add(&item);
+                    toggle(&mut coded.cells, &item, 1);
+                }
+                (true, false) => {
+                    let item = item();
+                    coded.digest.remove(&item);
+                    toggle(&mut coded.cells, &item, -1);
+                }
+                _ => {}
             }
-            (true, false) => {
-                let item = Item::of(author, log, head).hashed();
-                coded.digest.remove(&item);
-                toggle(&mut coded.cells, &item, -1);
-            }
-            _ => {}
         };
         match recipe.look {
             Look::At(authors) => {
+                let any_forks = !prefix::is_empty(self.engine(), tables::FORK)?;
                 for author in authors {
                     for held in self.logs_of(author)? {
-                        visit(author, held.log, &held.head, &class_of(self.engine(), author, held.log)?);
+                        let fork = if any_forks { self.fork(author, held.log)? } else { None };
+                        visit(&held, fork.as_ref(), &class_of(self.engine(), author, held.log)?);
                     }
                 }
             }
@@ -214,8 +221,9 @@ impl Store {
         let mut sums = self.summaries.lock();
         if sums.is_none() {
             let mut live = Live::default();
-            walk(self, |author, log, head, class| {
-                live.toggle(author, class, &Item::of(author, log, head).hashed(), 1);
+            walk(self, |held, fork, class| {
+                let item = item_of(held.author, held.log, &held.head, fork);
+                live.toggle(held.author, class, &item.hashed(), 1);
             })?;
             *sums = Some(live);
         }
@@ -223,45 +231,53 @@ impl Store {
     }
 }
 
-/// Walks all logs that are not blocked, in order, with their classes.
-fn walk(
-    store: &Store,
-    mut visit: impl FnMut(AuthorId, LogId, &LogHead, &LogClass),
-) -> Result<(), StoreError> {
+/// Walks all logs that are not blocked, in order, with their forks and classes.
+fn walk(store: &Store, mut visit: impl FnMut(&HeldLog, Option<&Fork>, &LogClass)) -> Result<(), StoreError> {
     let blocked: BTreeSet<AuthorId> = store.blocked()?.into_iter().collect();
-    let mut schemas = Registered { store, rows: Vec::new().into_iter(), next: None, after: Some(Vec::new()) };
+    let registered = |row: KeyValue| {
+        let at = Position::from_key(&row.0).ok_or(StoreError::broken("a registration"))?;
+        Ok(((at.author, at.log), read::schema(&row.1)?))
+    };
+    let mut schemas = Beside::new(store, tables::REGISTER, registered);
+    let mut forks = Beside::new(store, tables::FORK, |row| parse_fork(&row));
     store.for_each_log(|held| {
         if blocked.contains(&held.author) {
             return Ok(());
         }
-        let schema = schemas.of(held.author, held.log)?;
-        visit(held.author, held.log, &held.head, &LogClass::of(held.log, schema.as_ref()));
+        let of = (held.author, held.log);
+        let fork = forks.of(of)?;
+        visit(&held, fork, &LogClass::of(held.log, schemas.of(of)?));
         Ok(())
     })
 }
 
-/// Registrations, read in the order of logs beside them.
-struct Registered<'a> {
+/// Rows of another table, read in the order of logs beside them.
+struct Beside<'a, T, F> {
     store: &'a Store,
+    table: Table,
+    parse: F,
     rows: std::vec::IntoIter<KeyValue>,
-    next: Option<((AuthorId, LogId), Schema)>,
+    next: Option<((AuthorId, LogId), T)>,
     /// The key after which the next page begins; `None` if there is none.
     after: Option<Vec<u8>>,
 }
 
-impl Registered<'_> {
-    /// The first registration on a log; the logs asked for must ascend.
-    fn of(&mut self, author: AuthorId, log: LogId) -> Result<Option<Schema>, StoreError> {
-        while self.next.as_ref().is_none_or(|(at, _)| *at < (author, log)) {
-            let Some((key, value)) = self.row()? else { return Ok(None) };
-            let at = Position::from_key(&key).ok_or(StoreError::broken("a registration"))?;
-            // Later ones on the same log don't count.
-            if self.next.as_ref().is_none_or(|(last, _)| *last != (at.author, at.log)) {
-                self.next = Some(((at.author, at.log), read::schema(&value)?));
+impl<'a, T, F: Fn(KeyValue) -> Result<((AuthorId, LogId), T), StoreError>> Beside<'a, T, F> {
+    fn new(store: &'a Store, table: Table, parse: F) -> Self {
+        Self { store, table, parse, rows: Vec::new().into_iter(), next: None, after: Some(Vec::new()) }
+    }
+
+    /// The first row of a log; the logs asked for must ascend.
+    fn of(&mut self, log: (AuthorId, LogId)) -> Result<Option<&T>, StoreError> {
+        while self.next.as_ref().is_none_or(|(at, _)| *at < log) {
+            let Some(row) = self.row()? else { return Ok(None) };
+            let (at, row) = (self.parse)(row)?;
+            // Later ones of the same log don't count.
+            if self.next.as_ref().is_none_or(|(last, _)| *last != at) {
+                self.next = Some((at, row));
             }
         }
-        let found = self.next.as_ref().filter(|(at, _)| *at == (author, log));
-        Ok(found.map(|(_, schema)| schema.clone()))
+        Ok(self.next.as_ref().filter(|(at, _)| *at == log).map(|(_, row)| row))
     }
 
     fn row(&mut self) -> Result<Option<KeyValue>, StoreError> {
@@ -271,7 +287,7 @@ impl Registered<'_> {
         {
             let from = if after.is_empty() { Bound::Unbounded } else { Bound::Excluded(after.as_slice()) };
             let engine = self.store.engine();
-            let rows = engine.scan(tables::REGISTER, from, Bound::Unbounded, Direction::Forward, PAGE)?;
+            let rows = engine.scan(self.table, from, Bound::Unbounded, Direction::Forward, PAGE)?;
             self.after = rows.last().filter(|_| rows.len() == PAGE).map(|(key, _)| key.clone());
             self.rows = rows.into_iter();
         }

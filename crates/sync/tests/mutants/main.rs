@@ -4,8 +4,6 @@
 //! text in their names.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
-mod keeping;
-
 use std::io;
 use std::ops::Bound;
 use std::path::Path;
@@ -25,11 +23,12 @@ use madake_sync::sim::{Meddle, Options, run_with};
 use madake_sync::wire::{Class, Done, Entries, Message, WireEntry};
 use madake_sync::{Config, Input, Output, SessionId};
 
+mod forks;
+mod keeping;
 mod live;
 mod objects;
 mod partial;
 mod plans;
-
 use live::{Boasts, Echoes, HearsNoNews, Hurries, LooksOnce};
 use objects::{GivesUpAtOnce, LosesParts, SeesNothingHere};
 use plans::{GivesAnyway, NeverOnlyTries};

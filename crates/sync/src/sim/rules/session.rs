@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use madake_log::{AuthorId, Entry, LogId, Schema};
 use madake_object::ObjectId;
-use madake_store::{Change, Fate, Outcome, PayloadFate, Position, Read};
+use madake_store::{Change, Outcome, PayloadFate, Position, Read};
 
 use super::live::Staying;
 use crate::Load;
@@ -115,7 +115,7 @@ impl Watched {
         };
         for outcome in outcomes.iter().flat_map(of_parts) {
             if let Outcome::Entry { fate, payload, .. } = outcome {
-                self.entries += u64::from(fate == Fate::Appended);
+                self.entries += u64::from(fate.is_new());
                 let stored = payload == PayloadFate::Stored;
                 self.payloads += u64::from(stored);
             }
@@ -332,7 +332,7 @@ mod tests {
     use madake_log::AuthorKey;
     use madake_object::Object;
     use madake_store::engine::MemoryEngine;
-    use madake_store::{Author, NewContent, Policy, Store, StoreRows};
+    use madake_store::{Author, Fate, NewContent, Policy, Store, StoreRows};
 
     use super::*;
 
