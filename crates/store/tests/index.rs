@@ -67,6 +67,46 @@ fn readers_see_whole_batches_while_runs_are_made() {
     engine.close().unwrap();
 }
 
+/// What whoever waits for a store does as soon as it is given up: opens it, and writes.
+struct Next {
+    disk: FakeDisk,
+    options: JournalOptions,
+    written: Arc<AtomicBool>,
+}
+
+impl Drop for Next {
+    fn drop(&mut self) {
+        let next = open(&self.disk, &JournalOptions { index_inline: true, ..self.options.clone() });
+        let generation = next.apply(&[Batch::new().put(Table(1), [200], [2; 300]).clone()]);
+        self.written.store(generation.is_ok_and(|generation| generation == 13), Ordering::Relaxed);
+        std::mem::forget(next); // killed: what was acknowledged is all that it leaves
+    }
+}
+
+/// An engine writes until it is closed: a run, and the mark at the journal's end as it knows it. Whoever opens the
+/// store must find it closed.
+#[test]
+fn a_store_is_given_up_when_nothing_is_written_any_more() {
+    for inline in [true, false] {
+        let disk = FakeDisk::new(1);
+        let options = JournalOptions { stop_bytes: 1, index_inline: inline, ..support::small(1500, SALT) };
+        let mut random = Random(1);
+        let batches: Vec<Batch> = (0..12).map(|_| support::batch(&mut random)).collect();
+        let written = Arc::new(AtomicBool::new(false));
+        let next = Next { disk: disk.clone(), options: options.clone(), written: written.clone() };
+        let engine = open(&disk, &options).guarded_by(next);
+        for group in batches.chunks(3) {
+            engine.apply(group).unwrap();
+        }
+        drop(engine);
+        assert!(written.load(Ordering::Relaxed), "the next one's batch is acknowledged");
+        let engine = open(&disk, &options);
+        assert_eq!(engine.generation(), 13);
+        assert_eq!(engine.get(Table(1), &[200]).unwrap(), Some(vec![2; 300]), "and is there");
+        assert!(engine.check(&mut |_| {}).unwrap().is_well());
+    }
+}
+
 #[test]
 fn a_thread_makes_what_the_writer_would() {
     for seed in 1..6 {

@@ -84,7 +84,8 @@
 //! What this cannot tell from a crash: the last group of batches, damaged while no clean stop, no later group and
 //! no run followed it. It is cut off, and reported.
 //!
-//! One process at a time: whoever opens this holds the home's lock.
+//! One process at a time: whoever opens this holds the home's lock, and hands it to the engine
+//! ([`JournalEngine::guarded_by`]), which writes to the end of its life.
 
 mod blobs;
 mod check;
@@ -107,6 +108,7 @@ mod state;
 mod witness;
 mod writer;
 
+use std::any::Any;
 use std::io::ErrorKind;
 use std::ops::Bound;
 use std::path::Path;
@@ -145,6 +147,8 @@ pub struct JournalEngine {
     blobs: FileBlobs,
     recovery: Recovery,
     stopped: bool,
+    /// Given up when all else is gone, the mark written: hence the last field.
+    _guard: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl JournalEngine {
@@ -258,7 +262,14 @@ impl JournalEngine {
         }
         let group = GroupCommit::bounded(GROUP_BYTES, |call: &Call| call.bytes);
         let writer = Mutex::new(writer);
-        Ok(Self { core, epoch, group, writer, indexer, blobs, recovery, stopped: false })
+        Ok(Self { core, epoch, group, writer, indexer, blobs, recovery, stopped: false, _guard: None })
+    }
+
+    /// Has the engine keep this until it is closed, whoever has it last: the lock of the folder.
+    #[must_use]
+    pub fn guarded_by(mut self, guard: impl Any + Send + Sync) -> Self {
+        self._guard = Some(Box::new(guard));
+        self
     }
 
     /// Stops: what is in memory becomes a run if it is much, and the journal gets the mark of a clean stop.
