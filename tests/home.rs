@@ -9,9 +9,12 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _}
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::{Home, MADAKE, Ran, has_fields, is_id, number, run, text};
+use madake_store::StoreRows;
+use madake_store::engine::{JournalEngine, JournalOptions};
 use serde_json::Value;
 
 /// A user who owns nothing.
@@ -448,4 +451,31 @@ fn a_lost_configuration_is_named() {
     std::fs::write(home.path.join("config.toml"), "listen = \"x\"\n").unwrap();
     let error = home.error(["serve"], 1);
     assert!(text(&error, "message").contains("config.toml"), "{error}");
+}
+
+/// What a start has to do after the process that wrote has ended.
+#[track_caller]
+fn was_closed_in_order(home: &Home) {
+    let engine = JournalEngine::open(&home.path, &JournalOptions::existing(), Arc::new(StoreRows)).unwrap();
+    let recovery = engine.recovery();
+    assert!(recovery.clean && recovery.replayed_bytes < 256 << 10, "{recovery:?}");
+    let said = std::fs::read(home.path.join("last-stop")).unwrap();
+    assert_eq!(said[24..32], recovery.generation.to_le_bytes());
+}
+
+/// A daemon's threads have its store, and so have those of a command that talks to a peer: both wait for them.
+#[test]
+fn who_ends_closes_the_store_first() {
+    let (alice, bob) = (Home::new(), Home::new());
+    let serving = alice.serve();
+    alice.feed(["log", "append", "photo"], &common::noise(1, 3 << 20));
+    alice.ok(["peer", "add", &bob.ticket()]);
+    bob.ok(["peer", "add", &serving.ticket(), "--name", "alice"]);
+    bob.ok(["follow", &alice.author()]);
+    bob.ok(["pull", "alice"]);
+    was_closed_in_order(&bob);
+    bob.feed(["log", "append", "post"], b"alone");
+    was_closed_in_order(&bob);
+    assert_eq!(serving.stop(), 0);
+    was_closed_in_order(&alice);
 }

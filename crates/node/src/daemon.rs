@@ -23,7 +23,7 @@ use crate::keep::MAX_LIVE;
 use crate::knock::{First, first_stream};
 use crate::link::close;
 use crate::net::{Connection, NodeId};
-use crate::shell::{GOODBYE, NetworkError, Shell};
+use crate::shell::{NetworkError, Shell};
 
 /// Sessions with peers at a time, beside those that stay open.
 const MAX_SESSIONS: usize = 256;
@@ -138,7 +138,7 @@ impl Daemon {
         &self.shell
     }
 
-    /// Serves peers and the owner until `stop` is done, then says goodbye to both.
+    /// Serves peers and the owner until `stop` is done, then says goodbye to both and closes the store.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let daemon = Arc::new(self);
         let peers = tokio::spawn(daemon.clone().serve_peers());
@@ -149,10 +149,7 @@ impl Daemon {
         peers.abort();
         keeper.abort();
         let _ = std::fs::remove_file(&daemon.socket);
-        if let Ok(network) = daemon.shell.network().await {
-            network.endpoint.close(close::STOPPING, "stopping");
-            network.endpoint.wait_idle(GOODBYE).await;
-        }
+        daemon.shell.close().await;
     }
 
     async fn serve_peers(self: Arc<Self>) {

@@ -469,10 +469,9 @@ pub(crate) fn io(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> 
 mod tests {
     use std::os::unix::fs::MetadataExt as _;
 
-    use madake_store::{Author, Read as _};
+    use madake_store::Read as _;
 
     use super::*;
-    use crate::shell::Shell;
 
     /// Without a child process: between fork and exec it would hold the locks of other tests.
     fn copy_folder(from: &Path, to: &Path) {
@@ -511,31 +510,6 @@ mod tests {
             let found = std::fs::metadata(path.join(name)).unwrap().mode() & 0o777;
             assert_eq!(found, mode, "{name}");
         }
-    }
-
-    #[test]
-    fn the_lock_is_held_until_the_store_is_closed_whoever_has_it_last() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("home");
-        let made = Home::init(&path, Config::default()).unwrap();
-        // As the threads of a running node and the authors of a shell have it.
-        let store = made.store.clone();
-        let author = Author::new(made.author_key.clone(), made.store.clone());
-        drop(made);
-        assert!(HomeLock::take(&path).unwrap().is_none(), "the store is open");
-        drop(store);
-        assert!(HomeLock::take(&path).unwrap().is_none(), "an author has it still");
-        assert!(!path.join("last-stop").exists(), "so it was not closed");
-        drop(author);
-        let lock = lock(&path);
-        assert!(path.join("last-stop").exists(), "closed before the lock was given up");
-        drop(Home::open(&path, lock).unwrap());
-        let shell = Shell::new(Home::open(&path, self::lock(&path)).unwrap());
-        let author = shell.author.clone();
-        drop(shell);
-        assert!(HomeLock::take(&path).unwrap().is_none());
-        drop(author);
-        assert!(HomeLock::take(&path).unwrap().is_some());
     }
 
     #[test]

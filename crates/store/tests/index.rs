@@ -107,6 +107,50 @@ fn a_store_is_given_up_when_nothing_is_written_any_more() {
     }
 }
 
+/// Closed while others write: what they were told is there, and nothing comes behind the mark.
+#[test]
+fn who_writes_while_a_store_is_closed_is_refused_or_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("store");
+    let options = JournalOptions { index_inline: false, ..support::small(20_000, SALT) };
+    let engine = JournalEngine::open(&root, &options, Arc::new(Demo)).unwrap();
+    let (begun, told) = std::sync::mpsc::channel();
+    let acknowledged: u64 = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..3u8)
+            .map(|writer| {
+                let (engine, begun) = (&engine, begun.clone());
+                scope.spawn(move || {
+                    for n in 0u64.. {
+                        match engine.apply(&[Batch::new().put(Table(1), [writer], vec![n as u8; 90]).clone()])
+                        {
+                            Ok(_) => drop(begun.send(())),
+                            Err(error) => {
+                                assert!(matches!(error, EngineError::Stopped), "{error}");
+                                return n;
+                            }
+                        }
+                    }
+                    0
+                })
+            })
+            .collect();
+        told.iter().take(50).for_each(drop);
+        engine.stop().unwrap();
+        assert!(engine.get(Table(1), &[0]).is_ok(), "reads go on");
+        writers.into_iter().map(|writer| writer.join().expect("no panic")).sum()
+    });
+    assert_eq!(engine.generation(), acknowledged);
+    // Nobody else may open it before; the engine that is closed does not write at its end.
+    let again = JournalEngine::open(&root, &options, Arc::new(Demo)).unwrap();
+    assert!(again.recovery().clean, "{:?}", again.recovery());
+    assert_eq!(again.generation(), acknowledged);
+    again.apply(&[Batch::new().put(Table(1), [9], [9; 90]).clone()]).unwrap();
+    drop(engine);
+    again.close().unwrap();
+    let again = JournalEngine::open(&root, &options, Arc::new(Demo)).unwrap();
+    assert_eq!(again.get(Table(1), &[9]).unwrap(), Some(vec![9; 90]));
+}
+
 #[test]
 fn a_thread_makes_what_the_writer_would() {
     for seed in 1..6 {

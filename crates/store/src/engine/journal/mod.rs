@@ -112,7 +112,7 @@ use std::any::Any;
 use std::io::ErrorKind;
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::batch::{FRAME_BYTES, check_limits};
@@ -143,10 +143,11 @@ pub struct JournalEngine {
     group: GroupCommit<Call, Result<u64, EngineError>>,
     writer: Mutex<Writer>,
     /// Makes runs, unless whoever writes does.
-    indexer: Option<JoinHandle<()>>,
+    indexer: Mutex<Option<JoinHandle<()>>>,
     blobs: FileBlobs,
     recovery: Recovery,
-    stopped: bool,
+    /// Held while it is being closed.
+    stopped: Mutex<bool>,
     /// Given up when all else is gone, the mark written: hence the last field.
     _guard: Option<Box<dyn Any + Send + Sync>>,
 }
@@ -261,8 +262,8 @@ impl JournalEngine {
             core.ask_for_runs();
         }
         let group = GroupCommit::bounded(GROUP_BYTES, |call: &Call| call.bytes);
-        let writer = Mutex::new(writer);
-        Ok(Self { core, epoch, group, writer, indexer, blobs, recovery, stopped: false, _guard: None })
+        let (writer, indexer, stopped) = (Mutex::new(writer), Mutex::new(indexer), Mutex::new(false));
+        Ok(Self { core, epoch, group, writer, indexer, blobs, recovery, stopped, _guard: None })
     }
 
     /// Has the engine keep this until it is closed, whoever has it last: the lock of the folder.
@@ -272,42 +273,26 @@ impl JournalEngine {
         self
     }
 
-    /// Stops: what is in memory becomes a run if it is much, and the journal gets the mark of a clean stop.
-    /// Dropping the engine does the same.
+    /// Closes it, as [`Engine::stop`] and the end of its life do.
     ///
     /// # Errors
-    /// A run could not be written. Nothing is lost: it is made at the next start.
-    pub fn close(mut self) -> Result<(), EngineError> {
+    /// As [`Engine::stop`].
+    pub fn close(self) -> Result<(), EngineError> {
         self.stop()
     }
 
-    fn stop(&mut self) -> Result<(), EngineError> {
-        if std::mem::replace(&mut self.stopped, true) {
-            return Ok(());
-        }
-        if self.core.options.read_only {
-            return Ok(());
-        }
+    /// Ends the thread that makes runs, and makes one of what is in memory if it is much.
+    fn stop_indexing(&self) -> Result<(), EngineError> {
         self.core.stop();
-        if let Some(indexer) = self.indexer.take()
-            && indexer.join().is_err()
-        {
+        let indexer = self.indexer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if indexer.is_some_and(|indexer| indexer.join().is_err()) {
             // Its half of the work is lost, the journal is whole.
             return Err(EngineError::Bug { what: "the thread that makes runs died" });
         }
-        let much = self.core.read().active.journal_bytes() >= self.core.options.stop_bytes;
-        if much {
+        if self.core.read().active.journal_bytes() >= self.core.options.stop_bytes {
             self.core.freeze();
         }
-        let flushed = self.core.flush();
-        if let Ok(writer) = self.writer.get_mut() {
-            writer.mark();
-            let generation = self.core.read().generation;
-            let maker = &self.core.maker;
-            let root = self.core.journal.parent().unwrap_or(&self.core.journal);
-            Witness { epoch: self.epoch, generation }.write(&*maker.files, root);
-        }
-        flushed
+        self.core.flush()
     }
 
     /// Checks the files of the store in the folder `root`, also of one that cannot be opened: each record by itself,
@@ -481,11 +466,32 @@ impl Engine for JournalEngine {
     fn blobs(&self) -> &dyn Blobs {
         &self.blobs
     }
+
+    fn stop(&self) -> Result<(), EngineError> {
+        let mut stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *stopped, true) || self.core.options.read_only {
+            return Ok(());
+        }
+        // Held to the end. Who writes is done first, since it may wait for the thread that makes runs.
+        let mut writer = self.writer.lock();
+        let indexed = self.stop_indexing();
+        if let Ok(writer) = &mut writer {
+            let died = matches!(indexed, Err(EngineError::Bug { .. }));
+            if !died {
+                writer.mark();
+                let generation = self.core.read().generation;
+                let root = self.core.journal.parent().unwrap_or(&self.core.journal);
+                Witness { epoch: self.epoch, generation }.write(&*self.core.maker.files, root);
+            }
+            writer.refuse(EngineError::Stopped);
+        }
+        indexed
+    }
 }
 
 impl Drop for JournalEngine {
     fn drop(&mut self) {
-        // Who wants to know of it calls `close`.
+        // Who wants to know of it calls `stop`.
         let _ = self.stop();
     }
 }
