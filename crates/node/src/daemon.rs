@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt as _;
 use hyper::service::service_fn;
@@ -23,6 +23,7 @@ use crate::keep::MAX_LIVE;
 use crate::knock::{First, first_stream};
 use crate::link::close;
 use crate::net::{Connection, NodeId};
+use crate::seldom::Lines;
 use crate::shell::{NetworkError, Shell};
 
 /// Sessions with peers at a time, beside those that stay open.
@@ -51,6 +52,8 @@ pub struct Daemon {
     /// Places for sessions that stay open.
     pub(crate) live_slots: Arc<Semaphore>,
     pub(crate) events: broadcast::Sender<Value>,
+    /// Which strangers were told of.
+    turned_away: Lines<NodeId>,
     /// Random bytes of this start.
     pub(crate) nonce: [u8; 16],
 }
@@ -125,7 +128,8 @@ impl Daemon {
         let (events, _) = broadcast::channel(EVENTS);
         let nonce = random().map_err(NetworkError::from)?;
         let live_slots = Arc::new(Semaphore::new(MAX_LIVE));
-        Ok(Self { shell, control, socket, owner, open: Mutex::default(), live_slots, events, nonce })
+        let (open, turned_away) = (Mutex::default(), Lines::default());
+        Ok(Self { shell, control, socket, owner, open, live_slots, events, turned_away, nonce })
     }
 
     /// What happens from now on, as JSON objects with an `event`. Who reads too slowly misses some.
@@ -150,6 +154,7 @@ impl Daemon {
         keeper.abort();
         let _ = std::fs::remove_file(&daemon.socket);
         daemon.shell.close().await;
+        let _ = daemon.events.send(json!({"event": "stopped"}));
     }
 
     async fn serve_peers(self: Arc<Self>) {
@@ -202,8 +207,10 @@ impl Daemon {
     }
 
     fn turn_away(&self, connection: &Connection) {
-        let (peer, address) = (connection.peer().to_string(), connection.remote_address().to_string());
-        let _ = self.events.send(json!({"event": "turned-away", "peer": peer, "address": address}));
+        if self.turned_away.may(connection.peer(), Instant::now()) {
+            let (peer, address) = (connection.peer().to_string(), connection.remote_address().to_string());
+            let _ = self.events.send(json!({"event": "turned-away", "peer": peer, "address": address}));
+        }
         connection.close(close::NOT_KNOWN, "not known");
     }
 
