@@ -244,8 +244,8 @@ impl Home {
     }
 
     /// Makes a home with the keys of an export. What has its node's key is taken for a copy.
-    pub fn restore(path: &Path, keys: &Keys) -> Result<Home, HomeError> {
-        Self::make(path, Config::default(), Some(keys))
+    pub fn restore(path: &Path, config: Config, keys: &Keys) -> Result<Home, HomeError> {
+        Self::make(path, config, Some(keys))
     }
 
     fn make(path: &Path, config: Config, given: Option<&Keys>) -> Result<Home, HomeError> {
