@@ -25,7 +25,8 @@ pub use batch::{
     Row, RowValue,
 };
 pub use blobs::{
-    BlobId, BlobInfo, BlobProblem, BlobReader, BlobWriter, BlobWrong, Blobs, PartialBlob, RangedBlob,
+    BlobId, BlobInfo, BlobProblem, BlobReader, BlobWriter, BlobWrong, Blobs, PartialBlob, RangedBlob, Swept,
+    Wanted,
 };
 pub use error::{Blame, Damage, Doing, EngineError, Limit};
 #[cfg(feature = "fake-disk")]

@@ -10,7 +10,7 @@
 //! <root>/index/tmp-…                a run being written; removed at open
 //! <root>/objects/ab/<64 hex>        contents, by their BLAKE3
 //! <root>/objects/incoming/tmp-<n>   being written; removed at open
-//! <root>/objects/incoming/<64 hex>.part   being fetched; stays
+//! <root>/objects/incoming/<64 hex>-<size>.part   being fetched, with .hashes and .note beside it; stays
 //! ```
 //!
 //! # Bytes
