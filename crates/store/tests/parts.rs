@@ -181,6 +181,39 @@ fn a_changed_group_comes_again() {
     assert!(partial(&engine, &source).here().is_empty());
 }
 
+/// The hashes beside a part lost their end, or changed: what stands under them comes again, though it was noted, and
+/// the object that is finished has hashes to be given on with.
+#[test]
+fn noted_groups_without_their_hashes_come_again() {
+    for groups in [8, 20] {
+        let source = source(1, groups);
+        let spoil = |spoil: &dyn Fn(&mut Vec<u8>)| {
+            let disk = FakeDisk::new(1);
+            let engine = open(&disk);
+            let part = partial(&engine, &source);
+            part.take(&source.range(0..6)).expect("writes");
+            part.sync().expect("notes");
+            drop((part, engine));
+            let is_hashes = |path: &Path| path.to_string_lossy().ends_with(".hashes");
+            let (path, mut bytes) =
+                disk.files().into_iter().find(|(path, _)| is_hashes(path)).expect("is there");
+            spoil(&mut bytes);
+            disk.tamper(&path, bytes);
+            let engine = open(&disk);
+            let here = partial(&engine, &source).here();
+            source.fetch(engine.blobs(), 3).expect("comes");
+            assert!(is_whole(&engine, &source));
+            here
+        };
+        assert_eq!(spoil(&|_| {}).spans(), std::slice::from_ref(&(0..6)));
+        // The root stands at the end.
+        assert!(spoil(&|bytes| bytes.truncate(bytes.len() - 1)).is_empty());
+        assert!(spoil(&|bytes| bytes.truncate(0)).is_empty());
+        // The first node stands above the first two groups.
+        assert_eq!(spoil(&|bytes| bytes[3] ^= 1).spans(), std::slice::from_ref(&(2..6)));
+    }
+}
+
 /// A full disk stops the transfer with the reason, and what is there stays.
 #[test]
 fn a_full_disk_loses_nothing() {
