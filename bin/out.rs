@@ -34,6 +34,13 @@ impl Out {
         }
     }
 
+    /// The object of a command whose bytes go to stdout: for programs, on stderr, as nothing may come between the bytes.
+    pub(crate) fn beside(&self, value: &Value) {
+        if self.json {
+            to_stderr(&value.to_string());
+        }
+    }
+
     /// Something that helps people and is no result.
     pub(crate) fn note(&self, text: &str) {
         if !self.json && !self.quiet {
