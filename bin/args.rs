@@ -12,7 +12,7 @@ pub(crate) struct Args {
     /// The home folder
     #[arg(long, global = true, env = "MADAKE_HOME", value_name = "DIR", overrides_with = "home")]
     pub(crate) home: Option<OsString>,
-    /// One JSON object a line, for programs
+    /// One JSON object a line, for programs; on stderr where bytes go to stdout
     #[arg(long, global = true, overrides_with = "json")]
     pub(crate) json: bool,
     /// Say nothing but results and errors

@@ -34,6 +34,13 @@ impl Out {
         }
     }
 
+    /// The object of a command whose bytes go to stdout: for programs, on stderr, as nothing may come between the bytes.
+    pub(crate) fn beside(&self, value: &Value) {
+        if self.json {
+            to_stderr(&value.to_string());
+        }
+    }
+
     /// Something that helps people and is no result.
     pub(crate) fn note(&self, text: &str) {
         if !self.json && !self.quiet {
@@ -127,6 +134,10 @@ pub(crate) fn to_stderr(line: &str) {
 
 /// Lets what was printed be seen.
 pub(crate) fn flush() {
+    // Who writes to somebody that does not read has the lock, for as long as it takes.
+    if UNREAD.load(Ordering::Relaxed) {
+        return;
+    }
     write_out(&mut RESULTS.lock().unwrap_or_else(PoisonError::into_inner));
 }
 
@@ -158,6 +169,11 @@ static FOR_PROGRAMS: AtomicBool = AtomicBool::new(false);
 /// This command only reads: when nobody takes its results (`| head`), it is done.
 pub(crate) fn leave_when_unread() {
     LEAVES_UNREAD.store(true, Ordering::Relaxed);
+}
+
+/// Somebody is there and does not read: nothing waits for that any more.
+pub(crate) fn nobody_reads() {
+    UNREAD.store(true, Ordering::Relaxed);
 }
 
 /// Whether results could not be written although somebody waits for them.

@@ -20,6 +20,11 @@ fn furnish(home: &Home) {
     }
     home.feed(["put", "-"], b"kept without a name");
     home.ok(["peer", "add", &Home::new().ticket(), "--name", "laptop"]);
+    // What peers may do, and how much is kept of others, must not be forgotten on the way.
+    home.ok(["peer", "allow", "laptop", "--no-read", "--no-write"]);
+    home.ok(["peer", "add", &Home::new().ticket(), "--name", "server", "--live", "--server"]);
+    home.ok(["peer", "allow", "server", "--no-write"]);
+    home.ok(["quota", &key(8).author().to_string(), "--bytes", "5000000"]);
     home.ok(["follow", &key(8).author().to_string()]);
     home.ok(["block", &key(9).author().to_string()]);
     home.ok(["interest", "add", "post"]);
@@ -27,7 +32,13 @@ fn furnish(home: &Home) {
 
 /// What both homes must have in common.
 fn contents(home: &Home) -> Vec<Vec<Value>> {
-    let lists = [vec!["log", "list"], vec!["head", "list"], vec!["peer", "list"], vec!["interest", "list"]];
+    let lists = [
+        vec!["log", "list"],
+        vec!["head", "list"],
+        vec!["peer", "list"],
+        vec!["interest", "list"],
+        vec!["quota", "list"],
+    ];
     lists.iter().map(|args| home.lines(args)).collect()
 }
 
@@ -41,7 +52,7 @@ fn export(home: &Home, keys: bool) -> String {
     assert_eq!((number(&value, "entries"), number(&value, "payloads")), (8, 8), "{value}");
     assert_eq!(number(&value, "objects"), 4, "three files and what was put: {value}");
     assert_eq!(number(&value, "bytes"), std::fs::metadata(&file).unwrap().len());
-    assert_eq!((&value["keys"], number(&value, "peers")), (&json!(keys), 1));
+    assert_eq!((&value["keys"], number(&value, "peers")), (&json!(keys), 2));
     file
 }
 
@@ -56,7 +67,7 @@ fn with_its_keys_a_home_comes_back_whole_as_a_restored_copy() {
         let result = restored.json(args);
         has_fields(&result, "entries payloads objects bytes peers policies refused epoch");
         assert_eq!((number(&result, "entries"), number(&result, "objects")), (8, 4), "{result}");
-        assert_eq!((number(&result, "peers"), number(&result, "policies")), (1, 2));
+        assert_eq!((number(&result, "peers"), number(&result, "policies")), (2, 2));
         assert_eq!((&result["keys"], &result["home_made"]), (&json!(true), &json!(true)));
         assert_eq!(list(&result, "refused"), [Value::Null; 0]);
         assert_eq!(contents(&restored), contents(home));
@@ -81,6 +92,20 @@ fn with_its_keys_a_home_comes_back_whole_as_a_restored_copy() {
         assert_eq!((number(&again, "objects"), &again["keys"]), (0, &json!(false)));
         assert_eq!(restored.verifies(), 10);
     });
+}
+
+#[test]
+fn how_much_is_kept_of_others_comes_along() {
+    let (home, other) = (Home::new(), key(8).author().to_string());
+    let config = home.path.join("config.toml");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, format!("{text}quota_bytes = 5000000\n")).unwrap();
+    let file = home.file("backup").to_str().unwrap().to_owned();
+    home.ok(["export", "-o", &file]);
+    let restored = Home::none();
+    restored.ok(["import", &file]);
+    let quota = restored.json(["quota", &other]);
+    assert_eq!((&quota["default"], number(&quota, "bytes_limit")), (&json!(true), 5_000_000), "{quota}");
 }
 
 #[test]

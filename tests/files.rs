@@ -10,7 +10,8 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use common::hostile::{Hostile, Shelf, commit, key, log};
 use common::{
-    Home, Pair, b3sum, has_fields, is_id, list, noise, number, text, tree, with_and_without_daemon,
+    Home, Pair, b3sum, has_fields, is_id, json_lines, list, noise, number, text, tree,
+    with_and_without_daemon,
 };
 use madake_log::LogId;
 use madake_object::{Commit, Mode};
@@ -436,4 +437,30 @@ fn a_name_that_is_a_file_and_a_folder_costs_only_what_is_below_it() {
     assert!(ran.stderr.contains("plain/below") && ran.stderr.contains("left out"), "{ran}");
     let written: Vec<String> = common::tree(&out).into_keys().collect();
     assert_eq!(written, ["other", "plain", "plainly/fine"]);
+}
+
+/// With `--json`, what is written to stdout as bytes stays that, and the object goes to stderr.
+#[test]
+fn bytes_on_stdout_have_their_object_on_stderr() {
+    let home = Home::new();
+    let bytes = b"\x00\xffnot a line";
+    home.ok(["commit", "doc", &home.write("doc", bytes)]);
+    let id = b3sum(bytes);
+    let log = format!("{}/1024", home.author());
+    let bundle = home.feed(["log", "export", &log, "-o", "-"], b"");
+    let told = |args: &[&str], expected: &[u8]| {
+        let ran = home.run([&["--json"], args].concat());
+        assert_eq!(ran.code, 0, "{ran}");
+        assert!(ran.stdout == expected, "{args:?}");
+        let lines = json_lines(ran.stderr.as_bytes());
+        assert_eq!(lines.len(), 1, "{ran}");
+        lines[0].clone()
+    };
+    for args in [&["get", &id][..], &["get", &id, "-o", "-"]] {
+        assert_eq!(told(args, bytes), json!({"object": id, "size": bytes.len(), "file": "-"}));
+    }
+    let (head, shown) = (told(&["checkout", "doc", "-o", "-"], bytes), home.json(["head", "show", "doc"]));
+    assert_eq!((&head["commit"], &head["object"]), (&shown["commit"], &json!(id)), "{head}");
+    let value = told(&["log", "export", &log, "-o", "-"], &bundle);
+    assert_eq!(value, json!({"entries": 1, "payloads": 1, "bytes": bundle.len(), "file": "-"}));
 }

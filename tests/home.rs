@@ -9,9 +9,12 @@ use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _}
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use common::{Home, MADAKE, Ran, has_fields, is_id, number, run, text};
+use common::{Home, MADAKE, PATIENCE, Ran, has_fields, is_id, number, run, terminate, text};
+use madake_store::StoreRows;
+use madake_store::engine::{JournalEngine, JournalOptions};
 use serde_json::Value;
 
 /// A user who owns nothing.
@@ -448,4 +451,55 @@ fn a_lost_configuration_is_named() {
     std::fs::write(home.path.join("config.toml"), "listen = \"x\"\n").unwrap();
     let error = home.error(["serve"], 1);
     assert!(text(&error, "message").contains("config.toml"), "{error}");
+}
+
+/// Who starts a daemon may also keep its lines and never read one: it runs, and ends when it is told to.
+#[test]
+fn a_daemon_ends_when_its_lines_are_kept_and_not_read() {
+    let home = Home::new();
+    let (kept, mut lines) = std::io::pipe().unwrap();
+    let room = rustix::pipe::fcntl_setpipe_size(&lines, 4096).unwrap();
+    std::io::Write::write_all(&mut lines, &vec![b'\n'; room]).unwrap();
+    let mut command = home.command(["--json", "serve", "--listen", "127.0.0.1:0"]);
+    let child = command.stdout(lines).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut daemon = Killed(child);
+    drop(command); // and with it our end for writing
+    let began = Instant::now();
+    while home.json(["status"])["listening"].is_null() {
+        assert!(began.elapsed() < PATIENCE, "it does not run");
+    }
+    terminate(&daemon.0);
+    let (ended, end) = std::sync::mpsc::channel();
+    std::thread::spawn(move || ended.send(daemon.0.wait().unwrap()));
+    let ended = end.recv_timeout(PATIENCE).expect("it does not end");
+    assert_eq!(ended.code(), Some(0));
+    was_closed_in_order(&home);
+    drop(kept);
+}
+
+/// What a start has to do after the process that wrote has ended.
+#[track_caller]
+fn was_closed_in_order(home: &Home) {
+    let engine = JournalEngine::open(&home.path, &JournalOptions::existing(), Arc::new(StoreRows)).unwrap();
+    let recovery = engine.recovery();
+    assert!(recovery.clean && recovery.replayed_bytes < 256 << 10, "{recovery:?}");
+    let said = std::fs::read(home.path.join("last-stop")).unwrap();
+    assert_eq!(said[24..32], recovery.generation.to_le_bytes());
+}
+
+/// A daemon's threads have its store, and so have those of a command that talks to a peer: both wait for them.
+#[test]
+fn who_ends_closes_the_store_first() {
+    let (alice, bob) = (Home::new(), Home::new());
+    let serving = alice.serve();
+    alice.feed(["log", "append", "photo"], &common::noise(1, 3 << 20));
+    alice.ok(["peer", "add", &bob.ticket()]);
+    bob.ok(["peer", "add", &serving.ticket(), "--name", "alice"]);
+    bob.ok(["follow", &alice.author()]);
+    bob.ok(["pull", "alice"]);
+    was_closed_in_order(&bob);
+    bob.feed(["log", "append", "post"], b"alone");
+    was_closed_in_order(&bob);
+    assert_eq!(serving.stop(), 0);
+    was_closed_in_order(&alice);
 }

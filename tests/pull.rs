@@ -412,3 +412,20 @@ fn a_peer_whose_store_went_back_is_told_as_such() {
     let status = String::from_utf8(b.feed(["status"], b"")).unwrap();
     assert!(status.contains("its store went back"), "and shown for longer: {status}");
 }
+
+/// A peer that has no place for us, or holds us off, does not either when the command is typed again at once.
+#[test]
+fn who_is_told_not_now_is_told_to_wait() {
+    let (home, peer) = (Home::new(), common::hostile::Hostile::new(1));
+    let endpoint = peer.endpoint.clone();
+    let told = peer.runtime.spawn(async move {
+        let connection = endpoint.accept().await.unwrap().handshake().await.unwrap();
+        connection.close(5, "too many sessions");
+        connection.closed().await
+    });
+    let error = home.error(["pull", &peer.ticket()], 1);
+    assert_eq!(error["code"], "interrupted", "{error}");
+    assert!(text(&error, "message").ends_with("not talk to this node now: too many sessions"), "{error}");
+    assert!(text(&error, "hint").starts_with("wait for half a minute"), "{error}");
+    drop(peer.run(told).unwrap());
+}

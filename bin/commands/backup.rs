@@ -181,12 +181,15 @@ pub(super) async fn import(
         check_keys(home, &found.sealed, path)?;
     }
     if home_made {
+        // Of what `config.toml` said there, only how much is kept of others came along.
+        let quota = settings.default_quota;
+        let config = Config { quota_entries: quota.entries, quota_bytes: quota.bytes, ..Config::default() };
         let made = match found.sealed.as_slice() {
-            [] => Home::init(home, Config::default())?,
+            [] => Home::init(home, config)?,
             sealed => {
                 let passphrase = passphrase(passphrase_file, false)?;
                 let keys = tokio::task::block_in_place(|| unseal(sealed, &passphrase)).map_err(seal_error)?;
-                Home::restore(home, &keys)?
+                Home::restore(home, config, &keys)?
             }
         };
         drop(made); // it is opened again as any home is

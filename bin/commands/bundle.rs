@@ -27,6 +27,12 @@ struct Written {
     bytes: u64,
 }
 
+impl Written {
+    fn to_json(&self, file: &str) -> Value {
+        json!({"entries": self.entries, "payloads": self.payloads, "bytes": self.bytes, "file": file})
+    }
+}
+
 pub(super) async fn export(
     api: &Api,
     logs: &[String],
@@ -40,6 +46,7 @@ pub(super) async fn export(
         let mut stdout = std::io::stdout().lock();
         let written = copy(body, &mut Counted { to: &mut stdout, progress }, "stdout").await?;
         out.note(&format!("{} entries, {} payloads", written.entries, written.payloads));
+        out.beside(&written.to_json("-"));
         return Ok(ExitCode::SUCCESS);
     }
     let shown = output.display().to_string();
@@ -49,8 +56,8 @@ pub(super) async fn export(
         Ok(written)
     })
     .await?;
+    let value = written.to_json(&shown);
     let Written { entries, payloads, bytes } = written;
-    let value = json!({"entries": entries, "payloads": payloads, "bytes": bytes, "file": shown});
     out.result(&value, || {
         let missing = match entries - payloads {
             0 => String::new(),

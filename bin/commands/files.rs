@@ -34,7 +34,8 @@ pub(super) async fn put(api: &Api, files: Vec<PathBuf>, out: &Out) -> Result<Exi
 pub(super) async fn get(api: &Api, id: &str, output: Option<&Path>, out: &Out) -> Result<ExitCode, ApiError> {
     let (body, id) = api.object(id).await?;
     let Some(path) = output.filter(|path| *path != Path::new("-")) else {
-        copy(body, &id, &mut std::io::stdout().lock(), "stdout").await?;
+        let size = copy(body, &id, &mut std::io::stdout().lock(), "stdout").await?;
+        out.beside(&json!({"object": id, "size": size, "file": "-"}));
         return Ok(ExitCode::SUCCESS);
     };
     let size = write_file(body, &id, path, false, out).await?;

@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use hyper::Method;
 use madake_node::api::ApiError;
@@ -19,6 +20,9 @@ use crate::out::{Out, Table, bytes, flush};
 
 /// Logs that are held in part that a person is shown in one line; programs get more.
 const SHOWN: usize = 5;
+
+/// How long whoever reads our lines may take for the last one.
+const LAST_LINE: Duration = Duration::from_millis(500);
 
 pub(super) fn init(home: &Path, nick: Option<String>, out: &Out) -> Result<ExitCode, ApiError> {
     let made = Home::init(home, Config { nick, ..Config::default() })?;
@@ -167,30 +171,37 @@ pub(super) async fn serve(
         "home": path.to_string_lossy(),
         "home_made": home_made,
     });
-    out.result(&ready, || format!("node    {node}\nlisten  {listening}\nticket  {ticket}"));
-    flush();
-    if open {
-        out.note("open: every node that comes is talked to (--open)");
-    }
+    let ready_text = format!("node    {node}\nlisten  {listening}\nticket  {ticket}");
 
     let mut events = daemon.events();
+    let (printed, done) = tokio::sync::oneshot::channel();
     let out = *out;
     // A thread of its own: who does not read our lines must not hold up anything else.
     std::thread::spawn(move || {
+        out.result(&ready, || ready_text);
+        flush();
+        if open {
+            out.note("open: every node that comes is talked to (--open)");
+        }
         loop {
             match events.blocking_recv() {
                 Ok(event) => {
                     out.result(&event, || event_text(&event));
                     flush();
+                    if event["event"] == "stopped" {
+                        break;
+                    }
                 }
                 Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => {}
-                Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
+                Err(tokio::sync::broadcast::error::RecvError::Closed) => break,
             }
         }
+        let _ = printed.send(()); // nobody waits any more
     });
     daemon.run(stop).await;
-    out.result(&json!({"event": "stopped"}), || "stopped".into());
-    flush();
+    if tokio::time::timeout(LAST_LINE, done).await.is_err() {
+        crate::out::nobody_reads();
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -221,6 +232,7 @@ fn event_text(event: &Value) -> String {
                 None => format!("{name}: {}", text(event, "state")),
             }
         }
+        "stopped" => "stopped".into(),
         _ => event.to_string(),
     }
 }

@@ -97,6 +97,7 @@ pub(super) async fn checkout(api: &Api, args: CheckoutArgs, out: &Out) -> Result
         let (body, id) = api.object(text(&head, "object")).await?;
         if args.output == Path::new("-") {
             copy(body, &id, &mut std::io::stdout().lock(), "stdout").await?;
+            out.beside(&head);
             return Ok(ExitCode::SUCCESS);
         }
         write_file(body, &id, &args.output, head["mode"] == "executable", out).await?;

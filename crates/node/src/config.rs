@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::home::HomeError;
-use crate::net::check_address;
+use crate::net::{check_address, ticket::MAX_ADDRESSES};
 
 /// What can be set, and how it is written.
 const KNOWN: [(&str, &str); 8] = [
@@ -128,6 +128,11 @@ fn read(text: &str) -> Result<Config, Mistake> {
                 let DeValue::Array(addresses) = value.get_ref() else {
                     return Err(wrong(name, value, "a list of addresses belongs there"));
                 };
+                if addresses.len() > MAX_ADDRESSES {
+                    let many = addresses.len();
+                    let why = format!("{many} addresses are more than a ticket holds, {MAX_ADDRESSES}");
+                    return Err(wrong(name, value, &why));
+                }
                 for address in addresses.iter() {
                     let text = text_of(name, address)?;
                     check_address(&text).map_err(|error| wrong(name, address, &error.to_string()))?;
@@ -274,6 +279,11 @@ mod tests {
             ("listen = 'a:70000'", "`a:70000` is no HOST:PORT", "such as"),
             ("advertise = 'a:1'", "`advertise`: a list of addresses belongs there", "example.org"),
             ("advertise = [\n'a:1',\n'b']", "line 3: `advertise`: ", "example.org"),
+            (
+                &format!("nick = 'a'\nadvertise = [{}]", "'a:1', ".repeat(17)),
+                "line 2: `advertise`: 17 addresses are more than a ticket holds, 16",
+                "example.org",
+            ),
             ("advertise = [7]", "line 1: `advertise`: text belongs there", "example.org"),
             ("live = 'yes'", "line 1: `live`: true or false belongs there", "live = true"),
             ("keep = 'some'", "line 1: `keep`: `some` is none of followed and all", "keep = \"all\""),

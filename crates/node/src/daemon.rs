@@ -14,6 +14,7 @@ use madake_sync::{EndReason, Report};
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
+use tokio::time::Instant;
 
 use crate::api;
 use crate::client::socket_path;
@@ -23,7 +24,8 @@ use crate::keep::MAX_LIVE;
 use crate::knock::{First, first_stream};
 use crate::link::close;
 use crate::net::{Connection, Endpoint, NodeId};
-use crate::shell::{GOODBYE, NetworkError, Shell};
+use crate::seldom::Lines;
+use crate::shell::{NetworkError, Shell};
 use crate::work;
 
 /// Sessions with peers at a time, beside those that stay open.
@@ -52,6 +54,8 @@ pub struct Daemon {
     /// Places for sessions that stay open.
     pub(crate) live_slots: Arc<Semaphore>,
     pub(crate) events: broadcast::Sender<Value>,
+    /// Which strangers were told of.
+    turned_away: Lines<NodeId>,
     /// Random bytes of this start.
     pub(crate) nonce: [u8; 16],
 }
@@ -136,7 +140,8 @@ impl Daemon {
         let (events, _) = broadcast::channel(EVENTS);
         let nonce = random().map_err(NetworkError::from)?;
         let live_slots = Arc::new(Semaphore::new(MAX_LIVE));
-        Ok(Self { shell, control, socket, owner, open: Mutex::default(), live_slots, events, nonce })
+        let (open, turned_away) = (Mutex::default(), Lines::default());
+        Ok(Self { shell, control, socket, owner, open, live_slots, events, turned_away, nonce })
     }
 
     /// What happens from now on, as JSON objects with an `event`. Who reads too slowly misses some.
@@ -149,7 +154,7 @@ impl Daemon {
         &self.shell
     }
 
-    /// Serves peers and the owner until `stop` is done, then says goodbye to both.
+    /// Serves peers and the owner until `stop` is done, then says goodbye to both and closes the store.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let daemon = Arc::new(self);
         let peers = tokio::spawn(daemon.clone().serve_peers());
@@ -160,10 +165,8 @@ impl Daemon {
         peers.abort();
         keeper.abort();
         let _ = std::fs::remove_file(&daemon.socket);
-        if let Ok(network) = daemon.shell.network().await {
-            network.endpoint.close(close::STOPPING, "stopping");
-            network.endpoint.wait_idle(GOODBYE).await;
-        }
+        daemon.shell.close().await;
+        let _ = daemon.events.send(json!({"event": "stopped"}));
     }
 
     async fn serve_peers(self: Arc<Self>) {
@@ -216,8 +219,10 @@ impl Daemon {
     }
 
     fn turn_away(&self, connection: &Connection) {
-        let (peer, address) = (connection.peer().to_string(), connection.remote_address().to_string());
-        let _ = self.events.send(json!({"event": "turned-away", "peer": peer, "address": address}));
+        if self.turned_away.may(connection.peer(), Instant::now()) {
+            let (peer, address) = (connection.peer().to_string(), connection.remote_address().to_string());
+            let _ = self.events.send(json!({"event": "turned-away", "peer": peer, "address": address}));
+        }
         connection.close(close::NOT_KNOWN, "not known");
     }
 

@@ -39,6 +39,8 @@ pub struct Driver {
     store: Arc<Store>,
     checkers: Arc<Checkers>,
     objects: Arc<OpenObjects>,
+    /// Closed when the loop and its writer are gone.
+    pub(crate) gone: watch::Receiver<()>,
 }
 
 /// What comes to the loop.
@@ -49,6 +51,8 @@ pub(crate) enum Event {
     Open(Box<Opening>),
     /// These keys are in this home.
     Own(Vec<AuthorId>),
+    /// The loop is to end, though others can still send to it.
+    Stop,
 }
 
 /// How far a session is that both sides wish to keep open.
@@ -99,9 +103,24 @@ impl Driver {
         let checkers = Arc::new(Checkers::default());
         let objects = Arc::new(OpenObjects::new(store.clone(), events.downgrade()));
         let ours = objects.clone();
-        let driver = Self { events, next_session: Arc::default(), store: store.clone(), checkers, objects };
-        work::in_a_loop(drive(Node::new(config), store, ours, inbox));
+        let (alive, gone) = watch::channel(());
+        let driver =
+            Self { events, next_session: Arc::default(), store: store.clone(), checkers, objects, gone };
+        work::in_a_loop(async move {
+            drive(Node::new(config), store, ours, inbox).await;
+            drop(alive);
+        });
         driver
+    }
+
+    /// Ends the loop and all sessions, and waits until what was to be written is durable, for so long at most. Says
+    /// whether that was enough.
+    pub(crate) async fn stop(&self, at_most: Duration) -> bool {
+        let stopped = async {
+            let _ = self.events.send(Event::Stop).await; // a loop that is gone has stopped
+            while self.gone.clone().changed().await.is_ok() {}
+        };
+        tokio::time::timeout(at_most, stopped).await.is_ok()
     }
 
     /// Tells which keys are in this home, for the sessions to come.
@@ -169,7 +188,7 @@ async fn drive(
     // bytes were taken out of the credit.
     let (writes, to_write) = mpsc::unbounded_channel();
     let (written, mut applied) = mpsc::unbounded_channel();
-    work::in_a_loop(write(store.clone(), to_write, written));
+    let writer = work::in_a_loop(write(store.clone(), to_write, written));
 
     // Whatever becomes durable, by whomever: told before those who wrote it hear that it is.
     let changed = Arc::new(Notify::new());
@@ -198,7 +217,7 @@ async fn drive(
                     node.set_own(own);
                     Input::Changed(News { interest: true, ..News::default() })
                 }
-                None => break,
+                Some(Event::Stop) | None => break,
             },
             () = tick => Input::Tick,
         };
@@ -213,6 +232,12 @@ async fn drive(
             }
         }
     }
+    // Nobody takes what is still to be read, and nobody waits for its credit.
+    open.into_values().for_each(|session| session.link.credit.close());
+    drop((inbox, writes));
+    // A writer that panicked has said so.
+    let _ = writer.await;
+    objects.close_all();
 }
 
 /// Starts a session's tasks.

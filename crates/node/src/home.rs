@@ -46,7 +46,7 @@ pub const DEFAULT_LISTEN_V4: &str = "0.0.0.0:6232";
 pub(crate) const COPY_IT: &str =
     "copy it to a place that can be written to (cp -r HOME DIR), and name that with --home";
 
-/// An open home: this process has its lock.
+/// An open home: its store has its lock.
 #[derive(Debug)]
 pub struct Home {
     /// The folder.
@@ -59,13 +59,13 @@ pub struct Home {
     pub author_key: Arc<AuthorKey>,
     /// Keys of further authors, with their names, as they were when the home was opened.
     pub more_authors: Vec<(AuthorName, Arc<AuthorKey>)>,
-    /// Everything that is kept.
+    /// Everything that is kept. It has the home's lock, and gives it up when it is closed: whoever has the store
+    /// last.
     pub store: Arc<Store>,
     /// Whether the folder is a copy or a restored backup that still has the node key of the original.
     pub copied: bool,
     /// Whether it can't be written to, and was opened for reading only.
     pub read_only: bool,
-    _lock: Option<HomeLock>,
 }
 
 /// Why a home could not be made or opened.
@@ -244,8 +244,8 @@ impl Home {
     }
 
     /// Makes a home with the keys of an export. What has its node's key is taken for a copy.
-    pub fn restore(path: &Path, keys: &Keys) -> Result<Home, HomeError> {
-        Self::make(path, Config::default(), Some(keys))
+    pub fn restore(path: &Path, config: Config, keys: &Keys) -> Result<Home, HomeError> {
+        Self::make(path, config, Some(keys))
     }
 
     fn make(path: &Path, config: Config, given: Option<&Keys>) -> Result<Home, HomeError> {
@@ -280,7 +280,7 @@ impl Home {
             None => Vec::new(),
         };
         let options = JournalOptions::create(random()?, random()?);
-        let store = open_store(path, &options)?;
+        let store = open_store(path, &options, lock)?;
         write_new(&path.join(MARKER), marker(path)?.as_bytes(), 0o600)?;
         let text = config.to_text(&path.join(CONFIG))?;
         write_new(&path.join(CONFIG), text.as_bytes(), 0o644)?;
@@ -301,7 +301,7 @@ impl Home {
             store.apply(vec![Change::Meta(META_COPY, vec![1])])?;
         }
         let named = Named { config, node_key, author_key, more_authors };
-        Ok(named.home(path, store, copied, Some(lock)))
+        Ok(named.home(path, store, copied))
     }
 
     /// Opens a home whose lock was taken.
@@ -313,7 +313,7 @@ impl Home {
             return Err(Self::absence(path));
         }
         let named = Named::read(path)?;
-        let store = open_store(path, &JournalOptions::existing())?;
+        let store = open_store(path, &JournalOptions::existing(), lock)?;
         let marker_path = path.join(MARKER);
         let found = match std::fs::read_to_string(&marker_path) {
             Ok(found) => Some(found),
@@ -332,7 +332,7 @@ impl Home {
         store.settle_objects(&own)?;
         store.set_default_quota(named.config.quota(), &own)?;
         let copied = store.meta(META_COPY)?.is_some_and(|copy| copy == [1]);
-        Ok(named.home(path, store, copied, Some(lock)))
+        Ok(named.home(path, store, copied))
     }
 }
 
@@ -349,9 +349,9 @@ impl Home {
             "this home can't be written to: it is read as it is, and nothing is changed"
         );
         let engine = JournalEngine::open_read_only(path, Arc::new(StoreRows))?;
-        let store = Arc::new(Store::new(Arc::new(engine)));
+        let store = Arc::new(Store::new(Arc::new(engine.guarded_by(lock))));
         let copied = store.meta(META_COPY)?.is_some_and(|copy| copy == [1]);
-        Ok(Home { read_only: true, ..named.home(path, store, copied, lock) })
+        Ok(Home { read_only: true, ..named.home(path, store, copied) })
     }
 }
 
@@ -379,11 +379,11 @@ impl Named {
         Ok(Self { config, node_key, author_key, more_authors })
     }
 
-    fn home(self, path: &Path, store: Arc<Store>, copied: bool, lock: Option<HomeLock>) -> Home {
+    fn home(self, path: &Path, store: Arc<Store>, copied: bool) -> Home {
         let Self { config, node_key, author_key, more_authors } = self;
         let path = path.into();
         let read_only = false;
-        Home { path, config, node_key, author_key, more_authors, store, copied, read_only, _lock: lock }
+        Home { path, config, node_key, author_key, more_authors, store, copied, read_only }
     }
 }
 
@@ -418,7 +418,8 @@ pub fn random<const N: usize>() -> Result<[u8; N], HomeError> {
     Ok(bytes)
 }
 
-fn open_store(path: &Path, options: &JournalOptions) -> Result<Arc<Store>, HomeError> {
+/// Opens the store, which has the lock from now on: it writes until whoever has it last lets go.
+fn open_store(path: &Path, options: &JournalOptions, lock: HomeLock) -> Result<Arc<Store>, HomeError> {
     let engine = JournalEngine::open(path, options, Arc::new(StoreRows))?;
     let recovery = engine.recovery();
     if let Some(cut) = &recovery.cut {
@@ -429,7 +430,7 @@ fn open_store(path: &Path, options: &JournalOptions) -> Result<Arc<Store>, HomeE
             "an earlier process ended while it wrote: its unacknowledged last batch was dropped"
         );
     }
-    Ok(Arc::new(Store::new(Arc::new(engine))))
+    Ok(Arc::new(Store::new(Arc::new(engine.guarded_by(lock)))))
 }
 
 /// Writes a file that must not be there, and syncs it.

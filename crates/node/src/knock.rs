@@ -3,9 +3,7 @@
 //! A stranger learns that it is not known, whatever it says, and however it is wrong. Only the right code is
 //! answered otherwise.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use data_encoding::{BASE32_NOPAD, Encoding, Specification};
@@ -18,6 +16,7 @@ use crate::driver::wall_clock;
 use crate::home::{HomeError, random};
 use crate::link::close;
 use crate::net::{CloseReason, Connection, check_address};
+use crate::seldom::Seldom;
 use crate::shell::Shell;
 use crate::work;
 
@@ -25,11 +24,8 @@ use crate::work;
 pub(crate) const INVITE_MILLISECONDS: i64 = 7 * 24 * 60 * 60 * 1000;
 /// Invites that may be open at a time.
 pub(crate) const MAX_INVITES: usize = 64;
-/// Knocks of one address within [`WINDOW`]; further ones are answered without a look.
+/// Knocks of one address a minute; further ones are answered without a look.
 const KNOCKS: u8 = 5;
-const WINDOW: Duration = Duration::from_secs(60);
-/// Addresses that are remembered.
-const MAX_REMEMBERED: usize = 65_536;
 /// How long a knocker may take to say its knock, and we may take to answer one of ours.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Letters of a label, and bytes of the secret behind it.
@@ -75,39 +71,14 @@ fn code_hash(code: &[u8]) -> CodeHash {
     blake3::derive_key("madake invite code 1", code)
 }
 
-/// How often each address knocked of late. Bounded: the address that began longest ago is forgotten first.
+/// How often each address knocked of late.
 #[derive(Default)]
-pub(crate) struct Knocks(Mutex<Recent>);
-
-#[derive(Default)]
-struct Recent {
-    counts: BTreeMap<IpAddr, u8>,
-    /// When the window of each address in `counts` began, oldest first.
-    began: VecDeque<(Instant, IpAddr)>,
-}
+pub(crate) struct Knocks(Seldom<IpAddr>);
 
 impl Knocks {
     /// Counts a knock; whether this address may still be listened to.
     pub(crate) fn may(&self, address: IpAddr, now: Instant) -> bool {
-        let address = network(address);
-        let mut recent = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some((began, oldest)) = recent.began.front().copied() {
-            let full = recent.began.len() >= MAX_REMEMBERED && !recent.counts.contains_key(&address);
-            if now.duration_since(began) < WINDOW && !full {
-                break;
-            }
-            recent.began.pop_front();
-            recent.counts.remove(&oldest);
-        }
-        let count = recent.counts.get(&address).copied().unwrap_or(0);
-        if count == 0 {
-            recent.began.push_back((now, address));
-        }
-        if count >= KNOCKS {
-            return false;
-        }
-        recent.counts.insert(address, count + 1);
-        true
+        self.0.may(network(address), KNOCKS, now)
     }
 }
 
@@ -229,6 +200,7 @@ pub(crate) async fn knock(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seldom::WINDOW;
 
     #[test]
     fn codes_are_read_as_they_are_written() {
@@ -261,15 +233,5 @@ mod tests {
         let almost = now + WINDOW - Duration::from_millis(1);
         assert!(!knocks.may(at("203.0.113.7"), almost));
         assert!(knocks.may(at("203.0.113.7"), now + WINDOW));
-    }
-
-    #[test]
-    fn the_table_of_addresses_is_bounded() {
-        let (knocks, now) = (Knocks::default(), Instant::now());
-        for n in 0..(MAX_REMEMBERED as u32 + 100) {
-            assert!(knocks.may(IpAddr::V4(n.into()), now));
-        }
-        let recent = knocks.0.lock().unwrap();
-        assert_eq!((recent.counts.len(), recent.began.len()), (MAX_REMEMBERED, MAX_REMEMBERED));
     }
 }

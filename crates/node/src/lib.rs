@@ -22,5 +22,6 @@ mod link;
 pub mod net;
 mod ranges;
 pub mod rescue;
+mod seldom;
 pub mod shell;
 mod work;

@@ -218,6 +218,7 @@ impl Link {
                 close::DONE => EndReason::ConnectionLost("the peer closed it early".into()),
                 close::NOT_KNOWN => EndReason::NotKnown,
                 close::ANEW => EndReason::Anew,
+                close::HELD_OFF => EndReason::NotNow(printable(&reason)),
                 close::STOPPING => EndReason::EndedByPeer("it is stopping".into()),
                 _ => EndReason::EndedByPeer(printable(&reason)),
             },

@@ -101,6 +101,15 @@ impl OpenObjects {
         });
     }
 
+    /// Makes durable what is here of all that are open: for the end, when nobody closes them any more.
+    pub(crate) fn close_all(&self) {
+        for (id, open) in std::mem::take(&mut *lock(&self.objects)) {
+            if let Err(error) = open.part.sync() {
+                tracing::warn!(%id, %error, "a part of an object could not be made durable");
+            }
+        }
+    }
+
     /// The end of a request, which may come nearer.
     pub(crate) fn cuts(&self, request: RequestId) -> Arc<Cuts> {
         lock(&self.cuts).entry(request).or_default().clone()

@@ -5,7 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
 
 use madake_log::{AuthorId, AuthorKey};
-use madake_store::{Allowed, Author, Change, LastSession, META_STARTS, PeerStore, Read as _, Store};
+use madake_store::engine::EngineError;
+use madake_store::{
+    Allowed, Author, Change, LastSession, META_STARTS, PeerStore, Read as _, Store, StoreError,
+};
 use madake_sync::{CompareBy, Config as NodeConfig, EndReason, PeerHistory, Report};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -20,7 +23,10 @@ use crate::net::{BindError, Endpoint, NodeId, Ticket, reachable_addresses};
 use crate::work;
 
 /// How long connections may take to say goodbye when a process ends.
-pub(crate) const GOODBYE: Duration = Duration::from_millis(500);
+const GOODBYE: Duration = Duration::from_millis(500);
+
+/// How long the last writes may take when a process ends, and closing the store.
+const LAST_WRITES: Duration = Duration::from_secs(10);
 
 /// An open home, in a daemon or in a command that runs by itself.
 pub struct Shell {
@@ -211,11 +217,28 @@ impl Shell {
         self.network.get_or_try_init(make).await
     }
 
-    /// Says goodbye to whoever is connected; for a command that ends.
+    /// Ends it in order, for a process that ends: says goodbye to whoever is connected, waits for what is being
+    /// written, and closes the store, also if others still have it. All of it is bounded: a disk that hangs must not
+    /// keep the process, which then ends as if it had been killed.
     pub async fn close(&self) {
+        let stopping =
+            if self.listening.is_some() { (close::STOPPING, "stopping") } else { (close::DONE, "") };
         if let Some(network) = self.network.get() {
-            network.endpoint.close(close::DONE, "");
+            network.endpoint.close(stopping.0, stopping.1);
             network.endpoint.wait_idle(GOODBYE).await;
+            if !network.driver.stop(LAST_WRITES).await {
+                tracing::warn!("what peers brought is still being written: this process ends without it");
+                return;
+            }
+        }
+        let store = self.store().clone();
+        let closed = tokio::task::spawn_blocking(move || store.stop());
+        match tokio::time::timeout(LAST_WRITES, closed).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => tracing::warn!(%error, "the store could not be closed in order"),
+            // A panic has told of itself.
+            Ok(Err(_)) => {}
+            Err(_) => tracing::warn!("the store takes too long to close: the next start reads more of it"),
         }
     }
 
@@ -258,8 +281,12 @@ impl Shell {
         let mut changes = vec![Change::LastSession(report.peer, last)];
         changes.extend(self.peer_store(report).map(|said| Change::PeerStore(report.peer, said)));
         // Not worth failing for: it is shown to people and decides nothing.
-        if let Err(error) = self.store().apply(changes) {
-            tracing::warn!(%error, "how a session went could not be written down");
+        match self.store().apply(changes) {
+            Err(StoreError::Engine(error)) if matches!(*error, EngineError::Stopped) => {
+                tracing::debug!("a session ended with this process, and is not written down");
+            }
+            Err(error) => tracing::warn!(%error, "how a session went could not be written down"),
+            Ok(_) => {}
         }
     }
 
@@ -293,5 +320,69 @@ impl Shell {
             compare_by: CompareBy::Cheapest,
         };
         Ok(Driver::start(config, self.store().clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use madake_object::Object;
+    use madake_store::NewContent;
+
+    use super::*;
+    use crate::home::{Config, HomeLock};
+
+    fn lock(path: &std::path::Path) -> HomeLock {
+        HomeLock::take(path).unwrap().unwrap()
+    }
+
+    #[test]
+    fn the_lock_is_held_until_the_store_is_closed_whoever_has_it_last() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("home");
+        let made = Home::init(&path, Config::default()).unwrap();
+        // As the threads of a running node and the authors of a shell have it.
+        let store = made.store.clone();
+        let author = Author::new(made.author_key.clone(), made.store.clone());
+        drop(made);
+        assert!(HomeLock::take(&path).unwrap().is_none(), "the store is open");
+        drop(store);
+        assert!(HomeLock::take(&path).unwrap().is_none(), "an author has it still");
+        assert!(!path.join("last-stop").exists(), "so it was not closed");
+        drop(author);
+        let free = lock(&path);
+        assert!(path.join("last-stop").exists(), "closed before the lock was given up");
+        drop(Home::open(&path, free).unwrap());
+        let shell = Shell::new(Home::open(&path, lock(&path)).unwrap());
+        let author = shell.author.clone();
+        drop(shell);
+        assert!(HomeLock::take(&path).unwrap().is_none());
+        drop(author);
+        assert!(HomeLock::take(&path).unwrap().is_some());
+    }
+
+    /// Whoever has the store when a process ends: it is closed in order, and nothing is written behind its end.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_written_is_closed_in_order_whoever_has_it_still() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("home");
+        let home = Home::init(&path, Config::default()).unwrap();
+        let shell = Shell::listen(home, &["127.0.0.1:0".parse().unwrap()], false).unwrap();
+        let (store, author) = (shell.store().clone(), shell.author.clone());
+        let driver = shell.network().await.unwrap().driver.clone();
+        let post = "post".parse().unwrap();
+        let line = |text: &str| [NewContent::Bytes(Object::new(text.into()))];
+        author.append(&post, &line("one"), false).unwrap();
+        shell.close().await;
+        assert!(driver.gone.clone().changed().await.is_err(), "loop and writer are gone");
+        let said = std::fs::read(path.join("last-stop")).unwrap();
+        assert_eq!(said[24..32], store.engine().generation().to_le_bytes());
+        let refused = author.append(&post, &line("too late"), false).unwrap_err().to_string();
+        assert!(refused.contains("stopping"), "{refused}");
+        assert_eq!(store.counts().unwrap().entries, 2, "what is here is read as before");
+        shell.close().await; // once is enough, and twice does no harm
+        assert!(HomeLock::take(&path).unwrap().is_none(), "somebody has the store still");
+        drop((shell, store, author, driver));
+        let again = Shell::new(Home::open(&path, lock(&path)).unwrap());
+        again.author.append(&post, &line("another"), false).unwrap();
     }
 }

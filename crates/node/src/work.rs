@@ -4,6 +4,7 @@
 //! place: whole nodes in simulated time need it so, where work takes no time and is always done in one order.
 
 use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// Whether all tasks share one thread.
@@ -21,12 +22,19 @@ pub(crate) fn beside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stati
     if has_one_thread() { tokio::spawn(async move { work() }) } else { tokio::task::spawn_blocking(work) }
 }
 
-/// Runs a loop that blocks again and again, for as long as it has something to do: on a thread of its own.
-pub(crate) fn in_a_loop(looping: impl Future<Output = ()> + Send + 'static) {
+/// Runs a loop that blocks again and again, for as long as it has something to do: on a thread of its own. What is
+/// given back is ready, with an error, when the loop has ended.
+pub(crate) fn in_a_loop(looping: impl Future<Output = ()> + Send + 'static) -> oneshot::Receiver<()> {
+    let (running, ended) = oneshot::channel();
+    let looping = async move {
+        looping.await;
+        drop(running);
+    };
     let runtime = Handle::current();
     if has_one_thread() {
         runtime.spawn(looping);
     } else {
         std::thread::spawn(move || runtime.block_on(looping));
     }
+    ended
 }

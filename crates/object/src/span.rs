@@ -315,7 +315,9 @@ fn read_hashes(
 }
 
 /// Finds which groups of a part of an object are here and right, among those that nobody is sure of. `sure` are
-/// not looked at again. Each right group and node of the outboard is handed to `found` with its bytes.
+/// not looked at again; the nodes above them are, and where one is not right, what is under it is not here, sure or
+/// not. Each right group, and each right node of the outboard that is not above sure groups alone, is handed to `found`
+/// with its bytes.
 ///
 /// What was never written does not check, so it is not found; the hashes above it tell at once, and most of it is
 /// not even read.
@@ -356,11 +358,13 @@ impl Search<'_> {
         right: &mut Ranges,
         found: &mut dyn FnMut(&Part, &[u8]) -> std::io::Result<()>,
     ) -> Result<(), RangeError> {
-        if right.contains_all(&under) {
-            return Ok(());
-        }
+        // What this walk found lies before.
+        let sure = right.contains_all(&under);
         let count = under.end - under.start;
         if count == 1 {
+            if sure {
+                return Ok(());
+            }
             let start = under.start * GROUP;
             let part = Part::Group { bytes: start..(start + GROUP).min(self.size) };
             let bytes = self.buffer.get_mut(..part.len()).unwrap_or_default();
@@ -378,11 +382,17 @@ impl Search<'_> {
         if self.outboard.read_exact_at(at, &mut pair).is_err()
             || crate::verify::pair_hash(&pair, is_root) != expected
         {
+            // Nobody could be given what is under it. With too many gaps it is as if nothing were here.
+            if right.remove(under).is_err() {
+                *right = Ranges::EMPTY;
+            }
             return Ok(());
         }
-        let covers = under.start * GROUP..(under.end * GROUP).min(self.size);
-        let part = Part::Hashes { at, covers };
-        found(&part, &pair).map_err(|error| RangeError::Write { part, error })?;
+        if !sure {
+            let covers = under.start * GROUP..(under.end * GROUP).min(self.size);
+            let part = Part::Hashes { at, covers };
+            found(&part, &pair).map_err(|error| RangeError::Write { part, error })?;
+        }
         let (halves, _) = pair.as_chunks::<32>();
         let [one, other] = halves else { return Ok(()) };
         let middle = under.start + left;

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use madake_log::{AuthorId, LogId};
 use madake_object::ObjectId;
 
-use crate::engine::{Direction, Part, Table};
+use crate::engine::{BlobId, Direction, Part, Table};
 use crate::ingest::payload_object;
 use crate::objects::{Keeping, Objects};
 use crate::outcome::{Change, Outcome, Release};
@@ -32,9 +32,10 @@ pub struct Collected {
     pub blob_bytes: u64,
     /// Entries of blocked authors.
     pub entries: u64,
-    /// Files that belong to no object: a crash left them between their end and the row that leads to them.
+    /// Files that belong to no object: a crash left them between their end and the row that leads to them, or they
+    /// are parts of objects that are not wanted any more.
     pub files: u64,
-    /// Their bytes, as far as they are known.
+    /// Their bytes.
     pub file_bytes: u64,
     /// Of a dry run: how many bytes of entries and objects in each part of the store would not be needed any
     /// more; for [`crate::engine::Reclaim::DeadBeside`].
@@ -98,7 +99,7 @@ impl Store {
         let without = if dry_run { self.blocked()?.into_iter().collect() } else { BTreeSet::new() };
         let roots = Roots { keeping: Keeping::of(self.engine())?, without };
         self.forget_blocked(dry_run, &mut collected)?;
-        self.sweep_files(dry_run, &mut collected)?;
+        self.sweep_files(dry_run, &roots.without, &mut collected)?;
         let generation = self.engine().generation();
         let held = self.engine().count(tables::CONTENT)? + self.engine().count(tables::BLOB)?;
         // Ids are uniform, so each pass sees about as many: those whose first byte is in its range.
@@ -174,8 +175,14 @@ impl Store {
         Ok(())
     }
 
-    /// Takes files away that no row leads to. One that was finished since the start may yet get its row.
-    fn sweep_files(&self, dry_run: bool, collected: &mut Collected) -> Result<(), StoreError> {
+    /// Takes files away that no row leads to, and parts that no row wants. A file that was finished since the start
+    /// may yet get its row. What the authors `without` want does not count.
+    fn sweep_files(
+        &self,
+        dry_run: bool,
+        without: &BTreeSet<AuthorId>,
+        collected: &mut Collected,
+    ) -> Result<(), StoreError> {
         let (engine, blobs) = (self.engine(), self.engine().blobs());
         for blob in blobs.list()? {
             if !blobs.was_finished_here(&blob.id) && !engine.contains(tables::BLOB, &blob.id)? {
@@ -186,9 +193,25 @@ impl Store {
                 }
             }
         }
-        if !dry_run {
-            collected.files += blobs.sweep()?;
-        }
+        let wanted = |id: &BlobId, size: u64| {
+            let of_it = [id.as_slice(), &size.to_be_bytes()].concat();
+            let end = tables::after_prefix(&of_it);
+            let mut from = Some(of_it);
+            while let Some(first) = from {
+                let (from_here, to) = (Bound::Included(first.as_slice()), before(end.as_deref()));
+                let mut found = engine.scan_keys(tables::WANTED, from_here, to, Direction::Forward, 1)?;
+                let Some(key) = found.pop() else { return Ok(false) };
+                let of = tables::parse_wanted_key(&key).filter(|want| without.contains(&want.by.author));
+                let Some(want) = of else { return Ok(true) };
+                // To the next author.
+                let so_far = key.len() - want.by.key().len() + want.by.author.as_bytes().len();
+                from = tables::after_prefix(key.get(..so_far).unwrap_or_default());
+            }
+            Ok(false)
+        };
+        let swept = blobs.sweep(dry_run, &wanted)?;
+        collected.files += swept.files;
+        collected.file_bytes += swept.bytes;
         Ok(())
     }
 

@@ -384,7 +384,7 @@ impl Peer {
 }
 
 /// What a peer may do here.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Allowed {
     /// It is given what it asks for.
     pub read: bool,

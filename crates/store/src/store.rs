@@ -89,6 +89,14 @@ impl Store {
         self.engine.as_ref()
     }
 
+    /// Ends it in order, whoever else has it: after the writes that are under way, further ones are refused.
+    ///
+    /// # Errors
+    /// As [`Engine::stop`]: nothing is lost.
+    pub fn stop(&self) -> Result<(), StoreError> {
+        Ok(self.engine.stop()?)
+    }
+
     fn apply_round(&self, groups: Vec<Vec<Change>>) -> Vec<Result<Vec<Outcome>, StoreError>> {
         let mut results = Vec::with_capacity(groups.len());
         let mut groups = groups.into_iter();

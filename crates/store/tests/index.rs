@@ -67,6 +67,90 @@ fn readers_see_whole_batches_while_runs_are_made() {
     engine.close().unwrap();
 }
 
+/// What whoever waits for a store does as soon as it is given up: opens it, and writes.
+struct Next {
+    disk: FakeDisk,
+    options: JournalOptions,
+    written: Arc<AtomicBool>,
+}
+
+impl Drop for Next {
+    fn drop(&mut self) {
+        let next = open(&self.disk, &JournalOptions { index_inline: true, ..self.options.clone() });
+        let generation = next.apply(&[Batch::new().put(Table(1), [200], [2; 300]).clone()]);
+        self.written.store(generation.is_ok_and(|generation| generation == 13), Ordering::Relaxed);
+        std::mem::forget(next); // killed: what was acknowledged is all that it leaves
+    }
+}
+
+/// An engine writes until it is closed: a run, and the mark at the journal's end as it knows it. Whoever opens the
+/// store must find it closed.
+#[test]
+fn a_store_is_given_up_when_nothing_is_written_any_more() {
+    for inline in [true, false] {
+        let disk = FakeDisk::new(1);
+        let options = JournalOptions { stop_bytes: 1, index_inline: inline, ..support::small(1500, SALT) };
+        let mut random = Random(1);
+        let batches: Vec<Batch> = (0..12).map(|_| support::batch(&mut random)).collect();
+        let written = Arc::new(AtomicBool::new(false));
+        let next = Next { disk: disk.clone(), options: options.clone(), written: written.clone() };
+        let engine = open(&disk, &options).guarded_by(next);
+        for group in batches.chunks(3) {
+            engine.apply(group).unwrap();
+        }
+        drop(engine);
+        assert!(written.load(Ordering::Relaxed), "the next one's batch is acknowledged");
+        let engine = open(&disk, &options);
+        assert_eq!(engine.generation(), 13);
+        assert_eq!(engine.get(Table(1), &[200]).unwrap(), Some(vec![2; 300]), "and is there");
+        assert!(engine.check(&mut |_| {}).unwrap().is_well());
+    }
+}
+
+/// Closed while others write: what they were told is there, and nothing comes behind the mark.
+#[test]
+fn who_writes_while_a_store_is_closed_is_refused_or_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("store");
+    let options = JournalOptions { index_inline: false, ..support::small(20_000, SALT) };
+    let engine = JournalEngine::open(&root, &options, Arc::new(Demo)).unwrap();
+    let (begun, told) = std::sync::mpsc::channel();
+    let acknowledged: u64 = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..3u8)
+            .map(|writer| {
+                let (engine, begun) = (&engine, begun.clone());
+                scope.spawn(move || {
+                    for n in 0u64.. {
+                        match engine.apply(&[Batch::new().put(Table(1), [writer], vec![n as u8; 90]).clone()])
+                        {
+                            Ok(_) => drop(begun.send(())),
+                            Err(error) => {
+                                assert!(matches!(error, EngineError::Stopped), "{error}");
+                                return n;
+                            }
+                        }
+                    }
+                    0
+                })
+            })
+            .collect();
+        told.iter().take(50).for_each(drop);
+        engine.stop().unwrap();
+        assert!(engine.get(Table(1), &[0]).is_ok(), "reads go on");
+        writers.into_iter().map(|writer| writer.join().expect("no panic")).sum()
+    });
+    assert_eq!(engine.generation(), acknowledged);
+    // Nobody else may open it before; the engine that is closed does not write at its end.
+    let again = JournalEngine::open(&root, &options, Arc::new(Demo)).unwrap();
+    assert!(again.recovery().clean, "{:?}", again.recovery());
+    assert_eq!(again.generation(), acknowledged);
+    again.apply(&[Batch::new().put(Table(1), [9], [9; 90]).clone()]).unwrap();
+    drop(engine);
+    again.close().unwrap();
+    let again = JournalEngine::open(&root, &options, Arc::new(Demo)).unwrap();
+    assert_eq!(again.get(Table(1), &[9]).unwrap(), Some(vec![9; 90]));
+}
+
 #[test]
 fn a_thread_makes_what_the_writer_would() {
     for seed in 1..6 {

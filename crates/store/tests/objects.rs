@@ -1,17 +1,20 @@
 //! Which objects of commits are kept, and what a collection would free before it does.
 #![allow(clippy::unwrap_used)] // a panic is how a test reports
 
+mod support;
+
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
 use madake_log::{AuthenticEntry, AuthorKey, LogId, SeqNum};
-use madake_object::{Mode, Object, ObjectId};
+use madake_object::{GROUP, Mode, Object, ObjectId};
 use madake_store::engine::{Batch, FakeDisk, JournalEngine, JournalOptions, MemoryEngine, Random, Reclaim};
 use madake_store::{
     Author, Change, Collected, Dropped, Invariant, Look, META_OBJECTS, NewContent, NewVersion, Objects,
     Policy, Read as _, Store, StoreRows, store_invariants, tables,
 };
+use support::Source;
 
 fn memory() -> Arc<Store> {
     Arc::new(Store::new(Arc::new(MemoryEngine::new([7; 16], Arc::new(StoreRows)))))
@@ -191,6 +194,46 @@ fn a_collection_takes_what_is_not_kept_and_a_check_finds_that_well() {
     store.set_objects(Objects::All, &[own.id()]).unwrap();
     assert_eq!(wanted(&store), sorted(&["a1", "a2", "c2"]));
     holds(&store, "all again");
+}
+
+/// A peer gave a part of a big file and went away. What is there of it goes with what wanted it, and not before.
+#[test]
+fn parts_go_with_what_wanted_them() {
+    let (source, store) = (memory(), memory());
+    let writers = [author(&source, 1), author(&source, 3)];
+    let [first, second] = writers.each_ref().map(Author::id);
+    let big = "big ".repeat(20 << 10);
+    let object = Source::new(big.clone().into_bytes());
+    for writer in &writers {
+        commit(writer, "big", &big);
+        take(&store, &source, writer);
+    }
+    let begin = || {
+        let part = store.engine().blobs().partial(object.id.as_bytes(), object.size()).unwrap();
+        part.take(&object.range(0..3)).unwrap();
+    };
+    let here = || store.engine().blobs().partial(object.id.as_bytes(), object.size()).unwrap().here();
+    let collect = |dry: bool| {
+        let Collected { files, file_bytes, .. } = store.collect(dry, &mut |_| ()).unwrap();
+        (files, file_bytes)
+    };
+    let part = (1, 3 * GROUP);
+    begin();
+    assert_eq!((collect(true), collect(false)), ((0, 0), (0, 0)), "it is wanted");
+    store.apply(vec![Change::Policy(first, Policy::Block)]).unwrap();
+    assert_eq!((collect(true), collect(false)), ((0, 0), (0, 0)), "of the other author");
+    assert!(!here().is_empty());
+    store.apply(vec![Change::Policy(second, Policy::Block)]).unwrap();
+    assert_eq!((collect(true), collect(false), collect(false)), (part, part, (0, 0)));
+    assert!(here().is_empty());
+
+    store.apply(vec![Change::Policy(first, Policy::Follow)]).unwrap();
+    take(&store, &source, &writers[0]);
+    begin();
+    assert_eq!(collect(false), (0, 0));
+    store.set_objects(Objects::None, &[]).unwrap();
+    assert_eq!((collect(true), collect(false)), (part, part), "files of others are not kept any more");
+    holds(&store, "at the end");
 }
 
 /// Entries, contents, settings, policies and collections in any order: the rules hold after each step, and at the

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use madake_object::{GROUP, Ranges};
 use madake_store::engine::{
-    BlobWrong, Engine, EngineError, FakeDisk, JournalEngine, JournalOptions, Loss, PartialBlob, Random,
+    BlobWrong, Engine, EngineError, FakeDisk, JournalEngine, JournalOptions, Loss, MemoryEngine, PartialBlob,
+    Random, Swept,
 };
 use support::{Demo, EPOCH, SALT, Source};
 
@@ -111,7 +112,7 @@ fn what_was_synced_does_not_come_twice() {
                 finished.expect("finishes");
                 drop(part);
                 assert!(is_whole(&engine, &source), "seed {seed}");
-                assert_eq!(engine.blobs().sweep().expect("sweeps"), 0);
+                assert_eq!(support::sweep(&engine, true), 0);
                 let parts =
                     disk.files().into_keys().filter(|path| path.starts_with("/store/objects/incoming"));
                 assert_eq!(parts.count(), 0, "seed {seed}: nothing stays aside");
@@ -180,6 +181,39 @@ fn a_changed_group_comes_again() {
     assert!(partial(&engine, &source).here().is_empty());
 }
 
+/// The hashes beside a part lost their end, or changed: what stands under them comes again, though it was noted, and
+/// the object that is finished has hashes to be given on with.
+#[test]
+fn noted_groups_without_their_hashes_come_again() {
+    for groups in [8, 20] {
+        let source = source(1, groups);
+        let spoil = |spoil: &dyn Fn(&mut Vec<u8>)| {
+            let disk = FakeDisk::new(1);
+            let engine = open(&disk);
+            let part = partial(&engine, &source);
+            part.take(&source.range(0..6)).expect("writes");
+            part.sync().expect("notes");
+            drop((part, engine));
+            let is_hashes = |path: &Path| path.to_string_lossy().ends_with(".hashes");
+            let (path, mut bytes) =
+                disk.files().into_iter().find(|(path, _)| is_hashes(path)).expect("is there");
+            spoil(&mut bytes);
+            disk.tamper(&path, bytes);
+            let engine = open(&disk);
+            let here = partial(&engine, &source).here();
+            source.fetch(engine.blobs(), 3).expect("comes");
+            assert!(is_whole(&engine, &source));
+            here
+        };
+        assert_eq!(spoil(&|_| {}).spans(), std::slice::from_ref(&(0..6)));
+        // The root stands at the end.
+        assert!(spoil(&|bytes| bytes.truncate(bytes.len() - 1)).is_empty());
+        assert!(spoil(&|bytes| bytes.truncate(0)).is_empty());
+        // The first node stands above the first two groups.
+        assert_eq!(spoil(&|bytes| bytes[3] ^= 1).spans(), std::slice::from_ref(&(2..6)));
+    }
+}
+
 /// A full disk stops the transfer with the reason, and what is there stays.
 #[test]
 fn a_full_disk_loses_nothing() {
@@ -218,4 +252,41 @@ fn a_damaged_content_is_replaced() {
     assert!(partial(&engine, &source).here().is_empty());
     source.fetch(engine.blobs(), 3).expect("comes");
     assert!(is_whole(&engine, &source));
+}
+
+/// Parts that nobody wants go, but none that is being written; in the model too.
+#[test]
+fn a_part_goes_when_nobody_wants_it() {
+    let (disk, random) = (FakeDisk::new(1), Random(1).bytes(20 * GROUP as usize));
+    let (wanted, other) = (Source::new(random.clone()), source(2, 8));
+    let model = MemoryEngine::new(EPOCH, Arc::new(Demo));
+    let journal = open(&disk);
+    let engines: [(&dyn Engine, u64); 2] = [(&model, 1), (&journal, 3)];
+    for (engine, files) in engines {
+        let begin = |source: &Source| {
+            let part = engine.blobs().partial(source.id.as_bytes(), source.size()).expect("opens");
+            part.take(&source.range(0..3)).expect("writes");
+            part.sync().expect("notes");
+            part
+        };
+        drop(begin(&wanted));
+        let writing = begin(&other);
+        let is_wanted = |id: &[u8; 32], size: u64| Ok((id, size) == (wanted.id.as_bytes(), wanted.size()));
+        assert_eq!(engine.blobs().sweep(false, &is_wanted).expect("sweeps"), Swept::default());
+        assert_eq!(writing.here().spans(), std::slice::from_ref(&(0..3)));
+        drop(writing);
+        for dry_run in [true, false] {
+            let swept = engine.blobs().sweep(dry_run, &is_wanted).expect("sweeps");
+            assert_eq!(swept.files, files, "{dry_run}");
+            assert!(swept.bytes >= 3 * GROUP, "{swept:?}");
+        }
+        assert_eq!(engine.blobs().sweep(false, &is_wanted).expect("sweeps"), Swept::default());
+        let here = |source: &Source| {
+            engine.blobs().partial(source.id.as_bytes(), source.size()).expect("opens").here()
+        };
+        assert!(here(&other).is_empty());
+        assert_eq!(here(&wanted).spans(), std::slice::from_ref(&(0..3)));
+        assert!(support::sweep(engine, false) > 0);
+        assert!(here(&wanted).is_empty());
+    }
 }

@@ -147,6 +147,9 @@ pub enum EndReason {
     /// The peer ended the session, and said why.
     #[error("the peer ended the session: {0}")]
     EndedByPeer(String),
+    /// The peer does not talk to this node for a while, and said why.
+    #[error("the peer does not talk to this node now: {0}")]
+    NotNow(String),
     /// The connection ended before the session did.
     #[error("the connection was lost: {0}")]
     ConnectionLost(String),

@@ -120,6 +120,9 @@ impl From<StoreError> for ApiError {
                 Self::new(500, "disk-full", message).hint("free some space; what was acknowledged is kept")
             }
             EngineError::ReadOnly { .. } => Self::new(403, "read-only", message).hint(COPY_IT),
+            EngineError::Stopped => {
+                Self::new(503, "stopping", message).hint("type the command again: what was acknowledged is kept")
+            }
             EngineError::Index { .. } => Self::new(500, "index", message)
                 .hint("stop the daemon if one runs, then `madake fsck --repair`"),
             EngineError::Refusing { .. } => Self::new(500, "store", message).hint(

@@ -9,7 +9,7 @@ use hyper::{Response, StatusCode};
 use madake_log::{AuthorId, LogHead, LogId, SeqNum};
 use madake_object::{Commit, ObjectId};
 use madake_store::{
-    Change, META_COPY, META_EPOCH, Objects, Policy, Position, Read as _, ReadForks as _, Store,
+    Change, META_COPY, META_EPOCH, Objects, Policy, Position, Read as _, ReadForks as _, Store, StoreError,
     payload_object, tables,
 };
 use serde_json::{Value, json};
@@ -186,12 +186,17 @@ fn write_object(
 fn settings(shell: &Shell) -> Result<Settings, ApiError> {
     let store = shell.store();
     let authors = shell.authors().into_iter().map(|(name, author)| (author.id(), name.to_string()));
+    let peers = store.peers()?;
+    let wishes = peers.iter().map(|peer| Ok((store.allowed(peer.node)?, store.tie(peer.node)?)));
     Ok(Settings {
+        wishes: wishes.collect::<Result<_, StoreError>>()?,
+        quotas: store.quotas()?,
+        default_quota: shell.home.config.quota(),
         node: shell.node(),
         epoch: store.epoch()?,
         time: wall_clock(),
         authors: authors.collect(),
-        peers: store.peers()?,
+        peers,
         followed: store.followed()?,
         blocked: store.blocked()?,
         schemas: store.kept_schemas()?,
@@ -340,7 +345,7 @@ fn settle(shell: &Shell, settings: Settings) -> Result<Settled, ApiError> {
     let known = store.peers()?;
     let mut names: BTreeSet<String> = known.iter().map(|peer| peer.name.clone()).collect();
     let mut peers = 0;
-    for mut peer in settings.peers {
+    for (mut peer, (allowed, tie)) in settings.peers.into_iter().zip(settings.wishes) {
         let is_key = peer.node.check_key().is_ok();
         if !is_key || peer.node == shell.node() || known.iter().any(|known| known.node == peer.node) {
             continue;
@@ -351,7 +356,8 @@ fn settle(shell: &Shell, settings: Settings) -> Result<Settled, ApiError> {
         }
         names.insert(peer.name.clone());
         peers += 1;
-        changes.push(Change::Peer(peer));
+        let node = peer.node;
+        changes.extend([Change::Peer(peer), Change::Allow(node, allowed), Change::Tie(node, tie)]);
     }
     // An author whose key did not come along is followed: the logs are kept up to date all the same.
     let authors = settings.authors.into_iter().map(|(author, _)| (author, Policy::Follow));
@@ -368,6 +374,11 @@ fn settle(shell: &Shell, settings: Settings) -> Result<Settled, ApiError> {
         changes.extend(settings.schemas.into_iter().map(Change::KeepSchema));
     }
     store.apply(changes)?;
+    for (author, limits) in settings.quotas {
+        if !shell.is_own(author) && author.check_key().is_ok() && store.quota(author)?.is_none() {
+            store.set_quota(author, Some(limits))?;
+        }
+    }
     if let Some(objects) = kept.filter(|kept| *kept != Objects::All)
         && store.objects()? == Objects::All
     {

@@ -28,7 +28,7 @@ pub(super) fn list(shell: &Shell) -> Result<Response<Body>, ApiError> {
     Ok(respond(StatusCode::OK, full(text)))
 }
 
-/// `POST /v1/peers?ticket=T[&name=N][&code=C][&live=true|false][&server=true|false]` → the peer. Adding it again
+/// `POST /v1/peers?ticket=T[&name=N][&code=C][&live=0|1][&server=0|1]` → the peer. Adding it again
 /// changes its name, addresses, and what is wished of the link to it. With the code of an invite the peer adds this
 /// node too, and before.
 pub(super) async fn add(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
@@ -136,14 +136,7 @@ pub(super) fn no_ticket(text: &str, error: &TicketError) -> ApiError {
 pub(super) async fn allow(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
     let (node, _) = shell.resolve_peer(query.need("peer")?)?;
     blocking(move || {
-        let flag = |name: &str| match query.get(name) {
-            None => Ok(None),
-            Some("0") => Ok(Some(false)),
-            Some("1") => Ok(Some(true)),
-            Some(other) => Err(ApiError::usage(format!("`{name}` is 0 or 1, and not `{other}`"))
-                .hint("such as: madake peer allow PEER --no-write")),
-        };
-        let (read, write) = (flag("read")?, flag("write")?);
+        let (read, write) = (query.wish("read")?, query.wish("write")?);
         let _one_at_a_time = shell.lock_settings();
         let none = || ApiError::not_found(format!("{node} is no peer of this node")).hint("madake peer list");
         let peer = shell.store().peer(node)?.ok_or_else(none)?;

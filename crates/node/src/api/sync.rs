@@ -129,8 +129,12 @@ fn result_json(shell: &Shell, reason: &EndReason, report: &Report, seconds: f64)
             } else {
                 other.to_string()
             };
+            let again = match other {
+                EndReason::NotNow(_) => "wait for half a minute, then type the command again",
+                _ => "type the command again",
+            };
             return Err(ApiError::new(502, "interrupted", message)
-                .hint("type the command again: it goes on where this one ended"));
+                .hint(format!("{again}: it goes on where this one ended")));
         }
     }
     let (peer, me) = (report.peer, shell.node());

@@ -7,7 +7,7 @@
 mod seal;
 
 use madake_log::{AuthorId, Schema};
-use madake_store::{Dropped, NodeId, Objects, Peer, Position};
+use madake_store::{Allowed, Dropped, Limits, NodeId, Objects, Peer, Position, Tie};
 use serde::{Deserialize, Serialize};
 
 pub use seal::{Keys, SealError, seal, unseal};
@@ -83,12 +83,22 @@ pub struct Settings {
     pub schemas: Vec<Schema>,
     /// Of which versions the objects were kept: a number of [`Objects`].
     pub objects: u8,
+    /// What each of the peers may do, and what was wished of the link to it, in their order.
+    pub wishes: Vec<(Allowed, Tie)>,
+    /// Authors with a quota of their own.
+    pub quotas: Vec<(AuthorId, Limits)>,
+    /// The quota of all others; it is part of the configuration.
+    pub default_quota: Limits,
 }
 
 /// The version byte in front of the postcard of [`Settings`].
-const SETTINGS_VERSION: u8 = 2;
+const SETTINGS_VERSION: u8 = 3;
+/// Settings of this version end before `wishes`: its peers may do everything, and there are no quotas.
+const SETTINGS_WITHOUT_WISHES: u8 = 2;
 /// Settings of this version end before `objects`, which is 0.
 const SETTINGS_WITHOUT_OBJECTS: u8 = 1;
+/// Two empty lists and two limits that are none.
+const NO_WISHES: usize = 4;
 
 impl Settings {
     /// A version byte and postcard.
@@ -96,18 +106,27 @@ impl Settings {
         postcard::to_extend(self, vec![SETTINGS_VERSION])
     }
 
-    /// Reads the one encoding that [`encode`](Self::encode) gives, or the one that it gave before.
+    /// Reads the one encoding that [`encode`](Self::encode) gives, or one that it gave before.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (version, fields) = bytes.split_first()?;
         let mut whole = vec![SETTINGS_VERSION];
         whole.extend_from_slice(fields);
         if *version == SETTINGS_WITHOUT_OBJECTS {
             whole.push(Objects::All as u8);
-        } else if *version != SETTINGS_VERSION {
+        }
+        match *version {
+            SETTINGS_VERSION => {}
+            SETTINGS_WITHOUT_WISHES | SETTINGS_WITHOUT_OBJECTS => whole.extend([0; NO_WISHES]),
+            _ => return None,
+        }
+        let mut settings: Self = postcard::from_bytes(whole.get(1..)?).ok()?;
+        if settings.encode().ok()? != whole || settings.kept().is_none() {
             return None;
         }
-        let settings: Self = postcard::from_bytes(whole.get(1..)?).ok()?;
-        (settings.encode().ok()? == whole && settings.kept().is_some()).then_some(settings)
+        if *version != SETTINGS_VERSION {
+            settings.wishes = vec![(Allowed::ALL, Tie::default()); settings.peers.len()];
+        }
+        (settings.wishes.len() == settings.peers.len()).then_some(settings)
     }
 
     /// Of which versions the objects were kept.
@@ -449,30 +468,46 @@ mod tests {
         assert_eq!(decode(&with_version(0, items), 10), Err(ExportError::Version(0)));
 
         let node = NodeId::from_bytes([3; 32]);
+        let peer = Peer { node, name: "bo".into(), addresses: Vec::new(), added: 7 };
         let settings = Settings {
             node,
             epoch: [4; 16],
             time: -5,
             authors: vec![(node, "first".into())],
-            peers: Vec::new(),
+            peers: vec![peer],
             followed: vec![node],
             blocked: Vec::new(),
             schemas: vec!["post".parse().unwrap()],
             objects: 0,
+            wishes: vec![(Allowed::ALL, Tie::default())],
+            quotas: Vec::new(),
+            default_quota: Limits::default(),
         };
         let now = settings.encode().unwrap();
         assert_eq!(Settings::decode(&now), Some(settings.clone()));
-        let before = [&[1], &now[1..now.len() - 1]].concat();
+        let wishes = 1 + 4 + 3; // one of four bytes, no quotas, no default
+        let before = [&[2], &now[1..now.len() - wishes]].concat();
         assert_eq!(Settings::decode(&before), Some(settings.clone()));
-        let none = Settings { objects: 2, ..settings };
-        assert_eq!(
-            Settings::decode(&none.encode().unwrap()).and_then(|read| read.kept()),
-            Some(Objects::None)
-        );
+        let first = [&[1], &before[1..before.len() - 1]].concat();
+        assert_eq!(Settings::decode(&first), Some(settings.clone()));
+        let limits = Limits { entries: None, bytes: Some(5) };
+        let nothing = Allowed { read: false, write: false };
+        let full = Settings {
+            objects: 2,
+            wishes: vec![(nothing, Tie { live: true, server: false })],
+            quotas: vec![(node, limits)],
+            default_quota: limits,
+            ..settings.clone()
+        };
+        let read = Settings::decode(&full.encode().unwrap());
+        assert_eq!(read.as_ref().and_then(Settings::kept), Some(Objects::None));
+        assert_eq!(read, Some(full));
+        let fewer = Settings { wishes: Vec::new(), ..settings };
         for wrong in [
-            [&[3], &now[1..]].concat(),
+            [&[4], &now[1..]].concat(),
             [now.as_slice(), b"x"].concat(),
-            [&now[..now.len() - 1], &[3]].concat(),
+            [&before[..before.len() - 1], &[3]].concat(),
+            fewer.encode().unwrap(),
         ] {
             assert_eq!(Settings::decode(&wrong), None);
         }

@@ -199,13 +199,25 @@ pub trait Blobs: Send + Sync {
         }
     }
 
-    /// Removes what a crash left behind of contents that are not here; says how many files.
+    /// Removes what a crash left behind of contents that are not here, and parts that nobody will go on with: of
+    /// contents that are here, and of those that are not `wanted` in this size. One that is being written stays.
+    /// `dry_run`: only says what there is.
     ///
     /// # Errors
-    /// The disk failed.
-    fn sweep(&self) -> Result<u64, EngineError> {
-        Ok(0)
-    }
+    /// The disk failed, or `wanted` did.
+    fn sweep(&self, dry_run: bool, wanted: &Wanted<'_>) -> Result<Swept, EngineError>;
+}
+
+/// Whether anybody wants a content that has so many bytes.
+pub type Wanted<'a> = dyn Fn(&BlobId, u64) -> Result<bool, EngineError> + 'a;
+
+/// Files that belonged to no content.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Swept {
+    /// How many.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 /// A content that comes in ranges, from several places at once and in any order. Dropped before it is finished,

@@ -48,6 +48,9 @@ pub enum EngineError {
         /// Where the store is.
         path: PathBuf,
     },
+    /// The store was closed, by this process.
+    #[error("the store is closed: this process is stopping")]
+    Stopped,
     /// The disk does not hold what was written to it and acknowledged.
     #[error("the disk's data is damaged: journal segment {segment} at byte {offset}: {what}")]
     Corrupt {
@@ -147,6 +150,7 @@ impl EngineError {
             Self::Newer { .. }
             | Self::NoStore { .. }
             | Self::ReadOnly { .. }
+            | Self::Stopped
             | Self::TooLarge { .. }
             | Self::Derive { .. }
             | Self::RecordsOnly { .. }

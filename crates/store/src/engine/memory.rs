@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use madake_object::{GROUP, ObjectId, Ranges, Right, groups};
 
 use super::batch::{check_limits, derive_rows};
-use super::blobs::{BlobId, BlobInfo, BlobReader, BlobWriter, Blobs, PartialBlob};
+use super::blobs::{BlobId, BlobInfo, BlobReader, BlobWriter, Blobs, PartialBlob, Swept, Wanted};
 use super::{
     Batch, CheckReport, Derive, Direction, Engine, EngineError, KeyValue, Op, Part, Progress, Reclaim,
     Reclaimed, RowValue, Table,
@@ -225,6 +225,25 @@ impl Blobs for MemoryBlobs {
     fn list(&self) -> Result<Vec<BlobInfo>, EngineError> {
         let shelf = lock(&self.shelf);
         Ok(shelf.whole.iter().map(|(id, bytes)| BlobInfo { id: *id, size: bytes.len() as u64 }).collect())
+    }
+
+    fn sweep(&self, dry_run: bool, wanted: &Wanted<'_>) -> Result<Swept, EngineError> {
+        let parts: Vec<(BlobId, u64)> = lock(&self.shelf).parts.keys().copied().collect();
+        let mut swept = Swept::default();
+        for (id, size) in parts {
+            let is_wanted = wanted(&id, size)?;
+            let mut shelf = lock(&self.shelf);
+            if shelf.in_use.contains(&id) || is_wanted && !shelf.whole.contains_key(&id) {
+                continue;
+            }
+            let part = shelf.parts.get(&(id, size)).into_iter().flat_map(BTreeMap::values);
+            swept.files += 1;
+            swept.bytes += part.map(|group| group.len() as u64).sum::<u64>();
+            if !dry_run {
+                shelf.parts.remove(&(id, size));
+            }
+        }
+        Ok(swept)
     }
 }
 

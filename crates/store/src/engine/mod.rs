@@ -25,7 +25,8 @@ pub use batch::{
     Row, RowValue,
 };
 pub use blobs::{
-    BlobId, BlobInfo, BlobProblem, BlobReader, BlobWriter, BlobWrong, Blobs, PartialBlob, RangedBlob,
+    BlobId, BlobInfo, BlobProblem, BlobReader, BlobWriter, BlobWrong, Blobs, PartialBlob, RangedBlob, Swept,
+    Wanted,
 };
 pub use error::{Blame, Damage, Doing, EngineError, Limit};
 #[cfg(feature = "fake-disk")]
@@ -195,4 +196,14 @@ pub trait Engine: Send + Sync {
 
     /// Contents too big for a batch.
     fn blobs(&self) -> &dyn Blobs;
+
+    /// Ends it in order, for a process that ends while others still have it: after the writes that are under way,
+    /// what is needed for a quick start is written. Further writes are refused ([`EngineError::Stopped`]); reads go
+    /// on. An engine that nobody has any more does the same by itself; one in memory has nothing to end.
+    ///
+    /// # Errors
+    /// Something could not be written. Nothing is lost: it is made at the next start.
+    fn stop(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
 }

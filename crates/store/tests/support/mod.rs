@@ -69,6 +69,14 @@ impl Source {
     }
 }
 
+/// Removes files that belong to nothing, parts too if they are not wanted; says how many.
+pub(crate) fn sweep(engine: &dyn Engine, wanted: bool) -> u64 {
+    let found = engine.blobs().sweep(true, &|_, _| Ok(wanted)).expect("looks");
+    let swept = engine.blobs().sweep(false, &|_, _| Ok(wanted)).expect("sweeps");
+    assert_eq!(found, swept, "a dry run says what will be done");
+    swept.files
+}
+
 pub(crate) const EPOCH: [u8; 16] = *b"epoch of a test.";
 pub(crate) const SALT: [u8; 16] = *b"salt for a test.";
 

@@ -15,7 +15,7 @@ use madake_object::{Tree, TreeHasher};
 use super::super::blobs::Hex;
 use super::super::{
     BlobId, BlobInfo, BlobProblem, BlobReader, BlobWriter, Blobs, Doing, EngineError, FileHandle, Files,
-    PartialBlob, RangedBlob,
+    PartialBlob, RangedBlob, Swept, Wanted,
 };
 use super::recovery::sync_dir;
 use outboard::Aside;
@@ -65,10 +65,10 @@ impl FileBlobs {
         let parts: HashSet<&str> = items
             .iter()
             .filter(|item| partial::is_data(&item.name))
-            .filter_map(|item| Some(partial::part_of(&item.name)?.1))
+            .filter_map(|item| Some(partial::part_of(&item.name)?.stem))
             .collect();
         for item in &items {
-            let left_over = partial::part_of(&item.name).is_some_and(|(_, stem)| !parts.contains(stem));
+            let left_over = partial::part_of(&item.name).is_some_and(|part| !parts.contains(part.stem));
             if item.name.starts_with(TEMPORARY) || left_over {
                 remove(&*files, &incoming.join(&item.name))?;
             }
@@ -205,8 +205,11 @@ impl Blobs for FileBlobs {
         self.shared.check(id, size)
     }
 
-    fn sweep(&self) -> Result<u64, EngineError> {
-        self.shared.sweep()
+    fn sweep(&self, dry_run: bool, wanted: &Wanted<'_>) -> Result<Swept, EngineError> {
+        let mut swept = Swept::default();
+        self.shared.sweep_parts(dry_run, wanted, &mut swept)?;
+        self.shared.sweep_outboards(dry_run, &mut swept)?;
+        Ok(swept)
     }
 }
 

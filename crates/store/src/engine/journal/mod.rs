@@ -10,7 +10,7 @@
 //! <root>/index/tmp-…                a run being written; removed at open
 //! <root>/objects/ab/<64 hex>        contents, by their BLAKE3
 //! <root>/objects/incoming/tmp-<n>   being written; removed at open
-//! <root>/objects/incoming/<64 hex>.part   being fetched; stays
+//! <root>/objects/incoming/<64 hex>-<size>.part   being fetched, with .hashes and .note beside it; stays
 //! ```
 //!
 //! # Bytes
@@ -84,7 +84,8 @@
 //! What this cannot tell from a crash: the last group of batches, damaged while no clean stop, no later group and
 //! no run followed it. It is cut off, and reported.
 //!
-//! One process at a time: whoever opens this holds the home's lock.
+//! One process at a time: whoever opens this holds the home's lock, and hands it to the engine
+//! ([`JournalEngine::guarded_by`]), which writes to the end of its life.
 
 mod blobs;
 mod check;
@@ -107,10 +108,11 @@ mod state;
 mod witness;
 mod writer;
 
+use std::any::Any;
 use std::io::ErrorKind;
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::batch::{FRAME_BYTES, check_limits};
@@ -141,10 +143,13 @@ pub struct JournalEngine {
     group: GroupCommit<Call, Result<u64, EngineError>>,
     writer: Mutex<Writer>,
     /// Makes runs, unless whoever writes does.
-    indexer: Option<JoinHandle<()>>,
+    indexer: Mutex<Option<JoinHandle<()>>>,
     blobs: FileBlobs,
     recovery: Recovery,
-    stopped: bool,
+    /// Held while it is being closed.
+    stopped: Mutex<bool>,
+    /// Given up when all else is gone, the mark written: hence the last field.
+    _guard: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl JournalEngine {
@@ -257,46 +262,37 @@ impl JournalEngine {
             core.ask_for_runs();
         }
         let group = GroupCommit::bounded(GROUP_BYTES, |call: &Call| call.bytes);
-        let writer = Mutex::new(writer);
-        Ok(Self { core, epoch, group, writer, indexer, blobs, recovery, stopped: false })
+        let (writer, indexer, stopped) = (Mutex::new(writer), Mutex::new(indexer), Mutex::new(false));
+        Ok(Self { core, epoch, group, writer, indexer, blobs, recovery, stopped, _guard: None })
     }
 
-    /// Stops: what is in memory becomes a run if it is much, and the journal gets the mark of a clean stop.
-    /// Dropping the engine does the same.
+    /// Has the engine keep this until it is closed, whoever has it last: the lock of the folder.
+    #[must_use]
+    pub fn guarded_by(mut self, guard: impl Any + Send + Sync) -> Self {
+        self._guard = Some(Box::new(guard));
+        self
+    }
+
+    /// Closes it, as [`Engine::stop`] and the end of its life do.
     ///
     /// # Errors
-    /// A run could not be written. Nothing is lost: it is made at the next start.
-    pub fn close(mut self) -> Result<(), EngineError> {
+    /// As [`Engine::stop`].
+    pub fn close(self) -> Result<(), EngineError> {
         self.stop()
     }
 
-    fn stop(&mut self) -> Result<(), EngineError> {
-        if std::mem::replace(&mut self.stopped, true) {
-            return Ok(());
-        }
-        if self.core.options.read_only {
-            return Ok(());
-        }
+    /// Ends the thread that makes runs, and makes one of what is in memory if it is much.
+    fn stop_indexing(&self) -> Result<(), EngineError> {
         self.core.stop();
-        if let Some(indexer) = self.indexer.take()
-            && indexer.join().is_err()
-        {
+        let indexer = self.indexer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if indexer.is_some_and(|indexer| indexer.join().is_err()) {
             // Its half of the work is lost, the journal is whole.
             return Err(EngineError::Bug { what: "the thread that makes runs died" });
         }
-        let much = self.core.read().active.journal_bytes() >= self.core.options.stop_bytes;
-        if much {
+        if self.core.read().active.journal_bytes() >= self.core.options.stop_bytes {
             self.core.freeze();
         }
-        let flushed = self.core.flush();
-        if let Ok(writer) = self.writer.get_mut() {
-            writer.mark();
-            let generation = self.core.read().generation;
-            let maker = &self.core.maker;
-            let root = self.core.journal.parent().unwrap_or(&self.core.journal);
-            Witness { epoch: self.epoch, generation }.write(&*maker.files, root);
-        }
-        flushed
+        self.core.flush()
     }
 
     /// Checks the files of the store in the folder `root`, also of one that cannot be opened: each record by itself,
@@ -470,11 +466,32 @@ impl Engine for JournalEngine {
     fn blobs(&self) -> &dyn Blobs {
         &self.blobs
     }
+
+    fn stop(&self) -> Result<(), EngineError> {
+        let mut stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
+        if std::mem::replace(&mut *stopped, true) || self.core.options.read_only {
+            return Ok(());
+        }
+        // Held to the end. Who writes is done first, since it may wait for the thread that makes runs.
+        let mut writer = self.writer.lock();
+        let indexed = self.stop_indexing();
+        if let Ok(writer) = &mut writer {
+            let died = matches!(indexed, Err(EngineError::Bug { .. }));
+            if !died {
+                writer.mark();
+                let generation = self.core.read().generation;
+                let root = self.core.journal.parent().unwrap_or(&self.core.journal);
+                Witness { epoch: self.epoch, generation }.write(&*self.core.maker.files, root);
+            }
+            writer.refuse(EngineError::Stopped);
+        }
+        indexed
+    }
 }
 
 impl Drop for JournalEngine {
     fn drop(&mut self) {
-        // Who wants to know of it calls `close`.
+        // Who wants to know of it calls `stop`.
         let _ = self.stop();
     }
 }

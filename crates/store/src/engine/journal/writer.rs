@@ -136,7 +136,9 @@ impl Writer {
 
     fn takes_writes(&self) -> Result<(), EngineError> {
         match &self.refusing {
-            Some(cause) if matches!(**cause, EngineError::ReadOnly { .. }) => Err(EngineError::clone(cause)),
+            Some(cause) if matches!(**cause, EngineError::ReadOnly { .. } | EngineError::Stopped) => {
+                Err(EngineError::clone(cause))
+            }
             Some(cause) => Err(EngineError::Refusing { cause: cause.clone() }),
             None => Ok(()),
         }

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use madake_object::{ObjectId, Part, Ranges, ReadAt, Tree, TreeHasher, Verifier, outboard_len};
 
 use super::super::super::files::read_full;
-use super::super::super::{BlobId, BlobProblem, BlobWrong, Doing, EngineError, FileHandle, RangedBlob};
+use super::super::super::{
+    BlobId, BlobProblem, BlobWrong, Doing, EngineError, FileHandle, RangedBlob, Swept,
+};
 use super::super::recovery::sync_dir;
-use super::partial::part_of;
 use super::{OUTBOARD, PIECE, Shared, list, open, parse_id, remove};
 
 /// So much of an outboard waits in memory: that of 16 MiB of content.
@@ -127,31 +128,27 @@ impl Shared {
         Ok(is_there)
     }
 
-    pub(super) fn sweep(&self) -> Result<u64, EngineError> {
-        let mut swept = 0;
-        // What is left of parts of contents that are here; one that is being written stays.
-        for item in list(&*self.files, &self.incoming)? {
-            let Some((id, _)) = part_of(&item.name) else { continue };
-            let free = !self.lock().in_use.contains(&id);
-            if free && open(&*self.files, &self.path_of(&id))?.is_some() {
-                swept += u64::from(remove(&*self.files, &self.incoming.join(&item.name))?);
-            }
-        }
+    /// Removes outboards without a content.
+    pub(super) fn sweep_outboards(&self, dry_run: bool, swept: &mut Swept) -> Result<(), EngineError> {
         for folder in list(&*self.files, &self.objects)?.into_iter().filter(|folder| folder.is_dir) {
             let folder = self.objects.join(folder.name);
             let items = list(&*self.files, &folder)?;
-            let before = swept;
+            let mut removed = false;
             for item in &items {
                 let Some(content) = item.name.strip_suffix(OUTBOARD) else { continue };
                 if parse_id(content).is_some() && open(&*self.files, &folder.join(content))?.is_none() {
-                    swept += u64::from(remove(&*self.files, &folder.join(&item.name))?);
+                    if dry_run || remove(&*self.files, &folder.join(&item.name))? {
+                        swept.files += 1;
+                        swept.bytes += item.len;
+                    }
+                    removed |= !dry_run;
                 }
             }
-            if swept > before {
+            if removed {
                 sync_dir(&*self.files, &folder)?;
             }
         }
-        Ok(swept)
+        Ok(())
     }
 
     pub(super) fn check(&self, id: &BlobId, size: u64) -> Result<Vec<BlobProblem>, EngineError> {

@@ -2,6 +2,7 @@
 //! and a note of which chunk groups are durable. What the note says was synced before it was written; what else is
 //! there counts as far as it is the content's by the hashes above it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,9 +13,11 @@ use madake_object::{
 };
 
 use super::super::super::blobs::Hex;
-use super::super::super::{BlobId, Blobs as _, Doing, EngineError, FileHandle, Files, PartialBlob};
+use super::super::super::{
+    BlobId, Blobs as _, Doing, EngineError, FileHandle, Files, PartialBlob, Swept, Wanted,
+};
 use super::super::recovery::sync_dir;
-use super::{FileBlobs, Shared, open, parse_id, remove};
+use super::{FileBlobs, Shared, list, open, parse_id, remove};
 
 /// Ends the names of the three files.
 const PART: &str = ".part";
@@ -61,6 +64,14 @@ struct Held {
     id: BlobId,
 }
 
+impl Held {
+    /// `None` if somebody is writing it.
+    fn take(shared: &Arc<Shared>, id: &BlobId) -> Option<Self> {
+        let free = shared.lock().in_use.insert(*id);
+        free.then(|| Self { shared: shared.clone(), id: *id })
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         self.shared.lock().in_use.remove(&self.id);
@@ -84,12 +95,19 @@ impl Names {
     }
 }
 
-/// Which content a file in `incoming/` is a part of, and its name without the end.
-pub(super) fn part_of(name: &str) -> Option<(BlobId, &str)> {
+/// Which content a file in `incoming/` is a part of.
+pub(super) struct PartOf<'a> {
+    id: BlobId,
+    size: u64,
+    /// The file's name without the end.
+    pub(super) stem: &'a str,
+}
+
+/// Which content a file in `incoming/` is a part of; `None` if it is no part.
+pub(super) fn part_of(name: &str) -> Option<PartOf<'_>> {
     let stem = [PART, HASHES, NOTE].iter().find_map(|end| name.strip_suffix(end))?;
     let (id, size) = stem.split_once('-')?;
-    size.parse::<u64>().ok()?;
-    Some((parse_id(id)?, stem))
+    Some(PartOf { id: parse_id(id)?, size: size.parse().ok()?, stem })
 }
 
 /// Whether a file holds what a note or an outboard would be about.
@@ -100,10 +118,7 @@ pub(super) fn is_data(name: &str) -> bool {
 impl FileBlobs {
     pub(super) fn open_partial(&self, id: &BlobId, size: u64) -> Result<Partial, EngineError> {
         let shared = &self.shared;
-        if !shared.lock().in_use.insert(*id) {
-            return Err(EngineError::InUse { id: *id });
-        }
-        let held = Held { shared: shared.clone(), id: *id };
+        let held = Held::take(shared, id).ok_or(EngineError::InUse { id: *id })?;
         let names = Names::new(shared, id, size);
         let (syncing, all) = (Mutex::default(), 0..groups(size));
         if self.is_here(id, size)? {
@@ -155,6 +170,36 @@ impl FileBlobs {
         let problems = self.check(id, found)?;
         let well = problems.iter().all(|problem| problem.wrong.is_in_outboard());
         Ok(well && (problems.is_empty() || self.remake_outboard(id)?))
+    }
+}
+
+impl Shared {
+    /// Removes parts of contents that are here, or that are not wanted in this size.
+    pub(super) fn sweep_parts(
+        self: &Arc<Self>,
+        dry_run: bool,
+        wanted: &Wanted<'_>,
+        swept: &mut Swept,
+    ) -> Result<(), EngineError> {
+        let mut parts: BTreeMap<(BlobId, u64), Swept> = BTreeMap::new();
+        for item in list(&*self.files, &self.incoming)? {
+            if let Some(PartOf { id, size, .. }) = part_of(&item.name) {
+                let part = parts.entry((id, size)).or_default();
+                (part.files, part.bytes) = (part.files + 1, part.bytes + item.len);
+            }
+        }
+        for ((id, size), part) in parts {
+            // From here on nobody can begin to write it.
+            let Some(_held) = Held::take(self, &id) else { continue };
+            if open(&*self.files, &self.path_of(&id))?.is_none() && wanted(&id, size)? {
+                continue;
+            }
+            (swept.files, swept.bytes) = (swept.files + part.files, swept.bytes + part.bytes);
+            if !dry_run {
+                Names::new(self, &id, size).remove(self)?;
+            }
+        }
+        Ok(())
     }
 }
 
