@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::hostile::Hostile;
+use common::hostile::{Hostile, Wire};
 use common::{Home, befriend, list, number, text, with_and_without_daemon};
 use madake_object::ObjectId;
 use serde_json::json;
@@ -68,6 +68,43 @@ fn a_peer_that_may_not_read_gets_nothing_and_one_that_may_not_write_brings_nothi
         (0, 2),
         "{result}"
     );
+}
+
+/// What a peer may do is otherwise at once, in any session that is under way: one that it keeps open without having
+/// agreed to, and one that it has not begun yet.
+#[test]
+fn who_is_removed_or_may_not_read_any_more_reads_no_further() {
+    let a = Home::new();
+    let blocked = Home::new().author();
+    let daemon = a.serve();
+    a.feed(["log", "append", "post"], b"of a");
+    let changes: [(&[&str], u64); 3] = [
+        (&["peer", "remove", "reader"], 1),
+        (&["peer", "allow", "reader", "--no-read"], 7),
+        (&["block", &blocked], 7),
+    ];
+    for (number, (change, code)) in (1..).zip(changes) {
+        let reader = Hostile::new(number);
+        a.ok(["peer", "add", &reader.ticket(), "--name", "reader"]);
+        let (wire, silent) = reader.run(async {
+            let mut wire = reader.dial(&a.node(), &daemon.listen()).await;
+            wire.ask_for_content(&[]).await;
+            wire.answers().await;
+            let silent = reader.connect(&a.node(), &daemon.listen()).await;
+            (wire, silent)
+        });
+        a.ok(change);
+        reader.run(async {
+            assert_eq!(wire.closed().await.0, code, "after {change:?}");
+            // Blocking concerns who is given something, and nobody is before the session begins.
+            if change[0] == "peer" {
+                assert_eq!(Wire::told(&silent).await.0, code, "after {change:?}, before it said anything");
+            }
+        });
+        if change[1] != "remove" {
+            a.ok(["peer", "remove", "reader"]);
+        }
+    }
 }
 
 /// Asking for a big object, whose id is known, is reading too.

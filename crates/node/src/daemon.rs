@@ -1,10 +1,9 @@
 //! A node that runs until it is told to stop: peers over QUIC, the owner over the control socket.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
@@ -31,8 +30,6 @@ const MAX_SESSIONS: usize = 256;
 const MAX_STRANGERS: usize = 64;
 /// How long a stranger may take to say why it came.
 const STRANGERS_PATIENCE: Duration = Duration::from_secs(2);
-/// Sessions with one peer at a time.
-const MAX_PER_PEER: usize = 4;
 /// Events that a slow reader may be behind.
 const EVENTS: usize = 256;
 /// How long the control socket rests after it could not accept.
@@ -46,47 +43,11 @@ pub struct Daemon {
     control: UnixListener,
     socket: PathBuf,
     owner: u32,
-    /// Sessions that each peer has open.
-    open: Sessions,
     /// Places for sessions that stay open.
     pub(crate) live_slots: Arc<Semaphore>,
     pub(crate) events: broadcast::Sender<Value>,
     /// Random bytes of this start.
     pub(crate) nonce: [u8; 16],
-}
-
-/// The sessions that a peer has open, oldest first.
-type Sessions = Mutex<BTreeMap<NodeId, VecDeque<Connection>>>;
-
-/// A session among those of its peer; gone when dropped.
-pub(crate) struct Place<'a>(&'a Sessions, Connection);
-
-impl<'a> Place<'a> {
-    /// Makes room if need be: a peer that comes again has most likely lost the oldest, by a crash or on
-    /// the way, and it holds the same key.
-    fn take(open: &'a Sessions, connection: &Connection) -> Self {
-        let mut sessions = open.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_peer = sessions.entry(connection.peer()).or_default();
-        of_peer.push_back(connection.clone());
-        if of_peer.len() > MAX_PER_PEER
-            && let Some(oldest) = of_peer.pop_front()
-        {
-            oldest.close(close::HELD_OFF, "newer sessions of yours took its place");
-        }
-        Self(open, connection.clone())
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(of_peer) = sessions.get_mut(&self.1.peer()) {
-            of_peer.retain(|connection| connection.stable_id() != self.1.stable_id());
-            if of_peer.is_empty() {
-                sessions.remove(&self.1.peer());
-            }
-        }
-    }
 }
 
 /// Why a daemon does not start.
@@ -125,7 +86,7 @@ impl Daemon {
         let (events, _) = broadcast::channel(EVENTS);
         let nonce = random().map_err(NetworkError::from)?;
         let live_slots = Arc::new(Semaphore::new(MAX_LIVE));
-        Ok(Self { shell, control, socket, owner, open: Mutex::default(), live_slots, events, nonce })
+        Ok(Self { shell, control, socket, owner, live_slots, events, nonce })
     }
 
     /// What happens from now on, as JSON objects with an `event`. Who reads too slowly misses some.
@@ -180,7 +141,7 @@ impl Daemon {
         }
     }
 
-    fn is_peer(&self, node: NodeId) -> bool {
+    pub(crate) fn is_peer(&self, node: NodeId) -> bool {
         matches!(self.shell.store().peer(node), Ok(Some(_)))
     }
 
@@ -217,7 +178,7 @@ impl Daemon {
             return;
         }
         let Some(access) = self.shell.access(peer) else { return self.turn_away(&connection) };
-        let (place, rtt) = (Place::take(&self.open, &connection), connection.rtt());
+        let (place, rtt) = (self.shell.enter(&connection, Some(access), true), connection.rtt());
         self.shell.links.nudge(peer); // it can be reached, most likely
         let server = self.shell.store().tie(peer).is_ok_and(|tie| tie.server);
         let (reason, report) = match first_stream(&connection, OPENING).await {
@@ -225,8 +186,7 @@ impl Daemon {
                 // Strangers may come and take; only peers may stay.
                 let plan = Self::plan(&connection, access, self.is_peer(peer), server);
                 let control = Some((send, recv));
-                let (reason, report, _) =
-                    self.talk(&connection, control, plan, Some(place), Some(slot)).await;
+                let (reason, report, _) = self.talk(&connection, control, plan, place, Some(slot)).await;
                 (reason, report)
             }
             // It may have been welcomed before, and not have heard it. The code stays good.

@@ -10,10 +10,11 @@ use serde_json::json;
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
 
-use crate::daemon::{Daemon, Place};
+use crate::daemon::Daemon;
 use crate::driver::{Stage, Watchers, wall_clock};
 use crate::link::close;
 use crate::net::{Connection, DIAL_TIMEOUT, NodeId};
+use crate::sessions::Place;
 
 /// Sessions that stay open at a time.
 pub(crate) const MAX_LIVE: usize = 2_048;
@@ -72,8 +73,6 @@ struct OpenLink {
     dialler: NodeId,
     /// In which of its starts the peer is.
     start: (u64, [u8; 16]),
-    /// What the peer may do here in this session.
-    access: Allowed,
 }
 
 /// What is shown of a peer.
@@ -130,16 +129,6 @@ impl Links {
         });
     }
 
-    /// Ends a session in which a peer may do something else than it may now.
-    fn renew(&self, node: NodeId, access: Allowed) {
-        let peers = self.lock();
-        if let Some(open) = peers.get(&node).and_then(|known| known.open.as_ref())
-            && open.access != access
-        {
-            open.connection.close(close::ANEW, "what is kept has changed: dial again");
-        }
-    }
-
     /// Takes the place of the peer's session. Of two that crossed, the one that the node with the smaller
     /// id dialled stays: both sides decide alike. Of two that the same side dialled, or of which a later start of
     /// the peer's is at the other end, the newer stays.
@@ -149,7 +138,6 @@ impl Links {
         us: NodeId,
         dialled: bool,
         start: (u64, [u8; 16]),
-        access: Allowed,
     ) -> Option<Entered<'_>> {
         let peer = connection.peer();
         let dialler = if dialled { us } else { peer };
@@ -163,7 +151,7 @@ impl Links {
                 return None;
             }
         }
-        known.open = Some(OpenLink { connection: connection.clone(), dialler, start, access });
+        known.open = Some(OpenLink { connection: connection.clone(), dialler, start });
         Some(Entered { links: self, connection: connection.clone(), dialled })
     }
 }
@@ -218,7 +206,7 @@ impl Daemon {
         connection: &Connection,
         control: Option<(quinn::SendStream, quinn::RecvStream)>,
         plan: Plan,
-        mut place: Option<Place<'_>>,
+        place: Place<'_>,
         mut slot: Option<OwnedSemaphorePermit>,
     ) -> (EndReason, Report, bool) {
         let (peer, dialled) = (connection.peer(), control.is_none());
@@ -228,7 +216,6 @@ impl Daemon {
                 return (EndReason::ConnectionLost(error.to_string()), Report::empty(peer), false);
             }
         };
-        let access = Allowed { read: plan.gives, write: plan.receives };
         let (stage, mut stages) = watch::channel(Stage::default());
         let watchers = Watchers { progress: None, stage: Some(stage) };
         let mut session = std::pin::pin!(network.driver.session(connection.clone(), control, plan, watchers));
@@ -239,9 +226,14 @@ impl Daemon {
                 Ok(()) = stages.changed() => {
                     let stage = *stages.borrow_and_update();
                     if let Some(start) = stage.agreed && entered.is_none() {
-                        place = None;
+                        place.stays();
                         let us = self.shell.node();
-                        entered = Some(self.shell.links.enter(connection, us, dialled, start, access));
+                        entered = Some(self.shell.links.enter(connection, us, dialled, start));
+                        // Strangers may come and take; only peers may stay, also if they were some a moment ago.
+                        if !tokio::task::block_in_place(|| self.is_peer(peer)) {
+                            connection.close(close::NOT_KNOWN, "not known");
+                            continue;
+                        }
                         if let Some(Some(_)) = &entered {
                             self.stands(peer, State::CatchingUp, None);
                         }
@@ -291,10 +283,8 @@ impl Daemon {
             let all = tokio::task::spawn_blocking(move || daemon.shell.store().peers()).await;
             if let Ok(Ok(peers)) = all {
                 self.shell.links.keep_only(&peers.iter().map(|peer| peer.node).collect());
+                tokio::task::block_in_place(|| self.shell.renew_sessions());
                 for Peer { node, .. } in peers {
-                    if let Some(access) = tokio::task::block_in_place(|| self.shell.access(node)) {
-                        self.shell.links.renew(node, access);
-                    }
                     if self.wished(node).is_some() && running.insert(node) {
                         tasks.spawn(self.clone().keep(node));
                     }
@@ -349,8 +339,9 @@ impl Daemon {
                     Ok(connection) => {
                         let rtt = connection.rtt();
                         let plan = Self::plan(&connection, access, true, tie.server);
+                        let place = self.shell.enter(&connection, Some(access), false);
                         let (reason, report, caught_up) =
-                            self.talk(&connection, None, plan, None, None).await;
+                            self.talk(&connection, None, plan, place, None).await;
                         tokio::task::block_in_place(|| self.shell.note_session(rtt, &reason, &report));
                         if caught_up {
                             failures = 0;

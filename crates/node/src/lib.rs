@@ -21,4 +21,5 @@ mod link;
 pub mod net;
 mod ranges;
 pub mod rescue;
+mod sessions;
 pub mod shell;

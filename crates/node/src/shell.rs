@@ -16,6 +16,7 @@ use crate::keep::Links;
 use crate::knock::Knocks;
 use crate::link::close;
 use crate::net::{BindError, Endpoint, NodeId, Ticket, reachable_addresses};
+use crate::sessions::Sessions;
 
 /// A peer that broke the protocol is not talked to for so long, if it dials.
 const HOLD_OFF: Duration = Duration::from_secs(30);
@@ -41,6 +42,8 @@ pub struct Shell {
     network: OnceCell<Network>,
     /// How it stands with the peers whose sessions stay open.
     pub(crate) links: Links,
+    /// The sessions that are under way.
+    pub(crate) sessions: Sessions,
     held_off: Mutex<BTreeMap<NodeId, Instant>>,
     /// How often strangers knocked of late.
     pub(crate) knocks: Knocks,
@@ -81,7 +84,7 @@ impl Shell {
         let (more_authors, author) = (RwLock::new(more_authors.collect()), author(&home.author_key));
         let network = OnceCell::new();
         let (held_off, settings, upkeep) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let (links, knocks) = (Links::default(), Knocks::default());
+        let (links, sessions, knocks) = (Links::default(), Sessions::default(), Knocks::default());
         Self {
             home,
             author,
@@ -90,6 +93,7 @@ impl Shell {
             open: false,
             network,
             links,
+            sessions,
             held_off,
             knocks,
             settings,
