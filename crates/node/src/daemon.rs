@@ -178,6 +178,7 @@ impl Daemon {
             return;
         }
         let Some(access) = self.shell.access(peer) else { return self.turn_away(&connection) };
+        connection.let_in();
         let (place, rtt) = (self.shell.enter(&connection, Some(access), true), connection.rtt());
         self.shell.links.nudge(peer); // it can be reached, most likely
         let server = self.shell.store().tie(peer).is_ok_and(|tie| tie.server);

@@ -71,6 +71,12 @@ impl Connection {
         self.quinn.stable_id()
     }
 
+    /// Lets the peer have as much on its way as those who are let in: until then it is [`STRANGERS_WINDOW`], if the peer
+    /// dialled.
+    pub fn let_in(&self) {
+        self.quinn.set_receive_window(VarInt::from_u32(CONNECTION_RECEIVE_WINDOW));
+    }
+
     /// Closes the connection at once: open streams are lost on both sides.
     ///
     /// The peer is told the code and the reason, of which as much is sent as fits a packet.
@@ -150,21 +156,30 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// The transport's settings, the same for both directions of dialling, for connections that are lost after
-/// `idle` without a packet. The shorter time of both sides holds.
+/// The transport's settings for connections that this node dials, and that are lost after `idle` without a packet. The
+/// shorter time of both sides holds.
 pub(crate) fn transport_config(idle: Duration) -> Arc<quinn::TransportConfig> {
+    Arc::new(config(idle, CONNECTION_RECEIVE_WINDOW))
+}
+
+/// Likewise for those that others dial.
+pub(crate) fn strangers_config() -> Arc<quinn::TransportConfig> {
+    Arc::new(config(IDLE_TIMEOUT, STRANGERS_WINDOW))
+}
+
+fn config(idle: Duration, window: u32) -> quinn::TransportConfig {
     let mut config = quinn::TransportConfig::default();
     config
         .max_idle_timeout(Some(VarInt::from_u32(idle.as_millis() as u32).into()))
         .keep_alive_interval(Some(idle / 3))
         .stream_receive_window(VarInt::from_u32(STREAM_RECEIVE_WINDOW))
-        .receive_window(VarInt::from_u32(CONNECTION_RECEIVE_WINDOW))
+        .receive_window(VarInt::from_u32(window))
         .send_window(SEND_WINDOW)
         .max_concurrent_bidi_streams(VarInt::from_u32(MAX_STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(MAX_STREAMS))
         // The protocol has no datagrams: none are received, so none take memory.
         .datagram_receive_buffer_size(None);
-    Arc::new(config)
+    config
 }
 
 /// An IPv4 address as such, also when a dual-stack socket shows it as `::ffff:…`.
@@ -207,6 +222,9 @@ pub const STREAM_RECEIVE_WINDOW: u32 = 8 << 20;
 /// Bytes that may be on their way on all streams of a connection, thus what a peer can make this
 /// node buffer: eight full streams.
 pub const CONNECTION_RECEIVE_WINDOW: u32 = 64 << 20;
+
+/// Likewise for who dials and is not known yet: a knock has 8 KiB at most, and a session's first words fit.
+pub const STRANGERS_WINDOW: u32 = 64 << 10;
 
 /// Bytes that this node keeps for sending again, per connection: what a peer's window admits.
 pub const SEND_WINDOW: u64 = 64 << 20;
