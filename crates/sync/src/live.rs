@@ -342,7 +342,7 @@ impl Session {
             let (entry, payload) = match item {
                 Ok(Received { entry, payload }) => (entry, payload),
                 Err(refused) => {
-                    self.report.refuse(What::Entry, refused.id, refused.reason);
+                    self.count_none(refused)?;
                     continue;
                 }
             };

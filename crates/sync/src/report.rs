@@ -3,9 +3,9 @@
 use madake_store::{Fared, NodeId, PeerStore, Told};
 
 use crate::preview::{Preview, Share};
-use crate::wire::{Counts, Refusal, Totals, What};
+use crate::wire::{Counts, MAX_REFUSALS, Refusal, Totals, What};
 
-/// Refusals and missing things that are listed; further ones are only counted.
+/// Missing things that are listed.
 pub(crate) const MAX_LISTED: usize = 65_536;
 
 /// Damaged things that are listed: one is enough to call for help.
@@ -224,7 +224,7 @@ impl Report {
 
     pub(crate) fn refuse(&mut self, what: What, id: String, reason: String) {
         self.refused += 1;
-        if self.refusals.len() < MAX_LISTED {
+        if self.refusals.len() < MAX_REFUSALS {
             self.refusals.push(Refusal { what, id, reason: shorten(reason) });
         }
     }
