@@ -20,7 +20,7 @@ use crate::driver::OPENING;
 use crate::home::{Home, SOCKET, random};
 use crate::keep::MAX_LIVE;
 use crate::knock::{First, first_stream};
-use crate::link::close;
+use crate::link::{close, lost};
 use crate::net::{Connection, NodeId};
 use crate::shell::{GOODBYE, NetworkError, Shell};
 
@@ -180,7 +180,6 @@ impl Daemon {
         let Some(access) = self.shell.access(peer) else { return self.turn_away(&connection) };
         connection.let_in();
         let (place, rtt) = (self.shell.enter(&connection, Some(access), true), connection.rtt());
-        self.shell.links.nudge(peer); // it can be reached, most likely
         let server = self.shell.store().tie(peer).is_ok_and(|tie| tie.server);
         let (reason, report) = match first_stream(&connection, OPENING).await {
             First::Control(send, recv) => {
@@ -200,11 +199,11 @@ impl Daemon {
                 connection.close(close::SILENT, "no control stream");
                 (EndReason::PeerStalled(OPENING.as_secs()), Report::empty(peer))
             }
-            First::Gone => {
-                let reason = connection.closed().await.to_string();
-                (EndReason::ConnectionLost(reason), Report::empty(peer))
-            }
+            First::Gone => (lost(&connection).await, Report::empty(peer)),
         };
+        if reason == EndReason::Finished {
+            self.shell.links.nudge(peer); // it can be reached, most likely
+        }
         if let EndReason::PeerMisbehaved(what) = &reason {
             tracing::warn!(%peer, what, "a peer broke the protocol and is held off");
         }

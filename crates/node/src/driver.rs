@@ -121,7 +121,7 @@ impl Driver {
     ) -> (EndReason, Report) {
         let initiator = control.is_none();
         let peer = connection.peer();
-        let lost = |reason: EndReason| (reason, Report::empty(peer));
+        let ended = |reason: EndReason| (reason, Report::empty(peer));
         let session = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
         let link = Link {
             session,
@@ -142,18 +142,18 @@ impl Driver {
         };
         let control = match tokio::time::timeout(OPENING, streams).await {
             Ok(Ok(control)) => control,
-            Ok(Err(_)) => return lost(link.lost().await),
+            Ok(Err(_)) => return ended(crate::link::lost(&connection).await),
             Err(_) => {
                 connection.close(close::SILENT, "no control stream");
-                return lost(EndReason::PeerStalled(OPENING.as_secs()));
+                return ended(EndReason::PeerStalled(OPENING.as_secs()));
             }
         };
-        let (ended, end) = oneshot::channel();
-        let opening = Opening { link, initiator, plan, control, watchers, ended };
+        let (tell, end) = oneshot::channel();
+        let opening = Opening { link, initiator, plan, control, watchers, ended: tell };
         if self.events.send(Event::Open(Box::new(opening))).await.is_err() {
-            return lost(EndReason::ConnectionLost("this node is stopping".into()));
+            return ended(EndReason::ConnectionLost("this node is stopping".into()));
         }
-        end.await.unwrap_or_else(|_| lost(EndReason::ConnectionLost("this node is stopping".into())))
+        end.await.unwrap_or_else(|_| ended(EndReason::ConnectionLost("this node is stopping".into())))
     }
 }
 

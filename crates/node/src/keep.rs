@@ -9,6 +9,7 @@ use madake_sync::{EndReason, Plan, Report};
 use serde_json::json;
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::daemon::Daemon;
 use crate::driver::{Stage, Watchers, wall_clock};
@@ -63,8 +64,10 @@ struct Known {
     since: i64,
     failure: Option<String>,
     open: Option<OpenLink>,
-    /// Something happened that may make a dial worth while.
-    nudge: Arc<Notify>,
+    /// How often something happened that makes a dial worth while.
+    nudges: u64,
+    /// Rings when it did, and when no session is open any more.
+    bell: Arc<Notify>,
 }
 
 /// The session with a peer that stays open.
@@ -87,7 +90,6 @@ pub(crate) struct Shown {
 struct Entered<'a> {
     links: &'a Links,
     connection: Connection,
-    dialled: bool,
 }
 
 impl Links {
@@ -103,27 +105,34 @@ impl Links {
         Some(Shown { state: known.state?, since: known.since, failure: known.failure.clone(), rtt })
     }
 
-    /// This peer may be worth a dial now, whatever was waited for.
+    /// This peer is worth a dial now, whatever was waited for: its owner or ours did something about it, or it has
+    /// come to an end with us. That it tried to is no reason: it may fail for ever, and both sides would go on trying
+    /// without a pause.
     pub(crate) fn nudge(&self, node: NodeId) {
-        if let Some(known) = self.lock().get(&node) {
-            known.nudge.notify_one();
+        if let Some(known) = self.lock().get_mut(&node) {
+            known.nudges += 1;
+            known.bell.notify_one();
         }
     }
 
-    fn nudge_of(&self, node: NodeId) -> Arc<Notify> {
-        self.lock().entry(node).or_default().nudge.clone()
+    /// How often it was worth a dial, and what rings when there is something new.
+    fn bell(&self, node: NodeId) -> (u64, Arc<Notify>) {
+        let mut peers = self.lock();
+        let known = peers.entry(node).or_default();
+        (known.nudges, known.bell.clone())
     }
 
     fn is_open(&self, node: NodeId) -> bool {
         self.lock().get(&node).is_some_and(|known| known.open.is_some())
     }
 
-    /// Forgets all but these; the others' sessions are closed.
+    /// Forgets all but these; the others' sessions are closed, and who waits for something of them waits no more.
     fn keep_only(&self, nodes: &BTreeSet<NodeId>) {
         self.lock().retain(|node, known| {
             let stays = nodes.contains(node);
-            if let Some(open) = known.open.as_ref().filter(|_| !stays) {
-                open.connection.close(close::NOT_KNOWN, "not known");
+            if !stays {
+                known.open.iter().for_each(|open| open.connection.close(close::NOT_KNOWN, "not known"));
+                known.bell.notify_one();
             }
             stays
         });
@@ -152,7 +161,7 @@ impl Links {
             }
         }
         known.open = Some(OpenLink { connection: connection.clone(), dialler, start });
-        Some(Entered { links: self, connection: connection.clone(), dialled })
+        Some(Entered { links: self, connection: connection.clone() })
     }
 }
 
@@ -163,9 +172,7 @@ impl Drop for Entered<'_> {
         let id = self.connection.stable_id();
         if known.open.as_ref().is_some_and(|open| open.connection.stable_id() == id) {
             known.open = None;
-            if !self.dialled {
-                known.nudge.notify_one(); // it was the peer's to dial: now it may be ours
-            }
+            known.bell.notify_one(); // it may have been the peer's to dial: now it is ours
         }
     }
 }
@@ -173,6 +180,7 @@ impl Drop for Entered<'_> {
 impl Daemon {
     /// Notes how it stands with a peer, and says so.
     fn stands(&self, node: NodeId, state: State, failure: Option<String>) {
+        let Ok(Some(Peer { name, .. })) = self.shell.store().peer(node) else { return };
         {
             let mut peers = self.shell.links.lock();
             let known = peers.entry(node).or_default();
@@ -183,7 +191,6 @@ impl Daemon {
             }
             (known.state, known.since) = (Some(state), wall_clock());
         }
-        let name = self.shell.store().peer(node).ok().flatten().map(|peer| peer.name);
         let _ = self.events.send(json!({
             "event": "peer",
             "peer": node.to_string(),
@@ -246,6 +253,9 @@ impl Daemon {
                             continue;
                         }
                         slot = None;
+                        if !dialled {
+                            self.shell.links.nudge(peer); // when this session is over
+                        }
                         self.stands(peer, State::Live, None);
                         let (rtt, report) = (connection.rtt(), Report::empty(peer));
                         let note = || self.shell.note_session(rtt, &EndReason::Finished, &report);
@@ -267,7 +277,7 @@ impl Daemon {
     fn ended(&self, peer: NodeId, reason: &EndReason) {
         match reason {
             EndReason::NotKnown => self.stands(peer, State::NotKnown, None),
-            EndReason::Anew => {}
+            EndReason::Anew | EndReason::Crossed => {}
             reason => self.stands(peer, State::Unreachable, Some(reason.to_string())),
         }
     }
@@ -285,10 +295,10 @@ impl Daemon {
                 self.shell.links.keep_only(&peers.iter().map(|peer| peer.node).collect());
                 tokio::task::block_in_place(|| self.shell.renew_sessions());
                 for Peer { node, .. } in peers {
+                    self.shell.links.nudge(node);
                     if self.wished(node).is_some() && running.insert(node) {
                         tasks.spawn(self.clone().keep(node));
                     }
-                    self.shell.links.nudge(node);
                 }
             }
             loop {
@@ -318,18 +328,27 @@ impl Daemon {
 
     /// Keeps a session with one peer for as long as that is wished.
     async fn keep(self: Arc<Self>, node: NodeId) -> NodeId {
-        let nudge = self.shell.links.nudge_of(node);
-        let mut failures = 0;
+        let mut pace = Pace::default();
         loop {
+            // Looked up each time: a peer that was removed and added again has another bell.
+            let (nudges, bell) = self.shell.links.bell(node);
             let Some((peer, tie, access)) = self.wished(node) else { return node };
+            pace.hears(nudges);
             if self.shell.links.is_open(node) {
-                nudge.notified().await;
-                failures = 0;
+                bell.notified().await;
                 continue;
             }
-            let mut at_once = false;
+            if let Some(at) = pace.at().filter(|at| *at > Instant::now()) {
+                tokio::select! {
+                    () = tokio::time::sleep_until(at) => {}
+                    () = bell.notified() => {}
+                }
+                continue;
+            }
+            pace.dials(Instant::now());
+            let mut went_well = false;
             if !self.shell.is_held_off(node) {
-                if failures == 0 {
+                if pace.failures == 0 {
                     self.stands(node, State::Connecting, None);
                 }
                 let Ok(network) = self.shell.network().await else { return node };
@@ -344,9 +363,10 @@ impl Daemon {
                             self.talk(&connection, None, plan, place, None).await;
                         tokio::task::block_in_place(|| self.shell.note_session(rtt, &reason, &report));
                         if caught_up {
-                            failures = 0;
+                            pace.failures = 0;
                         }
-                        at_once = failures == 0 && reason == EndReason::Anew;
+                        let at_once = caught_up && reason == EndReason::Anew;
+                        went_well = at_once || reason == EndReason::Crossed;
                         if !self.shell.links.is_open(node) {
                             self.ended(node, &reason);
                         }
@@ -354,15 +374,46 @@ impl Daemon {
                     Err(error) => self.stands(node, State::Unreachable, Some(error.to_string())),
                 }
             }
-            if !at_once && !self.shell.links.is_open(node) {
-                let wait = wait(&self.nonce, node, failures);
-                tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
-                    () = nudge.notified() => {}
-                }
+            if !went_well {
+                pace.fails(Instant::now(), wait(&self.nonce, node, pace.failures));
             }
-            failures += u32::from(!at_once || failures > 0);
         }
+    }
+}
+
+/// When a peer is dialled.
+#[derive(Default)]
+struct Pace {
+    /// How often in a row no session with it caught up.
+    failures: u32,
+    /// The last dial.
+    dialled: Option<Instant>,
+    /// The peer is left alone until then.
+    rests: Option<Instant>,
+    /// How often there was a reason to dial, when that was last looked at.
+    nudges: u64,
+}
+
+impl Pace {
+    /// If there is a new reason to dial, what was before counts no more.
+    fn hears(&mut self, nudges: u64) {
+        if std::mem::replace(&mut self.nudges, nudges) != nudges {
+            (self.failures, self.rests) = (0, None);
+        }
+    }
+
+    /// When the next dial may be: whatever happens, no two within [`FIRST_WAIT`].
+    fn at(&self) -> Option<Instant> {
+        self.rests.max(self.dialled.map(|at| at + FIRST_WAIT))
+    }
+
+    fn dials(&mut self, now: Instant) {
+        (self.dialled, self.rests) = (Some(now), None);
+    }
+
+    fn fails(&mut self, now: Instant, wait: Duration) {
+        self.failures += 1;
+        self.rests = Some(now + wait);
     }
 }
 
@@ -382,6 +433,28 @@ fn wait(nonce: &[u8; 16], node: NodeId, failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reason_to_dial_ends_a_wait_but_no_two_dials_are_within_a_second() {
+        let (began, mut pace) = (Instant::now(), Pace::default());
+        let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+        assert_eq!(pace.at(), None, "at once");
+        pace.dials(began);
+        pace.fails(began, minute);
+        pace.fails(began, minute);
+        pace.hears(0);
+        assert_eq!((pace.at(), pace.failures), (Some(began + minute), 2), "nothing new");
+        pace.hears(1);
+        assert_eq!((pace.at(), pace.failures), (Some(began + second), 0));
+        pace.hears(1);
+        pace.dials(began + second);
+        pace.fails(began + second, minute);
+        pace.hears(1);
+        assert_eq!(pace.at(), Some(began + second + minute), "it was heard of before");
+        // Who was removed and added again is counted from the beginning.
+        pace.hears(0);
+        assert_eq!(pace.at(), Some(began + second + second));
+    }
 
     #[test]
     fn waits_grow_and_have_an_end_and_differ() {

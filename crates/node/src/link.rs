@@ -134,7 +134,7 @@ impl Link {
                     Ok(message) => break misbehaved(WireError::WrongStream(message.kind())),
                     Err(error) => break misbehaved(error),
                 },
-                Ok(None) | Err(Broken::Lost) => break self.lost().await,
+                Ok(None) | Err(Broken::Lost) => break lost(&self.connection).await,
                 Err(Broken::Cut) => break cut(),
                 Err(Broken::Wire(error)) => break misbehaved(error),
             }
@@ -209,20 +209,6 @@ impl Link {
         let _ = hand_on.await;
     }
 
-    /// Why the connection is gone.
-    pub(crate) async fn lost(&self) -> EndReason {
-        match self.connection.closed().await {
-            CloseReason::ByPeer { code, reason } => match u32::try_from(code).unwrap_or(u32::MAX) {
-                close::DONE => EndReason::ConnectionLost("the peer closed it early".into()),
-                close::NOT_KNOWN => EndReason::NotKnown,
-                close::ANEW => EndReason::Anew,
-                close::STOPPING => EndReason::EndedByPeer("it is stopping".into()),
-                _ => EndReason::EndedByPeer(printable(&reason)),
-            },
-            other => EndReason::ConnectionLost(other.to_string()),
-        }
-    }
-
     /// The next frame's kind and body; `None` at the end of the stream.
     async fn read_frame(&self, stream: &mut quinn::RecvStream) -> Result<Option<Vec<u8>>, Broken> {
         use quinn::ReadExactError::{FinishedEarly, ReadError};
@@ -279,6 +265,28 @@ impl Checkers {
             pool.push(verifier);
         }
         result
+    }
+}
+
+/// Why a connection is gone.
+pub(crate) async fn lost(connection: &Connection) -> EndReason {
+    let closed = connection.closed().await;
+    match (closed, connection.closed_with()) {
+        (CloseReason::ByPeer { code, reason }, _) => match u32::try_from(code).unwrap_or(u32::MAX) {
+            close::DONE => EndReason::ConnectionLost("the peer closed it early".into()),
+            close::NOT_KNOWN => EndReason::NotKnown,
+            close::ANEW => EndReason::Anew,
+            close::CROSSED => EndReason::Crossed,
+            close::STOPPING => EndReason::EndedByPeer("it is stopping".into()),
+            _ => EndReason::EndedByPeer(printable(&reason)),
+        },
+        (CloseReason::Ourselves, Some((code, words))) => match *code {
+            close::NOT_KNOWN => EndReason::EndedHere("the peer is none any more".into()),
+            close::ANEW => EndReason::Anew,
+            close::CROSSED => EndReason::Crossed,
+            _ => EndReason::EndedHere(words.clone()),
+        },
+        (other, _) => EndReason::ConnectionLost(other.to_string()),
     }
 }
 

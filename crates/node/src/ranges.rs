@@ -15,7 +15,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::driver::Event;
-use crate::link::{Link, close};
+use crate::link::{Link, close, lost};
 
 /// Ranges that a peer may fetch at a time; more wait.
 const SERVING: usize = 8;
@@ -261,7 +261,7 @@ impl Link {
         lock(&self.objects.cuts).remove(&request);
         if end == RangeEnd::BrokenOff && self.connection.close_reason().is_some() {
             // It is not the object that failed: the session ends here.
-            self.input(Input::Closed { session: self.session, reason: self.lost().await }).await;
+            self.input(Input::Closed { session: self.session, reason: lost(&self.connection).await }).await;
         }
         self.input(Input::RangeEnded { request, upto, end }).await;
     }

@@ -243,7 +243,7 @@ impl Shell {
         held_off.get(&peer).is_some_and(|until| *until > Instant::now())
     }
 
-    /// Remembers how a session went, if it was with a known peer and no dry run. One that broke the protocol is held
+    /// Remembers how a session went, if it was with a known peer, no dry run, and not in the place of another one. One that broke the protocol is held
     /// off, whoever dialled.
     pub fn note_session(&self, rtt: Duration, reason: &EndReason, report: &Report) {
         if matches!(reason, EndReason::PeerMisbehaved(_)) {
@@ -256,7 +256,11 @@ impl Shell {
             }
             held_off.insert(report.peer, Instant::now() + HOLD_OFF);
         }
-        if report.dry_run || !matches!(self.store().peer(report.peer), Ok(Some(_))) {
+        // One that crossed another says nothing that the other does not.
+        if report.dry_run
+            || *reason == EndReason::Crossed
+            || !matches!(self.store().peer(report.peer), Ok(Some(_)))
+        {
             return;
         }
         let last = LastSession {

@@ -20,7 +20,7 @@ use crate::report::EndReason;
 use crate::serve::{WINDOW, next_entries};
 use crate::session::Session;
 use crate::summary::PeerClock;
-use crate::wire::{Class, Entries, Hello, Message, Range, Want, What, Word};
+use crate::wire::{Class, Entries, Hello, Message, Range, Want, Word};
 
 /// The bit in Hello's capabilities: this side would keep the session open.
 pub(crate) const LIVE: u64 = 1;

@@ -314,7 +314,9 @@ impl Session {
                 Err(refused) => {
                     // It claims to be of a log: what was not asked for can't be spoilt by it.
                     let asked = refused.log.filter(|log| self.receiving.asked.contains_key(log));
-                    asked.into_iter().for_each(|log| drop(self.receiving.spoil(log)));
+                    if let Some(log) = asked {
+                        self.receiving.spoil(log);
+                    }
                     self.count_none(refused)?;
                 }
             }

@@ -164,6 +164,12 @@ pub enum EndReason {
     /// What one side keeps has changed: the session begins anew.
     #[error("what is kept has changed, and the session begins anew")]
     Anew,
+    /// This side ended the session, for a reason that is none of its course.
+    #[error("this node ended the session: {0}")]
+    EndedHere(String),
+    /// Another session with the same peer stays open in its place.
+    #[error("another session with the peer stays open")]
+    Crossed,
     /// Our own store failed.
     #[error("our store failed: {0}")]
     StoreFailed(String),

@@ -20,7 +20,7 @@ pub use tls::{Impostor, KeyError};
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use quinn::VarInt;
@@ -36,12 +36,14 @@ pub type NodeId = madake_log::AuthorId;
 pub struct Connection {
     peer: NodeId,
     quinn: quinn::Connection,
+    /// With what this side has closed it first.
+    closed_with: Arc<OnceLock<(u32, String)>>,
 }
 
 impl Connection {
     /// Wraps a finished handshake whose key was checked to be `peer`'s.
     fn established(quinn: quinn::Connection, peer: NodeId) -> Self {
-        Self { peer, quinn }
+        Self { peer, quinn, closed_with: Arc::default() }
     }
 
     /// The node at the other end, proved by its signature over the handshake.
@@ -81,7 +83,13 @@ impl Connection {
     ///
     /// The peer is told the code and the reason, of which as much is sent as fits a packet.
     pub fn close(&self, code: u32, reason: &str) {
+        let _ = self.closed_with.set((code, reason.to_owned())); // the first is what counts
         self.quinn.close(VarInt::from_u32(code), reason.as_bytes());
+    }
+
+    /// Code and reason of the first [`close`](Self::close) on this side.
+    pub fn closed_with(&self) -> Option<&(u32, String)> {
+        self.closed_with.get()
     }
 
     /// Why the connection ended, or `None` while it lives.
