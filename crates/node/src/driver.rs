@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use madake_log::AuthorId;
-use madake_store::{Change, News, Outcome, Store, StoreError};
+use madake_store::{Change, News, Store};
 use madake_sync::ranged::RangeRequest;
 use madake_sync::wire::Class;
 use madake_sync::{Config, EndReason, Input, Node, Now, Output, Plan, RangeEnd, Report, SessionId, Token};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::api::rfc3339;
+use crate::inputs::{Applied, Inputs};
 use crate::link::{CREDIT, Checkers, Link, QUEUE, close};
 use crate::net::Connection;
 use crate::ranges::OpenObjects;
@@ -88,7 +89,6 @@ struct Open {
 
 /// A write: its number, what its data weighs, and what is to be written.
 type Write = (Token, u64, Vec<Change>);
-type Applied = (Token, Result<Vec<Outcome>, StoreError>);
 
 impl Driver {
     /// Starts the loop and its writer, on threads of their own; they end when the last clone is gone.
@@ -157,50 +157,27 @@ impl Driver {
     }
 }
 
-async fn drive(
-    mut node: Node,
-    store: Arc<Store>,
-    objects: &Arc<OpenObjects>,
-    mut inbox: mpsc::Receiver<Event>,
-) {
+async fn drive(mut node: Node, store: Arc<Store>, objects: &Arc<OpenObjects>, inbox: mpsc::Receiver<Event>) {
     let began = Instant::now();
     // Both are bounded by the credit of the open sessions: a frame is written once, and only after its
     // bytes were taken out of the credit.
     let (writes, to_write) = mpsc::unbounded_channel();
-    let (written, mut applied) = mpsc::unbounded_channel();
+    let (written, applied) = mpsc::unbounded_channel();
     let writer_store = store.clone();
     std::thread::spawn(move || write(&writer_store, to_write, &written));
 
-    // Whatever becomes durable, by whomever: told before those who wrote it hear that it is.
-    let changed = Arc::new(Notify::new());
-    let listener = store.listen({
-        let changed = changed.clone();
-        move || changed.notify_one()
-    });
-
+    let mut inputs = Inputs::new(&store, applied, inbox);
     let mut open: BTreeMap<SessionId, Open> = BTreeMap::new();
     loop {
         let timeout = node.poll_timeout().map(|at| tokio::time::Instant::from_std(began + at));
-        let tick = async {
-            match timeout {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
+        let input = match inputs.next(timeout).await {
+            Some(Event::Input(input)) => input,
+            Some(Event::Open(opening)) => begin(*opening, &mut open),
+            Some(Event::Own(own)) => {
+                node.set_own(own);
+                Input::Changed(News { interest: true, ..News::default() })
             }
-        };
-        let input = tokio::select! {
-            biased;
-            () = changed.notified() => Input::Changed(listener.take()),
-            Some((token, outcomes)) = applied.recv() => Input::Applied { token, outcomes },
-            event = inbox.recv() => match event {
-                Some(Event::Input(input)) => input,
-                Some(Event::Open(opening)) => begin(*opening, &mut open),
-                Some(Event::Own(own)) => {
-                    node.set_own(own);
-                    Input::Changed(News { interest: true, ..News::default() })
-                }
-                None => break,
-            },
-            () = tick => Input::Tick,
+            None => break,
         };
         node.handle(now(began), input, &*store);
         while let Some(output) = node.poll_output() {

@@ -14,6 +14,7 @@ pub mod driver;
 pub mod export;
 pub mod home;
 mod import;
+mod inputs;
 mod keep;
 mod keys;
 mod knock;
