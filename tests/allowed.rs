@@ -6,6 +6,7 @@ mod common;
 use common::hostile::{Hostile, Wire};
 use common::{Home, befriend, list, number, text, with_and_without_daemon};
 use madake_object::ObjectId;
+use madake_sync::wire::Message;
 use serde_json::json;
 
 fn may(home: &Home, peer: &str) -> (bool, bool) {
@@ -145,6 +146,32 @@ fn anyone_may_read_where_that_is_set_and_bring_nothing() {
         (0, 2),
         "{result}"
     );
+}
+
+/// Strangers who may come have places of their own: however many they are, and however long they stay, peers are served.
+#[test]
+fn strangers_who_may_read_do_not_take_the_peers_places() {
+    let (a, b) = (Home::new(), Home::new());
+    let daemon = a.serve_with(&["--listen", "127.0.0.1:0", "--open"]);
+    befriend(&b, &a, &daemon);
+    // One node may begin four.
+    let strangers: Vec<Hostile> = (1..=17).map(Hostile::new).collect();
+    let mut stay = Vec::new();
+    for stranger in &strangers[..16] {
+        for _ in 0..4 {
+            stay.push(stranger.run(async {
+                let mut wire = stranger.dial(&a.node(), &daemon.listen()).await;
+                wire.say(&Message::Hello(stranger.hello())).await;
+                assert!(matches!(wire.hear().await, Some(Message::Hello(_))));
+                wire
+            }));
+        }
+    }
+    let late = &strangers[16];
+    let told = late.run(async { Wire::told(&late.connect(&a.node(), &daemon.listen()).await).await });
+    assert_eq!(told, (5, "too many sessions".to_owned()));
+    b.ok(["pull", "a"]);
+    assert!(stay.iter().all(|wire| wire.connection.close_reason().is_none()), "all of them are still there");
 }
 
 /// An open node is given entries by strangers too, of authors that are kept, and within their quotas.

@@ -26,7 +26,9 @@ use crate::shell::{GOODBYE, NetworkError, Shell};
 
 /// Sessions with peers at a time, beside those that stay open.
 const MAX_SESSIONS: usize = 256;
-/// Strangers that are listened to at a time, apart from the sessions: they must not take the peers' places.
+/// Likewise with nodes that are no peers, where these may read or write: they must not take the peers' places.
+const MAX_GUESTS: usize = 64;
+/// Strangers that are listened to at a time, apart from the sessions.
 const MAX_STRANGERS: usize = 64;
 /// How long a stranger may take to say why it came.
 const STRANGERS_PATIENCE: Duration = Duration::from_secs(2);
@@ -118,23 +120,31 @@ impl Daemon {
 
     async fn serve_peers(self: Arc<Self>) {
         let Ok(network) = self.shell.network().await else { return };
-        let slots = Arc::new(Semaphore::new(MAX_SESSIONS));
-        let strangers = Arc::new(Semaphore::new(MAX_STRANGERS));
+        let for_peers = Arc::new(Semaphore::new(MAX_SESSIONS));
+        let for_guests = Arc::new(Semaphore::new(MAX_GUESTS));
+        let for_strangers = Arc::new(Semaphore::new(MAX_STRANGERS));
         while let Some(incoming) = network.endpoint.accept().await {
-            let (daemon, slots, strangers) = (self.clone(), slots.clone(), strangers.clone());
+            let places = [&for_peers, &for_guests, &for_strangers].map(Arc::clone);
+            let daemon = self.clone();
             tokio::spawn(async move {
                 let address = incoming.remote_address();
                 match incoming.handshake().await {
-                    Ok(connection) if daemon.shell.access(connection.peer()).is_none() => {
-                        match strangers.try_acquire_owned() {
-                            Ok(_place) => daemon.hear_stranger(&connection).await,
-                            Err(_) => connection.close(close::NOT_KNOWN, "not known"),
+                    Ok(connection) => {
+                        let [for_peers, for_guests, for_strangers] = places;
+                        let peer = connection.peer();
+                        if daemon.shell.access(peer).is_none() {
+                            match for_strangers.try_acquire_owned() {
+                                Ok(_place) => daemon.hear_stranger(&connection).await,
+                                Err(_) => connection.close(close::NOT_KNOWN, "not known"),
+                            }
+                            return;
+                        }
+                        let places = if daemon.is_peer(peer) { for_peers } else { for_guests };
+                        match places.try_acquire_owned() {
+                            Ok(slot) => daemon.serve_peer(connection, slot).await,
+                            Err(_) => connection.close(close::HELD_OFF, "too many sessions"),
                         }
                     }
-                    Ok(connection) => match slots.try_acquire_owned() {
-                        Ok(slot) => daemon.serve_peer(connection, slot).await,
-                        Err(_) => connection.close(close::HELD_OFF, "too many sessions"),
-                    },
                     Err(error) => tracing::debug!(%address, %error, "a handshake failed"),
                 }
             });
