@@ -132,6 +132,7 @@ impl Driver {
             store: self.store.clone(),
             checkers: self.checkers.clone(),
             objects: self.objects.clone(),
+            waiting: Arc::default(),
             told_alive: Arc::new(Mutex::new([Instant::now(); 2])),
         };
         let streams = async {
@@ -219,11 +220,13 @@ fn carry_out(
 ) -> Option<Input> {
     match output {
         Output::Send { session, class, frame } => {
-            let queue = &open.get(&session)?.queues[class as usize];
-            match queue.try_send(frame) {
-                Err(mpsc::error::TrySendError::Full(_)) => {}
-                // A writer that is gone has lost the connection: the reader says why.
-                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return None,
+            let Open { link, queues, .. } = open.get(&session)?;
+            if class != Class::Control || link.waiting.admits(frame.len()) {
+                match queues[class as usize].try_send(frame) {
+                    Err(mpsc::error::TrySendError::Full(_)) => {}
+                    // A writer that is gone has lost the connection: the reader says why.
+                    Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return None,
+                }
             }
             let reason = EndReason::ConnectionLost("the peer does not read what we send".into());
             Some(Input::Closed { session, reason })

@@ -5,6 +5,7 @@
 //! a range of a big object (`docs/protocol.md`, "Streams").
 
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,9 @@ pub(crate) const CREDIT: usize = 16 * 1024 * 1024;
 /// Frames that may wait for a stream. The node's windows keep it far below; a peer that does not read
 /// its control stream ends here.
 pub(crate) const QUEUE: usize = 1_024;
+/// Bytes that may wait for the control stream, which the node's windows don't keep down: the longest summary (a million
+/// logs of as many authors) and what is said beside it.
+const CONTROL_BYTES: usize = 72 << 20;
 /// Data frames whose signatures or hashes are being checked, per stream.
 const CHECKING: usize = 4;
 /// Verifiers that are kept for later, with the authors' keys that they have checked (4 MiB each at most).
@@ -57,8 +61,28 @@ pub(crate) struct Link {
     pub(crate) store: Arc<Store>,
     pub(crate) checkers: Arc<Checkers>,
     pub(crate) objects: Arc<OpenObjects>,
+    /// What waits for the control stream.
+    pub(crate) waiting: Arc<Waiting>,
     /// When the node was last told that bytes go to the peer, and that they come from it.
     pub(crate) told_alive: Arc<Mutex<[Instant; 2]>>,
+}
+
+/// Bytes that wait for the control stream.
+#[derive(Default)]
+pub(crate) struct Waiting(AtomicUsize);
+
+impl Waiting {
+    /// Takes in a frame, if it fits.
+    pub(crate) fn admits(&self, bytes: usize) -> bool {
+        // One thread adds: the loop.
+        let fits = self.0.load(Ordering::Relaxed).saturating_add(bytes) <= CONTROL_BYTES;
+        self.0.fetch_add(if fits { bytes } else { 0 }, Ordering::Relaxed);
+        fits
+    }
+
+    fn wrote(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 /// Verifiers with what they remember of authors' keys; as many as there are frames checked at a time.
@@ -116,8 +140,11 @@ impl Link {
 
     async fn write(&self, class: Class, stream: &mut quinn::SendStream, frame: Vec<u8>) -> bool {
         let bytes = frame.len() as u64;
-        stream.write_all(&frame).await.is_ok()
-            && self.input(Input::Sent { session: self.session, class, bytes }).await
+        let written = stream.write_all(&frame).await.is_ok();
+        if class == Class::Control {
+            self.waiting.wrote(frame.len());
+        }
+        written && self.input(Input::Sent { session: self.session, class, bytes }).await
     }
 
     /// Reads the control stream to its end, and says why it ended.
@@ -366,4 +393,24 @@ fn cut() -> EndReason {
 /// A peer's text, without what would move a terminal's cursor.
 fn printable(text: &str) -> String {
     text.chars().take(300).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The longest summary fits beside other words, and a second one does not, until the first is on its way.
+    #[test]
+    fn one_summary_waits_for_a_peer_that_does_not_read_and_no_second() {
+        let (waiting, frame) = (Waiting::default(), 8_192 * (10 + 7 + 16 + 33));
+        for _ in 0..128 {
+            assert!(waiting.admits(frame));
+        }
+        assert!(waiting.admits(1 << 20), "the keys that are asked about, and more");
+        let more = (0..).take_while(|_| waiting.admits(frame)).count();
+        assert!(more < 16, "{more} frames of a second summary");
+        assert!(!waiting.admits(frame), "what is refused does not count");
+        waiting.wrote(frame);
+        assert!(waiting.admits(frame));
+    }
 }
