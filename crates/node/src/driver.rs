@@ -12,7 +12,9 @@ use madake_log::AuthorId;
 use madake_store::{Change, News, Store};
 use madake_sync::ranged::RangeRequest;
 use madake_sync::wire::Class;
-use madake_sync::{Config, EndReason, Input, Node, Now, Output, Plan, RangeEnd, Report, SessionId, Token};
+use madake_sync::{
+    Config, EndReason, Input, Node, Now, Output, Plan, RangeEnd, Report, SessionId, Standing, Token,
+};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::api::rfc3339;
@@ -51,12 +53,14 @@ pub(crate) enum Event {
 }
 
 /// How far a session is that both sides wish to keep open.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Stage {
     /// Both wish it; and in which of its starts the peer is.
     pub agreed: Option<(u64, [u8; 16])>,
     /// What the peer had is here.
     pub caught_up: bool,
+    /// How it stands with the peer.
+    pub standing: Option<Standing>,
 }
 
 /// To whom a session tells how far it is.
@@ -272,7 +276,13 @@ fn carry_out(
         }
         Output::Live { session, start, caught_up } => {
             if let Some(stage) = &open.get(&session)?.watchers.stage {
-                stage.send_replace(Stage { agreed: Some(start), caught_up });
+                stage.send_modify(|stage| (stage.agreed, stage.caught_up) = (Some(start), caught_up));
+            }
+            None
+        }
+        Output::Standing { session, standing } => {
+            if let Some(stage) = &open.get(&session)?.watchers.stage {
+                stage.send_modify(|stage| stage.standing = Some(standing));
             }
             None
         }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use madake_store::{Allowed, Peer, Tie};
-use madake_sync::{EndReason, Plan, Report};
+use madake_sync::{EndReason, Plan, Report, Standing};
 use serde_json::json;
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
@@ -23,6 +23,9 @@ pub(crate) const MAX_LIVE: usize = 2_048;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// It is never left alone for longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// How it stands in a session that stays open is written down no more often.
+const NOTE_EVERY: Duration = Duration::from_secs(60);
 
 /// How it stands with a peer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -227,11 +230,16 @@ impl Daemon {
         let watchers = Watchers { progress: None, stage: Some(stage) };
         let mut session = std::pin::pin!(network.driver.session(connection.clone(), control, plan, watchers));
         let (mut entered, mut caught_up, mut live_slot) = (None, false, None);
+        let mut noting = Noting::default();
         let (reason, report) = loop {
             tokio::select! {
                 ended = &mut session => break ended,
+                standing = noting.due() => {
+                    let rtt = connection.rtt();
+                    tokio::task::block_in_place(|| self.shell.note_standing(rtt, None, &standing));
+                }
                 Ok(()) = stages.changed() => {
-                    let stage = *stages.borrow_and_update();
+                    let stage = stages.borrow_and_update().clone();
                     if let Some(start) = stage.agreed && entered.is_none() {
                         place.stays();
                         let us = self.shell.node();
@@ -245,6 +253,10 @@ impl Daemon {
                             self.stands(peer, State::CatchingUp, None);
                         }
                     }
+                    // That its store went back is worth knowing at once.
+                    if let Some(standing) = stage.standing.as_ref().filter(|_| !stage.caught_up) {
+                        tokio::task::block_in_place(|| self.shell.note_met(standing));
+                    }
                     if stage.caught_up && !caught_up && matches!(&entered, Some(Some(_))) {
                         caught_up = true;
                         live_slot = self.live_slots.clone().try_acquire_owned().ok();
@@ -257,9 +269,9 @@ impl Daemon {
                             self.shell.links.nudge(peer); // when this session is over
                         }
                         self.stands(peer, State::Live, None);
-                        let (rtt, report) = (connection.rtt(), Report::empty(peer));
-                        let note = || self.shell.note_session(rtt, &EndReason::Finished, &report);
-                        tokio::task::block_in_place(note);
+                    }
+                    if let Some(standing) = stage.standing.filter(|_| caught_up) {
+                        noting.hears(standing);
                     }
                 }
             }
@@ -378,6 +390,35 @@ impl Daemon {
                 pace.fails(Instant::now(), wait(&self.nonce, node, pace.failures));
             }
         }
+    }
+}
+
+/// How it stands with the peer of an open session, and when that is written down: what is shown of a peer must not be as
+/// old as its session.
+#[derive(Default)]
+struct Noting {
+    noted: Option<Standing>,
+    waits: Option<Standing>,
+    /// Not before.
+    next: Option<Instant>,
+}
+
+impl Noting {
+    fn hears(&mut self, standing: Standing) {
+        self.waits = Some(standing).filter(|standing| self.noted.as_ref() != Some(standing));
+    }
+
+    /// What is to be written down, when it is time; never, if there is nothing.
+    async fn due(&mut self) -> Standing {
+        let Some(standing) = self.waits.clone() else { return std::future::pending().await };
+        if let Some(next) = self.next {
+            tokio::time::sleep_until(next).await;
+        }
+        // What was there when it had caught up, and the first change after it, don't wait.
+        self.next = self.noted.is_some().then(|| Instant::now() + NOTE_EVERY);
+        self.waits = None;
+        self.noted = Some(standing.clone());
+        standing
     }
 }
 

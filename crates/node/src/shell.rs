@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use madake_log::{AuthorId, AuthorKey};
 use madake_store::{Allowed, Author, Change, LastSession, META_STARTS, PeerStore, Read as _, Store};
-use madake_sync::{CompareBy, Config as NodeConfig, EndReason, PeerHistory, Report};
+use madake_sync::{CompareBy, Config as NodeConfig, EndReason, PeerHistory, Report, Standing};
 use tokio::sync::OnceCell;
 
 use crate::driver::{Driver, wall_clock};
@@ -257,45 +257,67 @@ impl Shell {
             held_off.insert(report.peer, Instant::now() + HOLD_OFF);
         }
         // One that crossed another says nothing that the other does not.
-        if report.dry_run
-            || *reason == EndReason::Crossed
-            || !matches!(self.store().peer(report.peer), Ok(Some(_)))
-        {
-            return;
+        if !report.dry_run && *reason != EndReason::Crossed {
+            let failure = (*reason != EndReason::Finished).then(|| reason.to_string());
+            self.note_standing(rtt, failure, &report.standing());
         }
+    }
+
+    /// Remembers how it stands with a peer, if it is known.
+    pub(crate) fn note_standing(&self, rtt: Duration, failure: Option<String>, standing: &Standing) {
         let last = LastSession {
             ended: wall_clock(),
             rtt: u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX),
-            failure: (*reason != EndReason::Finished).then(|| reason.to_string()),
-            missing: report.missing.len() as u64,
-            clock_difference: report.clock_difference,
-            told: report.told(),
+            failure,
+            missing: standing.missing,
+            clock_difference: standing.clock_difference,
+            told: standing.told.clone(),
         };
-        let mut changes = vec![Change::LastSession(report.peer, last)];
-        changes.extend(self.peer_store(report).map(|said| Change::PeerStore(report.peer, said)));
+        self.note(standing, Some(Change::LastSession(standing.peer, last)));
+    }
+
+    /// Remembers what a peer says of its store, if it is known.
+    pub(crate) fn note_met(&self, standing: &Standing) {
+        self.note(standing, None);
+    }
+
+    fn note(&self, standing: &Standing, last: Option<Change>) {
+        let peer = standing.peer;
+        if !matches!(self.store().peer(peer), Ok(Some(_))) {
+            return;
+        }
+        let said = self.peer_store(standing).map(|said| Change::PeerStore(peer, said));
+        let changes: Vec<Change> = last.into_iter().chain(said).collect();
         // Not worth failing for: it is shown to people and decides nothing.
-        if let Err(error) = self.store().apply(changes) {
+        if !changes.is_empty()
+            && let Err(error) = self.store().apply(changes)
+        {
             tracing::warn!(%error, "how a session went could not be written down");
         }
     }
 
-    /// What to remember of a peer's store; nothing, if a session that ended before knew more.
-    fn peer_store(&self, report: &Report) -> Option<PeerStore> {
-        let (said, history) = report.peer_store.as_ref()?;
-        let known = self.store().peer_store(report.peer).ok()?.filter(|known| known.epoch == said.epoch);
+    /// What to remember of a peer's store; nothing, if as much is known from this session, or from another one that
+    /// ended before and knew more.
+    fn peer_store(&self, standing: &Standing) -> Option<PeerStore> {
+        let Standing { peer, peer_store, .. } = standing;
+        let (said, history) = peer_store.as_ref()?;
+        let known = self.store().peer_store(*peer).ok()?.filter(|known| known.epoch == said.epoch);
+        let knows_more =
+            |known: &PeerStore| known.incarnation == said.incarnation && known.generation >= said.generation;
+        if known.as_ref().is_some_and(knows_more) {
+            return None;
+        }
         let mut said = said.clone();
         said.rolled_back = known.as_ref().and_then(|known| known.rolled_back);
         match history {
             PeerHistory::RolledBack(how) => {
                 said.rolled_back = Some(wall_clock());
-                tracing::warn!(peer = %report.peer, "the peer's store went back to an older state: {how}");
+                tracing::warn!(%peer, "the peer's store went back to an older state: {how}");
             }
-            PeerHistory::New => tracing::info!(peer = %report.peer, "the peer's store is a new one"),
+            PeerHistory::New => tracing::info!(%peer, "the peer's store is a new one"),
             PeerHistory::First | PeerHistory::Same => {}
         }
-        let knows_more =
-            |known: &PeerStore| known.incarnation == said.incarnation && known.generation >= said.generation;
-        (!known.as_ref().is_some_and(knows_more)).then_some(said)
+        Some(said)
     }
 
     fn start_driver(&self) -> Result<Driver, HomeError> {

@@ -47,5 +47,5 @@ pub use io::{
 pub use madake_store::tag;
 pub use node::Node;
 pub use preview::{DRY_RUN, Preview, Share, entries_in};
-pub use report::{EndReason, Load, Missing, PeerHistory, Report};
+pub use report::{EndReason, Load, Missing, PeerHistory, Report, Standing};
 pub use summary::{Comparison, PeerClock, compare};

@@ -81,6 +81,8 @@ pub(crate) struct Live {
     start: (u64, [u8; 16]),
     /// The shell was told that this session has caught up.
     told: bool,
+    /// What was refused, by either side, and how often was listed what is missing, when the shell was last told of it.
+    pub(crate) standing: Option<(u64, u64, u64)>,
 }
 
 impl Live {
@@ -166,6 +168,8 @@ impl Session {
         self.live.start = hello.incarnation;
         let start = self.live.start;
         context.output(|session| Output::Live { session, start, caught_up: false });
+        let standing = self.report.standing();
+        context.output(|session| Output::Standing { session, standing });
         Ok(())
     }
 
@@ -462,6 +466,7 @@ impl Session {
         {
             self.live.retry = Some(context.now.monotonic + RETRY);
         }
+        self.tell_standing(context);
         if !std::mem::replace(&mut self.live.told, true) {
             let start = self.live.start;
             context.output(|session| Output::Live { session, start, caught_up: true });

@@ -496,6 +496,16 @@ impl Session {
         };
         context.output(|session| Output::Progress { session, report });
     }
+
+    /// Says how it stands with the peer, if that may have changed.
+    pub(crate) fn tell_standing(&mut self, context: &mut Context<'_>) {
+        let Report { refused, refused_by_peer, .. } = self.report;
+        let now = Some((refused, refused_by_peer, self.receiving.listed));
+        if std::mem::replace(&mut self.live.standing, now) != now {
+            let standing = self.report.standing();
+            context.output(|session| Output::Standing { session, standing });
+        }
+    }
 }
 
 impl Context<'_> {

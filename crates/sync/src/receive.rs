@@ -62,6 +62,8 @@ pub(crate) struct Receiving {
     blocked: bool,
     /// What the cursor is before can't be fetched now: with another size, or among so many others.
     elsewhere: bool,
+    /// How often was listed what is missing.
+    pub(crate) listed: u64,
     /// Why big objects did not come.
     failed: BTreeMap<ObjectId, String>,
     fetching: BTreeMap<ObjectId, u64>,
@@ -432,6 +434,7 @@ impl Session {
                     // One more part of a session that stays open tells anew what is missing.
                     let anew = self.done_sent && self.live.agreed;
                     self.report.missing.retain(|missing| missing.what == What::Log && !anew);
+                    self.receiving.listed += 1;
                     self.list_missing(context)?;
                     self.list_over_quotas(context)?;
                     if self.done_sent {

@@ -56,6 +56,21 @@ pub struct Report {
     pub clock_difference: Option<i64>,
 }
 
+/// What is remembered of a session: how it stands with the peer, be the session over or not.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Standing {
+    /// The node at the other end.
+    pub peer: NodeId,
+    /// How many things are still missing here and were not to be had from this peer.
+    pub missing: u64,
+    /// What they are, and what was refused.
+    pub told: Told,
+    /// What the other side said of its store, and how that fits to what it said before.
+    pub peer_store: Option<(PeerStore, PeerHistory)>,
+    /// The other side's clock less ours, in milliseconds.
+    pub clock_difference: Option<i64>,
+}
+
 /// How much a node keeps of what is under way: all of it is bounded, whatever peers do.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Load {
@@ -205,6 +220,17 @@ impl Report {
     /// What either side did not take, all of it; what the other side did not is as many as it says.
     pub fn refused_count(&self) -> u64 {
         self.refused.saturating_add(self.refused_by_peer)
+    }
+
+    /// What is to be remembered of it.
+    pub fn standing(&self) -> Standing {
+        Standing {
+            peer: self.peer,
+            missing: self.missing.len() as u64,
+            told: self.told(),
+            peer_store: self.peer_store.clone(),
+            clock_difference: self.clock_difference,
+        }
     }
 
     /// What did not get from one side to the other, as it is kept until the next session with this peer.

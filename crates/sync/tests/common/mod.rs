@@ -162,7 +162,10 @@ pub fn run_tampered(a: &mut Peer, b: &mut Peer, plan: Plan, tamper: &mut Tamper<
                             me.node.handle(NOW, input, &*me.store);
                         }
                     }
-                    Output::Consumed { .. } | Output::Progress { .. } | Output::Live { .. } => {}
+                    Output::Consumed { .. }
+                    | Output::Progress { .. }
+                    | Output::Live { .. }
+                    | Output::Standing { .. } => {}
                     Output::Ended { reason, report, .. } => {
                         inbox[1 - side].push_back(None);
                         ends[side] = Some((reason, report));
