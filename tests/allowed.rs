@@ -3,9 +3,10 @@
 
 mod common;
 
-use common::hostile::Hostile;
+use common::hostile::{Hostile, Wire};
 use common::{Home, befriend, list, number, text, with_and_without_daemon};
 use madake_object::ObjectId;
+use madake_sync::wire::Message;
 use serde_json::json;
 
 fn may(home: &Home, peer: &str) -> (bool, bool) {
@@ -70,6 +71,43 @@ fn a_peer_that_may_not_read_gets_nothing_and_one_that_may_not_write_brings_nothi
     );
 }
 
+/// What a peer may do is otherwise at once, in any session that is under way: one that it keeps open without having
+/// agreed to, and one that it has not begun yet.
+#[test]
+fn who_is_removed_or_may_not_read_any_more_reads_no_further() {
+    let a = Home::new();
+    let blocked = Home::new().author();
+    let daemon = a.serve();
+    a.feed(["log", "append", "post"], b"of a");
+    let changes: [(&[&str], u64); 3] = [
+        (&["peer", "remove", "reader"], 1),
+        (&["peer", "allow", "reader", "--no-read"], 7),
+        (&["block", &blocked], 7),
+    ];
+    for (number, (change, code)) in (1..).zip(changes) {
+        let reader = Hostile::new(number);
+        a.ok(["peer", "add", &reader.ticket(), "--name", "reader"]);
+        let (wire, silent) = reader.run(async {
+            let mut wire = reader.dial(&a.node(), &daemon.listen()).await;
+            wire.ask_for_content(&[]).await;
+            wire.answers().await;
+            let silent = reader.connect(&a.node(), &daemon.listen()).await;
+            (wire, silent)
+        });
+        a.ok(change);
+        reader.run(async {
+            assert_eq!(wire.closed().await.0, code, "after {change:?}");
+            // Blocking concerns who is given something, and nobody is before the session begins.
+            if change[0] == "peer" {
+                assert_eq!(Wire::told(&silent).await.0, code, "after {change:?}, before it said anything");
+            }
+        });
+        if change[1] != "remove" {
+            a.ok(["peer", "remove", "reader"]);
+        }
+    }
+}
+
 /// Asking for a big object, whose id is known, is reading too.
 #[test]
 fn a_big_object_is_not_given_to_who_may_not_read() {
@@ -108,6 +146,32 @@ fn anyone_may_read_where_that_is_set_and_bring_nothing() {
         (0, 2),
         "{result}"
     );
+}
+
+/// Strangers who may come have places of their own: however many they are, and however long they stay, peers are served.
+#[test]
+fn strangers_who_may_read_do_not_take_the_peers_places() {
+    let (a, b) = (Home::new(), Home::new());
+    let daemon = a.serve_with(&["--listen", "127.0.0.1:0", "--open"]);
+    befriend(&b, &a, &daemon);
+    // One node may begin four.
+    let strangers: Vec<Hostile> = (1..=17).map(Hostile::new).collect();
+    let mut stay = Vec::new();
+    for stranger in &strangers[..16] {
+        for _ in 0..4 {
+            stay.push(stranger.run(async {
+                let mut wire = stranger.dial(&a.node(), &daemon.listen()).await;
+                wire.say(&Message::Hello(stranger.hello())).await;
+                assert!(matches!(wire.hear().await, Some(Message::Hello(_))));
+                wire
+            }));
+        }
+    }
+    let late = &strangers[16];
+    let told = late.run(async { Wire::told(&late.connect(&a.node(), &daemon.listen()).await).await });
+    assert_eq!(told, (5, "too many sessions".to_owned()));
+    b.ok(["pull", "a"]);
+    assert!(stay.iter().all(|wire| wire.connection.close_reason().is_none()), "all of them are still there");
 }
 
 /// An open node is given entries by strangers too, of authors that are kept, and within their quotas.

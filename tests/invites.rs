@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::time::{Duration, Instant};
+
 use common::hostile::{Hostile, Wire};
 use common::{Home, has_fields, number, text, tree_of_home, with_and_without_daemon};
 use madake_sync::knock::Knock;
@@ -188,6 +190,32 @@ fn silent_strangers_are_turned_away_and_peers_are_served_meanwhile() {
         let told = stranger.run(Wire::told(connection));
         assert_eq!(told, (NOT_KNOWN.0, NOT_KNOWN.1.to_owned()));
     }
+}
+
+/// Who begins to knock and goes on no further is waited for as long as for who says nothing; and once it has knocked often
+/// enough, not at all.
+#[test]
+fn a_knock_that_does_not_end_is_not_waited_for() {
+    let home = Home::new();
+    let daemon = home.serve();
+    let stranger = Hostile::new(1);
+    let begins = || {
+        stranger.run(async {
+            let connection = stranger.connect(&home.node(), &daemon.listen()).await;
+            let began = Instant::now();
+            let mut stream = connection.quinn().open_uni().await.unwrap();
+            stream.write_all(&[4]).await.unwrap();
+            assert_eq!(Wire::told(&connection).await, (NOT_KNOWN.0, NOT_KNOWN.1.to_owned()));
+            began.elapsed()
+        })
+    };
+    let took = begins();
+    assert!(took >= Duration::from_millis(1_900) && took < Duration::from_secs(8), "{took:?}");
+    for _ in 1..5 {
+        knocks(&stranger, &home, &daemon.listen(), b"x");
+    }
+    let took = begins();
+    assert!(took < Duration::from_millis(1_900), "{took:?}");
 }
 
 /// An open node takes codes too: it talks to everybody, and peers are more than that.

@@ -5,6 +5,7 @@ mod common;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -404,4 +405,68 @@ fn what_is_allowed_and_has_room_counts_in_open_sessions() {
     assert_eq!(number(&b.json(["status"]), "entries"), 7);
     a.ok(["peer", "allow", "b", "--read"]);
     holds(&b, 9);
+}
+
+/// What is missing and what was refused is told while the session is open, not only when it is over.
+#[test]
+fn how_it_stands_with_a_live_peer_is_told() {
+    let (a, b) = (Home::new(), Home::new());
+    let (on_a, _on_b) = (a.serve(), b.serve());
+    a.feed(["log", "append", "post", "--lines"], b"one\ntwo\n");
+    a.ok(["payload", "drop", &format!("{}/post@1", a.author())]);
+    a.ok(["peer", "add", &b.ticket(), "--name", "b"]);
+    b.ok(["follow", &a.author()]);
+    b.ok(["quota", &a.author(), "--entries", "3"]);
+    b.ok(["peer", "add", &on_a.ticket(), "--name", "a", "--live"]);
+    let peer = |wanted: &str, is: fn(&Value) -> bool| {
+        until(wanted, || {
+            let peer = b.json(["status"])["peers"][0].clone();
+            (text(&peer, "state") == "live" && is(&peer), peer)
+        });
+    };
+    peer("a payload is missing", |peer| {
+        peer["missing_by"] == serde_json::json!([{"what": "payload", "reason": "not-there", "count": 1}])
+    });
+    let answer = b.json(["why", &common::b3sum(b"one")]);
+    let facts = answer["facts"].as_array().unwrap();
+    let told = facts.iter().find(|fact| fact["fact"] == "missing").unwrap_or_else(|| panic!("{answer}"));
+    assert_eq!(text(told, "peer"), a.node());
+    // It changes, and is told again.
+    a.feed(["log", "append", "post"], b"there is no room for it");
+    peer("an entry was refused", |peer| number(peer, "refused") == 1 && number(peer, "missing") == 1);
+}
+
+/// That a peer's store went back is told when it is met, not when it is gone again.
+#[test]
+fn a_live_peer_whose_store_went_back_is_told_at_once() {
+    let (a, b) = (Home::new(), Home::new());
+    let (on_a, on_b) = (a.serve(), b.serve());
+    let address = on_a.listen();
+    a.ok(["peer", "add", &b.ticket(), "--name", "b"]);
+    b.ok(["peer", "add", &on_a.ticket(), "--name", "a", "--live"]);
+    all_live(&b, 1);
+    assert_eq!(on_a.stop(), 0);
+    let backup = a.file("backup");
+    std::fs::create_dir(&backup).unwrap();
+    let copy = |from: &Path, to: &Path| {
+        for name in ["journal", "index", "last-stop"] {
+            let (from, to) = (from.join(name), to.join(name));
+            let _ = std::fs::remove_dir_all(&to);
+            let copied = Command::new("cp").arg("-a").arg(from).arg(to).output().unwrap();
+            assert!(copied.status.success() || name == "last-stop", "{copied:?}");
+        }
+    };
+    copy(&a.path, &backup);
+    let on_a = a.serve_with(&["--listen", &address]);
+    a.feed(["log", "append", "post"], b"to be forgotten");
+    let rolled_back = || b.json(["status"])["peers"][0]["rolled_back"].clone();
+    let state = |wanted: &str| while text(&on_b.wait_for("peer"), "state") != wanted {};
+    state("unreachable");
+    state("live");
+    assert_eq!((on_a.stop(), rolled_back()), (0, Value::Null));
+    copy(&backup, &a.path);
+    let _on_a = a.serve_with(&["--listen", &address]);
+    state("unreachable");
+    state("live");
+    assert!(rolled_back().is_string());
 }

@@ -126,7 +126,7 @@ impl Wire {
         Ok(Self::new(own.endpoint.id(), connection.clone(), send, recv))
     }
 
-    fn new(
+    pub fn new(
         own: NodeId,
         connection: Connection,
         send: impl AsyncWrite + Send + Sync + 'static,

@@ -1,10 +1,9 @@
 //! A node that runs until it is told to stop: peers over QUIC, the owner over the control socket.
 
-use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
@@ -22,7 +21,7 @@ use crate::driver::OPENING;
 use crate::home::{Home, SOCKET, random};
 use crate::keep::MAX_LIVE;
 use crate::knock::{First, first_stream};
-use crate::link::close;
+use crate::link::{close, lost};
 use crate::net::{Connection, Endpoint, NodeId};
 use crate::seldom::Lines;
 use crate::shell::{NetworkError, Shell};
@@ -30,12 +29,12 @@ use crate::work;
 
 /// Sessions with peers at a time, beside those that stay open.
 const MAX_SESSIONS: usize = 256;
-/// Strangers that are listened to at a time, apart from the sessions: they must not take the peers' places.
+/// Likewise with nodes that are no peers, where these may read or write: they must not take the peers' places.
+const MAX_GUESTS: usize = 64;
+/// Strangers that are listened to at a time, apart from the sessions.
 const MAX_STRANGERS: usize = 64;
 /// How long a stranger may take to say why it came.
 const STRANGERS_PATIENCE: Duration = Duration::from_secs(2);
-/// Sessions with one peer at a time.
-const MAX_PER_PEER: usize = 4;
 /// Events that a slow reader may be behind.
 const EVENTS: usize = 256;
 /// How long the control socket rests after it could not accept.
@@ -49,8 +48,6 @@ pub struct Daemon {
     control: UnixListener,
     socket: PathBuf,
     owner: u32,
-    /// Sessions that each peer has open.
-    open: Sessions,
     /// Places for sessions that stay open.
     pub(crate) live_slots: Arc<Semaphore>,
     pub(crate) events: broadcast::Sender<Value>,
@@ -58,40 +55,6 @@ pub struct Daemon {
     turned_away: Lines<NodeId>,
     /// Random bytes of this start.
     pub(crate) nonce: [u8; 16],
-}
-
-/// The sessions that a peer has open, oldest first.
-type Sessions = Mutex<BTreeMap<NodeId, VecDeque<Connection>>>;
-
-/// A session among those of its peer; gone when dropped.
-pub(crate) struct Place<'a>(&'a Sessions, Connection);
-
-impl<'a> Place<'a> {
-    /// Makes room if need be: a peer that comes again has most likely lost the oldest, by a crash or on
-    /// the way, and it holds the same key.
-    fn take(open: &'a Sessions, connection: &Connection) -> Self {
-        let mut sessions = open.lock().unwrap_or_else(PoisonError::into_inner);
-        let of_peer = sessions.entry(connection.peer()).or_default();
-        of_peer.push_back(connection.clone());
-        if of_peer.len() > MAX_PER_PEER
-            && let Some(oldest) = of_peer.pop_front()
-        {
-            oldest.close(close::HELD_OFF, "newer sessions of yours took its place");
-        }
-        Self(open, connection.clone())
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let mut sessions = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(of_peer) = sessions.get_mut(&self.1.peer()) {
-            of_peer.retain(|connection| connection.stable_id() != self.1.stable_id());
-            if of_peer.is_empty() {
-                sessions.remove(&self.1.peer());
-            }
-        }
-    }
 }
 
 /// Why a daemon does not start.
@@ -140,8 +103,8 @@ impl Daemon {
         let (events, _) = broadcast::channel(EVENTS);
         let nonce = random().map_err(NetworkError::from)?;
         let live_slots = Arc::new(Semaphore::new(MAX_LIVE));
-        let (open, turned_away) = (Mutex::default(), Lines::default());
-        Ok(Self { shell, control, socket, owner, open, live_slots, events, turned_away, nonce })
+        let turned_away = Lines::default();
+        Ok(Self { shell, control, socket, owner, live_slots, events, turned_away, nonce })
     }
 
     /// What happens from now on, as JSON objects with an `event`. Who reads too slowly misses some.
@@ -171,30 +134,38 @@ impl Daemon {
 
     async fn serve_peers(self: Arc<Self>) {
         let Ok(network) = self.shell.network().await else { return };
-        let slots = Arc::new(Semaphore::new(MAX_SESSIONS));
-        let strangers = Arc::new(Semaphore::new(MAX_STRANGERS));
+        let for_peers = Arc::new(Semaphore::new(MAX_SESSIONS));
+        let for_guests = Arc::new(Semaphore::new(MAX_GUESTS));
+        let for_strangers = Arc::new(Semaphore::new(MAX_STRANGERS));
         while let Some(incoming) = network.endpoint.accept().await {
-            let (daemon, slots, strangers) = (self.clone(), slots.clone(), strangers.clone());
+            let places = [&for_peers, &for_guests, &for_strangers].map(Arc::clone);
+            let daemon = self.clone();
             tokio::spawn(async move {
                 let address = incoming.remote_address();
                 match incoming.handshake().await {
-                    Ok(connection) if daemon.shell.access(connection.peer()).is_none() => {
-                        match strangers.try_acquire_owned() {
-                            Ok(_place) => daemon.hear_stranger(&connection).await,
-                            Err(_) => connection.close(close::NOT_KNOWN, "not known"),
+                    Ok(connection) => {
+                        let [for_peers, for_guests, for_strangers] = places;
+                        let peer = connection.peer();
+                        if daemon.shell.access(peer).is_none() {
+                            match for_strangers.try_acquire_owned() {
+                                Ok(_place) => daemon.hear_stranger(&connection).await,
+                                Err(_) => connection.close(close::NOT_KNOWN, "not known"),
+                            }
+                            return;
+                        }
+                        let places = if daemon.is_peer(peer) { for_peers } else { for_guests };
+                        match places.try_acquire_owned() {
+                            Ok(slot) => daemon.serve_peer(connection, slot).await,
+                            Err(_) => connection.close(close::HELD_OFF, "too many sessions"),
                         }
                     }
-                    Ok(connection) => match slots.try_acquire_owned() {
-                        Ok(slot) => daemon.serve_peer(connection, slot).await,
-                        Err(_) => connection.close(close::HELD_OFF, "too many sessions"),
-                    },
                     Err(error) => tracing::debug!(%address, %error, "a handshake failed"),
                 }
             });
         }
     }
 
-    fn is_peer(&self, node: NodeId) -> bool {
+    pub(crate) fn is_peer(&self, node: NodeId) -> bool {
         matches!(self.shell.store().peer(node), Ok(Some(_)))
     }
 
@@ -233,16 +204,15 @@ impl Daemon {
             return;
         }
         let Some(access) = self.shell.access(peer) else { return self.turn_away(&connection) };
-        let (place, rtt) = (Place::take(&self.open, &connection), connection.rtt());
-        self.shell.links.nudge(peer); // it can be reached, most likely
+        connection.let_in();
+        let (place, rtt) = (self.shell.enter(&connection, Some(access), true), connection.rtt());
         let server = self.shell.store().tie(peer).is_ok_and(|tie| tie.server);
         let (reason, report) = match first_stream(&connection, OPENING).await {
             First::Control(send, recv) => {
                 // Strangers may come and take; only peers may stay.
                 let plan = Self::plan(&connection, access, self.is_peer(peer), server);
                 let control = Some((send, recv));
-                let (reason, report, _) =
-                    self.talk(&connection, control, plan, Some(place), Some(slot)).await;
+                let (reason, report, _) = self.talk(&connection, control, plan, place, Some(slot)).await;
                 (reason, report)
             }
             // It may have been welcomed before, and not have heard it. The code stays good.
@@ -255,11 +225,11 @@ impl Daemon {
                 connection.close(close::SILENT, "no control stream");
                 (EndReason::PeerStalled(OPENING.as_secs()), Report::empty(peer))
             }
-            First::Gone => {
-                let reason = connection.closed().await.to_string();
-                (EndReason::ConnectionLost(reason), Report::empty(peer))
-            }
+            First::Gone => (lost(&connection).await, Report::empty(peer)),
         };
+        if reason == EndReason::Finished {
+            self.shell.links.nudge(peer); // it can be reached, most likely
+        }
         if let EndReason::PeerMisbehaved(what) = &reason {
             tracing::warn!(%peer, what, "a peer broke the protocol and is held off");
         }

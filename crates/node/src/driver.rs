@@ -9,14 +9,17 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use madake_log::AuthorId;
-use madake_store::{Change, News, Outcome, Store, StoreError};
+use madake_store::{Change, News, Store};
 use madake_sync::ranged::RangeRequest;
 use madake_sync::wire::Class;
-use madake_sync::{Config, EndReason, Input, Node, Now, Output, Plan, RangeEnd, Report, SessionId, Token};
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use madake_sync::{
+    Config, EndReason, Input, Node, Now, Output, Plan, RangeEnd, Report, SessionId, Standing, Token,
+};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::api::rfc3339;
+use crate::inputs::{Applied, Inputs};
 use crate::link::{CREDIT, Checkers, Link, QUEUE, close};
 use crate::net::Connection;
 use crate::ranges::OpenObjects;
@@ -56,12 +59,14 @@ pub(crate) enum Event {
 }
 
 /// How far a session is that both sides wish to keep open.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Stage {
     /// Both wish it; and in which of its starts the peer is.
     pub agreed: Option<(u64, [u8; 16])>,
     /// What the peer had is here.
     pub caught_up: bool,
+    /// How it stands with the peer.
+    pub standing: Option<Standing>,
 }
 
 /// To whom a session tells how far it is.
@@ -94,7 +99,6 @@ struct Open {
 
 /// A write: its number, what its data weighs, and what is to be written.
 type Write = (Token, u64, Vec<Change>);
-type Applied = (Token, Result<Vec<Outcome>, StoreError>);
 
 impl Driver {
     /// Starts the loop and its writer, on threads of their own; they end when the last clone is gone.
@@ -141,7 +145,7 @@ impl Driver {
     ) -> (EndReason, Report) {
         let initiator = control.is_none();
         let peer = connection.peer();
-        let lost = |reason: EndReason| (reason, Report::empty(peer));
+        let ended = |reason: EndReason| (reason, Report::empty(peer));
         let session = SessionId(self.next_session.fetch_add(1, Ordering::Relaxed));
         let link = Link {
             session,
@@ -152,6 +156,7 @@ impl Driver {
             store: self.store.clone(),
             checkers: self.checkers.clone(),
             objects: self.objects.clone(),
+            waiting: Arc::default(),
             told_alive: Arc::new(Mutex::new([Instant::now(); 2])),
         };
         let streams = async {
@@ -162,70 +167,43 @@ impl Driver {
         };
         let control = match tokio::time::timeout(OPENING, streams).await {
             Ok(Ok(control)) => control,
-            Ok(Err(_)) => return lost(link.lost().await),
+            Ok(Err(_)) => return ended(crate::link::lost(&connection).await),
             Err(_) => {
                 connection.close(close::SILENT, "no control stream");
-                return lost(EndReason::PeerStalled(OPENING.as_secs()));
+                return ended(EndReason::PeerStalled(OPENING.as_secs()));
             }
         };
-        let (ended, end) = oneshot::channel();
-        let opening = Opening { link, initiator, plan, control, watchers, ended };
+        let (tell, end) = oneshot::channel();
+        let opening = Opening { link, initiator, plan, control, watchers, ended: tell };
         if self.events.send(Event::Open(Box::new(opening))).await.is_err() {
-            return lost(EndReason::ConnectionLost("this node is stopping".into()));
+            return ended(EndReason::ConnectionLost("this node is stopping".into()));
         }
-        end.await.unwrap_or_else(|_| lost(EndReason::ConnectionLost("this node is stopping".into())))
+        end.await.unwrap_or_else(|_| ended(EndReason::ConnectionLost("this node is stopping".into())))
     }
 }
 
-async fn drive(
-    mut node: Node,
-    store: Arc<Store>,
-    objects: Arc<OpenObjects>,
-    mut inbox: mpsc::Receiver<Event>,
-) {
+async fn drive(mut node: Node, store: Arc<Store>, objects: Arc<OpenObjects>, inbox: mpsc::Receiver<Event>) {
     let began = Instant::now();
     // Both are bounded by the credit of the open sessions: a frame is written once, and only after its
     // bytes were taken out of the credit.
     let (writes, to_write) = mpsc::unbounded_channel();
-    let (written, mut applied) = mpsc::unbounded_channel();
+    let (written, applied) = mpsc::unbounded_channel();
     let writer = work::in_a_loop(write(store.clone(), to_write, written));
 
-    // Whatever becomes durable, by whomever: told before those who wrote it hear that it is.
-    let changed = Arc::new(Notify::new());
-    let listener = store.listen({
-        let changed = changed.clone();
-        move || changed.notify_one()
-    });
-
+    let mut inputs = Inputs::new(&store, applied, inbox);
     let mut open: BTreeMap<SessionId, Open> = BTreeMap::new();
     loop {
         let timeout = node.poll_timeout().map(|at| began + at);
-        let tick = async {
-            match timeout {
-                Some(at) => tokio::time::sleep_until(at).await,
-                None => std::future::pending().await,
+        let input = match inputs.next(timeout).await {
+            Some(Event::Input(input)) => input,
+            Some(Event::Open(opening)) => begin(*opening, &mut open),
+            Some(Event::Own(own)) => {
+                node.set_own(own);
+                Input::Changed(News { interest: true, ..News::default() })
             }
+            Some(Event::Stop) | None => break,
         };
-        let input = tokio::select! {
-            biased;
-            () = changed.notified() => Input::Changed(listener.take()),
-            Some((token, outcomes)) = applied.recv() => Input::Applied { token, outcomes },
-            event = inbox.recv() => match event {
-                Some(Event::Input(input)) => input,
-                Some(Event::Open(opening)) => begin(*opening, &mut open),
-                Some(Event::Own(own)) => {
-                    node.set_own(own);
-                    Input::Changed(News { interest: true, ..News::default() })
-                }
-                Some(Event::Stop) | None => break,
-            },
-            () = tick => Input::Tick,
-        };
-        // The news of a write come before its outcome, also if both came since the news were looked at.
-        let untold = matches!(input, Input::Applied { .. }).then(|| Input::Changed(listener.take()));
-        for input in untold.into_iter().chain([input]) {
-            node.handle(now(began), input, &*store);
-        }
+        node.handle(now(began), input, &*store);
         while let Some(output) = node.poll_output() {
             if let Some(lost) = carry_out(output, &mut open, &objects, &writes) {
                 node.handle(now(began), lost, &*store);
@@ -234,7 +212,7 @@ async fn drive(
     }
     // Nobody takes what is still to be read, and nobody waits for its credit.
     open.into_values().for_each(|session| session.link.credit.close());
-    drop((inbox, writes));
+    drop((inputs, writes));
     // A writer that panicked has said so.
     let _ = writer.await;
     objects.close_all();
@@ -271,11 +249,13 @@ fn carry_out(
 ) -> Option<Input> {
     match output {
         Output::Send { session, class, frame } => {
-            let queue = &open.get(&session)?.queues[class as usize];
-            match queue.try_send(frame) {
-                Err(mpsc::error::TrySendError::Full(_)) => {}
-                // A writer that is gone has lost the connection: the reader says why.
-                Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return None,
+            let Open { link, queues, .. } = open.get(&session)?;
+            if class != Class::Control || link.waiting.admits(frame.len()) {
+                match queues[class as usize].try_send(frame) {
+                    Err(mpsc::error::TrySendError::Full(_)) => {}
+                    // A writer that is gone has lost the connection: the reader says why.
+                    Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return None,
+                }
             }
             let reason = EndReason::ConnectionLost("the peer does not read what we send".into());
             Some(Input::Closed { session, reason })
@@ -321,7 +301,13 @@ fn carry_out(
         }
         Output::Live { session, start, caught_up } => {
             if let Some(stage) = &open.get(&session)?.watchers.stage {
-                stage.send_replace(Stage { agreed: Some(start), caught_up });
+                stage.send_modify(|stage| (stage.agreed, stage.caught_up) = (Some(start), caught_up));
+            }
+            None
+        }
+        Output::Standing { session, standing } => {
+            if let Some(stage) = &open.get(&session)?.watchers.stage {
+                stage.send_modify(|stage| stage.standing = Some(standing));
             }
             None
         }

@@ -5,15 +5,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use madake_store::{Allowed, Peer, Tie};
-use madake_sync::{EndReason, Plan, Report};
+use madake_sync::{EndReason, Plan, Report, Standing};
 use serde_json::json;
 use tokio::sync::{Notify, OwnedSemaphorePermit, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
-use crate::daemon::{Daemon, Place};
+use crate::daemon::Daemon;
 use crate::driver::{Stage, Watchers, wall_clock};
 use crate::link::close;
 use crate::net::{Connection, DIAL_TIMEOUT, NodeId};
+use crate::sessions::Place;
 use crate::work;
 
 /// Sessions that stay open at a time.
@@ -22,6 +24,9 @@ pub(crate) const MAX_LIVE: usize = 2_048;
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// It is never left alone for longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
+/// How it stands in a session that stays open is written down no more often.
+const NOTE_EVERY: Duration = Duration::from_secs(60);
 
 /// How it stands with a peer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -63,8 +68,10 @@ struct Known {
     since: i64,
     failure: Option<String>,
     open: Option<OpenLink>,
-    /// Something happened that may make a dial worth while.
-    nudge: Arc<Notify>,
+    /// How often something happened that makes a dial worth while.
+    nudges: u64,
+    /// Rings when it did, and when no session is open any more.
+    bell: Arc<Notify>,
 }
 
 /// The session with a peer that stays open.
@@ -73,8 +80,6 @@ struct OpenLink {
     dialler: NodeId,
     /// In which of its starts the peer is.
     start: (u64, [u8; 16]),
-    /// What the peer may do here in this session.
-    access: Allowed,
 }
 
 /// What is shown of a peer.
@@ -89,7 +94,6 @@ pub(crate) struct Shown {
 struct Entered<'a> {
     links: &'a Links,
     connection: Connection,
-    dialled: bool,
 }
 
 impl Links {
@@ -105,40 +109,37 @@ impl Links {
         Some(Shown { state: known.state?, since: known.since, failure: known.failure.clone(), rtt })
     }
 
-    /// This peer may be worth a dial now, whatever was waited for.
+    /// This peer is worth a dial now, whatever was waited for: its owner or ours did something about it, or it has
+    /// come to an end with us. That it tried to is no reason: it may fail for ever, and both sides would go on trying
+    /// without a pause.
     pub(crate) fn nudge(&self, node: NodeId) {
-        if let Some(known) = self.lock().get(&node) {
-            known.nudge.notify_one();
+        if let Some(known) = self.lock().get_mut(&node) {
+            known.nudges += 1;
+            known.bell.notify_one();
         }
     }
 
-    fn nudge_of(&self, node: NodeId) -> Arc<Notify> {
-        self.lock().entry(node).or_default().nudge.clone()
+    /// How often it was worth a dial, and what rings when there is something new.
+    fn bell(&self, node: NodeId) -> (u64, Arc<Notify>) {
+        let mut peers = self.lock();
+        let known = peers.entry(node).or_default();
+        (known.nudges, known.bell.clone())
     }
 
     fn is_open(&self, node: NodeId) -> bool {
         self.lock().get(&node).is_some_and(|known| known.open.is_some())
     }
 
-    /// Forgets all but these; the others' sessions are closed.
+    /// Forgets all but these; the others' sessions are closed, and who waits for something of them waits no more.
     fn keep_only(&self, nodes: &BTreeSet<NodeId>) {
         self.lock().retain(|node, known| {
             let stays = nodes.contains(node);
-            if let Some(open) = known.open.as_ref().filter(|_| !stays) {
-                open.connection.close(close::NOT_KNOWN, "not known");
+            if !stays {
+                known.open.iter().for_each(|open| open.connection.close(close::NOT_KNOWN, "not known"));
+                known.bell.notify_one();
             }
             stays
         });
-    }
-
-    /// Ends a session in which a peer may do something else than it may now.
-    fn renew(&self, node: NodeId, access: Allowed) {
-        let peers = self.lock();
-        if let Some(open) = peers.get(&node).and_then(|known| known.open.as_ref())
-            && open.access != access
-        {
-            open.connection.close(close::ANEW, "what is kept has changed: dial again");
-        }
     }
 
     /// Takes the place of the peer's session. Of two that crossed, the one that the node with the smaller
@@ -150,7 +151,6 @@ impl Links {
         us: NodeId,
         dialled: bool,
         start: (u64, [u8; 16]),
-        access: Allowed,
     ) -> Option<Entered<'_>> {
         let peer = connection.peer();
         let dialler = if dialled { us } else { peer };
@@ -164,8 +164,8 @@ impl Links {
                 return None;
             }
         }
-        known.open = Some(OpenLink { connection: connection.clone(), dialler, start, access });
-        Some(Entered { links: self, connection: connection.clone(), dialled })
+        known.open = Some(OpenLink { connection: connection.clone(), dialler, start });
+        Some(Entered { links: self, connection: connection.clone() })
     }
 }
 
@@ -176,9 +176,7 @@ impl Drop for Entered<'_> {
         let id = self.connection.stable_id();
         if known.open.as_ref().is_some_and(|open| open.connection.stable_id() == id) {
             known.open = None;
-            if !self.dialled {
-                known.nudge.notify_one(); // it was the peer's to dial: now it may be ours
-            }
+            known.bell.notify_one(); // it may have been the peer's to dial: now it is ours
         }
     }
 }
@@ -186,6 +184,7 @@ impl Drop for Entered<'_> {
 impl Daemon {
     /// Notes how it stands with a peer, and says so.
     fn stands(&self, node: NodeId, state: State, failure: Option<String>) {
+        let Ok(Some(Peer { name, .. })) = self.shell.store().peer(node) else { return };
         {
             let mut peers = self.shell.links.lock();
             let known = peers.entry(node).or_default();
@@ -196,7 +195,6 @@ impl Daemon {
             }
             (known.state, known.since) = (Some(state), wall_clock());
         }
-        let name = self.shell.store().peer(node).ok().flatten().map(|peer| peer.name);
         let _ = self.events.send(json!({
             "event": "peer",
             "peer": node.to_string(),
@@ -227,7 +225,7 @@ impl Daemon {
         connection: &Connection,
         control: Option<(quinn::SendStream, quinn::RecvStream)>,
         plan: Plan,
-        mut place: Option<Place<'_>>,
+        place: Place<'_>,
         mut slot: Option<OwnedSemaphorePermit>,
     ) -> (EndReason, Report, bool) {
         let (peer, dialled) = (connection.peer(), control.is_none());
@@ -237,23 +235,36 @@ impl Daemon {
                 return (EndReason::ConnectionLost(error.to_string()), Report::empty(peer), false);
             }
         };
-        let access = Allowed { read: plan.gives, write: plan.receives };
         let (stage, mut stages) = watch::channel(Stage::default());
         let watchers = Watchers { progress: None, stage: Some(stage) };
         let mut session = std::pin::pin!(network.driver.session(connection.clone(), control, plan, watchers));
         let (mut entered, mut caught_up, mut live_slot) = (None, false, None);
+        let mut noting = Noting::default();
         let (reason, report) = loop {
             tokio::select! {
                 ended = &mut session => break ended,
+                standing = noting.due() => {
+                    let rtt = connection.rtt();
+                    work::in_place(|| self.shell.note_standing(rtt, None, &standing));
+                }
                 Ok(()) = stages.changed() => {
-                    let stage = *stages.borrow_and_update();
+                    let stage = stages.borrow_and_update().clone();
                     if let Some(start) = stage.agreed && entered.is_none() {
-                        place = None;
+                        place.stays();
                         let us = self.shell.node();
-                        entered = Some(self.shell.links.enter(connection, us, dialled, start, access));
+                        entered = Some(self.shell.links.enter(connection, us, dialled, start));
+                        // Strangers may come and take; only peers may stay, also if they were some a moment ago.
+                        if !work::in_place(|| self.is_peer(peer)) {
+                            connection.close(close::NOT_KNOWN, "not known");
+                            continue;
+                        }
                         if let Some(Some(_)) = &entered {
                             self.stands(peer, State::CatchingUp, None);
                         }
+                    }
+                    // That its store went back is worth knowing at once.
+                    if let Some(standing) = stage.standing.as_ref().filter(|_| !stage.caught_up) {
+                        work::in_place(|| self.shell.note_met(standing));
                     }
                     if stage.caught_up && !caught_up && matches!(&entered, Some(Some(_))) {
                         caught_up = true;
@@ -263,10 +274,13 @@ impl Daemon {
                             continue;
                         }
                         slot = None;
+                        if !dialled {
+                            self.shell.links.nudge(peer); // when this session is over
+                        }
                         self.stands(peer, State::Live, None);
-                        let (rtt, report) = (connection.rtt(), Report::empty(peer));
-                        let note = || self.shell.note_session(rtt, &EndReason::Finished, &report);
-                        work::in_place(note);
+                    }
+                    if let Some(standing) = stage.standing.filter(|_| caught_up) {
+                        noting.hears(standing);
                     }
                 }
             }
@@ -284,7 +298,7 @@ impl Daemon {
     fn ended(&self, peer: NodeId, reason: &EndReason) {
         match reason {
             EndReason::NotKnown => self.stands(peer, State::NotKnown, None),
-            EndReason::Anew => {}
+            EndReason::Anew | EndReason::Crossed => {}
             reason => self.stands(peer, State::Unreachable, Some(reason.to_string())),
         }
     }
@@ -300,14 +314,12 @@ impl Daemon {
             let all = work::beside(move || daemon.shell.store().peers()).await;
             if let Ok(Ok(peers)) = all {
                 self.shell.links.keep_only(&peers.iter().map(|peer| peer.node).collect());
+                work::in_place(|| self.shell.renew_sessions());
                 for Peer { node, .. } in peers {
-                    if let Some(access) = work::in_place(|| self.shell.access(node)) {
-                        self.shell.links.renew(node, access);
-                    }
+                    self.shell.links.nudge(node);
                     if self.wished(node).is_some() && running.insert(node) {
                         tasks.spawn(self.clone().keep(node));
                     }
-                    self.shell.links.nudge(node);
                 }
             }
             loop {
@@ -337,18 +349,27 @@ impl Daemon {
 
     /// Keeps a session with one peer for as long as that is wished.
     async fn keep(self: Arc<Self>, node: NodeId) -> NodeId {
-        let nudge = self.shell.links.nudge_of(node);
-        let mut failures = 0;
+        let mut pace = Pace::default();
         loop {
+            // Looked up each time: a peer that was removed and added again has another bell.
+            let (nudges, bell) = self.shell.links.bell(node);
             let Some((peer, tie, access)) = self.wished(node) else { return node };
+            pace.hears(nudges);
             if self.shell.links.is_open(node) {
-                nudge.notified().await;
-                failures = 0;
+                bell.notified().await;
                 continue;
             }
-            let mut at_once = false;
+            if let Some(at) = pace.at().filter(|at| *at > Instant::now()) {
+                tokio::select! {
+                    () = tokio::time::sleep_until(at) => {}
+                    () = bell.notified() => {}
+                }
+                continue;
+            }
+            pace.dials(Instant::now());
+            let mut went_well = false;
             if !self.shell.is_held_off(node) {
-                if failures == 0 {
+                if pace.failures == 0 {
                     self.stands(node, State::Connecting, None);
                 }
                 let Ok(network) = self.shell.network().await else { return node };
@@ -358,13 +379,15 @@ impl Daemon {
                     Ok(connection) => {
                         let rtt = connection.rtt();
                         let plan = Self::plan(&connection, access, true, tie.server);
+                        let place = self.shell.enter(&connection, Some(access), false);
                         let (reason, report, caught_up) =
-                            self.talk(&connection, None, plan, None, None).await;
+                            self.talk(&connection, None, plan, place, None).await;
                         work::in_place(|| self.shell.note_session(rtt, &reason, &report));
                         if caught_up {
-                            failures = 0;
+                            pace.failures = 0;
                         }
-                        at_once = failures == 0 && reason == EndReason::Anew;
+                        let at_once = caught_up && reason == EndReason::Anew;
+                        went_well = at_once || reason == EndReason::Crossed;
                         if !self.shell.links.is_open(node) {
                             self.ended(node, &reason);
                         }
@@ -372,15 +395,75 @@ impl Daemon {
                     Err(error) => self.stands(node, State::Unreachable, Some(error.to_string())),
                 }
             }
-            if !at_once && !self.shell.links.is_open(node) {
-                let wait = wait(&self.nonce, node, failures);
-                tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
-                    () = nudge.notified() => {}
-                }
+            if !went_well {
+                pace.fails(Instant::now(), wait(&self.nonce, node, pace.failures));
             }
-            failures += u32::from(!at_once || failures > 0);
         }
+    }
+}
+
+/// How it stands with the peer of an open session, and when that is written down: what is shown of a peer must not be as
+/// old as its session.
+#[derive(Default)]
+struct Noting {
+    noted: Option<Standing>,
+    waits: Option<Standing>,
+    /// Not before.
+    next: Option<Instant>,
+}
+
+impl Noting {
+    fn hears(&mut self, standing: Standing) {
+        self.waits = Some(standing).filter(|standing| self.noted.as_ref() != Some(standing));
+    }
+
+    /// What is to be written down, when it is time; never, if there is nothing.
+    async fn due(&mut self) -> Standing {
+        let Some(standing) = self.waits.clone() else { return std::future::pending().await };
+        if let Some(next) = self.next {
+            tokio::time::sleep_until(next).await;
+        }
+        // What was there when it had caught up, and the first change after it, don't wait.
+        self.next = self.noted.is_some().then(|| Instant::now() + NOTE_EVERY);
+        self.waits = None;
+        self.noted = Some(standing.clone());
+        standing
+    }
+}
+
+/// When a peer is dialled.
+#[derive(Default)]
+struct Pace {
+    /// How often in a row no session with it caught up.
+    failures: u32,
+    /// The last dial.
+    dialled: Option<Instant>,
+    /// The peer is left alone until then.
+    rests: Option<Instant>,
+    /// How often there was a reason to dial, when that was last looked at.
+    nudges: u64,
+}
+
+impl Pace {
+    /// If there is a new reason to dial, what was before counts no more.
+    fn hears(&mut self, nudges: u64) {
+        if std::mem::replace(&mut self.nudges, nudges) != nudges {
+            (self.failures, self.rests) = (0, None);
+        }
+    }
+
+    /// When the next dial may be: whatever happens, no two within [`FIRST_WAIT`].
+    fn at(&self) -> Option<Instant> {
+        self.rests.max(self.dialled.map(|at| at + FIRST_WAIT))
+    }
+
+    fn dials(&mut self, now: Instant) {
+        (self.dialled, self.rests) = (Some(now), None);
+    }
+
+    fn fails(&mut self, now: Instant, wait: Duration) {
+        self.failures += 1;
+        self.rests = Some(now + wait);
     }
 }
 
@@ -400,6 +483,28 @@ fn wait(nonce: &[u8; 16], node: NodeId, failures: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reason_to_dial_ends_a_wait_but_no_two_dials_are_within_a_second() {
+        let (began, mut pace) = (Instant::now(), Pace::default());
+        let (second, minute) = (Duration::from_secs(1), Duration::from_secs(60));
+        assert_eq!(pace.at(), None, "at once");
+        pace.dials(began);
+        pace.fails(began, minute);
+        pace.fails(began, minute);
+        pace.hears(0);
+        assert_eq!((pace.at(), pace.failures), (Some(began + minute), 2), "nothing new");
+        pace.hears(1);
+        assert_eq!((pace.at(), pace.failures), (Some(began + second), 0));
+        pace.hears(1);
+        pace.dials(began + second);
+        pace.fails(began + second, minute);
+        pace.hears(1);
+        assert_eq!(pace.at(), Some(began + second + minute), "it was heard of before");
+        // Who was removed and added again is counted from the beginning.
+        pace.hears(0);
+        assert_eq!(pace.at(), Some(began + second + second));
+    }
 
     #[test]
     fn waits_grow_and_have_an_end_and_differ() {

@@ -26,7 +26,9 @@ pub(crate) const INVITE_MILLISECONDS: i64 = 7 * 24 * 60 * 60 * 1000;
 pub(crate) const MAX_INVITES: usize = 64;
 /// Knocks of one address a minute; further ones are answered without a look.
 const KNOCKS: u8 = 5;
-/// How long a knocker may take to say its knock, and we may take to answer one of ours.
+/// How long a knocker may take to say its knock.
+const HEARING: Duration = Duration::from_secs(2);
+/// How long one of ours may take to be answered.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Letters of a label, and bytes of the secret behind it.
 const LABEL: usize = 8;
@@ -122,10 +124,11 @@ impl Shell {
         connection: &Connection,
         mut stream: quinn::RecvStream,
     ) -> Option<Peer> {
-        let heard = tokio::time::timeout(PATIENCE, stream.read_to_end(MAX_KNOCK)).await;
-        let may = self.knocks.may(connection.remote_address().ip(), Instant::now());
-        let bytes = heard.ok()?.ok()?;
-        let knock = Knock::decode(&bytes).ok().filter(|_| may)?;
+        if !self.knocks.may(connection.remote_address().ip(), Instant::now()) {
+            return None; // without a look at it
+        }
+        let bytes = tokio::time::timeout(HEARING, stream.read_to_end(MAX_KNOCK)).await.ok()?.ok()?;
+        let knock = Knock::decode(&bytes).ok()?;
         let redeemed = work::in_place(|| self.redeem(connection, &knock));
         redeemed.unwrap_or_else(|error| {
             tracing::error!(%error, "an invite could not be looked up or used");

@@ -5,6 +5,7 @@
 //! a range of a big object (`docs/protocol.md`, "Streams").
 
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ pub(crate) const CREDIT: usize = 16 * 1024 * 1024;
 /// Frames that may wait for a stream. The node's windows keep it far below; a peer that does not read
 /// its control stream ends here.
 pub(crate) const QUEUE: usize = 1_024;
+/// Bytes that may wait for the control stream, which the node's windows don't keep down: the longest summary (a million
+/// logs of as many authors) and what is said beside it.
+const CONTROL_BYTES: usize = 72 << 20;
 /// Data frames whose signatures or hashes are being checked, per stream.
 const CHECKING: usize = 4;
 /// Verifiers that are kept for later, with the authors' keys that they have checked (4 MiB each at most).
@@ -59,8 +63,28 @@ pub(crate) struct Link {
     pub(crate) store: Arc<Store>,
     pub(crate) checkers: Arc<Checkers>,
     pub(crate) objects: Arc<OpenObjects>,
+    /// What waits for the control stream.
+    pub(crate) waiting: Arc<Waiting>,
     /// When the node was last told that bytes go to the peer, and that they come from it.
     pub(crate) told_alive: Arc<Mutex<[Instant; 2]>>,
+}
+
+/// Bytes that wait for the control stream.
+#[derive(Default)]
+pub(crate) struct Waiting(AtomicUsize);
+
+impl Waiting {
+    /// Takes in a frame, if it fits.
+    pub(crate) fn admits(&self, bytes: usize) -> bool {
+        // One thread adds: the loop.
+        let fits = self.0.load(Ordering::Relaxed).saturating_add(bytes) <= CONTROL_BYTES;
+        self.0.fetch_add(if fits { bytes } else { 0 }, Ordering::Relaxed);
+        fits
+    }
+
+    fn wrote(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
 }
 
 /// Verifiers with what they remember of authors' keys; as many as there are frames checked at a time.
@@ -118,8 +142,11 @@ impl Link {
 
     async fn write(&self, class: Class, stream: &mut quinn::SendStream, frame: Vec<u8>) -> bool {
         let bytes = frame.len() as u64;
-        stream.write_all(&frame).await.is_ok()
-            && self.input(Input::Sent { session: self.session, class, bytes }).await
+        let written = stream.write_all(&frame).await.is_ok();
+        if class == Class::Control {
+            self.waiting.wrote(frame.len());
+        }
+        written && self.input(Input::Sent { session: self.session, class, bytes }).await
     }
 
     /// Reads the control stream to its end, and says why it ended.
@@ -136,7 +163,7 @@ impl Link {
                     Ok(message) => break misbehaved(WireError::WrongStream(message.kind())),
                     Err(error) => break misbehaved(error),
                 },
-                Ok(None) | Err(Broken::Lost) => break self.lost().await,
+                Ok(None) | Err(Broken::Lost) => break lost(&self.connection).await,
                 Err(Broken::Cut) => break cut(),
                 Err(Broken::Wire(error)) => break misbehaved(error),
             }
@@ -211,21 +238,6 @@ impl Link {
         let _ = hand_on.await;
     }
 
-    /// Why the connection is gone.
-    pub(crate) async fn lost(&self) -> EndReason {
-        match self.connection.closed().await {
-            CloseReason::ByPeer { code, reason } => match u32::try_from(code).unwrap_or(u32::MAX) {
-                close::DONE => EndReason::ConnectionLost("the peer closed it early".into()),
-                close::NOT_KNOWN => EndReason::NotKnown,
-                close::ANEW => EndReason::Anew,
-                close::HELD_OFF => EndReason::NotNow(printable(&reason)),
-                close::STOPPING => EndReason::EndedByPeer("it is stopping".into()),
-                _ => EndReason::EndedByPeer(printable(&reason)),
-            },
-            other => EndReason::ConnectionLost(other.to_string()),
-        }
-    }
-
     /// The next frame's kind and body; `None` at the end of the stream.
     async fn read_frame(&self, stream: &mut quinn::RecvStream) -> Result<Option<Vec<u8>>, Broken> {
         use quinn::ReadExactError::{FinishedEarly, ReadError};
@@ -282,6 +294,28 @@ impl Checkers {
             pool.push(verifier);
         }
         result
+    }
+}
+
+/// Why a connection is gone.
+pub(crate) async fn lost(connection: &Connection) -> EndReason {
+    let closed = connection.closed().await;
+    match (closed, connection.closed_with()) {
+        (CloseReason::ByPeer { code, reason }, _) => match u32::try_from(code).unwrap_or(u32::MAX) {
+            close::DONE => EndReason::ConnectionLost("the peer closed it early".into()),
+            close::NOT_KNOWN => EndReason::NotKnown,
+            close::ANEW => EndReason::Anew,
+            close::CROSSED => EndReason::Crossed,
+            close::STOPPING => EndReason::EndedByPeer("it is stopping".into()),
+            _ => EndReason::EndedByPeer(printable(&reason)),
+        },
+        (CloseReason::Ourselves, Some((code, words))) => match *code {
+            close::NOT_KNOWN => EndReason::EndedHere("the peer is none any more".into()),
+            close::ANEW => EndReason::Anew,
+            close::CROSSED => EndReason::Crossed,
+            _ => EndReason::EndedHere(words.clone()),
+        },
+        (other, _) => EndReason::ConnectionLost(other.to_string()),
     }
 }
 
@@ -361,4 +395,24 @@ fn cut() -> EndReason {
 /// A peer's text, without what would move a terminal's cursor.
 fn printable(text: &str) -> String {
     text.chars().take(300).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The longest summary fits beside other words, and a second one does not, until the first is on its way.
+    #[test]
+    fn one_summary_waits_for_a_peer_that_does_not_read_and_no_second() {
+        let (waiting, frame) = (Waiting::default(), 8_192 * (10 + 7 + 16 + 33));
+        for _ in 0..128 {
+            assert!(waiting.admits(frame));
+        }
+        assert!(waiting.admits(1 << 20), "the keys that are asked about, and more");
+        let more = (0..).take_while(|_| waiting.admits(frame)).count();
+        assert!(more < 16, "{more} frames of a second summary");
+        assert!(!waiting.admits(frame), "what is refused does not count");
+        waiting.wrote(frame);
+        assert!(waiting.admits(frame));
+    }
 }

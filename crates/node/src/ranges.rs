@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::driver::Event;
-use crate::link::{Link, close};
+use crate::link::{Link, close, lost};
 use crate::work;
 
 /// Ranges that a peer may fetch at a time; more wait.
@@ -272,7 +272,7 @@ impl Link {
         lock(&self.objects.cuts).remove(&request);
         if end == RangeEnd::BrokenOff && self.connection.close_reason().is_some() {
             // It is not the object that failed: the session ends here.
-            self.input(Input::Closed { session: self.session, reason: self.lost().await }).await;
+            self.input(Input::Closed { session: self.session, reason: lost(&self.connection).await }).await;
         }
         self.input(Input::RangeEnded { request, upto, end }).await;
     }

@@ -9,7 +9,7 @@ use madake_store::engine::EngineError;
 use madake_store::{
     Allowed, Author, Change, LastSession, META_STARTS, PeerStore, Read as _, Store, StoreError,
 };
-use madake_sync::{CompareBy, Config as NodeConfig, EndReason, PeerHistory, Report};
+use madake_sync::{CompareBy, Config as NodeConfig, EndReason, PeerHistory, Report, Standing};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
@@ -20,6 +20,7 @@ use crate::keep::Links;
 use crate::knock::Knocks;
 use crate::link::close;
 use crate::net::{BindError, Endpoint, NodeId, Ticket, reachable_addresses};
+use crate::sessions::Sessions;
 use crate::work;
 
 /// How long connections may take to say goodbye when a process ends.
@@ -43,6 +44,8 @@ pub struct Shell {
     network: OnceCell<Network>,
     /// How it stands with the peers whose sessions stay open.
     pub(crate) links: Links,
+    /// The sessions that are under way.
+    pub(crate) sessions: Sessions,
     held_off: HeldOff,
     /// How often strangers knocked of late.
     pub(crate) knocks: Knocks,
@@ -83,7 +86,7 @@ impl Shell {
         let (more_authors, author) = (RwLock::new(more_authors.collect()), author(&home.author_key));
         let network = OnceCell::new();
         let (held_off, settings, upkeep) = (HeldOff::default(), Mutex::default(), Mutex::default());
-        let (links, knocks) = (Links::default(), Knocks::default());
+        let (links, sessions, knocks) = (Links::default(), Sessions::default(), Knocks::default());
         Self {
             home,
             author,
@@ -92,6 +95,7 @@ impl Shell {
             open: false,
             network,
             links,
+            sessions,
             held_off,
             knocks,
             settings,
@@ -261,26 +265,48 @@ impl Shell {
         self.held_off.contains(peer, Instant::now())
     }
 
-    /// Remembers how a session went, if it was with a known peer and no dry run. One that broke the protocol is held
+    /// Remembers how a session went, if it was with a known peer, no dry run, and not in the place of another one. One that broke the protocol is held
     /// off, whoever dialled.
     pub fn note_session(&self, rtt: Duration, reason: &EndReason, report: &Report) {
         if matches!(reason, EndReason::PeerMisbehaved(_)) {
             self.held_off.insert(report.peer, Instant::now());
         }
-        if report.dry_run || !matches!(self.store().peer(report.peer), Ok(Some(_))) {
-            return;
+        // One that crossed another says nothing that the other does not.
+        if !report.dry_run && *reason != EndReason::Crossed {
+            let failure = (*reason != EndReason::Finished).then(|| reason.to_string());
+            self.note_standing(rtt, failure, &report.standing());
         }
+    }
+
+    /// Remembers how it stands with a peer, if it is known.
+    pub(crate) fn note_standing(&self, rtt: Duration, failure: Option<String>, standing: &Standing) {
         let last = LastSession {
             ended: wall_clock(),
             rtt: u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX),
-            failure: (*reason != EndReason::Finished).then(|| reason.to_string()),
-            missing: report.missing.len() as u64,
-            clock_difference: report.clock_difference,
-            told: report.told(),
+            failure,
+            missing: standing.missing,
+            clock_difference: standing.clock_difference,
+            told: standing.told.clone(),
         };
-        let mut changes = vec![Change::LastSession(report.peer, last)];
-        changes.extend(self.peer_store(report).map(|said| Change::PeerStore(report.peer, said)));
+        self.note(standing, Some(Change::LastSession(standing.peer, last)));
+    }
+
+    /// Remembers what a peer says of its store, if it is known.
+    pub(crate) fn note_met(&self, standing: &Standing) {
+        self.note(standing, None);
+    }
+
+    fn note(&self, standing: &Standing, last: Option<Change>) {
+        let peer = standing.peer;
+        if !matches!(self.store().peer(peer), Ok(Some(_))) {
+            return;
+        }
+        let said = self.peer_store(standing).map(|said| Change::PeerStore(peer, said));
+        let changes: Vec<Change> = last.into_iter().chain(said).collect();
         // Not worth failing for: it is shown to people and decides nothing.
+        if changes.is_empty() {
+            return;
+        }
         match self.store().apply(changes) {
             Err(StoreError::Engine(error)) if matches!(*error, EngineError::Stopped) => {
                 tracing::debug!("a session ended with this process, and is not written down");
@@ -290,17 +316,20 @@ impl Shell {
         }
     }
 
-    /// What to remember of a peer's store.
-    fn peer_store(&self, report: &Report) -> Option<PeerStore> {
-        let (_, history) = report.peer_store.as_ref()?;
+    /// What to remember of a peer's store; nothing, if as much is known from this session, or from another one that
+    /// ended before and knew more.
+    fn peer_store(&self, standing: &Standing) -> Option<PeerStore> {
+        let Standing { peer, peer_store, .. } = standing;
+        let (_, history) = peer_store.as_ref()?;
+        let kept = standing.peer_store_to_keep(self.store().peer_store(*peer).ok()?, wall_clock())?;
         match history {
             PeerHistory::RolledBack(how) => {
-                tracing::warn!(peer = %report.peer, "the peer's store went back to an older state: {how}");
+                tracing::warn!(%peer, "the peer's store went back to an older state: {how}");
             }
-            PeerHistory::New => tracing::info!(peer = %report.peer, "the peer's store is a new one"),
+            PeerHistory::New => tracing::info!(%peer, "the peer's store is a new one"),
             PeerHistory::First | PeerHistory::Same => {}
         }
-        report.peer_store_to_keep(self.store().peer_store(report.peer).ok()?, wall_clock())
+        Some(kept)
     }
 
     fn start_driver(&self) -> Result<Driver, HomeError> {

@@ -9,7 +9,7 @@ use madake_log::{AuthenticEntry, AuthorId, LogId, Schema};
 use madake_object::{Object, ObjectId, Ranges};
 use madake_store::{Change, News, NodeId, Outcome, StoreError};
 
-use crate::report::{EndReason, Report};
+use crate::report::{EndReason, Report, Standing};
 use crate::wire::{Class, Message};
 
 /// Who this node is and what it keeps.
@@ -348,6 +348,14 @@ pub enum Output {
         start: (u64, [u8; 16]),
         /// Whether all that the peer had is here; else it has only been agreed.
         caught_up: bool,
+    },
+    /// How it stands with the peer of a session that stays open: when that is agreed, before it is said to have caught
+    /// up, and when it has come to rest again and may have changed.
+    Standing {
+        /// Whose session.
+        session: SessionId,
+        /// What is to be remembered, though it is not over.
+        standing: Standing,
     },
     /// A session is over: close its connection. Nothing more comes out for it.
     Ended {

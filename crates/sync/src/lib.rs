@@ -50,5 +50,5 @@ pub use last::MAX_LAST;
 pub use madake_store::tag;
 pub use node::Node;
 pub use preview::{DRY_RUN, Preview, Share, entries_in};
-pub use report::{EndReason, Load, Missing, PeerHistory, Report};
+pub use report::{EndReason, Load, Missing, PeerHistory, Report, Standing};
 pub use summary::{Comparison, PeerClock, compare};

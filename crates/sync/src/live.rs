@@ -20,7 +20,7 @@ use crate::report::EndReason;
 use crate::serve::{WINDOW, next_entries};
 use crate::session::Session;
 use crate::summary::PeerClock;
-use crate::wire::{Class, Entries, Hello, Message, Range, Want, What, Word};
+use crate::wire::{Class, Entries, Hello, Message, Range, Want, Word};
 
 /// The bit in Hello's capabilities: this side would keep the session open.
 pub(crate) const LIVE: u64 = 1;
@@ -85,6 +85,8 @@ pub(crate) struct Live {
     start: (u64, [u8; 16]),
     /// The shell was told that this session has caught up.
     told: bool,
+    /// What was refused, by either side, and how often was listed what is missing, when the shell was last told of it.
+    pub(crate) standing: Option<(u64, u64, u64)>,
 }
 
 impl Live {
@@ -170,6 +172,8 @@ impl Session {
         self.live.start = hello.incarnation;
         let start = self.live.start;
         context.output(|session| Output::Live { session, start, caught_up: false });
+        let standing = self.report.standing();
+        context.output(|session| Output::Standing { session, standing });
         Ok(())
     }
 
@@ -343,7 +347,7 @@ impl Session {
             let (entry, payload) = match item {
                 Ok(Received { entry, payload }) => (entry, payload),
                 Err(refused) => {
-                    self.report.refuse(What::Entry, refused.id, refused.reason);
+                    self.count_none(refused)?;
                     continue;
                 }
             };
@@ -466,6 +470,7 @@ impl Session {
         {
             self.live.retry = Some(context.now.monotonic + RETRY);
         }
+        self.tell_standing(context);
         if !std::mem::replace(&mut self.live.told, true) {
             let start = self.live.start;
             context.output(|session| Output::Live { session, start, caught_up: true });

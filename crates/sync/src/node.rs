@@ -302,6 +302,9 @@ impl Node {
         if news.is_empty() {
             return;
         }
+        if news.interest {
+            self.leave_blocked(read);
+        }
         let own = self.config.own.clone();
         self.quietly(now, read, |session, context| {
             if news.interest && session.interest_changed(read, &own)? {
@@ -311,6 +314,23 @@ impl Node {
         });
         self.seeking.learn(news);
         self.tell_come(now, news, read);
+    }
+
+    /// Ends the sessions that began before somebody was blocked: a peer could keep them open for as long as it likes,
+    /// and would be given what is not given any more.
+    fn leave_blocked(&mut self, read: &dyn Read) {
+        let blocked: BTreeSet<AuthorId> = match read.blocked() {
+            Ok(blocked) => blocked.into_iter().collect(),
+            Err(error) => {
+                let all: Vec<SessionId> = self.sessions.keys().copied().collect();
+                let reason = EndReason::StoreFailed(error.to_string());
+                return all.into_iter().for_each(|id| self.end(id, reason.clone()));
+            }
+        };
+        let before =
+            |(id, session): (&SessionId, &Session)| (!blocked.is_subset(&session.blocked)).then_some(*id);
+        let before: Vec<SessionId> = self.sessions.iter().filter_map(before).collect();
+        before.into_iter().for_each(|id| self.end(id, EndReason::Anew));
     }
 
     /// Lets all sessions that stay open handle something that is not their peers' doing.
@@ -485,6 +505,16 @@ impl Session {
             ..self.report
         };
         context.output(|session| Output::Progress { session, report });
+    }
+
+    /// Says how it stands with the peer, if that may have changed.
+    pub(crate) fn tell_standing(&mut self, context: &mut Context<'_>) {
+        let Report { refused, refused_by_peer, .. } = self.report;
+        let now = Some((refused, refused_by_peer, self.receiving.listed));
+        if std::mem::replace(&mut self.live.standing, now) != now {
+            let standing = self.report.standing();
+            context.output(|session| Output::Standing { session, standing });
+        }
     }
 }
 

@@ -27,8 +27,8 @@ const MAX_OPEN: usize = 4;
 pub(crate) const PER_REQUEST: usize = 1_024;
 /// Big objects that are fetched from one peer at a time: so many that small ones among them fill a long line.
 pub(crate) const MAX_FETCHES: usize = 8;
-/// Entries that nobody asked for and that a peer may send in a session.
-const MAX_UNASKED: u32 = 10_000;
+/// Logs of which we remember that an entry was refused; of others each one is looked at for itself.
+const MAX_SPOILED: usize = 65_536;
 /// Objects that a peer turned out not to have and that we remember, so as not to ask again.
 const MAX_LACKING: usize = 1 << 18;
 
@@ -47,8 +47,8 @@ pub(crate) struct Receiving {
     /// Requests for objects that are out, with what has not come yet.
     open_content: BTreeMap<u32, BTreeSet<(ObjectId, u64)>>,
     next_request: u32,
-    /// Entries that came without being asked for.
-    unasked: u32,
+    /// Entries that came without being asked for, or that are none.
+    pub(crate) unasked: u32,
     /// Batches that are not durable yet.
     applying: usize,
     /// Logs of which an entry was refused: what follows it can't be taken either.
@@ -66,6 +66,8 @@ pub(crate) struct Receiving {
     blocked: bool,
     /// What the cursor is before can't be fetched now: with another size, or among so many others.
     elsewhere: bool,
+    /// How often was listed what is missing.
+    pub(crate) listed: u64,
     /// Why big objects did not come.
     failed: BTreeMap<ObjectId, String>,
     fetching: BTreeMap<ObjectId, u64>,
@@ -209,7 +211,8 @@ impl Receiving {
 
     /// An entry of this log was refused; whether it is the first.
     pub(crate) fn spoil(&mut self, log: (AuthorId, LogId)) -> bool {
-        self.spoiled.insert(log)
+        let room = self.spoiled.len() < MAX_SPOILED;
+        if room { self.spoiled.insert(log) } else { !self.spoiled.contains(&log) }
     }
 
     /// The peer may have by now what it lacked.
@@ -256,6 +259,13 @@ impl Receiving {
     /// Whether there is room for two requests beside what is asked for anyway.
     pub(crate) fn may_ask_for_gaps(&self) -> bool {
         matches!(self.phase, Phase::Content | Phase::Finished) && self.open.is_empty() && self.applying == 0
+    }
+
+    /// What was asked for because pushes have shown it to be missing has come, or will not: nothing is told of it.
+    fn forget_gaps(&mut self) {
+        if matches!(self.phase, Phase::Content | Phase::Finished) && self.open.is_empty() {
+            self.asked.clear();
+        }
     }
 
     /// Asks for these at once, all of system logs or none.
@@ -322,8 +332,12 @@ impl Session {
                 }
                 Err(refused) => {
                     refused.log.iter().for_each(|log| self.receiving.newest.spoil(log));
-                    self.receiving.spoiled.extend(refused.log);
-                    self.report.refuse(What::Entry, refused.id, refused.reason);
+                    // It claims to be of a log: what was not asked for can't be spoilt by it.
+                    let asked = refused.log.filter(|log| self.receiving.asked.contains_key(log));
+                    if let Some(log) = asked {
+                        self.receiving.spoil(log);
+                    }
+                    self.count_none(refused)?;
                 }
             }
         }
@@ -367,6 +381,7 @@ impl Session {
     /// The peer has sent all that it has of a request.
     pub(crate) fn on_served(&mut self, served: Served) -> Result<(), String> {
         if self.receiving.open.remove(&served.want) {
+            self.receiving.forget_gaps();
             let fits = served.lacking.is_empty();
             return fits.then_some(()).ok_or("objects that it lacks, where entries were asked for".into());
         }
@@ -442,6 +457,7 @@ impl Session {
                     // One more part of a session that stays open tells anew what is missing.
                     let anew = self.done_sent && self.live.agreed;
                     self.report.missing.retain(|missing| missing.what == What::Log && !anew);
+                    self.receiving.listed += 1;
                     self.list_missing(context)?;
                     self.list_over_quotas(context)?;
                     if self.done_sent {
@@ -568,3 +584,6 @@ fn next(counter: &mut u32) -> u32 {
     *counter = counter.wrapping_add(1);
     *counter
 }
+
+#[cfg(test)]
+mod tests;

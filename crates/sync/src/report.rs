@@ -3,9 +3,9 @@
 use madake_store::{Fared, NodeId, PeerStore, Told};
 
 use crate::preview::{Preview, Share};
-use crate::wire::{Counts, Refusal, Totals, What};
+use crate::wire::{Counts, MAX_REFUSALS, Refusal, Totals, What};
 
-/// Refusals and missing things that are listed; further ones are only counted.
+/// Missing things that are listed.
 pub(crate) const MAX_LISTED: usize = 65_536;
 
 /// Damaged things that are listed: one is enough to call for help.
@@ -53,6 +53,21 @@ pub struct Report {
     /// What the other side said of its store, and how that fits to what it said before.
     pub peer_store: Option<(PeerStore, PeerHistory)>,
     /// The other side's clock less ours, in milliseconds, as its Hello showed it.
+    pub clock_difference: Option<i64>,
+}
+
+/// What is remembered of a session: how it stands with the peer, be the session over or not.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Standing {
+    /// The node at the other end.
+    pub peer: NodeId,
+    /// How many things are still missing here and were not to be had from this peer.
+    pub missing: u64,
+    /// What they are, and what was refused.
+    pub told: Told,
+    /// What the other side said of its store, and how that fits to what it said before.
+    pub peer_store: Option<(PeerStore, PeerHistory)>,
+    /// The other side's clock less ours, in milliseconds.
     pub clock_difference: Option<i64>,
 }
 
@@ -167,9 +182,31 @@ pub enum EndReason {
     /// What one side keeps has changed: the session begins anew.
     #[error("what is kept has changed, and the session begins anew")]
     Anew,
+    /// This side ended the session, for a reason that is none of its course.
+    #[error("this node ended the session: {0}")]
+    EndedHere(String),
+    /// Another session with the same peer stays open in its place.
+    #[error("another session with the peer stays open")]
+    Crossed,
     /// Our own store failed.
     #[error("our store failed: {0}")]
     StoreFailed(String),
+}
+
+impl Standing {
+    /// What to remember of the peer's store, where this is `known` of it; nothing, if a session that ended before knew
+    /// more. `now` is the wall clock.
+    pub fn peer_store_to_keep(&self, known: Option<PeerStore>, now: i64) -> Option<PeerStore> {
+        let (said, history) = self.peer_store.as_ref()?;
+        let (mut said, known) = (said.clone(), known.filter(|known| known.epoch == said.epoch));
+        said.rolled_back = match history {
+            PeerHistory::RolledBack(_) => Some(now),
+            _ => known.as_ref().and_then(|known| known.rolled_back),
+        };
+        let knows_more =
+            |known: &PeerStore| known.incarnation == said.incarnation && known.generation >= said.generation;
+        (!known.as_ref().is_some_and(knows_more)).then_some(said)
+    }
 }
 
 impl Report {
@@ -204,18 +241,15 @@ impl Report {
         self.refused.saturating_add(self.refused_by_peer)
     }
 
-    /// What to remember of the peer's store, where this is `known` of it; nothing, if a session that ended before knew
-    /// more. `now` is the wall clock.
-    pub fn peer_store_to_keep(&self, known: Option<PeerStore>, now: i64) -> Option<PeerStore> {
-        let (said, history) = self.peer_store.as_ref()?;
-        let (mut said, known) = (said.clone(), known.filter(|known| known.epoch == said.epoch));
-        said.rolled_back = match history {
-            PeerHistory::RolledBack(_) => Some(now),
-            _ => known.as_ref().and_then(|known| known.rolled_back),
-        };
-        let knows_more =
-            |known: &PeerStore| known.incarnation == said.incarnation && known.generation >= said.generation;
-        (!known.as_ref().is_some_and(knows_more)).then_some(said)
+    /// What is to be remembered of it.
+    pub fn standing(&self) -> Standing {
+        Standing {
+            peer: self.peer,
+            missing: self.missing.len() as u64,
+            told: self.told(),
+            peer_store: self.peer_store.clone(),
+            clock_difference: self.clock_difference,
+        }
     }
 
     /// What did not get from one side to the other, as it is kept until the next session with this peer.
@@ -241,7 +275,7 @@ impl Report {
 
     pub(crate) fn refuse(&mut self, what: What, id: String, reason: String) {
         self.refused += 1;
-        if self.refusals.len() < MAX_LISTED {
+        if self.refusals.len() < MAX_REFUSALS {
             self.refusals.push(Refusal { what, id, reason: shorten(reason) });
         }
     }

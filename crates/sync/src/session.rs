@@ -40,8 +40,8 @@ pub(crate) struct Session {
     pub(crate) interest: Interest,
     /// Authors whose keys are here.
     pub(crate) own: Vec<AuthorId>,
-    /// Authors that this node keeps nothing of, as it was when the session began; the store goes by what
-    /// is so when it writes.
+    /// Authors that this node keeps nothing of, as it was when the session began; it ends when another one is
+    /// blocked, and the store goes by what is so when it writes.
     pub(crate) blocked: BTreeSet<AuthorId>,
     /// What the peer said of its store when it was last met, as it was known when the session began.
     pub(crate) known: Option<PeerStore>,

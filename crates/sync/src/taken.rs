@@ -10,11 +10,31 @@ use madake_store::{
     ContentFate, Fate, Flaw, LOGS_LIMIT, NamedBy, Outcome, PayloadFate, Position, StoreError,
 };
 
+use crate::io::RefusedEntry;
 use crate::node::Context;
 use crate::session::Session;
 use crate::wire::{Range, What};
 
+/// Entries that nobody asked for, or that are none, and that a peer may send in a session.
+const MAX_UNASKED: u32 = 10_000;
+
 impl Session {
+    /// An entry came that nobody asked for.
+    pub(crate) fn count_unasked(&mut self, at: &Position) -> Result<(), String> {
+        let reason = "unasked: nobody asked for it, or not again".into();
+        self.count_none(RefusedEntry { log: None, id: at.to_string(), reason })
+    }
+
+    /// An entry came that nobody asked for, or that is none.
+    pub(crate) fn count_none(&mut self, refused: RefusedEntry) -> Result<(), String> {
+        self.receiving.unasked += 1;
+        if self.receiving.unasked > MAX_UNASKED {
+            return Err(format!("more than {MAX_UNASKED} entries that nobody asked for, or that are none"));
+        }
+        self.report.refuse(What::Entry, refused.id, refused.reason);
+        Ok(())
+    }
+
     /// What became of one entry and what came with it.
     pub(crate) fn entry_outcome(
         &mut self,

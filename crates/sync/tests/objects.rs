@@ -191,7 +191,10 @@ impl Table {
                 assert_eq!(reason, EndReason::Finished);
                 self.reports.insert(session, report);
             }
-            Output::Consumed { .. } | Output::Progress { .. } | Output::Live { .. } => {}
+            Output::Consumed { .. }
+            | Output::Progress { .. }
+            | Output::Live { .. }
+            | Output::Standing { .. } => {}
         }
     }
 

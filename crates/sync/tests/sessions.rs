@@ -14,7 +14,7 @@ use madake_store::{
     Author, Change, Coded, Digest, Fork, ForkedLog, HeldLog, ItemKey, NamedBy, NewContent, NodeId, PeerStore,
     Position, Read, ReadForks, Store, StoreError, SummaryScope, Tip, Wanted, WithPayload,
 };
-use madake_sync::wire::{Message, What};
+use madake_sync::wire::{Entries, Message, What};
 use madake_sync::{EndReason, Input, Now, Output, Plan, SessionId};
 
 fn finished(session: &common::Session) {
@@ -106,6 +106,48 @@ fn a_bad_entry_costs_its_log_and_nothing_else() {
     // And next time, without mischief, it is made good.
     let again = run(&mut a, &mut b, pull());
     assert_eq!((again.a.1.received.entries, again.a.1.refused), (2, 0));
+}
+
+/// Entries that nobody signed cost their sender the session, be they of logs that were asked for or not.
+#[test]
+fn bad_entries_are_not_taken_for_ever() {
+    for of_logs_that_were_asked_for in [true, false] {
+        let (mut a, mut b) = two();
+        let mut number = 0;
+        let session = run_tampered(&mut a, &mut b, pull(), &mut |_, message| match message {
+            Message::Entries(entries) => {
+                let item = entries.items[0].clone();
+                let mut bad = || {
+                    let mut item = item.clone();
+                    if of_logs_that_were_asked_for {
+                        *item.entry.last_mut().unwrap() ^= 1;
+                    } else {
+                        number += 1;
+                        let key = key(1_000 + number % 10);
+                        let payload = (PayloadId::of(b"x"), 1);
+                        let log = LogId::new(5_000 + number);
+                        let entry = Entry::sign(&key, log, None, None, payload.0, payload.1, false).unwrap();
+                        item.entry = entry.as_bytes().to_vec().into();
+                        *item.entry.last_mut().unwrap() ^= 1;
+                    }
+                    item
+                };
+                let mut frame = |count: usize| {
+                    let items: Vec<_> = (0..count).map(|_| bad()).collect();
+                    Message::Entries(Entries { want: entries.want, items: items.try_into().unwrap() })
+                };
+                let frames = [frame(8_000), frame(2_000), frame(1)];
+                frames.into_iter().chain([Message::Entries(entries)]).collect()
+            }
+            other => vec![other],
+        });
+        let (reason, report) = &session.a;
+        assert!(
+            matches!(reason, EndReason::PeerMisbehaved(what) if what.contains("more than 10000")),
+            "{reason:?}"
+        );
+        assert_eq!((report.refused, report.refusals.len()), (10_000, 1_024));
+    }
 }
 
 #[test]

@@ -46,6 +46,7 @@ pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body
     }
     let dry_run = query.flag("dry_run");
     let last = super::partial::last(&query, receives)?;
+    let access = shell.access(node);
     let Allowed { read, write } = shell.store().allowed(node)?;
     let (receives, gives) = (receives && write, gives && read);
     if !receives && !gives {
@@ -75,6 +76,7 @@ pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body
     let session = tokio::spawn(async move { network.driver.session(connection, None, plan, watchers).await });
     let (sender, body) = streamed();
     tokio::spawn(async move {
+        let _place = shell.enter(&wire, access, false);
         // While a big object comes or goes, only the bytes on the wire tell how far it is.
         let mut tick = tokio::time::interval(TELL_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -114,6 +116,11 @@ fn result_json(shell: &Shell, reason: &EndReason, report: &Report, seconds: f64)
             let message = format!("servers' clocks must agree: the peer's shows {theirs}, ours {ours}");
             return Err(ApiError::new(502, "clocks", message)
                 .hint("set the clock that is wrong, or `madake peer add TICKET --no-server`"));
+        }
+        EndReason::Anew => {
+            let message = "what one side keeps, or what the other may do there, changed meanwhile";
+            return Err(ApiError::new(502, "interrupted", message)
+                .hint("type the command again: it goes on where this one ended"));
         }
         EndReason::StoreFailed(_) => {
             return Err(ApiError::new(500, "store", reason.to_string())

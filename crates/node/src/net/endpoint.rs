@@ -17,7 +17,7 @@ use super::dial::{Dial, DialError, Failure, can_reach};
 use super::tls::{self, Impostor, KeyError, alerts};
 use super::{
     Connection, HANDSHAKE_TIMEOUT, IDLE_TIMEOUT, MAX_HANDSHAKES, MAX_UNANSWERED, NodeId, SERVER_IDLE_TIMEOUT,
-    UNANSWERED_BYTES, VALIDATE_FROM, canonical, describe, transport_config,
+    UNANSWERED_BYTES, VALIDATE_FROM, canonical, describe, strangers_config, transport_config,
 };
 
 /// A node's socket, and the key with which it answers and dials. Clones share both.
@@ -50,7 +50,7 @@ impl Endpoint {
             .expect("ring has the cipher suite of QUIC's first packets");
         let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         config
-            .transport_config(endpoint.transport.clone())
+            .transport_config(strangers_config())
             .max_incoming(MAX_UNANSWERED)
             .incoming_buffer_size(UNANSWERED_BYTES)
             .incoming_buffer_size_total(UNANSWERED_BYTES * MAX_UNANSWERED as u64);

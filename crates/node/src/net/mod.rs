@@ -22,7 +22,7 @@ pub use tls::{Impostor, KeyError};
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use quinn::VarInt;
@@ -38,12 +38,14 @@ pub type NodeId = madake_log::AuthorId;
 pub struct Connection {
     peer: NodeId,
     quinn: quinn::Connection,
+    /// With what this side has closed it first.
+    closed_with: Arc<OnceLock<(u32, String)>>,
 }
 
 impl Connection {
     /// Wraps a finished handshake whose key was checked to be `peer`'s.
     fn established(quinn: quinn::Connection, peer: NodeId) -> Self {
-        Self { peer, quinn }
+        Self { peer, quinn, closed_with: Arc::default() }
     }
 
     /// The node at the other end, proved by its signature over the handshake.
@@ -73,11 +75,23 @@ impl Connection {
         self.quinn.stable_id()
     }
 
+    /// Lets the peer have as much on its way as those who are let in: until then it is [`STRANGERS_WINDOW`], if the peer
+    /// dialled.
+    pub fn let_in(&self) {
+        self.quinn.set_receive_window(VarInt::from_u32(CONNECTION_RECEIVE_WINDOW));
+    }
+
     /// Closes the connection at once: open streams are lost on both sides.
     ///
     /// The peer is told the code and the reason, of which as much is sent as fits a packet.
     pub fn close(&self, code: u32, reason: &str) {
+        let _ = self.closed_with.set((code, reason.to_owned())); // the first is what counts
         self.quinn.close(VarInt::from_u32(code), reason.as_bytes());
+    }
+
+    /// Code and reason of the first [`close`](Self::close) on this side.
+    pub fn closed_with(&self) -> Option<&(u32, String)> {
+        self.closed_with.get()
     }
 
     /// Why the connection ended, or `None` while it lives.
@@ -152,21 +166,30 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// The transport's settings, the same for both directions of dialling, for connections that are lost after
-/// `idle` without a packet. The shorter time of both sides holds.
+/// The transport's settings for connections that this node dials, and that are lost after `idle` without a packet. The
+/// shorter time of both sides holds.
 pub(crate) fn transport_config(idle: Duration) -> Arc<quinn::TransportConfig> {
+    Arc::new(config(idle, CONNECTION_RECEIVE_WINDOW))
+}
+
+/// Likewise for those that others dial.
+pub(crate) fn strangers_config() -> Arc<quinn::TransportConfig> {
+    Arc::new(config(IDLE_TIMEOUT, STRANGERS_WINDOW))
+}
+
+fn config(idle: Duration, window: u32) -> quinn::TransportConfig {
     let mut config = quinn::TransportConfig::default();
     config
         .max_idle_timeout(Some(VarInt::from_u32(idle.as_millis() as u32).into()))
         .keep_alive_interval(Some(idle / 3))
         .stream_receive_window(VarInt::from_u32(STREAM_RECEIVE_WINDOW))
-        .receive_window(VarInt::from_u32(CONNECTION_RECEIVE_WINDOW))
+        .receive_window(VarInt::from_u32(window))
         .send_window(SEND_WINDOW)
         .max_concurrent_bidi_streams(VarInt::from_u32(MAX_STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(MAX_STREAMS))
         // The protocol has no datagrams: none are received, so none take memory.
         .datagram_receive_buffer_size(None);
-    Arc::new(config)
+    config
 }
 
 /// An IPv4 address as such, also when a dual-stack socket shows it as `::ffff:…`.
@@ -209,6 +232,9 @@ pub const STREAM_RECEIVE_WINDOW: u32 = 8 << 20;
 /// Bytes that may be on their way on all streams of a connection, thus what a peer can make this
 /// node buffer: eight full streams.
 pub const CONNECTION_RECEIVE_WINDOW: u32 = 64 << 20;
+
+/// Likewise for who dials and is not known yet: a knock has 8 KiB at most, and a session's first words fit.
+pub const STRANGERS_WINDOW: u32 = 64 << 10;
 
 /// Bytes that this node keeps for sending again, per connection: what a peer's window admits.
 pub const SEND_WINDOW: u64 = 64 << 20;

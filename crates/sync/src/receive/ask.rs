@@ -3,11 +3,11 @@
 use madake_log::SeqNum;
 use madake_store::{Position, StoreError};
 
-use super::{MAX_OPEN, MAX_UNASKED, PER_REQUEST, next};
+use super::{MAX_OPEN, PER_REQUEST, next};
 use crate::Bounded;
 use crate::node::Context;
 use crate::session::Session;
-use crate::wire::{Class, Message, Range, Want, What};
+use crate::wire::{Class, Message, Range, Want};
 
 impl Session {
     pub(super) fn ask_for_entries(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
@@ -37,16 +37,5 @@ impl Session {
         }
         range.from = at.seq.next().unwrap_or(SeqNum::MAX);
         true
-    }
-
-    /// An entry came that nobody asked for.
-    pub(crate) fn count_unasked(&mut self, at: &Position) -> Result<(), String> {
-        self.receiving.unasked += 1;
-        if self.receiving.unasked > MAX_UNASKED {
-            return Err(format!("more than {MAX_UNASKED} entries that nobody asked for"));
-        }
-        let reason = "unasked: nobody asked for it, or not again".into();
-        self.report.refuse(What::Entry, at.to_string(), reason);
-        Ok(())
     }
 }

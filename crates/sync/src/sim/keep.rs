@@ -95,7 +95,7 @@ impl World<'_> {
             told: report.told(),
         };
         let known = running.store.peer_store(report.peer).unwrap_or_default();
-        let said = report.peer_store_to_keep(known, ended);
+        let said = report.standing().peer_store_to_keep(known, ended);
         let said = said.map(|said| Change::PeerStore(report.peer, said));
         let _ =
             running.store.apply([Change::LastSession(report.peer, last)].into_iter().chain(said).collect());

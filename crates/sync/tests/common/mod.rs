@@ -186,7 +186,10 @@ pub fn run_tampered(a: &mut Peer, b: &mut Peer, plan: Plan, tamper: &mut Tamper<
                             me.node.handle(NOW, input, &*me.store);
                         }
                     }
-                    Output::Consumed { .. } | Output::Progress { .. } | Output::Live { .. } => {}
+                    Output::Consumed { .. }
+                    | Output::Progress { .. }
+                    | Output::Live { .. }
+                    | Output::Standing { .. } => {}
                     Output::Ended { reason, report, .. } => {
                         inbox[1 - side].push_back(None);
                         ends[side] = Some((reason, report));
@@ -213,13 +216,14 @@ pub fn arrived(session: SessionId, message: Message) -> Input {
     match message {
         Message::Entries(entries) => {
             let check = |item: madake_sync::wire::WireEntry| -> Result<Received, RefusedEntry> {
-                let refused = |reason: &str| RefusedEntry {
-                    log: None,
+                let refused = |log, reason: &str| RefusedEntry {
+                    log,
                     id: blake3::hash(&item.entry).to_string(),
                     reason: reason.into(),
                 };
-                let entry = Entry::decode(&item.entry).map_err(|error| refused(error.reason()))?;
-                let entry = AuthenticEntry::check(entry).map_err(|error| refused(error.reason()))?;
+                let entry = Entry::decode(&item.entry).map_err(|error| refused(None, error.reason()))?;
+                let log = Some((entry.author(), entry.log()));
+                let entry = AuthenticEntry::check(entry).map_err(|error| refused(log, error.reason()))?;
                 Ok(Received { entry, payload: item.payload.map(|payload| Object::new(payload.into_vec())) })
             };
             let items = entries.items.into_iter().map(check).collect();

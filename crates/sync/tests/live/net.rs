@@ -171,7 +171,7 @@ impl Net {
                     }
                     self.ended.push((end, reason, report));
                 }
-                Output::Consumed { .. } | Output::Progress { .. } => {}
+                Output::Consumed { .. } | Output::Progress { .. } | Output::Standing { .. } => {}
             }
         }
     }
