@@ -196,7 +196,7 @@ fn event_text(event: &Value) -> String {
         ),
         "peer" => {
             let name = event["name"].as_str().filter(|name| !name.is_empty());
-            let name = name.map_or(peer, |name| crate::out::clean(name));
+            let name = name.map_or(peer, crate::out::clean);
             match event["failure"].as_str() {
                 Some(failure) => format!("{name}: {}: {}", text(event, "state"), crate::out::clean(failure)),
                 None => format!("{name}: {}", text(event, "state")),
