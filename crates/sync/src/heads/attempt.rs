@@ -1,4 +1,4 @@
-//! One name at a proposer: what waits, and how far the operation under way is.
+//! What a proposer is told and says; and one name at it: what waits, and how far the operation under way is.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -8,8 +8,9 @@ use madake_store::NodeId;
 
 use super::branches::Look;
 use super::decide::{Outcome, Wish};
-use super::message::Need;
+use super::message::{Need, Packet};
 use super::value::{Accepted, Ballot, HeadRef, HeadValue, OpId};
+use crate::io::Token;
 
 /// Bytes of commits that are fetched for one operation.
 const MAX_FETCHED: usize = 32 * 1024 * 1024;
@@ -27,6 +28,77 @@ pub struct Ask {
     pub again: bool,
     /// When to give up, in the shell's monotonic time.
     pub deadline: Duration,
+}
+
+/// How a proposer goes about it. None of this matters for safety.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
+pub struct Settings {
+    /// For how long a promise should keep others away: some three round trips.
+    pub hold: Duration,
+    /// After what silence a question is asked again.
+    pub resend: Duration,
+    /// The longest first wait before another attempt; it doubles with each.
+    pub backoff: Duration,
+    /// The longest wait.
+    pub backoff_most: Duration,
+    /// How long to wait for members beyond a quorum, where they can make a difference.
+    pub gather: Duration,
+    /// Whether to have the next ballot promised with each proposal, so that the next update of the name takes one
+    /// round trip. Others then need a greater round first.
+    pub lease: bool,
+    /// Rounds to reserve at once.
+    pub block: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            hold: Duration::from_millis(50),
+            resend: Duration::from_millis(250),
+            backoff: Duration::from_millis(20),
+            backoff_most: Duration::from_secs(2),
+            gather: Duration::from_millis(50),
+            lease: true,
+            block: 1 << 16,
+        }
+    }
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
+pub enum ProposerOutput {
+    /// Make durable that rounds below this are used; say [`super::Proposer::reserved`].
+    Reserve {
+        /// The number, for the next [`super::Proposer::new`] of this node.
+        upto: u64,
+        /// The same number, as the write's.
+        token: Token,
+    },
+    /// Send a packet.
+    Send {
+        /// To whom; also to this node's own replica.
+        to: NodeId,
+        /// What.
+        packet: Packet,
+    },
+    /// See that this member gets these, of here or of another one; then say [`super::Proposer::pushed`].
+    Push {
+        /// To whom.
+        to: NodeId,
+        /// For which name.
+        name: FileName,
+        /// What.
+        need: Vec<Need>,
+    },
+    /// An operation ended.
+    Done {
+        /// The name.
+        name: FileName,
+        /// Which.
+        op: OpId,
+        /// How.
+        outcome: Outcome,
+    },
 }
 
 /// What is under way for one name.

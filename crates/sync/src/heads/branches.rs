@@ -246,3 +246,6 @@ fn common(one: HeadRef, other: HeadRef, look: &impl Look) -> Result<Option<Commi
 fn absent(error: HistoryError<Never>) -> Result<(), NotTaken> {
     missing_of(error).map_or(Ok(()), |id| Err(NotTaken::Missing(vec![Need::Commit(id)])))
 }
+
+#[cfg(test)]
+mod tests;

@@ -200,3 +200,173 @@ impl Chain {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use madake_store::NodeId;
+
+    use super::super::model::Book;
+    use super::*;
+
+    fn op(number: u64) -> OpId {
+        OpId { node: NodeId::from_bytes([1; 32]), number }
+    }
+
+    fn book() -> Book {
+        let mut book = Book::of(&["abc", "axy"]);
+        book.add("abcm", &["axy"]);
+        book
+    }
+
+    /// Values with these heads, made by operations 1, 2, 3…
+    fn values(ways: &[&str]) -> Vec<HeadValue> {
+        let mut values: Vec<HeadValue> = Vec::new();
+        for (number, way) in (1..).zip(ways) {
+            let (way, kind) = match way.strip_prefix('!') {
+                Some(way) => (way, Kind::Reset),
+                None => (*way, Kind::FastForward),
+            };
+            let head = (!way.is_empty()).then(|| book().head(way));
+            let kind = if head.is_some() { kind } else { Kind::Delete };
+            values.push(HeadValue::after(values.last(), head, kind, op(number)));
+        }
+        values
+    }
+
+    fn chain(ways: &[&str]) -> Chain {
+        Chain::new(&values(ways), &book()).unwrap()
+    }
+
+    fn agreed(way: &str) -> Shown {
+        Shown::Agreed(book().head(way).commit)
+    }
+
+    fn record(number: u64, begun: u64, end: u64, shown: Shown) -> Record {
+        Record { op: op(number), begun, ended: Some((end, shown)) }
+    }
+
+    fn saw(ways: &[&str], generation: usize) -> Shown {
+        Shown::Read(generation.checked_sub(1).map(|at| values(ways)[at].id()))
+    }
+
+    #[test]
+    fn what_is_in_order_passes() {
+        let ways = ["a", "abc", "abcm", "", "!abc"];
+        let chain = chain(&ways);
+        let entered = |way: &str| chain.entered(&book().head(way).commit);
+        assert_eq!([entered("a"), entered("ab"), entered("abc"), entered("axy")], [1, 2, 2, 3].map(Some));
+        let last = values(&ways)[4].id();
+        let records = [
+            record(1, 1, 5, agreed("a")),
+            record(2, 2, 9, agreed("abc")), // side by side with the first
+            record(9, 3, 4, saw(&ways, 0)),
+            record(8, 6, 8, saw(&ways, 2)), // seen before it was acknowledged
+            Record { op: op(3), begun: 7, ended: None },
+            record(7, 10, 12, agreed("ab")), // there already
+            record(6, 11, 13, saw(&ways, 3)),
+            record(4, 14, 20, Shown::Agrees(values(&ways)[3].id())),
+            record(5, 15, 21, Shown::Agrees(last)),
+            record(11, 22, 23, Shown::Refused(last)),
+        ];
+        assert_eq!(chain.check(&records), Ok(()));
+        let mut backwards = records;
+        backwards.reverse();
+        assert_eq!(chain.check(&backwards), Ok(()), "in whatever order they are told");
+    }
+
+    #[test]
+    fn each_rule_of_chains_is_broken_by_one() {
+        let check = |values: &[HeadValue]| Chain::new(values, &book()).unwrap_err();
+        let mut skipped = values(&["a", "ab", "abc"]);
+        skipped.remove(1);
+        assert_eq!(check(&skipped), Broken::Link { generation: 2 });
+        let mut other = values(&["a", "ab"]);
+        other[1].prev = Some(other[1].id());
+        assert_eq!(check(&other), Broken::Link { generation: 2 });
+        assert_eq!(check(&values(&["ab", "ab"])), Broken::Twice(book().head("ab").commit));
+        assert_eq!(check(&values(&["ab", "axy"])), Broken::Dropped { generation: 2 });
+        assert_eq!(check(&values(&["abc", "ab"])), Broken::Dropped { generation: 2 });
+        assert!(
+            Chain::new(&values(&["abc", "!ab", "abc"]), &book()).is_err(),
+            "the head twice, with a reset before"
+        );
+        assert!(Chain::new(&values(&["abc", "!ab", "!abc"]), &book()).is_ok());
+    }
+
+    #[test]
+    fn each_rule_of_histories_is_broken_by_one() {
+        let ways = ["a", "ab", "abc"];
+        let check = |records: &[Record]| chain(&ways).check(records).unwrap_err();
+        let lost = record(7, 1, 2, agreed("axy"));
+        assert_eq!(check(&[lost]), Broken::Lost(op(7)));
+        let foreign = values(&["axy"])[0].id();
+        assert_eq!(check(&[record(7, 1, 2, Shown::Agrees(foreign))]), Broken::Lost(op(7)));
+        assert_eq!(check(&[record(7, 1, 2, Shown::Read(Some(foreign)))]), Broken::Invented(op(7)));
+        let head = values(&ways)[0].id();
+        assert_eq!(check(&[record(2, 1, 2, Shown::Refused(head))]), Broken::Refused(op(2)));
+        // Acknowledged before begun means earlier in the chain.
+        let swapped = [record(2, 1, 2, agreed("ab")), record(1, 3, 4, agreed("a"))];
+        assert_eq!(check(&swapped), Broken::Early(op(1), 1));
+        // So for what is seen only by a read.
+        assert_eq!(
+            check(&[record(9, 1, 2, saw(&ways, 3)), record(3, 3, 4, agreed("abc"))]),
+            Broken::Early(op(3), 3)
+        );
+        // An operation without an answer counts too.
+        let open = Record { op: op(1), begun: 5, ended: None };
+        assert_eq!(check(&[open, record(9, 1, 2, saw(&ways, 1))]), Broken::Early(op(1), 1));
+        // A read sees what was acknowledged before it began, and what an earlier read saw.
+        assert_eq!(
+            check(&[record(2, 1, 2, agreed("ab")), record(9, 3, 4, saw(&ways, 1))]),
+            Broken::Stale(op(9), 1, 2)
+        );
+        assert_eq!(
+            check(&[record(8, 1, 2, saw(&ways, 3)), record(9, 3, 4, saw(&ways, 0))]),
+            Broken::Stale(op(9), 0, 3)
+        );
+        let refused = record(9, 3, 4, Shown::Refused(values(&ways)[0].id()));
+        assert_eq!(check(&[record(2, 1, 2, agreed("ab")), refused]), Broken::Stale(op(9), 1, 2));
+    }
+
+    /// The check against the definition: histories of three operations in every order of their events, and every
+    /// assignment of what they saw, are accepted exactly if some moments within them explain it.
+    #[test]
+    fn it_accepts_what_some_order_of_moments_explains_and_nothing_else() {
+        let ways = ["a", "ab"];
+        let chain = chain(&ways);
+        let (mut accepted, mut refused) = (0, 0);
+        // Two updates and a read; the six events at times 1..=6.
+        let mut times = [0u64; 6];
+        for code in 0..6u64.pow(6) {
+            let mut rest = code;
+            for time in &mut times {
+                *time = rest % 6 + 1;
+                rest /= 6;
+            }
+            let distinct: BTreeSet<u64> = times.into_iter().collect();
+            let [b1, e1, b2, e2, b3, e3] = times;
+            if distinct.len() < 6 || b1 > e1 || b2 > e2 || b3 > e3 {
+                continue;
+            }
+            for generation in 0..3usize {
+                let records = [
+                    record(1, b1, e1, agreed("a")),
+                    record(2, b2, e2, agreed("ab")),
+                    record(3, b3, e3, saw(&ways, generation)),
+                ];
+                // The order of moments is given: the read lies after `generation` updates.
+                let mut order = vec![(b1, e1), (b2, e2)];
+                order.insert(generation, (b3, e3));
+                let mut moment = 0;
+                let is_possible = order.iter().all(|(begun, end)| {
+                    moment = moment.max(*begun);
+                    moment < *end
+                });
+                assert_eq!(chain.check(&records).is_ok(), is_possible, "{records:?}");
+                accepted += usize::from(is_possible);
+                refused += usize::from(!is_possible);
+            }
+        }
+        assert!(accepted > 50 && refused > 50, "{accepted} {refused}");
+    }
+}

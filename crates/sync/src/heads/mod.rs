@@ -17,6 +17,8 @@ mod decide;
 mod history;
 mod message;
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod mutant;
 mod proposer;
 mod register;
@@ -24,7 +26,7 @@ mod replica;
 mod rounds;
 mod value;
 
-pub use attempt::Ask;
+pub use attempt::{Ask, ProposerOutput, Settings};
 pub use branches::{Branches, Look, MAX_SIDE, MAX_VISITS, NotTaken, Pending, Reason, Side};
 pub use bytes::{NotDecoded, decode, encode};
 pub use config::{ClusterId, Config, MAX_MEMBERS, Members, NoMembers, Voters};
@@ -33,7 +35,7 @@ pub use history::{Broken, Chain, Record, Shown};
 pub use message::{
     Answer, Body, MAX_BATCH, MAX_BATCH_BYTES, MAX_NEED, MAX_PATH, Need, Packet, Question, Refusal,
 };
-pub use proposer::{MAX_ASKS, MAX_LEASES, Proposer, ProposerOutput, Settings};
+pub use proposer::{MAX_ASKS, MAX_LEASES, Proposer};
 pub use register::{Accepting, Register};
 pub use replica::{MAX_HOLD, MAX_NAMES, Replica, ReplicaOutput, Row, Stale};
 pub use value::{Accepted, Ballot, HeadRef, HeadValue, Kind, OpId, ROUND_LIMIT, ValueId};

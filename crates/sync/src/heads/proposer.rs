@@ -8,88 +8,21 @@ use std::time::Duration;
 use madake_object::FileName;
 use madake_store::NodeId;
 
-use super::attempt::{Ask, Both, Phase, Promise, Report, Work};
+use super::attempt::{Ask, Both, Phase, Promise, ProposerOutput, Report, Settings, Work};
 use super::branches::Look;
 use super::config::{ClusterId, Config};
 use super::decide::{Case, Decision, Outcome, Refused, Wish, decide, needs};
-use super::message::{Answer, Body, Need, Packet, Question, Refusal, batches};
+use super::message::{Answer, Body, Packet, Question, Refusal, batches};
 #[cfg(test)]
 use super::mutant::Mutant;
 use super::rounds::{Dice, Rounds};
-use super::value::{Accepted, Ballot, HeadRef, HeadValue, OpId};
+use super::value::{Accepted, Ballot, HeadRef, HeadValue};
 use crate::io::Token;
 
 /// Operations that wait or are under way at one proposer.
 pub const MAX_ASKS: usize = 65_536;
 /// Names for which the next ballot is kept promised.
 pub const MAX_LEASES: usize = 65_536;
-
-/// How a proposer goes about it. None of this matters for safety.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Hash)]
-pub struct Settings {
-    /// For how long a promise should keep others away: some three round trips.
-    pub hold: Duration,
-    /// After what silence a question is asked again.
-    pub resend: Duration,
-    /// The longest first wait before another attempt; it doubles with each.
-    pub backoff: Duration,
-    /// The longest wait.
-    pub backoff_most: Duration,
-    /// How long to wait for members beyond a quorum, where they can make a difference.
-    pub gather: Duration,
-    /// Rounds to reserve at once.
-    pub block: u64,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            hold: Duration::from_millis(50),
-            resend: Duration::from_millis(250),
-            backoff: Duration::from_millis(20),
-            backoff_most: Duration::from_secs(2),
-            gather: Duration::from_millis(50),
-            block: 1 << 16,
-        }
-    }
-}
-
-/// What is to be done.
-#[derive(Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
-pub enum ProposerOutput {
-    /// Make durable that rounds below this are used; say [`Proposer::reserved`].
-    Reserve {
-        /// The number, for the next [`Proposer::new`] of this node.
-        upto: u64,
-        /// The same number, as the write's.
-        token: Token,
-    },
-    /// Send a packet.
-    Send {
-        /// To whom; also to this node's own replica.
-        to: NodeId,
-        /// What.
-        packet: Packet,
-    },
-    /// See that this member gets these, of here or of another one; then say [`Proposer::pushed`].
-    Push {
-        /// To whom.
-        to: NodeId,
-        /// For which name.
-        name: FileName,
-        /// What.
-        need: Vec<Need>,
-    },
-    /// An operation ended.
-    Done {
-        /// The name.
-        name: FileName,
-        /// Which.
-        op: OpId,
-        /// How.
-        outcome: Outcome,
-    },
-}
 
 /// The next ballot, promised by a quorum together with what it accepted last.
 #[derive(Clone, Debug, Eq, PartialEq, Hash)]
@@ -254,6 +187,11 @@ impl Proposer {
     #[cfg(test)]
     pub(super) fn phase(&self, name: &FileName) -> Option<&Phase> {
         self.works.get(name).map(|work| &work.phase)
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_answered(&self, name: &FileName, node: &NodeId) -> bool {
+        self.works.get(name).is_some_and(|work| work.has_answered(node))
     }
 
     fn names(&self, which: impl Fn(&Work) -> bool) -> Vec<FileName> {
@@ -481,7 +419,12 @@ impl Proposer {
         outcome: Outcome,
         look: &impl Look,
     ) {
-        let next = self.rounds.take().map(|round| Ballot { round, node: self.me });
+        let next = self
+            .settings
+            .lease
+            .then(|| self.rounds.take())
+            .flatten()
+            .map(|round| Ballot { round, node: self.me });
         let Some(work) = self.works.get_mut(name) else { return };
         // Also a value of somebody else, if what is wished for lies in its history.
         work.sent |= matches!(outcome, Outcome::Agreed { .. });

@@ -442,3 +442,6 @@ fn path(from: CommitId, until: &[CommitId], look: &impl Look) -> Vec<ByteBuf> {
 fn millis(left: Duration) -> u32 {
     u32::try_from(left.as_micros().div_ceil(1_000)).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;
