@@ -166,7 +166,9 @@ impl Proposer {
 
     /// When [`tick`](Self::tick) has something to do.
     pub fn next_wake(&self) -> Option<Duration> {
-        self.works.values().map(|work| self.wake_of(work).min(work.ask.deadline)).min()
+        let deadline =
+            |work: &Work| work.waiting.iter().map(|ask| ask.deadline).fold(work.ask.deadline, Duration::min);
+        self.works.values().map(|work| self.wake_of(work).min(deadline(work))).min()
     }
 
     /// Members that refused to listen, and why.
@@ -475,9 +477,18 @@ impl Proposer {
     }
 
     fn tick_one(&mut self, now: Duration, name: &FileName, look: &impl Look) {
+        let members: Vec<NodeId> = self.config.members().into_iter().collect();
         let Some(work) = self.works.get_mut(name) else { return };
+        let waiting = std::mem::take(&mut work.waiting);
+        let (late, waiting): (VecDeque<Ask>, _) = waiting.into_iter().partition(|ask| ask.deadline <= now);
+        work.waiting = waiting;
+        for ask in late {
+            let nothing = Outcome::NoQuorum { have: 0, need: self.config.need(), members: members.clone() };
+            let outcome = if ask.again { Outcome::Unknown } else { nothing };
+            self.asks = self.asks.saturating_sub(1);
+            self.outputs.push_back(ProposerOutput::Done { name: ask.name, op: ask.op, outcome });
+        }
         if work.ask.deadline <= now {
-            let members: Vec<NodeId> = self.config.members().into_iter().collect();
             let outcome = if work.sent {
                 Outcome::Unknown
             } else {
@@ -550,3 +561,6 @@ fn wanted(wish: &Wish) -> Option<HeadRef> {
 fn is_sound(found: &Accepted) -> bool {
     found.value.is_sound() && found.ballot.round < super::value::ROUND_LIMIT
 }
+
+#[cfg(test)]
+mod tests;

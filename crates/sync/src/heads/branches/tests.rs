@@ -108,24 +108,34 @@ fn a_head_does_not_move_before_all_of_it_is_here() {
 }
 
 #[test]
-fn side_branches_are_bounded_and_own_ones_are_never_dropped() {
-    let book = book();
-    let mut branches = at("ab");
-    let side = |byte: u8, reason| {
-        let mut tip = book.head("abx");
-        tip.entry = madake_log::EntryId::from_bytes([byte; 32]);
-        Side {
-            tip: HeadRef { commit: book.head("apq").commit, ..tip },
-            base: None,
-            author: None,
-            since: 0,
-            reason,
-        }
+fn side_branches_are_bounded_and_what_was_not_reset_is_never_dropped() {
+    let letters: Vec<char> = ('A'..='Z').collect();
+    let ways: Vec<String> =
+        letters.iter().flat_map(|one| letters.iter().map(move |two| format!("{one}{two}"))).collect();
+    let mut all: Vec<&str> = ways.iter().take(MAX_SIDE).map(String::as_str).collect();
+    all.extend(["ab", "abc", "pq"]);
+    let book = Book::of(&all);
+    let mut branches = Branches::default();
+    let decided = |round, way: &str| {
+        let mut decided = decided(round, Some("ab"));
+        decided.value.head = Some(book.head(way));
+        decided
     };
-    branches.side = (0..=255).map(|byte| side(byte, Reason::Diverged)).collect();
+    branches.follow(&decided(1, "ab"), 1, &book).unwrap();
+    for way in all.iter().take(MAX_SIDE) {
+        branches.side.push(side(book.head(way), None, 0, Reason::Diverged, &book));
+    }
     assert_eq!(branches.stand(book.head("abc"), 1, &book), Err(NotTaken::Full));
     branches.side[7].reason = Reason::Reset;
-    branches.follow(&decided(2, Some("apq")), 1, &book).unwrap();
-    // All of these tips are the head's own commit here, so they are in its history.
-    assert_eq!(sides(&branches), [(book.head("ab"), Some(book.head("a").commit), Reason::Reset)]);
+    branches.side[9].reason = Reason::Reset;
+    // Two more heads are reset: the oldest reset one makes room for the second.
+    branches.follow(&decided(2, "pq"), 1, &book).unwrap();
+    assert_eq!(branches.side.len(), MAX_SIDE + 1);
+    let seventh = branches.side[7].tip;
+    branches.follow(&decided(3, "abc"), 1, &book).unwrap();
+    // `ab` is in the history of `abc`; `pq` came instead.
+    assert_eq!((branches.side.len(), branches.side[7].tip), (MAX_SIDE + 1, seventh));
+    branches.follow(&decided(4, "p"), 1, &book).unwrap();
+    assert_eq!((branches.side.len(), branches.side[7].tip == seventh), (MAX_SIDE + 1, false));
+    assert_eq!(branches.side.iter().filter(|side| side.reason == Reason::Diverged).count(), MAX_SIDE - 2);
 }

@@ -66,7 +66,6 @@ fn caught(name: &str, rule: &'static str, fault: Fault, cluster: Cluster) {
     let begun = Instant::now();
     let full = RULES.iter().find(|known| known.starts_with(&format!("{rule} "))).unwrap();
     let only = HasDiscoveries::AllOf([*full].into());
-    // Nobody makes this mistake, and all is well: it is the mistake that is caught.
     let cluster = Cluster { fault: Some(fault), ..cluster };
     let checker = cluster.checker().threads(2).finish_when(only).spawn_bfs().join();
     println!("{name}: {} states, {:?}", checker.unique_state_count(), begun.elapsed());
