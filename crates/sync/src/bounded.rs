@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 /// A list of at most `MAX` items. A longer one can't be made, and isn't read from the wire: the
 /// announced length is checked before anything is allocated.
-#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize)]
 #[serde(transparent)]
 pub struct Bounded<T, const MAX: usize>(Vec<T>);
 

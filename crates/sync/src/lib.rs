@@ -16,6 +16,7 @@ mod bounded;
 mod come;
 mod compare;
 mod fetch;
+pub mod heads;
 mod hello;
 mod interest;
 mod io;
