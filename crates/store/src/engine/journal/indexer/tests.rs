@@ -121,7 +121,8 @@ fn a_merge_that_finds_no_room_is_nobodys_failure() {
 #[test]
 fn a_writer_that_finds_no_room_gets_that_of_a_merge() {
     let disk = FakeDisk::new(1);
-    let engine = four_runs(&disk, false);
+    // Without a thread that makes runs: one that begins late would merge beside the one here.
+    let engine = four_runs(&disk, true);
     let core = engine.core.clone();
     let (full, is_full) = mpsc::channel();
     let (hook_disk, hook_core, once) = (disk.clone(), core.clone(), AtomicBool::new(true));
