@@ -145,7 +145,7 @@ pub(super) enum Phase {
         value: HeadValue,
         need: Vec<Need>,
         next: Option<Ballot>,
-        outcome: Outcome,
+        outcome: Box<Outcome>,
         accepted: BTreeSet<NodeId>,
         refused: BTreeSet<NodeId>,
     },

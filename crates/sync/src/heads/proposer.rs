@@ -431,7 +431,7 @@ impl Proposer {
         // Also a value of somebody else, if what is wished for lies in its history.
         work.sent |= matches!(outcome, Outcome::Agreed { .. });
         let need = needs(&value, before, &Both(&work.fetched, look));
-        let (accepted, refused) = (BTreeSet::new(), BTreeSet::new());
+        let (accepted, refused, outcome) = (BTreeSet::new(), BTreeSet::new(), Box::new(outcome));
         work.phase = Phase::Accepting { ballot, value, need, next, outcome, accepted, refused };
         self.ask_all(now, name);
     }
@@ -447,7 +447,7 @@ impl Proposer {
             return;
         }
         let last = Accepted { ballot: *ballot, value: value.clone() };
-        let (next, outcome) = (*next, outcome.clone());
+        let (next, outcome) = (*next, (**outcome).clone());
         self.tell(name, &last, self.config.members());
         if let Some(ballot) = next.filter(|_| self.leases.len() < MAX_LEASES) {
             self.leases.insert(name.clone(), Lease { ballot, last });

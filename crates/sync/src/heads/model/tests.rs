@@ -55,7 +55,7 @@ fn holds(name: &str, least: usize, cluster: Cluster) {
     let checker = cluster.checker().threads(2).spawn_bfs().join();
     let (all, states) = (checker.state_count(), checker.unique_state_count());
     println!("{name}: {states} states of {all} visits, depth {}, {:?}", checker.max_depth(), begun.elapsed());
-    for (rule, path) in checker.discoveries() {
+    if let Some((rule, path)) = checker.discoveries().into_iter().next() {
         panic!("{name}: {rule} is broken:\n{:#?}", path.into_actions());
     }
     assert!(states >= least, "{name}: {states} states are too few to have seen something");

@@ -1,6 +1,6 @@
 use super::super::model::{Book, CLUSTER, config, name, node};
 use super::super::value::{Kind, OpId};
-use super::super::{Look as _, Need, Replica, ReplicaOutput, Row};
+use super::super::{Need, Replica, ReplicaOutput, Row};
 use super::*;
 use crate::bounded::Bounded;
 use crate::io::Now;
@@ -357,17 +357,17 @@ fn commits_that_are_not_known_are_fetched_and_checked_by_their_hash() {
             ProposerOutput::Done { outcome: how, .. } => outcome = Some(how),
             ProposerOutput::Send { to, packet } => {
                 let at = (0..3).find(|at| node(*at) == to).unwrap();
-                if let Body::Questions(list) = &packet.body {
-                    if let Some(Question::Path { name, from, .. }) = list.first() {
-                        asked += 1;
-                        // A liar first: another commit's bytes.
-                        let wrong = own.commit(&own.head("pq").commit).unwrap().encode().unwrap();
-                        let commits = Bounded::truncated(vec![wrong.into(), vec![1, 2, 3].into()]);
-                        let lie = Answer::Path { name: name.clone(), from: *from, commits };
-                        let body = Body::Answers(Bounded::truncated(vec![lie]));
-                        other.handle(Duration::ZERO, to, Packet { body, ..packet.clone() }, &own);
-                        assert_eq!(outcome, None);
-                    }
+                if let Body::Questions(list) = &packet.body
+                    && let Some(Question::Path { name, from, .. }) = list.first()
+                {
+                    asked += 1;
+                    // A liar first: another commit's bytes.
+                    let wrong = own.commit(&own.head("pq").commit).unwrap().encode().unwrap();
+                    let commits = Bounded::truncated(vec![wrong.into(), vec![1, 2, 3].into()]);
+                    let lie = Answer::Path { name: name.clone(), from: *from, commits };
+                    let body = Body::Answers(Bounded::truncated(vec![lie]));
+                    other.handle(Duration::ZERO, to, Packet { body, ..packet.clone() }, &own);
+                    assert_eq!(outcome, None);
                 }
                 let now = Now { monotonic: Duration::from_secs(1), wall: 0 };
                 desk.replicas[at].handle(now, node(1), packet, &desk.book);
