@@ -42,7 +42,9 @@ pub use author::{AppendError, Appended, Author, Committed, NewContent, NewVersio
 pub use check::{CheckStep, LogCheck, LogFault, LogProblem, StoreCheck, StoreProblem};
 pub use collect::Collected;
 pub use control::{Control, ControlError, ControlPayload};
-pub use fork::{BRANCH_BYTES_LIMIT, BRANCH_ENTRIES_LIMIT, Fork, LogState, ReadForks, Seen, TIPS_LIMIT, Tip};
+pub use fork::{
+    BRANCH_BYTES_LIMIT, BRANCH_ENTRIES_LIMIT, Fork, LogState, ReadForks, Seen, TIPS_LIMIT, Tip, fork_tag,
+};
 pub use ingest::{CONTENT_LIMIT, LOGS_LIMIT, SEQ_LIMIT, payload_object};
 #[cfg(feature = "fake-disk")]
 pub use invariants::{Broken, Invariant, Look, Walked, store_invariants};

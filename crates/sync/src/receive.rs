@@ -3,13 +3,15 @@
 //! First the system logs, then the others (B7), then the content that something held names and that
 //! is not here. Each step begins when all of the one before is durable.
 
+mod applied;
+mod forks;
 mod missing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use madake_log::{AuthorId, LogId, SeqNum};
 use madake_object::{Object, ObjectId};
-use madake_store::{Change, Outcome, Position, StoreError, Wanted};
+use madake_store::{Change, Position, StoreError, Wanted};
 
 use crate::Bounded;
 use crate::fetch::NOT_THERE;
@@ -84,6 +86,12 @@ pub(crate) enum Applying {
     Content(Vec<(ObjectId, u64)>),
     /// Entries that nobody asked for, in a session that stays open.
     Pushed(Vec<(Position, u64, u64)>),
+    /// Entries of a path of a forked log, asked for by this request.
+    Branch(u32, Vec<(Position, u64, u64)>),
+    /// A proof that this log is forked.
+    Proof((AuthorId, LogId)),
+    /// Who told of a fork first.
+    Seen,
 }
 
 impl Receiving {
@@ -284,6 +292,9 @@ impl Session {
         items: Vec<Result<Received, RefusedEntry>>,
         bytes: u64,
     ) -> Result<(), String> {
+        if self.forks.asked_for(want) {
+            return self.on_branch_entries(context, want, items, bytes);
+        }
         if !self.receiving.open.contains(&want) {
             return Err(format!("entries for request {want}, which is not open"));
         }
@@ -356,7 +367,7 @@ impl Session {
 
     /// The peer has sent all that it has of a request.
     pub(crate) fn on_served(&mut self, served: Served) -> Result<(), String> {
-        if self.receiving.open.remove(&served.want) {
+        if self.receiving.open.remove(&served.want) || self.forks.served(served.want) {
             let fits = served.lacking.is_empty();
             return fits.then_some(()).ok_or("objects that it lacks, where entries were asked for".into());
         }
@@ -375,36 +386,18 @@ impl Session {
         Ok(())
     }
 
-    /// A batch of ours is durable: count what was new, and tell what was not taken.
-    pub(crate) fn on_applied(&mut self, applying: Applying, outcomes: Vec<Outcome>) {
-        self.receiving.applying -= usize::from(!matches!(applying, Applying::Pushed(_)));
-        match applying {
-            Applying::Pushed(meta) => self.on_pushed_applied(meta, outcomes),
-            Applying::Entries(meta) => {
-                for ((at, entry_bytes, payload_bytes), outcome) in meta.into_iter().zip(outcomes) {
-                    if self.live.agreed {
-                        self.live.came(&at, &outcome);
-                    }
-                    self.entry_outcome(at, entry_bytes, payload_bytes, outcome);
-                }
-            }
-            Applying::Content(meta) => {
-                for ((id, size), outcome) in meta.into_iter().zip(outcomes) {
-                    self.content_outcome(id, size, outcome);
-                }
-            }
-        }
-    }
-
     /// Asks for what comes next, as far as what is under way allows.
     pub(crate) fn advance_receiving(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
+        if self.receiving.phase == Phase::Finished {
+            self.deal_with_forks(context)?; // what is told late
+        }
         loop {
             match self.receiving.phase {
                 Phase::Summary | Phase::Finished => return Ok(()),
                 Phase::System | Phase::User => self.ask_for_entries(context),
                 Phase::Content => self.ask_for_content(context)?,
             }
-            if self.receiving.is_busy() {
+            if self.receiving.is_busy() || self.deal_with_forks(context)? {
                 return Ok(());
             }
             match self.receiving.phase {
@@ -451,22 +444,28 @@ impl Session {
         let read = context.read;
         self.refuse_blocked(read, system)?;
         let (interest, blocked, report) = (&self.interest, &self.blocked, &mut self.report);
-        let told_diverged = &mut self.told_diverged;
+        let (told_diverged, mut diverged) = (&mut self.told_diverged, Vec::new());
+        let forks = self.forks.agreed;
         let ranges = self.clock.newer_than(
             read,
-            system,
+            (system, forks),
             |author, log| {
                 Ok(!blocked.contains(&author)
                     && interest.wants_author(&author)
                     && interest.wants_log(log, read.schema(author, log)?.as_ref()))
             },
             |author, log, seq| {
-                if told_diverged.insert((author, log)) {
+                if forks {
+                    diverged.push((author, log));
+                } else if told_diverged.insert((author, log)) {
                     let reason = format!("diverged: entry {seq} here is another one than the peer's");
                     report.refuse(What::Log, format!("{author}/{log}"), reason);
                 }
             },
         )?;
+        for log in diverged {
+            self.ask_of_fork(context, log)?;
+        }
         let ranges = self.within_limits(context, ranges)?;
         let ranges = self.within_quotas(context, ranges)?;
         self.report.rounds += u32::from(!ranges.is_empty());

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use madake_log::{AuthorId, LogId, SeqNum};
 use madake_object::ObjectId;
-use madake_store::{ContentFate, Flaw, LOGS_LIMIT, NamedBy, Outcome, PayloadFate, Position, StoreError};
+use madake_store::{ContentFate, Fate, Flaw, LOGS_LIMIT, NamedBy, Outcome, PayloadFate, Position, StoreError};
 
 use crate::node::Context;
 use crate::session::Session;
@@ -26,7 +26,17 @@ impl Session {
             self.report.received.entries += 1;
             self.report.received.bytes += entry_bytes;
         }
+        if self.forks.agreed && matches!(fate, Fate::Branched | Fate::Forked { .. }) {
+            self.forks.shown((at.author, at.log));
+        }
         if let Some(reason) = fate.refusal() {
+            if self.forks.agreed && matches!(fate, Fate::Forked { .. } | Fate::Gap { .. }) {
+                // Of another history: it is fetched as such.
+                if self.forks.is_about(&(at.author, at.log)) {
+                    self.receiving.spoil((at.author, at.log));
+                    return;
+                }
+            }
             // What follows a refused entry can't be taken either: one line for the log is enough.
             if self.receiving.spoil((at.author, at.log)) {
                 self.report.refuse(What::Entry, at.to_string(), reason);
