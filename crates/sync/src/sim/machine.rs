@@ -362,6 +362,7 @@ impl World<'_> {
             | Input::Message { session, .. }
             | Input::Entries { session, .. }
             | Input::Objects { session, .. }
+            | Input::Fork { session, .. }
             | Input::Sent { session, .. }
             | Input::RangeServed { session, .. }
             | Input::NotServed { session, .. }

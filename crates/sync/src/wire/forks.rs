@@ -129,7 +129,7 @@ mod tests {
             }
             assert!(rungs[0].get() <= 1 + height / EVEN_RUNGS);
         }
-        assert_eq!(ladder(1_000_000).len(), 681);
+        assert_eq!(ladder(1_000_000).len(), 660);
     }
 
     #[test]
