@@ -469,9 +469,12 @@ impl Session {
     pub(crate) fn note_forks(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
         let shown = std::mem::take(&mut self.forks.shown);
         let seen = Seen { from: None, at: context.now.wall };
-        let unseen = |log: &&Log| !self.forks.said.contains_key(*log) && !self.forks.theirs.contains_key(*log);
-        let changes: Vec<Change> =
-            shown.iter().filter(unseen).map(|(author, log)| Change::Seen(*author, *log, seen)).collect();
+        let mut changes = Vec::new();
+        for (author, log) in &shown {
+            if context.read.fork(*author, *log)?.is_some_and(|fork| fork.seen.is_none()) {
+                changes.push(Change::Seen(*author, *log, seen));
+            }
+        }
         if !changes.is_empty() {
             self.apply(context, changes, Applying::Seen, 0);
         }

@@ -40,11 +40,12 @@ pub(crate) fn next_of_path(
 ) -> Vec<WireEntry> {
     let (mut items, mut bytes) = (Vec::new(), 0);
     while let Some(first) = *from {
-        let page =
-            read.branch_entries_with_payloads(log, tip, first, PAGE, INLINE_PAYLOAD).unwrap_or_else(|error| {
+        let page = read.branch_entries_with_payloads(log, tip, first, PAGE, INLINE_PAYLOAD).unwrap_or_else(
+            |error| {
                 report.damage(format!("{}/{}@{first}: {error}", log.0, log.1));
                 Vec::new()
-            });
+            },
+        );
         *from = None; // unless there is more
         for (entry, payload) in page {
             if bytes >= FRAME_TARGET || items.len() >= MAX_ITEMS_FRAME {

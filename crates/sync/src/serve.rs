@@ -38,10 +38,24 @@ pub(crate) struct Serving {
 }
 
 enum Job {
-    Entries { want: u32, class: Class, ranges: VecDeque<Range> },
+    Entries {
+        want: u32,
+        class: Class,
+        ranges: VecDeque<Range>,
+    },
     /// A path of a forked log, from some place on; `None`: nothing of it.
-    Branch { want: u32, class: Class, log: (AuthorId, LogId), tip: Tip, from: Option<SeqNum> },
-    Content { want: u32, ids: VecDeque<ObjectId>, lacking: Vec<ObjectId> },
+    Branch {
+        want: u32,
+        class: Class,
+        log: (AuthorId, LogId),
+        tip: Tip,
+        from: Option<SeqNum>,
+    },
+    Content {
+        want: u32,
+        ids: VecDeque<ObjectId>,
+        lacking: Vec<ObjectId>,
+    },
 }
 
 impl Serving {

@@ -180,9 +180,8 @@ impl Session {
     /// When to tell the peer that we are at work on what it sent, or that it is arriving: the peer sees
     /// only that the connection took it. Nothing to tell if nothing comes: then our own patience runs.
     pub(crate) fn working_at(&self) -> Option<Duration> {
-        let expecting = self.receiving.is_asking()
-            || self.forks.are_asked()
-            || self.receiving.is_waiting_for_summary();
+        let expecting =
+            self.receiving.is_asking() || self.forks.are_asked() || self.receiving.is_waiting_for_summary();
         let arriving = expecting && self.last_bytes > self.last_sent;
         let works = self.receiving.is_at_work() || self.live.applying > 0;
         let news = self.theirs.is_some() && (works || arriving);

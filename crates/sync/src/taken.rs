@@ -6,7 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use madake_log::{AuthorId, LogId, SeqNum};
 use madake_object::ObjectId;
-use madake_store::{ContentFate, Fate, Flaw, LOGS_LIMIT, NamedBy, Outcome, PayloadFate, Position, StoreError};
+use madake_store::{
+    ContentFate, Fate, Flaw, LOGS_LIMIT, NamedBy, Outcome, PayloadFate, Position, StoreError,
+};
 
 use crate::node::Context;
 use crate::session::Session;

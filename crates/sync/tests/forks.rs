@@ -70,8 +70,12 @@ fn texts(peer: &Peer, log: (AuthorId, LogId), tip: Tip) -> Vec<String> {
 
 #[test]
 fn one_session_is_enough_for_both() {
-    let heights: [(&[&str], &[&str]); 4] =
-        [(&["x"], &["y"]), (&["x", "x2", "x3"], &["y"]), (&["x"], &["y", "y2", "y3"]), (&["x", "z"], &["y", "z"])];
+    let heights: [(&[&str], &[&str]); 4] = [
+        (&["x"], &["y"]),
+        (&["x", "x2", "x3"], &["y"]),
+        (&["x"], &["y", "y2", "y3"]),
+        (&["x", "z"], &["y", "z"]),
+    ];
     for way in WAYS {
         for common in [&[][..], &["one", "two", "three"]] {
             for (mine, yours) in heights {
@@ -354,7 +358,12 @@ fn what_breaks_the_protocol() {
             other => vec![other],
         });
         let misbehaved = |end: &EndReason| matches!(end, EndReason::PeerMisbehaved(_));
-        assert!(misbehaved(&session.a.0) || misbehaved(&session.b.0), "{wrong}: {:?} {:?}", session.a.0, session.b.0);
+        assert!(
+            misbehaved(&session.a.0) || misbehaved(&session.b.0),
+            "{wrong}: {:?} {:?}",
+            session.a.0,
+            session.b.0
+        );
     }
 }
 
@@ -374,7 +383,12 @@ fn an_answer_that_does_not_come_ends_the_session_and_no_more() {
 /// Round trips after the first exchange of summaries, until both have the proof and both histories.
 fn hops_until_fetched(session: &Session) -> u32 {
     let at = |wanted: fn(&Message) -> bool| {
-        session.said.iter().zip(&session.hops).filter(move |((_, message), _)| wanted(message)).map(|(_, hops)| *hops)
+        session
+            .said
+            .iter()
+            .zip(&session.hops)
+            .filter(move |((_, message), _)| wanted(message))
+            .map(|(_, hops)| *hops)
     };
     let found = at(|message| matches!(message, Message::Fork(_))).min().unwrap();
     at(|message| matches!(message, Message::Entries(_))).max().unwrap() - found + 1

@@ -11,8 +11,8 @@ use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Paylo
 use madake_object::{Commit, CommitAuthor, Mode, Object, ObjectId};
 use madake_store::engine::EngineError;
 use madake_store::{
-    Change, Coded, Digest, Fork, HeldLog, ItemKey, NamedBy, NodeId, PeerStore, Position,
-    Read, ReadForks, Store, StoreError, SummaryScope, Tip, Wanted, WithPayload,
+    Change, Coded, Digest, Fork, HeldLog, ItemKey, NamedBy, NodeId, PeerStore, Position, Read, ReadForks,
+    Store, StoreError, SummaryScope, Tip, Wanted, WithPayload,
 };
 use madake_sync::wire::{Message, What};
 use madake_sync::{EndReason, Input, Now, Output, Plan, SessionId};

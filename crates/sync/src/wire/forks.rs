@@ -125,7 +125,10 @@ mod tests {
             // Whatever the place, the nearest rung at or below it is near; below the lowest one there is only the beginning.
             for pair in rungs.windows(2) {
                 let (low, high) = (pair[0].get(), pair[1].get());
-                assert!(low < high && high - low <= 1 + (height - high) / EVEN_RUNGS, "{height}: {low} {high}");
+                assert!(
+                    low < high && high - low <= 1 + (height - high) / EVEN_RUNGS,
+                    "{height}: {low} {high}"
+                );
             }
             assert!(rungs[0].get() <= 1 + height / EVEN_RUNGS);
         }

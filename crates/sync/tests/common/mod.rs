@@ -1,6 +1,8 @@
 //! Nodes in one process: real state machines over model stores, messages passed by hand.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod net;
+
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
@@ -10,8 +12,8 @@ use madake_log::{AuthenticEntry, AuthorId, AuthorKey, Entry, LogId, ProofId, Sch
 use madake_object::{FileName, Mode, Object, Ranges};
 use madake_store::engine::{FakeDisk, JournalEngine, JournalOptions, MemoryEngine};
 use madake_store::{
-    Appended, Author, Change, Committed, NewContent, NewVersion, Policy, Read as _, ReadForks as _, Store, StoreRows,
-    Tip,
+    Appended, Author, Change, Committed, NewContent, NewVersion, Policy, Read as _, ReadForks as _, Store,
+    StoreRows, Tip,
 };
 use madake_sync::wire::{Class, Message};
 use madake_sync::{
