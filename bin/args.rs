@@ -58,6 +58,9 @@ pub(crate) enum Command {
     /// Logs: append, list, show, export, import, verify
     #[command(subcommand)]
     Log(LogCommand),
+    /// Logs with two histories: list, show, export a proof, verify one
+    #[command(subcommand)]
+    Fork(ForkCommand),
     /// Store files as objects; the id is b3sum's
     Put {
         /// Files, `-` for stdin
@@ -270,6 +273,30 @@ pub(crate) enum LogCommand {
     Verify {
         /// AUTHOR/LOG; all logs without it
         log: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ForkCommand {
+    /// The logs that are known to be forked
+    List,
+    /// The branches of a log side by side, from the last entry that they share
+    Show {
+        /// AUTHOR/LOG; LOG is a number or a schema
+        log: String,
+    },
+    /// Write the proof that a log is forked, which anybody can check
+    Export {
+        /// AUTHOR/LOG; LOG is a number or a schema
+        log: String,
+        /// The file, `-` for stdout
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Check a proof; needs no home and no node
+    Verify {
+        /// What `fork export` wrote, `-` for stdin
+        file: PathBuf,
     },
 }
 

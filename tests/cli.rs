@@ -76,7 +76,7 @@ fn an_appended_entry_is_listed_shown_and_verified() {
         let logs = home.lines(["log", "list"]);
         assert_eq!(logs.iter().map(|log| number(log, "log")).collect::<Vec<_>>(), [0, log_id("post", 0)]);
         for log in &logs {
-            has_fields(log, "author log schema seq head state");
+            has_fields(log, "author log schema seq head state forked_at");
         }
         let log = &home.lines(["log", "list", "--schema", "post", "--author", &home.author()])[0];
         assert_eq!((number(log, "seq"), text(log, "state")), (3, "linear".into()));

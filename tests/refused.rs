@@ -64,7 +64,7 @@ const CASES: [(&str, Spoil, &str, u64); 15] = [
         "signature",
         2,
     ),
-    ("a backlink to a wrong place", wrong_backlink, "link", 2),
+    ("a backlink to a wrong place", wrong_backlink, "forked", 2),
     ("an author that is no point of the curve", no_point, "author-point", 2),
     ("a payload one byte off", |_, log| item(&log[2].0, b"thref"), "payload-hash", 3),
 ];
@@ -218,7 +218,7 @@ fn entries_out_of_order_repeated_or_not_asked_for_do_no_harm() {
 }
 
 #[test]
-fn an_entry_after_the_end_of_its_log_and_a_second_history_are_refused() {
+fn an_entry_after_the_end_of_its_log_and_a_second_history_change_nothing_of_what_is_read() {
     let (home, peer, mallory) = (Home::new(), Hostile::new(1), key(2));
     let sign = |log: u64, made: &[(Entry, Vec<u8>)], payload: &[u8], end: bool| {
         let head = made.last().map(|(entry, _)| LogHead { end: false, ..LogHead::of(entry) });
@@ -236,9 +236,12 @@ fn an_entry_after_the_end_of_its_log_and_a_second_history_are_refused() {
     let _done = peer.serve(shelf);
     home.ok(["follow", &mallory.author().to_string()]);
     let result = home.json(["pull", &peer.ticket()]);
-    assert_eq!(reasons(&result["refused"]), [("link".to_owned(), format!("{}/2001@3", mallory.author()))]);
+    // What follows an end is another history: it is kept beside the log, which is forked where it ended.
+    assert_eq!(list(&result, "refused"), [Value::Null; 0], "{result}");
     let state = home.lines(["log", "list"]).into_iter().find(|log| log["log"] == 2001).unwrap();
-    assert_eq!((number(&state, "seq"), text(&state, "state")), (2, "ended".into()));
+    assert_eq!((number(&state, "seq"), text(&state, "state")), (2, "forked".into()));
+    let fork = home.json(["fork", "list"]);
+    assert_eq!((number(&fork, "at"), text(&fork, "kind")), (2, "K4".into()));
 
     // A second history of the other log: as high, and higher.
     for (length, word) in [(3, "diverged"), (4, "")] {

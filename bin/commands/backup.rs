@@ -63,7 +63,7 @@ impl Reader {
                 (Event::Bytes(bytes), Some(Kind::Dropped)) => {
                     self.found.dropped_bytes += bytes.len();
                 }
-                (Event::Bytes(mut bytes), Some(Kind::Bundle)) => {
+                (Event::Bytes(mut bytes), Some(Kind::Bundle | Kind::Branch)) => {
                     while let Some(event) = self.bundle.next(&mut bytes).map_err(|error| bad(&error))? {
                         match event {
                             BundleEvent::Entry(_) => self.found.entries += 1,
@@ -76,6 +76,9 @@ impl Reader {
                 (Event::End, Some(Kind::Settings)) => {
                     let settings = Settings::decode(&std::mem::take(&mut self.small));
                     self.found.settings = Some(settings.ok_or_else(|| bad(&ExportError::Settings))?);
+                }
+                (Event::End, Some(Kind::Bundle | Kind::Branch)) => {
+                    std::mem::take(&mut self.bundle).finish().map_err(|error| bad(&error))?;
                 }
                 (Event::End, Some(Kind::Object | Kind::Pinned)) => self.found.objects += 1,
                 (Event::End, Some(Kind::Dropped))

@@ -4,6 +4,7 @@ mod backup;
 mod bundle;
 mod diff;
 mod files;
+mod forks;
 mod help;
 mod logs;
 mod node;
@@ -20,7 +21,7 @@ use std::process::ExitCode;
 
 use madake_node::api::ApiError;
 
-use crate::args::{Args, Command, HeadCommand, LogCommand, QuotaCommand};
+use crate::args::{Args, Command, ForkCommand, HeadCommand, LogCommand, QuotaCommand};
 use crate::call::{Api, home};
 use crate::out::Out;
 
@@ -34,6 +35,7 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
     match &args.command {
         Command::Completions { shell } => return help::completions(*shell, out),
         Command::Man { dir } => return help::man(dir, out),
+        Command::Fork(ForkCommand::Verify { file }) => return forks::verify(file, out),
         _ => {}
     }
     let home = home(args.home)?;
@@ -69,6 +71,7 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
         Command::Status => node::status(&api, out).await,
         Command::Why { target } => why::why(&api, &target, out).await,
         Command::Log(command) => logs::run(&api, command, out).await,
+        Command::Fork(command) => forks::run(&api, command, out).await,
         Command::Put { files } => files::put(&api, files, out).await,
         Command::Get { id, output } => files::get(&api, &id, output.as_deref(), out).await,
         Command::Commit(args) => tree::commit(&api, &home, args, out).await,
@@ -114,6 +117,7 @@ fn only_reads(command: &Command) -> bool {
         | Command::History { .. }
         | Command::Diff { .. }
         | Command::Show { .. }
+        | Command::Fork(ForkCommand::List | ForkCommand::Show { .. })
         | Command::Fsck { repair: false } => true,
         Command::Log(log) => {
             !matches!(log, LogCommand::Append { .. } | LogCommand::Import { .. } | LogCommand::Export { .. })

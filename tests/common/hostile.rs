@@ -413,3 +413,15 @@ pub fn item(entry: &Entry, payload: &[u8]) -> WireEntry {
 pub fn raw_item(entry: Vec<u8>, payload: &[u8]) -> WireEntry {
     WireEntry { entry: entry.into(), payload: Some(payload.to_vec().into()) }
 }
+
+/// A bundle with these entries and payloads.
+pub fn bundle(items: &[(Entry, Vec<u8>)]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut encoder = madake_log::BundleEncoder::new(&mut out);
+    for (entry, payload) in items {
+        encoder.entry(entry, &mut out).unwrap();
+        encoder.payload(payload, &mut out).unwrap();
+    }
+    encoder.finish(&mut out).unwrap();
+    out
+}

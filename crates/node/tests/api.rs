@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use http_body_util::BodyExt as _;
 use hyper::{Method, Request, StatusCode};
+use madake_log::{AuthorKey, BundleEncoder, Entry, ForkProof, LogId, PayloadId};
 use madake_node::api::{ROUTES, RecordHeader, encode_chunk, encode_end, encode_header, full};
 use madake_node::client::Client;
 use madake_node::daemon::Daemon;
@@ -275,6 +276,19 @@ fn record(name: Option<&str>, content: &[u8]) -> Vec<u8> {
     out
 }
 
+/// A bundle of a log of one entry, with this payload.
+fn bundle(payload: &[u8]) -> (String, Vec<u8>) {
+    let key = AuthorKey::from_seed([9; 32]);
+    let id = PayloadId::of(payload);
+    let entry = Entry::sign(&key, LogId::new(2_000), None, None, id, payload.len() as u64, false).unwrap();
+    let mut out = Vec::new();
+    let mut encoder = BundleEncoder::new(&mut out);
+    encoder.entry(&entry, &mut out).unwrap();
+    encoder.payload(payload, &mut out).unwrap();
+    encoder.finish(&mut out).unwrap();
+    (format!("{}/2000", key.author()), out)
+}
+
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or_else(|| panic!("no `{field}` in {value}"))
 }
@@ -303,6 +317,20 @@ async fn real_answers_are_as_they_are_described() {
         api.ok(&a, "GET", "/v1/entries", "", &[("log", &log), ("payload", payload)], b"").await;
     }
     api.ok(&a, "GET", "/v1/verify", "", &[("progress", "1")], b"").await;
+
+    // Two histories of a log.
+    assert_eq!(api.ok(&a, "GET", "/v1/forks", "", &[], b"").await.lines.len(), 0);
+    let (forked, one) = bundle(b"one");
+    for bytes in [one, bundle(b"other").1] {
+        api.ok(&a, "POST", "/v1/bundle", "", &[], &bytes).await;
+    }
+    let forks = api.ok(&a, "GET", "/v1/forks", "", &[], b"").await.lines;
+    let shown = api.ok(&a, "GET", "/v1/fork", "", &[("log", &forked)], b"").await.lines;
+    assert_eq!((shown[0].clone(), shown.len()), (forks[0].clone(), 2), "{shown:?}");
+    let proof = api.ok(&a, "GET", "/v1/fork/proof", "", &[("log", &forked)], b"").await.bytes;
+    assert_eq!(ForkProof::verify(&proof).unwrap().id().to_string(), text(&forks[0], "proof"));
+    let logs = api.ok(&a, "GET", "/v1/logs", "", &[], b"").await.lines;
+    assert!(logs.iter().any(|log| log["state"] == "forked" && log["forked_at"] == 1), "{logs:?}");
 
     // Files.
     let put = api.ok(&a, "POST", "/v1/objects", "", &[], &record(None, b"an object")).await.lines.remove(0);
@@ -425,6 +453,7 @@ async fn errors_are_as_they_are_described() {
         ("POST", "/v1/sync", "", vec![("peer", "nobody"), ("mode", "pull")], b"", 404, "not-found"),
         ("DELETE", "/v1/interest", "", vec![("schema", "post")], b"", 404, "not-found"),
         ("POST", "/v1/interest", "", vec![], b"", 400, "usage"),
+        ("GET", "/v1/fork", "", vec![("log", "000000/1")], b"", 404, "not-found"),
         ("GET", "/v1/why", "", vec![("target", "a//b")], b"", 400, "usage"),
         ("POST", "/v1/interest", "", vec![("objects", "some")], b"", 400, "usage"),
     ];

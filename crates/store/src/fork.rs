@@ -44,6 +44,9 @@ pub struct Fork {
     pub seen: Option<Seen>,
 }
 
+/// A forked log, and what is known of its fork.
+pub type ForkedLog = ((AuthorId, LogId), Fork);
+
 /// The last entry of a branch.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
 pub struct Tip {
@@ -195,7 +198,7 @@ pub(crate) fn item_of(author: AuthorId, log: LogId, head: &LogHead, fork: Option
     fork.map_or_else(|| Item::of(author, log, head), |fork| fork.item(author, log, head))
 }
 
-pub(crate) fn parse_row((key, value): &KeyValue) -> Result<((AuthorId, LogId), Fork), StoreError> {
+pub(crate) fn parse_row((key, value): &KeyValue) -> Result<ForkedLog, StoreError> {
     let log = tables::parse_log_key(key).ok_or(StoreError::broken("the log of a fork"))?;
     Ok((log, Fork::decode(value)?))
 }
@@ -205,11 +208,7 @@ pub trait ReadForks {
     /// What is known of a log's fork; `None` if it has one history only.
     fn fork(&self, author: AuthorId, log: LogId) -> Result<Option<Fork>, StoreError>;
     /// Up to `limit` forked logs after `after`, ordered by author and log id.
-    fn forks(
-        &self,
-        after: Option<(AuthorId, LogId)>,
-        limit: usize,
-    ) -> Result<Vec<((AuthorId, LogId), Fork)>, StoreError>;
+    fn forks(&self, after: Option<(AuthorId, LogId)>, limit: usize) -> Result<Vec<ForkedLog>, StoreError>;
     /// Whether an entry is held, in the trunk or beside it.
     fn holds(&self, at: &Position, entry: EntryId) -> Result<bool, StoreError>;
     /// Up to `limit` entries, in order from `from` on, of the path that ends at `tip`: an entry of a branch, or of
@@ -237,11 +236,7 @@ impl ReadForks for Store {
         fork_of(self.engine(), author, log)
     }
 
-    fn forks(
-        &self,
-        after: Option<(AuthorId, LogId)>,
-        limit: usize,
-    ) -> Result<Vec<((AuthorId, LogId), Fork)>, StoreError> {
+    fn forks(&self, after: Option<(AuthorId, LogId)>, limit: usize) -> Result<Vec<ForkedLog>, StoreError> {
         let after = after.map(|(author, log)| tables::log_key(author, log));
         let from = after.as_ref().map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_slice()));
         let rows = self.engine().scan(tables::FORK, from, Bound::Unbounded, Direction::Forward, limit)?;

@@ -32,6 +32,8 @@ pub enum Change {
     Proof(Box<ForkProof>, Seen),
     /// Who told of a log's fork first, and when, unless that was noted.
     Seen(AuthorId, LogId, Seen),
+    /// What is known of a log's fork is to be found out anew, from what is held beside its trunk.
+    Refork(AuthorId, LogId),
     /// Content that something held names, or that was pinned before.
     Content(Object),
     /// Content that is durable as a blob.

@@ -8,18 +8,20 @@ mod support;
 
 use std::sync::Arc;
 
-use madake_log::{AuthenticEntry, AuthorKey, Entry, LogHead, LogId, PayloadId};
+use madake_log::{AuthenticEntry, AuthorKey, Entry, ForkProof, LogHead, LogId, PayloadId};
 use madake_object::{Commit, CommitAuthor, Mode, Object};
 use madake_store::engine::{MemoryEngine, Random};
 use madake_store::{
-    Change, Control, Dropped, Invariant, Look, Outcome, Policy, Position, Read, Release, Store, StoreRows,
-    payload_object, store_invariants,
+    Change, Control, Dropped, Invariant, Look, Outcome, Policy, Position, Read, Release, Seen, Store,
+    StoreRows, payload_object, store_invariants,
 };
 
 /// Few contents, which everything names: payloads, files, commits and statements are each other's bytes.
 struct Pool {
     objects: Vec<Object>,
     logs: Vec<Vec<AuthenticEntry>>,
+    /// Other histories of some of these logs.
+    branches: Vec<Vec<AuthenticEntry>>,
     authors: Vec<AuthorKey>,
 }
 
@@ -40,6 +42,10 @@ fn chain(key: &AuthorKey, log: LogId, payloads: &[Object]) -> Vec<AuthenticEntry
         entries.push(entry);
     }
     entries
+}
+
+fn of_payload(objects: &[Object], entry: &AuthenticEntry) -> Object {
+    objects.iter().find(|object| object.id() == payload_object(entry)).unwrap().clone()
 }
 
 fn commit_of(key: &AuthorKey, number: i64, file: &Object) -> Object {
@@ -79,7 +85,16 @@ impl Pool {
                 (0..6).map(|_| objects[random.below(objects.len())].clone()).collect();
             logs.push(chain(key, LogId::new(2_000), &payloads));
         }
-        Self { objects, logs, authors }
+        let mut branches = Vec::new();
+        for _ in 0..random.below(5) {
+            let log = &logs[random.below(logs.len())];
+            let key = authors.iter().find(|key| key.author() == log[0].author()).unwrap();
+            let mut payloads: Vec<Object> = log.iter().map(|entry| of_payload(&objects, entry)).collect();
+            payloads.truncate(random.below(log.len()));
+            payloads.extend((0..1 + random.below(4)).map(|_| objects[random.below(objects.len())].clone()));
+            branches.push(chain(key, log[0].log(), &payloads));
+        }
+        Self { objects, logs, branches, authors }
     }
 
     fn object(&self, random: &mut Random) -> Object {
@@ -99,7 +114,7 @@ impl Pool {
     /// What one caller wants changed.
     fn changes(&self, store: &Store, random: &mut Random) -> Vec<Change> {
         let author = self.authors[random.below(self.authors.len())].author();
-        match random.below(12) {
+        match random.below(if self.branches.is_empty() { 12 } else { 16 }) {
             0..4 => {
                 // From the head on, most of the time: with payloads or without.
                 let log = &self.logs[random.below(self.logs.len())];
@@ -131,6 +146,21 @@ impl Pool {
                 if unseen { Vec::new() } else { vec![drop] }
             }
             9 | 10 => vec![Change::Policy(author, [Policy::Block, Policy::Follow][random.below(2)])],
+            12..15 => {
+                let branch = &self.branches[random.below(self.branches.len())];
+                let from = random.below(branch.len());
+                let given = random.below(2) == 0;
+                let entries = branch[from..].iter().take(1 + random.below(4)).cloned();
+                let payload = |entry: &AuthenticEntry| given.then(|| of_payload(&self.objects, entry));
+                entries.map(|entry| Change::Entry { payload: payload(&entry), entry }).collect()
+            }
+            15 => {
+                let branch = &self.branches[random.below(self.branches.len())];
+                let (one, other) = (&branch[random.below(branch.len())], self.entry(random));
+                let proof = ForkProof::between(one, &other);
+                let seen = Seen { from: None, at: 1 };
+                proof.into_iter().map(|proof| Change::Proof(Box::new(proof), seen)).collect()
+            }
             _ => {
                 let log = &self.logs[random.below(self.logs.len())];
                 vec![Change::Forget(log[0].author(), log[0].log())]
@@ -152,7 +182,8 @@ fn broken(store: &Store, named: bool) -> Vec<String> {
     found
 }
 
-fn live_through(seed: u64) {
+/// How many logs were forked at the end.
+fn live_through(seed: u64) -> u64 {
     let again = format!("again: MADAKE_SEED={seed} cargo test -p madake-store --test rounds");
     let mut random = Random(seed);
     let pool = Pool::new(&mut random);
@@ -192,12 +223,16 @@ fn live_through(seed: u64) {
             assert_eq!(store.collect(false, &mut |_| ()).unwrap(), Default::default(), "{again}");
         }
     }
+    store.count_forks().unwrap()
 }
 
 #[test]
 fn a_store_agrees_with_itself_after_every_round() {
     match support::number("MADAKE_SEED") {
-        Some(seed) => live_through(seed),
-        None => (0..support::number("MADAKE_SEEDS").unwrap_or(200)).for_each(live_through),
+        Some(seed) => drop(live_through(seed)),
+        None => {
+            let forks: u64 = (0..support::number("MADAKE_SEEDS").unwrap_or(200)).map(live_through).sum();
+            assert!(forks > 20, "{forks} logs were forked");
+        }
     }
 }

@@ -11,8 +11,8 @@ use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Paylo
 use madake_object::{Commit, CommitAuthor, Mode, Object, ObjectId};
 use madake_store::engine::EngineError;
 use madake_store::{
-    Change, Coded, Digest, Fork, HeldLog, ItemKey, NamedBy, NodeId, PeerStore, Position, Read, ReadForks,
-    Store, StoreError, SummaryScope, Tip, Wanted, WithPayload,
+    Change, Coded, Digest, Fork, ForkedLog, HeldLog, ItemKey, NamedBy, NodeId, PeerStore, Position, Read,
+    ReadForks, Store, StoreError, SummaryScope, Tip, Wanted, WithPayload,
 };
 use madake_sync::wire::{Message, What};
 use madake_sync::{EndReason, Input, Now, Output, Plan, SessionId};
@@ -370,11 +370,7 @@ impl ReadForks for Rotten<'_> {
     fn fork(&self, author: AuthorId, log: LogId) -> Result<Option<Fork>, StoreError> {
         self.store.fork(author, log)
     }
-    fn forks(
-        &self,
-        after: Option<(AuthorId, LogId)>,
-        limit: usize,
-    ) -> Result<Vec<((AuthorId, LogId), Fork)>, StoreError> {
+    fn forks(&self, after: Option<(AuthorId, LogId)>, limit: usize) -> Result<Vec<ForkedLog>, StoreError> {
         self.store.forks(after, limit)
     }
     fn holds(&self, at: &Position, entry: EntryId) -> Result<bool, StoreError> {

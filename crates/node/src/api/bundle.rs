@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::{Response, StatusCode};
-use madake_log::{AuthorId, BundleEncoder, LogHead, LogId, SeqNum};
-use madake_store::{Policy, Read as _, payload_object};
+use madake_log::{AuthorId, BundleEncoder, Entry, LogHead, LogId, SeqNum};
+use madake_store::{Policy, Read as _, ReadForks as _, Store, Tip, payload_object};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -49,45 +49,90 @@ pub(super) fn export(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>,
 pub(super) fn write_bundle(
     shell: &Shell,
     heads: &[(AuthorId, LogId, LogHead)],
-    mut send: impl FnMut(Vec<u8>) -> Result<(), ApiError>,
+    send: impl FnMut(Vec<u8>) -> Result<(), ApiError>,
 ) -> Result<(), ApiError> {
-    let bug = |error| ApiError::new(500, "bug", format!("an export that makes no bundle: {error}"));
     let store = shell.store();
-    let mut out = Vec::new();
-    let mut encoder = BundleEncoder::new(&mut out);
+    let mut bundle = Writing::new(store, send);
     for (author, log, head) in heads {
         let mut next = Some(SeqNum::FIRST);
         while let Some(from) = next.filter(|from| *from <= head.seq) {
             let page = store.entries(*author, *log, from, PAGE)?;
             next = page.last().and_then(|entry| entry.seq().next());
-            for entry in page.iter().take_while(|entry| entry.seq() <= head.seq) {
-                encoder.entry(entry, &mut out).map_err(bug)?;
-                let id = payload_object(entry);
-                // One of another size than is stated is not the entry's payload.
-                let held = store.content_size(id)?.is_some_and(|size| size == entry.payload_size());
-                if held && let Some(bytes) = store.content(id)? {
-                    encoder.payload(&bytes, &mut out).map_err(bug)?;
-                } else if held && let Some(mut reader) = store.engine().blobs().open(id.as_bytes())? {
-                    let mut buffer = vec![0; PIECE];
-                    loop {
-                        let length = reader.read(&mut buffer).map_err(|error| {
-                            ApiError::new(500, "store", format!("the file of {id} can't be read: {error}"))
-                        })?;
-                        if length == 0 {
-                            break;
-                        }
-                        encoder.payload(&buffer[..length], &mut out).map_err(bug)?;
-                        send(std::mem::take(&mut out))?;
-                    }
-                }
-                if out.len() >= PIECE {
-                    send(std::mem::take(&mut out))?;
-                }
-            }
+            page.iter()
+                .take_while(|entry| entry.seq() <= head.seq)
+                .try_for_each(|entry| bundle.entry(entry))?;
         }
     }
-    encoder.finish(&mut out).map_err(bug)?;
-    send(out)
+    bundle.finish()
+}
+
+/// Hands the bytes of a bundle with what is beside a log's trunk, up to this tip, to `send`: from where it is forked.
+pub(super) fn write_branch(
+    shell: &Shell,
+    log: (AuthorId, LogId),
+    tip: Tip,
+    from: SeqNum,
+    send: impl FnMut(Vec<u8>) -> Result<(), ApiError>,
+) -> Result<(), ApiError> {
+    let store = shell.store();
+    let mut bundle = Writing::new(store, send);
+    let mut next = Some(from);
+    while let Some(from) = next {
+        let page = store.branch_entries(log, tip, from, PAGE)?;
+        next = page.last().and_then(|entry| entry.seq().next());
+        page.iter().try_for_each(|entry| bundle.entry(entry))?;
+    }
+    bundle.finish()
+}
+
+/// A bundle that is being written, with the payloads that are held.
+struct Writing<'a, F> {
+    store: &'a Store,
+    encoder: BundleEncoder,
+    out: Vec<u8>,
+    send: F,
+}
+
+impl<'a, F: FnMut(Vec<u8>) -> Result<(), ApiError>> Writing<'a, F> {
+    fn new(store: &'a Store, send: F) -> Self {
+        let mut out = Vec::new();
+        Self { store, encoder: BundleEncoder::new(&mut out), out, send }
+    }
+
+    fn entry(&mut self, entry: &Entry) -> Result<(), ApiError> {
+        self.encoder.entry(entry, &mut self.out).map_err(bug)?;
+        let id = payload_object(entry);
+        // One of another size than is stated is not the entry's payload.
+        let held = self.store.content_size(id)?.is_some_and(|size| size == entry.payload_size());
+        if held && let Some(bytes) = self.store.content(id)? {
+            self.encoder.payload(&bytes, &mut self.out).map_err(bug)?;
+        } else if held && let Some(mut reader) = self.store.engine().blobs().open(id.as_bytes())? {
+            let mut buffer = vec![0; PIECE];
+            loop {
+                let length = reader.read(&mut buffer).map_err(|error| {
+                    ApiError::new(500, "store", format!("the file of {id} can't be read: {error}"))
+                })?;
+                if length == 0 {
+                    break;
+                }
+                self.encoder.payload(&buffer[..length], &mut self.out).map_err(bug)?;
+                (self.send)(std::mem::take(&mut self.out))?;
+            }
+        }
+        if self.out.len() >= PIECE {
+            (self.send)(std::mem::take(&mut self.out))?;
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(), ApiError> {
+        self.encoder.finish(&mut self.out).map_err(bug)?;
+        (self.send)(self.out)
+    }
+}
+
+fn bug(error: madake_log::BundleEncodeError) -> ApiError {
+    ApiError::new(500, "bug", format!("an export that makes no bundle: {error}"))
 }
 
 /// `POST /v1/bundle`, a bundle as the body → lines `{"progress":{"entries","bytes"}}`, now and then, then

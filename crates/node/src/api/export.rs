@@ -9,13 +9,14 @@ use hyper::{Response, StatusCode};
 use madake_log::{AuthorId, LogHead, LogId, SeqNum};
 use madake_object::{Commit, ObjectId};
 use madake_store::{
-    Change, META_COPY, META_EPOCH, Objects, Policy, Position, Read as _, Store, payload_object, tables,
+    Change, META_COPY, META_EPOCH, Objects, Policy, Position, Read as _, ReadForks as _, Store,
+    payload_object, tables,
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::body::octets;
-use super::bundle::{Ended, explain, imported_json, pieces, tell, write_bundle};
+use super::bundle::{Ended, explain, imported_json, pieces, tell, write_branch, write_bundle};
 use super::{ApiError, Body, Lines, lines, respond};
 use crate::driver::wall_clock;
 use crate::export::{Decoder, DroppedAt, Encoder, Event, ExportError, Kind, MAX_SMALL, Settings};
@@ -75,6 +76,17 @@ fn write_export(
     })?;
     encoder.end(&mut out);
     write_dropped(store, &heads, &mut encoder, &mut out, &mut send)?;
+    for (author, log, _) in &heads {
+        let Some(fork) = store.fork(*author, *log)? else { continue };
+        for tip in &fork.tips {
+            encoder.begin(Kind::Branch, &mut out);
+            write_branch(shell, (*author, *log), *tip, fork.at(), |piece| {
+                encoder.bytes(&piece, &mut out);
+                send(std::mem::take(&mut out))
+            })?;
+            encoder.end(&mut out);
+        }
+    }
 
     let mut written = BTreeSet::new();
     for (author, log, head) in heads {
@@ -232,7 +244,7 @@ fn read_export(
                         Kind::Keys | Kind::Settings => settled.is_none(),
                         Kind::Bundle => settled.is_some() && bundles == 0,
                         Kind::Dropped => bundles == 1 && lists == 0,
-                        Kind::Object | Kind::Pinned => bundles == 1,
+                        Kind::Branch | Kind::Object | Kind::Pinned => bundles == 1,
                     };
                     lists += u32::from(kind == Kind::Dropped);
                     if !fits {
@@ -246,7 +258,7 @@ fn read_export(
                         return Err(bad_export(ExportError::TooLong).into());
                     }
                 }
-                (Event::Bytes(bytes), Some(Kind::Bundle)) => importer.bundle(bytes)?,
+                (Event::Bytes(bytes), Some(Kind::Bundle | Kind::Branch)) => importer.bundle(bytes)?,
                 (Event::Bytes(bytes), Some(Kind::Dropped)) => {
                     small.extend_from_slice(bytes);
                     take_dropped(shell, &mut small)?;
@@ -265,6 +277,7 @@ fn read_export(
                     importer.end_of_bundle()?;
                     bundles += 1;
                 }
+                (Event::End, Some(Kind::Branch)) => importer.end_of_bundle()?,
                 (Event::End, Some(kind @ (Kind::Object | Kind::Pinned))) => {
                     importer.end_of_object(kind == Kind::Pinned)?;
                 }

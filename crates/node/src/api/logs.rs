@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use data_encoding::BASE64;
 use hyper::{Response, StatusCode};
-use madake_log::{AuthenticEntry, BatchVerifier, LogId, Schema};
+use madake_log::{AuthenticEntry, AuthorId, BatchVerifier, LogId, Schema};
 use madake_object::{Object, ObjectId};
-use madake_store::{Author, HeldLog, NewContent, Position, Read as _, payload_object};
+use madake_store::{Author, HeldLog, LogState, NewContent, Position, Read as _, payload_object};
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -72,23 +72,29 @@ fn appendable(shell: &Shell, query: &Query) -> Result<(Schema, Arc<Author>), Api
     Ok((schema, shell.resolve_writer(query.get("author"))?))
 }
 
-/// `GET /v1/logs[?author=A][&schema=S]` → per log `{author, log, schema, seq, head, state}`
+/// `GET /v1/logs[?author=A][&schema=S]` → per log `{author, log, schema, seq, head, state, forked_at}`
 pub(super) fn list(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
     let author = query.get("author").map(|author| shell.resolve_author(author)).transpose()?;
     let schema = query.get("schema").map(str::to_owned);
     let body = lines(move |lines| {
         let show = |held: HeldLog| -> Result<(), ApiError> {
-            let name = schema_name(&shell, held)?;
+            let name = schema_name(&shell, held.author, held.log)?;
             if schema.is_some() && schema != name {
                 return Ok(());
             }
+            let state = shell.store().log_state(&held)?;
+            let at = match state {
+                LogState::Forked { at, .. } => Some(at.get()),
+                _ => None,
+            };
             lines.send(&json!({
                 "author": held.author.to_string(),
                 "log": held.log.get(),
                 "schema": name,
                 "seq": held.head.seq.get(),
                 "head": held.head.entry.to_string(),
-                "state": if held.head.end { "ended" } else { "linear" },
+                "state": state.as_str(),
+                "forked_at": at,
             }))
         };
         if let Some(author) = author {
@@ -310,12 +316,12 @@ fn verify_log(
     }))
 }
 
-fn schema_name(shell: &Shell, held: HeldLog) -> Result<Option<String>, ApiError> {
-    Ok(match held.log {
+pub(super) fn schema_name(shell: &Shell, author: AuthorId, log: LogId) -> Result<Option<String>, ApiError> {
+    Ok(match log {
         LogId::CONTROL => Some("control".into()),
         LogId::NODE => Some("node".into()),
         LogId::RECEIPTS => Some("receipts".into()),
         LogId::COMMIT => Some("commit".into()),
-        log => shell.store().schema(held.author, log)?.map(|schema| schema.to_string()),
+        log => shell.store().schema(author, log)?.map(|schema| schema.to_string()),
     })
 }

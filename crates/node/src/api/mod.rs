@@ -11,6 +11,7 @@ mod bundle;
 mod error;
 mod export;
 mod files;
+mod forks;
 mod invites;
 mod logs;
 mod node;

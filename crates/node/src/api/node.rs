@@ -48,8 +48,8 @@ fn author_json(name: &AuthorName, author: AuthorId) -> Value {
 
 /// `GET /v1/status` → `{node, author, listening, peers, logs, entries, objects, missing, bytes, forks, contested, generation}`
 ///
-/// `bytes` is what the store takes on disk. Forks are not looked for yet, and heads are their author's
-/// own, so `forks` and `contested` are 0.
+/// `bytes` is what the store takes on disk, `forks` the number of forked logs. Heads are their author's own, so
+/// `contested` is 0.
 pub(super) async fn status(shell: Arc<Shell>) -> Result<Response<Body>, ApiError> {
     let count = move || -> Result<_, ApiError> {
         let counts = shell.store().counts()?;
@@ -99,7 +99,7 @@ pub(super) async fn status(shell: Arc<Shell>) -> Result<Response<Body>, ApiError
             "objects": counts.objects,
             "missing": counts.missing,
             "bytes": shell.store().engine().disk_bytes()?,
-            "forks": 0,
+            "forks": shell.store().count_forks()?,
             "contested": 0,
             "generation": shell.store().generation(),
         })))

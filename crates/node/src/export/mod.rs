@@ -1,6 +1,6 @@
 //! Exports: a home's authors in one file, to move or back up (`docs/spec.md`, "Exports").
 //!
-//! A file is `madakeE1`, a version (u32 LE, 2; 1 is read too), items, and an end with a checksum. An item is a kind (one
+//! A file is `madakeE1`, a version (u32 LE, 3; 1 and 2 are read too), items, and an end with a checksum. An item is a kind (one
 //! byte), chunks (u32 LE length from 1 to 1 MiB, bytes), and a length of 0. The end is an item of kind 0 with
 //! one chunk: BLAKE3 `derive_key("madake export 1", …)` of every byte of the file before this item.
 
@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 pub use seal::{Keys, SealError, seal, unseal};
 
 const MAGIC: [u8; 8] = *b"madakeE1";
-const VERSION: u32 = 2;
-/// Files of this version hold no [`Kind::Dropped`].
+const VERSION: u32 = 3;
+/// Files of this version hold no [`Kind::Branch`].
+const VERSION_WITHOUT_BRANCHES: u32 = 2;
+/// Files of this version hold no [`Kind::Dropped`] either.
 const VERSION_WITHOUT_DROPPED: u32 = 1;
 const HEADER_LEN: usize = 12;
 const MAX_CHUNK: usize = 1024 * 1024;
@@ -39,13 +41,24 @@ pub enum Kind {
     Pinned = 5,
     /// Which payloads of these logs were dropped: [`DroppedAt`]s, one behind the other.
     Dropped = 6,
+    /// A bundle of one branch of a forked log, from where it is forked on.
+    Branch = 7,
 }
 
 impl Kind {
     fn of(byte: u8) -> Option<Self> {
-        [Self::Keys, Self::Settings, Self::Bundle, Self::Object, Self::Pinned, Self::Dropped]
+        [Self::Keys, Self::Settings, Self::Bundle, Self::Object, Self::Pinned, Self::Dropped, Self::Branch]
             .into_iter()
             .find(|kind| *kind as u8 == byte)
+    }
+
+    /// The first version whose files hold such items.
+    fn since(self) -> u32 {
+        match self {
+            Self::Branch => VERSION,
+            Self::Dropped => VERSION_WITHOUT_BRANCHES,
+            _ => VERSION_WITHOUT_DROPPED,
+        }
     }
 }
 
@@ -284,7 +297,7 @@ impl Decoder {
                         return Ok(None);
                     }
                     let version = u32::from_le_bytes(self.held[8..12].try_into().unwrap_or_default());
-                    if version != VERSION && version != VERSION_WITHOUT_DROPPED {
+                    if !(VERSION_WITHOUT_DROPPED..=VERSION).contains(&version) {
                         return Err(ExportError::Version(version));
                     }
                     self.version = version;
@@ -301,9 +314,7 @@ impl Decoder {
                             self.state = State::Checksum;
                         }
                         byte => {
-                            let known = |kind: &Kind| {
-                                *kind != Kind::Dropped || self.version != VERSION_WITHOUT_DROPPED
-                            };
+                            let known = |kind: &Kind| kind.since() <= self.version;
                             let kind = Kind::of(byte).filter(known).ok_or(ExportError::Kind(byte))?;
                             self.hash_held();
                             self.state = State::Length;
@@ -431,7 +442,11 @@ mod tests {
         assert_eq!(decode(&with_version(1, &items[..1]), 10).unwrap(), [(Kind::Settings, b"s".to_vec())]);
         assert_eq!(decode(&with_version(1, items), 10), Err(ExportError::Kind(6)));
         assert_eq!(decode(&with_version(2, items), 10).unwrap().len(), 2);
-        assert_eq!(decode(&with_version(3, items), 10), Err(ExportError::Version(3)));
+        let items: &[(Kind, &[u8])] = &[(Kind::Dropped, b"d"), (Kind::Branch, b"b")];
+        assert_eq!(decode(&with_version(2, items), 10), Err(ExportError::Kind(7)));
+        assert_eq!(decode(&with_version(3, items), 10).unwrap().len(), 2);
+        assert_eq!(decode(&with_version(4, items), 10), Err(ExportError::Version(4)));
+        assert_eq!(decode(&with_version(0, items), 10), Err(ExportError::Version(0)));
 
         let node = NodeId::from_bytes([3; 32]);
         let settings = Settings {

@@ -1,5 +1,6 @@
 //! Reading everything again, as if nothing of it were known.
 
+mod forks;
 mod report;
 
 use std::collections::BTreeMap;
@@ -268,6 +269,7 @@ impl Store {
             }
             Ok(())
         })?;
+        self.check_forks(&damaged, &mut verifier, repair, &mut report)?;
         for ((table, stated), count) in STATED.into_iter().zip(stated).zip(counts) {
             let count = count.saturating_sub(stated);
             if count > 0 {

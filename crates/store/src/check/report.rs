@@ -1,6 +1,6 @@
 //! What checks found.
 
-use madake_log::{AuthorId, LogHead, Placement, PlacementError, SeqNum, SignatureError};
+use madake_log::{AuthorId, LogHead, LogId, Placement, PlacementError, SeqNum, SignatureError};
 use madake_object::ObjectId;
 
 use crate::engine::{CheckReport, Table};
@@ -95,6 +95,16 @@ pub enum StoreProblem {
     Usage {
         /// The author.
         author: AuthorId,
+    },
+    /// In what is known of a forked log, beside its trunk.
+    #[error("{author}/{log}: {what}")]
+    Fork {
+        /// Whose log.
+        author: AuthorId,
+        /// Which of the author's logs.
+        log: LogId,
+        /// What.
+        what: String,
     },
     /// In a log.
     #[error("{}/{}{problem}", held.author, held.log)]

@@ -186,6 +186,50 @@ impl Round<'_> {
         Ok(())
     }
 
+    /// Makes what is known of a fork again: of the proof, if that holds, and of what is held beside the trunk.
+    pub(super) fn refork(&mut self, log: (AuthorId, LogId)) -> Result<(), StoreError> {
+        let key = tables::log_key(log.0, log.1);
+        let head = self.head(log.0, log.1)?;
+        let known = match self.fork(log) {
+            Ok(known) => known.cloned(),
+            Err(error) if error.is_damage() => None,
+            Err(error) => return Err(error),
+        };
+        let holds = |proof: &ForkProof| {
+            (proof.author(), proof.log()) == log && ForkProof::verify(proof.as_bytes()).is_ok()
+        };
+        let mut best = Best(known.as_ref().map(|known| known.proof.clone()).filter(holds));
+        let mut entries = Vec::new();
+        for_each_prefix(self.engine, tables::BRANCH, &key, |_, bytes| {
+            entries.push(read::held_entry(bytes)?);
+            Ok(())
+        })?;
+        let below: BTreeSet<_> = entries.iter().filter_map(|entry| entry.backlink()).collect();
+        let (mut tips, mut bytes) = (Vec::new(), 0u64);
+        for entry in &entries {
+            self.prove(entry, head.as_ref(), &mut best)?;
+            if entry.is_end() || !below.contains(&entry.id()) {
+                tips.push(Tip { seq: entry.seq(), entry: entry.id() });
+            }
+            let dropped = self.is_dropped(payload_object(entry))?;
+            let stated = if dropped { 0 } else { entry.payload_size() };
+            bytes = bytes.saturating_add(entry.as_bytes().len() as u64).saturating_add(stated);
+        }
+        tips.sort();
+        let Some(proof) = best.0 else {
+            self.batch.delete(tables::FORK, key.to_vec());
+            self.pending.forks.known.insert(log, None);
+            self.touched.logs.insert(log);
+            return Ok(());
+        };
+        let (full, seen) = known.map_or((false, None), |known| (known.full, known.seen));
+        let fork = Fork { proof, tips, entries: entries.len() as u64, bytes, full, seen };
+        self.pending.forks.known.insert(log, Some(fork));
+        self.pending.forks.changed.insert(log);
+        self.pending.forks.used.remove(&log.0);
+        Ok(())
+    }
+
     /// The rows of forks that changed, for the batch; and which they are.
     pub(super) fn write_forks(&mut self) -> Result<BTreeSet<(AuthorId, LogId)>, StoreError> {
         let changed = std::mem::take(&mut self.pending.forks.changed);

@@ -149,6 +149,10 @@ impl<'a> Round<'a> {
         match change {
             Change::Entry { entry, payload } => self.entry(entry, payload),
             Change::Proof(proof, seen) => self.proof(*proof, seen),
+            Change::Refork(author, log) => {
+                self.refork((author, log))?;
+                Ok(Outcome::Done)
+            }
             Change::Seen(author, log, seen) => {
                 self.see((author, log), seen)?;
                 Ok(Outcome::Done)

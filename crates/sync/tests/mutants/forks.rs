@@ -1,7 +1,7 @@
 //! Readers and writers that go wrong about forked logs.
 
 use madake_log::{AuthenticEntry, AuthorId, EntryId, LogId, SeqNum};
-use madake_store::{Fork, Position, ReadForks, StoreError, Tip, WithPayload};
+use madake_store::{Fork, ForkedLog, Position, ReadForks, StoreError, Tip, WithPayload};
 
 use super::Misread;
 
@@ -9,11 +9,7 @@ impl ReadForks for Misread {
     fn fork(&self, author: AuthorId, log: LogId) -> Result<Option<Fork>, StoreError> {
         self.store.fork(author, log)
     }
-    fn forks(
-        &self,
-        after: Option<(AuthorId, LogId)>,
-        limit: usize,
-    ) -> Result<Vec<((AuthorId, LogId), Fork)>, StoreError> {
+    fn forks(&self, after: Option<(AuthorId, LogId)>, limit: usize) -> Result<Vec<ForkedLog>, StoreError> {
         self.store.forks(after, limit)
     }
     fn holds(&self, at: &Position, entry: EntryId) -> Result<bool, StoreError> {
