@@ -125,10 +125,12 @@ impl Link {
         let reason = loop {
             match self.read_frame(&mut stream).await {
                 Ok(Some(frame)) => match Message::decode(&frame) {
-                    Ok(Message::Fork(fork)) => match self.check_fork(fork).await {
-                        Some(input) if self.input(input).await => {}
-                        _ => return,
-                    },
+                    Ok(Message::Fork(fork)) => {
+                        let Some(input) = self.check_fork(fork).await else { return };
+                        if !self.input(input).await {
+                            return;
+                        }
+                    }
                     Ok(message) if class_of(&message) == Some(Class::Control) => {
                         let input = Input::Message { session: self.session, message, bytes: frame.len() + 4 };
                         if !self.input(input).await {
