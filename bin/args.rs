@@ -503,6 +503,10 @@ pub(crate) struct SyncArgs {
     /// Only compare, and say what would come and go
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Of each log that is not here yet, take only the newest N entries, at most 10000, with the few older ones that tie
+    /// them to the first; a pull without it, or a live link, brings the rest
+    #[arg(long, value_name = "N")]
+    pub(crate) last: Option<String>,
 }
 
 #[cfg(feature = "sim")]

@@ -10,7 +10,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use common::{Daemon, Home, PATIENCE, Pair, b3sum, noise, number, text, tree};
+use common::{Daemon, Home, PATIENCE, Pair, b3sum, noise, number, text, tree, wait_for_growth};
 use serde_json::Value;
 
 /// Entries and files that are pulled; big enough that a pull is made of dozens of batches.
@@ -235,27 +235,6 @@ fn check_acknowledged(home: &Home, acknowledged: &BTreeMap<u64, String>, round: 
     for (seq, entry) in acknowledged {
         assert_eq!(held.get(seq), Some(entry), "round {round}: entry {seq} was acknowledged");
     }
-}
-
-/// Waits until the store's files are so long, or the command has ended.
-fn wait_for_growth(home: &Home, bytes: u64, command: &mut common::Talk) {
-    let began = std::time::Instant::now();
-    // The system has no portable word for "a file grew".
-    while disk(&home.path) < bytes && !command.has_ended() {
-        assert!(began.elapsed() < PATIENCE, "the store does not grow");
-        std::thread::yield_now();
-    }
-}
-
-/// Bytes of all files of a home. Some may go while we look.
-fn disk(folder: &Path) -> u64 {
-    let Ok(items) = std::fs::read_dir(folder) else { return 0 };
-    let size = |item: std::fs::DirEntry| match item.metadata() {
-        Ok(there) if there.is_dir() => disk(&item.path()),
-        Ok(there) => there.len(),
-        Err(_) => 0,
-    };
-    items.flatten().map(size).sum()
 }
 
 /// A pull that a daemon does for us, asked for over its control socket: it tells how far it is.

@@ -119,7 +119,10 @@ async fn list(
             continue;
         }
         let schema = log["schema"].as_str().unwrap_or("?").to_owned();
-        let (author, state) = (short(text(&log, "author")), text(&log, "state").to_owned());
+        let (author, mut state) = (short(text(&log, "author")), text(&log, "state").to_owned());
+        if state == "partial" {
+            state = format!("partial from {}", log["from"]);
+        }
         table.row([author, log["log"].to_string(), schema, log["seq"].to_string(), state]);
     }
     if !out.json {
@@ -137,7 +140,9 @@ async fn show(api: &Api, log: &str, payload: bool, out: &Out) -> Result<ExitCode
             if entry["end"] == true {
                 line.push_str("  end of log");
             }
-            if let Some(at) = entry["dropped"].as_str() {
+            if entry["ties"] == true {
+                line.push_str("  ties newer ones to the first");
+            } else if let Some(at) = entry["dropped"].as_str() {
                 line.push_str(&format!("  payload dropped {at}"));
             } else if entry["held"] == false {
                 line.push_str("  payload not here");
@@ -181,11 +186,15 @@ fn verify_text(log: &Value, ok: bool) -> String {
         0 => String::new(),
         missing => format!(", {missing} payloads not here"),
     };
+    let entries = match number(log, "from") {
+        0 | 1 => format!("{} entries", log["seq"]),
+        from => format!("partial: entries {from} to {}, tied to the first", log["seq"]),
+    };
     if ok {
-        return format!("{name}  ok, {} entries{missing}", log["seq"]);
+        return format!("{name}  ok, {entries}{missing}");
     }
     let problems = log["problems"].as_array().map(Vec::as_slice).unwrap_or_default();
     let list: Vec<String> =
         problems.iter().map(|problem| format!("  {}", problem.as_str().unwrap_or_default())).collect();
-    format!("{name}  BROKEN, {} entries{missing}\n{}", log["seq"], list.join("\n"))
+    format!("{name}  BROKEN, {entries}{missing}\n{}", list.join("\n"))
 }

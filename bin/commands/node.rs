@@ -17,6 +17,9 @@ use super::{number, text};
 use crate::call::Api;
 use crate::out::{Out, Table, bytes, flush};
 
+/// Logs that are held in part that a person is shown in one line; programs get more.
+const SHOWN: usize = 5;
+
 pub(super) fn init(home: &Path, nick: Option<String>, out: &Out) -> Result<ExitCode, ApiError> {
     let made = Home::init(home, Config { nick, ..Config::default() })?;
     show_home(&made, out);
@@ -67,6 +70,12 @@ pub(super) async fn status(api: &Api, out: &Out) -> Result<ExitCode, ApiError> {
         row(field, number(&status, field).to_string());
     }
     row("disk", bytes(number(&status, "bytes")));
+    if number(&status, "partial") > 0 {
+        row(
+            "partial",
+            format!("{} logs: {}", number(&status, "partial"), partial_text(&status["partial_logs"])),
+        );
+    }
     table.print();
     let peers = status["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
     if !peers.is_empty() {
@@ -86,6 +95,16 @@ pub(super) async fn status(api: &Api, out: &Out) -> Result<ExitCode, ApiError> {
         table.print();
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Logs that are held in part, and from where on each is: the first of them.
+pub(super) fn partial_text(list: &Value) -> String {
+    let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
+    let log = |part: &Value| {
+        format!("{}/{} from {}", crate::out::short(text(part, "author")), part["log"], part["from"])
+    };
+    let more = if list.len() > SHOWN { ", …" } else { "" };
+    list.iter().take(SHOWN).map(log).collect::<Vec<_>>().join(", ") + more
 }
 
 /// What was missing after the last session with a peer, and why: `0`, or `2 object (not-there)`.
@@ -194,6 +213,14 @@ fn event_text(event: &Value) -> String {
             "turned away {peer} at {}: not a peer (`madake peer add TICKET` would let it in)",
             text(event, "address")
         ),
+        "peer" => {
+            let name = event["name"].as_str().filter(|name| !name.is_empty());
+            let name = name.map_or(peer, crate::out::clean);
+            match event["failure"].as_str() {
+                Some(failure) => format!("{name}: {}: {}", text(event, "state"), crate::out::clean(failure)),
+                None => format!("{name}: {}", text(event, "state")),
+            }
+        }
         _ => event.to_string(),
     }
 }
@@ -228,5 +255,32 @@ fn start_error(error: &DaemonError) -> ApiError {
         }
         DaemonError::Control { .. } => new("control-socket", "is the home's folder writable?"),
         _ => ApiError::new(500, "network", error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_happens_is_told_in_words() {
+        let peer = "ab".repeat(32);
+        let told = |event: Value| event_text(&event);
+        let stands = |name: Value, failure: Value| {
+            told(
+                json!({"event": "peer", "peer": peer, "name": name, "state": "unreachable", "failure": failure}),
+            )
+        };
+        assert_eq!(stands(json!("bob"), Value::Null), "bob: unreachable");
+        assert_eq!(
+            stands(Value::Null, json!("no \u{1b}answer")),
+            "abababababab: unreachable: no \\u{1b}answer"
+        );
+        let session = json!({"event": "session", "peer": peer, "reason": "in order", "sent": {"entries": 2},
+            "received": {"entries": 1}, "refused": 0, "missing": 0});
+        assert_eq!(
+            told(session),
+            "session with abababababab: in order; sent 2, received 1 entries, refused 0"
+        );
     }
 }

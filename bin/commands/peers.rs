@@ -99,6 +99,7 @@ pub(super) async fn sync(
     let mut query = vec![("peer", args.peer.as_str()), ("mode", mode)];
     query.extend(args.schema.iter().map(|schema| ("schema", schema.as_str())));
     query.extend(args.dry_run.then_some(("dry_run", "1")));
+    query.extend(args.last.as_deref().map(|last| ("last", last)));
     let mut answer = api.ask(Method::POST, "/v1/sync", &query).await?;
     let progress = Progress::new(out, mode, Unit::Entries, None);
     let (mut result, mut content_from) = (None, None);

@@ -8,6 +8,7 @@ use madake_node::api::ApiError;
 use madake_node::rescue;
 use serde_json::{Value, json};
 
+use super::node::partial_text;
 use super::{number, text};
 use crate::args::PayloadCommand;
 use crate::call::Api;
@@ -112,7 +113,8 @@ async fn inspect(home: &Path, repair: bool, error: ApiError, out: &Out) -> Resul
     let mut problems = vec![error.message.clone()];
     problems.extend(found.problems.iter().map(ToString::to_string));
     let mut report = json!({
-        "checked": {"bytes": found.bytes, "batches": found.batches, "rows": 0, "logs": 0, "entries": 0, "files": 0},
+        "checked": {"bytes": found.bytes, "batches": found.batches, "rows": 0, "logs": 0, "parts": 0, "entries": 0, "files": 0},
+        "partial": [],
         "problems": problems,
         "repaired": 0,
         "ok": false,
@@ -164,6 +166,10 @@ fn report_text(report: &Value) -> String {
         number(checked, "logs"),
         number(checked, "files"),
     );
+    let summary = match number(checked, "parts") {
+        0 => summary,
+        parts => format!("{summary}, {parts} logs in part: {}", partial_text(&report["partial"])),
+    };
     let problems = report["problems"].as_array().map(Vec::as_slice).unwrap_or_default();
     let wanted = match number(report, "wanted") {
         0 => String::new(),

@@ -409,6 +409,27 @@ pub fn run(command: &mut Command, input: &[u8]) -> Ran {
     Ran { code, stdout, stderr: String::from_utf8_lossy(&stderr.join().unwrap()).into_owned() }
 }
 
+/// Waits until the store's files are so long, or the command has ended.
+pub fn wait_for_growth(home: &Home, bytes: u64, command: &mut Talk) {
+    let began = std::time::Instant::now();
+    // The system has no portable word for "a file grew".
+    while disk(&home.path) < bytes && !command.has_ended() {
+        assert!(began.elapsed() < PATIENCE, "the store does not grow");
+        std::thread::yield_now();
+    }
+}
+
+/// Bytes of all files of a home. Some may go while we look.
+pub fn disk(folder: &Path) -> u64 {
+    let Ok(items) = std::fs::read_dir(folder) else { return 0 };
+    let size = |item: std::fs::DirEntry| match item.metadata() {
+        Ok(there) if there.is_dir() => disk(&item.path()),
+        Ok(there) => there.len(),
+        Err(_) => 0,
+    };
+    items.flatten().map(size).sum()
+}
+
 /// SIGTERM.
 pub fn terminate(child: &Child) {
     let killed = Command::new("kill").arg("-TERM").arg(child.id().to_string()).status().unwrap();

@@ -12,6 +12,7 @@ use tokio::net::UnixStream;
 use crate::api::{self, ApiError, Body};
 use crate::home::{Home, HomeError, HomeLock, SOCKET};
 use crate::shell::Shell;
+use crate::work;
 
 /// How long a command waits for another one that has the home open (`docs/spec.md`).
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -129,12 +130,12 @@ pub async fn open_home(home: &Path, or_daemon: bool) -> Result<Option<Home>, Hom
         }
         let taken = match HomeLock::take(home) {
             Err(error) if or_daemon && error.is_read_only(home) => {
-                return tokio::task::block_in_place(|| Home::open_read_only(home)).map(Some);
+                return work::in_place(|| Home::open_read_only(home)).map(Some);
             }
             taken => taken?,
         };
         if let Some(lock) = taken {
-            return tokio::task::block_in_place(|| Home::open(home, lock)).map(Some);
+            return work::in_place(|| Home::open(home, lock)).map(Some);
         }
         if began.elapsed() >= PATIENCE {
             let process = HomeLock::holder(home);

@@ -22,8 +22,9 @@ use crate::home::{Home, SOCKET, random};
 use crate::keep::MAX_LIVE;
 use crate::knock::{First, first_stream};
 use crate::link::close;
-use crate::net::{Connection, NodeId};
+use crate::net::{Connection, Endpoint, NodeId};
 use crate::shell::{GOODBYE, NetworkError, Shell};
+use crate::work;
 
 /// Sessions with peers at a time, beside those that stay open.
 const MAX_SESSIONS: usize = 256;
@@ -110,10 +111,20 @@ impl Daemon {
     /// Binds both sockets, the one for peers to the first address that this machine has. Peers can
     /// connect from now on, and are talked to once [`run`](Self::run) runs.
     pub fn start(home: Home, listen: &[SocketAddr], open: bool) -> Result<Self, DaemonError> {
-        let socket = home.path.join(SOCKET);
+        Self::begin(Shell::listen(home, listen, open)?)
+    }
+
+    /// Likewise, with an endpoint that listens already and has the node's key: over a network that is simulated, for
+    /// one. On a runtime with a single thread all work is done on that.
+    pub fn start_on(home: Home, endpoint: Endpoint, open: bool) -> Result<Self, DaemonError> {
+        Self::begin(Shell::listen_on(home, endpoint, open)?)
+    }
+
+    fn begin(shell: Shell) -> Result<Self, DaemonError> {
+        let shell = Arc::new(shell);
+        let socket = shell.home.path.join(SOCKET);
         let failed = |source| DaemonError::Control { path: socket.clone(), source };
-        let owner = std::fs::metadata(&home.path).map_err(failed)?.uid();
-        let shell = Arc::new(Shell::listen(home, listen, open)?);
+        let owner = std::fs::metadata(&shell.home.path).map_err(failed)?.uid();
         // We have the lock, so a socket that is there belongs to nobody any more.
         match std::fs::remove_file(&socket) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
@@ -250,14 +261,14 @@ impl Daemon {
         for damaged in &report.damaged {
             tracing::error!(damaged, "what a peer asked for is held and can't be read");
         }
-        tokio::task::block_in_place(|| self.shell.note_session(rtt, &reason, &report));
+        work::in_place(|| self.shell.note_session(rtt, &reason, &report));
         let _ = self.events.send(json!({
             "event": "session",
             "peer": peer.to_string(),
             "reason": reason.to_string(),
             "sent": api::counts_json(&report.sent),
             "received": api::counts_json(&report.received),
-            "refused": report.refused + report.refused_by_peer,
+            "refused": report.refused_count(),
             "missing": report.missing.len(),
             "dry_run": report.dry_run,
         }));

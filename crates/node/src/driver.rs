@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use madake_log::AuthorId;
 use madake_store::{Change, News, Outcome, Store, StoreError};
@@ -14,11 +14,13 @@ use madake_sync::ranged::RangeRequest;
 use madake_sync::wire::Class;
 use madake_sync::{Config, EndReason, Input, Node, Now, Output, Plan, RangeEnd, Report, SessionId, Token};
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::api::rfc3339;
 use crate::link::{CREDIT, Checkers, Link, QUEUE, close};
 use crate::net::Connection;
 use crate::ranges::OpenObjects;
+use crate::work;
 
 /// Inputs that may wait for the loop.
 const EVENTS: usize = 256;
@@ -98,8 +100,7 @@ impl Driver {
         let objects = Arc::new(OpenObjects::new(store.clone(), events.downgrade()));
         let ours = objects.clone();
         let driver = Self { events, next_session: Arc::default(), store: store.clone(), checkers, objects };
-        let runtime = tokio::runtime::Handle::current();
-        std::thread::spawn(move || runtime.block_on(drive(Node::new(config), store, &ours, inbox)));
+        work::in_a_loop(drive(Node::new(config), store, ours, inbox));
         driver
     }
 
@@ -160,7 +161,7 @@ impl Driver {
 async fn drive(
     mut node: Node,
     store: Arc<Store>,
-    objects: &Arc<OpenObjects>,
+    objects: Arc<OpenObjects>,
     mut inbox: mpsc::Receiver<Event>,
 ) {
     let began = Instant::now();
@@ -168,8 +169,7 @@ async fn drive(
     // bytes were taken out of the credit.
     let (writes, to_write) = mpsc::unbounded_channel();
     let (written, mut applied) = mpsc::unbounded_channel();
-    let writer_store = store.clone();
-    std::thread::spawn(move || write(&writer_store, to_write, &written));
+    work::in_a_loop(write(store.clone(), to_write, written));
 
     // Whatever becomes durable, by whomever: told before those who wrote it hear that it is.
     let changed = Arc::new(Notify::new());
@@ -180,7 +180,7 @@ async fn drive(
 
     let mut open: BTreeMap<SessionId, Open> = BTreeMap::new();
     loop {
-        let timeout = node.poll_timeout().map(|at| tokio::time::Instant::from_std(began + at));
+        let timeout = node.poll_timeout().map(|at| began + at);
         let tick = async {
             match timeout {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -202,9 +202,13 @@ async fn drive(
             },
             () = tick => Input::Tick,
         };
-        node.handle(now(began), input, &*store);
+        // The news of a write come before its outcome, also if both came since the news were looked at.
+        let untold = matches!(input, Input::Applied { .. }).then(|| Input::Changed(listener.take()));
+        for input in untold.into_iter().chain([input]) {
+            node.handle(now(began), input, &*store);
+        }
         while let Some(output) = node.poll_output() {
-            if let Some(lost) = carry_out(output, &mut open, objects, &writes) {
+            if let Some(lost) = carry_out(output, &mut open, &objects, &writes) {
                 node.handle(now(began), lost, &*store);
             }
         }
@@ -320,12 +324,12 @@ fn carry_out(
 }
 
 /// Makes writes durable, all that wait in one round, in their order.
-fn write(
-    store: &Store,
+async fn write(
+    store: Arc<Store>,
     mut to_write: mpsc::UnboundedReceiver<Write>,
-    written: &mpsc::UnboundedSender<Applied>,
+    written: mpsc::UnboundedSender<Applied>,
 ) {
-    while let Some(first) = to_write.blocking_recv() {
+    while let Some(first) = to_write.recv().await {
         let (mut tokens, mut bytes, mut groups) = (vec![first.0], first.1, vec![first.2]);
         while bytes < ROUND_BYTES
             && let Ok((token, more, changes)) = to_write.try_recv()

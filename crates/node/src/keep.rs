@@ -14,6 +14,7 @@ use crate::daemon::{Daemon, Place};
 use crate::driver::{Stage, Watchers, wall_clock};
 use crate::link::close;
 use crate::net::{Connection, DIAL_TIMEOUT, NodeId};
+use crate::work;
 
 /// Sessions that stay open at a time.
 pub(crate) const MAX_LIVE: usize = 2_048;
@@ -208,7 +209,15 @@ impl Daemon {
     /// What a session with a peer is for that may do so much here.
     pub(crate) fn plan(connection: &Connection, access: Allowed, live: bool, server: bool) -> Plan {
         let servers = server.then(|| connection.rtt());
-        Plan { receives: access.write, gives: access.read, schemas: None, live, servers, dry_run: false }
+        Plan {
+            receives: access.write,
+            gives: access.read,
+            schemas: None,
+            live,
+            servers,
+            dry_run: false,
+            last: None,
+        }
     }
 
     /// Runs a session to its end; `control` is its control stream if the peer dialled. If both sides wish it, it
@@ -257,7 +266,7 @@ impl Daemon {
                         self.stands(peer, State::Live, None);
                         let (rtt, report) = (connection.rtt(), Report::empty(peer));
                         let note = || self.shell.note_session(rtt, &EndReason::Finished, &report);
-                        tokio::task::block_in_place(note);
+                        work::in_place(note);
                     }
                 }
             }
@@ -288,11 +297,11 @@ impl Daemon {
         let (mut tasks, mut running) = (JoinSet::new(), BTreeSet::new());
         loop {
             let daemon = self.clone();
-            let all = tokio::task::spawn_blocking(move || daemon.shell.store().peers()).await;
+            let all = work::beside(move || daemon.shell.store().peers()).await;
             if let Ok(Ok(peers)) = all {
                 self.shell.links.keep_only(&peers.iter().map(|peer| peer.node).collect());
                 for Peer { node, .. } in peers {
-                    if let Some(access) = tokio::task::block_in_place(|| self.shell.access(node)) {
+                    if let Some(access) = work::in_place(|| self.shell.access(node)) {
                         self.shell.links.renew(node, access);
                     }
                     if self.wished(node).is_some() && running.insert(node) {
@@ -321,7 +330,7 @@ impl Daemon {
             let access = self.shell.access(node).filter(|access| access.read || access.write)?;
             Some((peer, tie, access))
         };
-        let (peer, tie, access) = tokio::task::block_in_place(read)?;
+        let (peer, tie, access) = work::in_place(read)?;
         let wished = (tie.live || self.shell.home.config.live) && !peer.addresses.is_empty();
         wished.then_some((peer, tie, access))
     }
@@ -351,7 +360,7 @@ impl Daemon {
                         let plan = Self::plan(&connection, access, true, tie.server);
                         let (reason, report, caught_up) =
                             self.talk(&connection, None, plan, None, None).await;
-                        tokio::task::block_in_place(|| self.shell.note_session(rtt, &reason, &report));
+                        work::in_place(|| self.shell.note_session(rtt, &reason, &report));
                         if caught_up {
                             failures = 0;
                         }

@@ -6,18 +6,20 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use data_encoding::{BASE32_NOPAD, Encoding, Specification};
 use madake_store::{Change, CodeHash, Invite, Outcome, Peer, Purpose, StoreError};
 use madake_sync::Bounded;
 use madake_sync::knock::{Knock, MAX_ADDRESSES, MAX_CODE, MAX_KNOCK};
+use tokio::time::Instant;
 
 use crate::driver::wall_clock;
 use crate::home::{HomeError, random};
 use crate::link::close;
 use crate::net::{CloseReason, Connection, check_address};
 use crate::shell::Shell;
+use crate::work;
 
 /// How long an invite is good for.
 pub(crate) const INVITE_MILLISECONDS: i64 = 7 * 24 * 60 * 60 * 1000;
@@ -153,7 +155,7 @@ impl Shell {
         let may = self.knocks.may(connection.remote_address().ip(), Instant::now());
         let bytes = heard.ok()?.ok()?;
         let knock = Knock::decode(&bytes).ok().filter(|_| may)?;
-        let redeemed = tokio::task::block_in_place(|| self.redeem(connection, &knock));
+        let redeemed = work::in_place(|| self.redeem(connection, &knock));
         redeemed.unwrap_or_else(|error| {
             tracing::error!(%error, "an invite could not be looked up or used");
             None

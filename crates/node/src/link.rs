@@ -6,7 +6,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use madake_log::{BatchVerifier, Entry};
 use madake_object::Object;
@@ -14,10 +14,12 @@ use madake_store::{Position, Store};
 use madake_sync::wire::{self, Class, Message, WireError};
 use madake_sync::{EndReason, Input, Received, RefusedEntry, SessionId};
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 
 use crate::driver::Event;
 use crate::net::{CloseReason, Connection};
 use crate::ranges::OpenObjects;
+use crate::work;
 
 /// Bytes of data frames that were read from a peer and are not dealt with yet.
 pub(crate) const CREDIT: usize = 16 * 1024 * 1024;
@@ -213,7 +215,7 @@ impl Link {
             let Ok(permit) = self.credit.acquire_many(frame.len() as u32).await else { break };
             permit.forget(); // given back by the driver when the node has dealt with the frame
             let (session, checkers, bytes) = (self.session, self.checkers.clone(), frame.len());
-            let task = tokio::task::spawn_blocking(move || check(session, &frame, &checkers));
+            let task = work::beside(move || check(session, &frame, &checkers));
             if checking.send((task, bytes)).await.is_err() {
                 break;
             }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use madake_object::{Encoder, GROUP, Gather, ObjectId, Piece, RangeError, Ranges, Verifier, groups};
@@ -12,10 +12,12 @@ use madake_store::{NamedBy, NamedObject, Store};
 use madake_sync::ranged::{REQUEST_LEN, RangeRequest, RangeStatus};
 use madake_sync::{Input, RangeEnd, RequestId};
 use tokio::sync::{Notify, Semaphore, mpsc};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::driver::Event;
 use crate::link::{Link, close};
+use crate::work;
 
 /// Ranges that a peer may fetch at a time; more wait.
 const SERVING: usize = 8;
@@ -118,7 +120,7 @@ impl OpenObjects {
         tokio::spawn(async move {
             let events = objects.events.clone();
             // Nobody waits for it if the runtime or the loop is going down.
-            if let Ok(input) = spawn_blocking(move || work(&objects)).await
+            if let Ok(input) = work::beside(move || work(&objects)).await
                 && let Some(events) = events.upgrade()
             {
                 let _ = events.send(Event::Input(input)).await;
@@ -196,7 +198,7 @@ impl Link {
         };
         let (id, size) = (wanted.id, wanted.size);
         let (store, gives) = (self.store.clone(), self.gives);
-        let opened = spawn_blocking(move || if gives { store.open_named(id) } else { Ok(None) }).await;
+        let opened = work::beside(move || if gives { store.open_named(id) } else { Ok(None) }).await;
         let Ok(opened) = opened else { return };
         let opened = opened.unwrap_or_else(|error| {
             tracing::error!(%id, %error, "a stored object can't be opened");
@@ -222,7 +224,7 @@ impl Link {
             return;
         };
         let read = |mut encoder: Encoder<_, _>| {
-            spawn_blocking(move || {
+            work::beside(move || {
                 let bytes = encoder.next(PIECE);
                 (encoder, bytes)
             })
@@ -321,7 +323,7 @@ impl Fetching<'_> {
                 && let Some(mut verifier) = verifier.take()
             {
                 let open = open.clone();
-                writing = Some(spawn_blocking(move || {
+                writing = Some(work::beside(move || {
                     let (upto, result) = open.take(&mut verifier, piece);
                     (verifier, upto, result)
                 }));

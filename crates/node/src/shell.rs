@@ -1,27 +1,23 @@
 //! What an open home can do: its store, its author, and sessions with peers when they are asked for.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use madake_log::{AuthorId, AuthorKey};
 use madake_store::{Allowed, Author, Change, LastSession, META_STARTS, PeerStore, Read as _, Store};
 use madake_sync::{CompareBy, Config as NodeConfig, EndReason, PeerHistory, Report};
 use tokio::sync::OnceCell;
+use tokio::time::Instant;
 
 use crate::driver::{Driver, wall_clock};
+use crate::held_off::HeldOff;
 use crate::home::{AuthorName, Home, HomeError, Keep, MAX_AUTHORS, Readers, random};
 use crate::keep::Links;
 use crate::knock::Knocks;
 use crate::link::close;
 use crate::net::{BindError, Endpoint, NodeId, Ticket, reachable_addresses};
-
-/// A peer that broke the protocol is not talked to for so long, if it dials.
-const HOLD_OFF: Duration = Duration::from_secs(30);
-
-/// Nodes that are remembered for it; of more, those held off longest are forgotten.
-const MAX_HELD_OFF: usize = 4_096;
+use crate::work;
 
 /// How long connections may take to say goodbye when a process ends.
 pub(crate) const GOODBYE: Duration = Duration::from_millis(500);
@@ -41,7 +37,7 @@ pub struct Shell {
     network: OnceCell<Network>,
     /// How it stands with the peers whose sessions stay open.
     pub(crate) links: Links,
-    held_off: Mutex<BTreeMap<NodeId, Instant>>,
+    held_off: HeldOff,
     /// How often strangers knocked of late.
     pub(crate) knocks: Knocks,
     upkeep: Mutex<()>,
@@ -80,7 +76,7 @@ impl Shell {
         let more_authors = home.more_authors.iter().map(|(name, key)| (name.clone(), author(key)));
         let (more_authors, author) = (RwLock::new(more_authors.collect()), author(&home.author_key));
         let network = OnceCell::new();
-        let (held_off, settings, upkeep) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let (held_off, settings, upkeep) = (HeldOff::default(), Mutex::default(), Mutex::default());
         let (links, knocks) = (Links::default(), Knocks::default());
         Self {
             home,
@@ -110,7 +106,11 @@ impl Shell {
                 break;
             }
         }
-        let endpoint = bound?;
+        Self::listen_on(home, bound?, open)
+    }
+
+    /// Likewise, with an endpoint that listens already and has the node's key.
+    pub fn listen_on(home: Home, endpoint: Endpoint, open: bool) -> Result<Self, NetworkError> {
         let mut shell = Self::new(home);
         shell.listening = Some(endpoint.local_addr());
         shell.open = open;
@@ -161,7 +161,7 @@ impl Shell {
             self.store().set_default_quota(self.home.config.quota(), &self.own())?;
             Ok(id)
         };
-        let id = tokio::task::block_in_place(make)?;
+        let id = work::in_place(make)?;
         if let Some(network) = self.network.get() {
             network.driver.set_own(self.own()).await;
         }
@@ -235,22 +235,14 @@ impl Shell {
 
     /// Whether this peer broke the protocol a short while ago.
     pub fn is_held_off(&self, peer: NodeId) -> bool {
-        let held_off = self.held_off.lock().unwrap_or_else(PoisonError::into_inner);
-        held_off.get(&peer).is_some_and(|until| *until > Instant::now())
+        self.held_off.contains(peer, Instant::now())
     }
 
     /// Remembers how a session went, if it was with a known peer and no dry run. One that broke the protocol is held
     /// off, whoever dialled.
     pub fn note_session(&self, rtt: Duration, reason: &EndReason, report: &Report) {
         if matches!(reason, EndReason::PeerMisbehaved(_)) {
-            let mut held_off = self.held_off.lock().unwrap_or_else(PoisonError::into_inner);
-            held_off.retain(|_, until| *until > Instant::now());
-            if held_off.len() >= MAX_HELD_OFF
-                && let Some(first) = held_off.iter().min_by_key(|(_, until)| **until).map(|(node, _)| *node)
-            {
-                held_off.remove(&first);
-            }
-            held_off.insert(report.peer, Instant::now() + HOLD_OFF);
+            self.held_off.insert(report.peer, Instant::now());
         }
         if report.dry_run || !matches!(self.store().peer(report.peer), Ok(Some(_))) {
             return;
@@ -271,23 +263,17 @@ impl Shell {
         }
     }
 
-    /// What to remember of a peer's store; nothing, if a session that ended before knew more.
+    /// What to remember of a peer's store.
     fn peer_store(&self, report: &Report) -> Option<PeerStore> {
-        let (said, history) = report.peer_store.as_ref()?;
-        let known = self.store().peer_store(report.peer).ok()?.filter(|known| known.epoch == said.epoch);
-        let mut said = said.clone();
-        said.rolled_back = known.as_ref().and_then(|known| known.rolled_back);
+        let (_, history) = report.peer_store.as_ref()?;
         match history {
             PeerHistory::RolledBack(how) => {
-                said.rolled_back = Some(wall_clock());
                 tracing::warn!(peer = %report.peer, "the peer's store went back to an older state: {how}");
             }
             PeerHistory::New => tracing::info!(peer = %report.peer, "the peer's store is a new one"),
             PeerHistory::First | PeerHistory::Same => {}
         }
-        let knows_more =
-            |known: &PeerStore| known.incarnation == said.incarnation && known.generation >= said.generation;
-        (!known.as_ref().is_some_and(knows_more)).then_some(said)
+        report.peer_store_to_keep(self.store().peer_store(report.peer).ok()?, wall_clock())
     }
 
     fn start_driver(&self) -> Result<Driver, HomeError> {

@@ -118,6 +118,16 @@ pub enum AppendError {
     /// The author's quota has no room for it: only authors whose keys are not in the home have one.
     #[error("the quota has no room for it: {0}")]
     Quota(crate::quota::Full),
+    /// The log is here in part only, from another device: what follows must be written after all of it is here.
+    #[error("{author}/{log} is here in part only, up to entry {head}: nothing can be appended to it")]
+    Partial {
+        /// The author.
+        author: AuthorId,
+        /// Which log.
+        log: LogId,
+        /// The newest entry here.
+        head: SeqNum,
+    },
     /// The author has as many logs as are kept of anybody.
     #[error("this author has {LOGS_LIMIT} logs, and no more are kept of one author")]
     TooManyLogs,
@@ -315,6 +325,9 @@ impl<'a> Chains<'a> {
         let head = match self.heads.get(&log) {
             Some(head) => *head,
             None => {
+                if let Some(part) = self.store.part(author, log)? {
+                    return Err(AppendError::Partial { author, log, head: part.head.seq });
+                }
                 if let Some(fork) = self.store.fork(author, log)? {
                     return Err(AppendError::Forked { author, log, at: fork.at() });
                 }

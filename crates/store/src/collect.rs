@@ -14,7 +14,7 @@ use crate::outcome::{Change, Outcome, Release};
 use crate::prefix::{before, for_each_prefix};
 use crate::read::{Read, held_entry};
 use crate::store::{Store, StoreError};
-use crate::tables::{self, Position};
+use crate::tables;
 
 /// Ids that are held in memory at a time: 32 bytes each, and the table's own.
 const MARKS: u64 = 1 << 20;
@@ -142,7 +142,7 @@ impl Store {
                 after = Some(log);
                 if dry_run {
                     let prefix = tables::log_key(author, log);
-                    for table in [tables::ENTRY, tables::BRANCH] {
+                    for table in [tables::ENTRY, tables::BRANCH, tables::PART_ENTRY, tables::PART_PATH] {
                         for_each_prefix(self.engine(), table, &prefix, |key, bytes| {
                             collected.entries += 1;
                             self.would_be_dead(table, key, bytes.len() as u64, collected)
@@ -201,9 +201,14 @@ impl Store {
         };
         let end = tables::after_prefix(author.as_bytes());
         let to = before(end.as_deref());
-        let keys =
-            self.engine().scan_keys(tables::ENTRY, Bound::Included(&from), to, Direction::Forward, 1)?;
-        Ok(keys.first().and_then(|key| Position::from_key(key)).map(|at| at.log))
+        let from = Bound::Included(&from[..]);
+        let mut logs = BTreeSet::new();
+        for table in [tables::ENTRY, tables::PART] {
+            let keys = self.engine().scan_keys(table, from, to, Direction::Forward, 1)?;
+            let key = keys.first().and_then(|key| key.get(..40));
+            logs.extend(key.and_then(tables::parse_log_key).map(|(_, log)| log));
+        }
+        Ok(logs.pop_first())
     }
 
     /// The payloads of all entries, also those beside trunks, the files of all versions whose objects are kept, and what is pinned, as far
@@ -216,20 +221,20 @@ impl Store {
         progress: &mut dyn FnMut(u64),
     ) -> Result<(HashSet<ObjectId>, Vec<ObjectId>), StoreError> {
         let (mut marked, mut stale, mut seen) = (HashSet::new(), Vec::new(), 0);
-        let mut look = |entry: &[u8]| {
-            let entry = held_entry(entry)?;
-            let id = payload_object(&entry);
-            if !roots.without.contains(&entry.author()) && bytes.contains(&usize::from(id.as_bytes()[0])) {
-                marked.insert(id);
-            }
-            seen += 1;
-            if seen % PAGE as u64 == 0 {
-                progress(seen);
-            }
-            Ok(())
-        };
-        for table in [tables::ENTRY, tables::BRANCH] {
-            for_each_prefix(self.engine(), table, &[], |_, entry| look(entry))?;
+        for table in [tables::ENTRY, tables::BRANCH, tables::PART_ENTRY] {
+            for_each_prefix(self.engine(), table, &[], |_, entry| {
+                let entry = held_entry(entry)?;
+                let id = payload_object(&entry);
+                if !roots.without.contains(&entry.author()) && bytes.contains(&usize::from(id.as_bytes()[0]))
+                {
+                    marked.insert(id);
+                }
+                seen += 1;
+                if seen % PAGE as u64 == 0 {
+                    progress(seen);
+                }
+                Ok(())
+            })?;
         }
         progress(seen);
         let first = [u8::try_from(bytes.start).unwrap_or(u8::MAX)];

@@ -3,6 +3,7 @@
 //! memory. It reads statements by itself, on purpose: what writes rows must not be what judges them.
 
 mod forks;
+mod part;
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
@@ -15,6 +16,7 @@ use crate::control::{Control, ControlPayload};
 use crate::engine::Table;
 use crate::ingest::payload_object;
 use crate::outcome::{Flaw, META_OBJECTS};
+use crate::part::PartEntry;
 use crate::prefix::{for_each_prefix, has_prefix};
 use crate::read::{HeldLog, NamedBy, Read, Wanted};
 use crate::store::{Store, StoreError};
@@ -35,6 +37,8 @@ pub enum Invariant {
     Signature,
     /// A log's head is its last entry, and every entry is of a log that has a head.
     Head,
+    /// A log that is held in part has all entries from a start on, and of each a path of links to the first.
+    Part,
     /// Each log that is held, and no other, is found by the key of its item in summaries.
     Key,
     /// An entry's payload is here, or is wanted, or has a flaw.
@@ -60,6 +64,7 @@ impl Invariant {
             Self::Links => "links",
             Self::Signature => "signature",
             Self::Head => "head",
+            Self::Part => "part",
             Self::Key => "key",
             Self::Payload => "payload",
             Self::Statement => "statement",
@@ -77,6 +82,9 @@ impl Invariant {
             Self::Links => "a log is gapless from 1, and its links state the hashes of what they point at",
             Self::Signature => "each entry is signed by its author",
             Self::Head => "a log's head is its last entry, and every entry is of a log that has a head",
+            Self::Part => {
+                "a log held in part has all from a start on, each with a path of links to the first"
+            }
             Self::Key => "each log that is held, and no other, is found by the key of its item",
             Self::Payload => "an entry's payload is here, or is wanted, or has a flaw",
             Self::Statement => "what a held statement says is in the tables, and nothing else is",
@@ -113,6 +121,8 @@ impl std::fmt::Display for Broken {
 pub struct Walked {
     /// Logs.
     pub logs: u64,
+    /// Logs that are held in part.
+    pub parts: u64,
     /// Entries.
     pub entries: u64,
     /// Objects, blobs among them.
@@ -144,8 +154,10 @@ pub fn store_invariants(
     let (walked, expected, payloads) = (Walked::default(), Expected::default(), BTreeSet::new());
     let mut walk = Walk { store, look, broken, walked, expected, payloads };
     store.for_each_log(|held| walk.log(&held))?;
+    let whole = walk.walked.entries;
+    walk.parts()?;
     walk.forks()?;
-    walk.rows()?;
+    walk.rows(whole)?;
     walk.links_of_commits()?;
     walk.wanted()?;
     walk.content()?;
@@ -363,10 +375,10 @@ impl Walk<'_, '_> {
     }
 
     /// Rows that come from nothing that is held.
-    fn rows(&mut self) -> Result<(), StoreError> {
+    fn rows(&mut self, entries: u64) -> Result<(), StoreError> {
         let tables = [
             (tables::LOG_KEY, self.walked.logs, Invariant::Key, "keys of logs"),
-            (tables::ENTRY, self.walked.entries, Invariant::Head, "entries"),
+            (tables::ENTRY, entries, Invariant::Head, "entries"),
             (tables::BRANCH, self.expected.branches, Invariant::Fork, "entries of branches"),
             (tables::REGISTER, self.expected.registers, Invariant::Statement, "registrations"),
             (tables::VERSION, self.expected.versions, Invariant::Statement, "versions"),
@@ -442,9 +454,8 @@ impl Walk<'_, '_> {
 
     /// The size of the object of a version, if the entry makes one, and whether it is kept.
     fn version_size(&self, at: &Position) -> Result<Option<(u64, bool)>, StoreError> {
-        let entries = self.store.entries(at.author, at.log, at.seq, 1)?;
-        let Some(entry) = entries.first().filter(|entry| Position::of(entry) == *at) else { return Ok(None) };
-        let bytes = self.store.content(payload_object(entry))?;
+        let Some(entry) = self.counting(at)? else { return Ok(None) };
+        let bytes = self.store.content(payload_object(&entry))?;
         let Some(commit) = bytes.and_then(|bytes| Commit::decode(&bytes).ok()) else { return Ok(None) };
         let key = tables::version_key(at.author, &commit.name, at.seq);
         if !self.has(tables::VERSION, &key)? {
@@ -458,22 +469,26 @@ impl Walk<'_, '_> {
     fn usage(&mut self) -> Result<(), StoreError> {
         for author in self.store.counted_authors()? {
             let (mut entries, mut bytes) = (0, 0u128);
+            let mut used = self.used_by_parts(author)?;
             for held in self.store.logs_of(author)? {
-                for seq in 1..=held.head.seq.get() {
-                    let seq = SeqNum::new(seq).ok_or(StoreError::broken("a sequence number"))?;
-                    let at = Position { author, log: held.log, seq };
-                    let Some(entry) = self.store.entries(author, held.log, seq, 1)?.pop() else { continue };
-                    entries += 1;
-                    bytes += entry.as_bytes().len() as u128;
-                    if !self.has(tables::GIVEN, &at.key())? {
-                        bytes += u128::from(entry.payload_size());
-                    }
-                    if held.log == LogId::COMMIT
-                        && let Some((size, true)) = self.version_size(&at)?
-                        && !self.has(tables::OVER, &at.key())?
-                    {
-                        bytes += u128::from(size);
-                    }
+                let all = self.store.entries(author, held.log, SeqNum::FIRST, usize::MAX)?;
+                used.extend(all.into_iter().map(|entry| PartEntry { entry, ties: false }));
+            }
+            for PartEntry { entry, ties } in used {
+                entries += 1;
+                bytes += entry.as_bytes().len() as u128;
+                let at = Position::of(&entry);
+                if ties {
+                    continue;
+                }
+                if !self.has(tables::GIVEN, &at.key())? {
+                    bytes += u128::from(entry.payload_size());
+                }
+                if at.log == LogId::COMMIT
+                    && let Some((size, true)) = self.version_size(&at)?
+                    && !self.has(tables::OVER, &at.key())?
+                {
+                    bytes += u128::from(size);
                 }
             }
             let kept = self.store.usage(author)?;
@@ -492,11 +507,8 @@ impl Walk<'_, '_> {
         if branches_at(self.store.engine(), &by)?.iter().any(|entry| has_payload(entry, wanted)) {
             return Ok(true);
         }
-        let entries = self.store.entries(by.author, by.log, by.seq, 1)?;
-        let Some(entry) = entries.first().filter(|entry| Position::of(entry) == by) else {
-            return Ok(false);
-        };
-        let payload = payload_object(entry);
+        let Some(entry) = self.counting(&by)? else { return Ok(false) };
+        let payload = payload_object(&entry);
         if payload == wanted.id {
             return Ok(entry.payload_size() == wanted.size);
         }

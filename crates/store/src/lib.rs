@@ -26,6 +26,7 @@ mod invite;
 mod news;
 mod objects;
 mod outcome;
+mod part;
 mod prefix;
 mod quota;
 mod read;
@@ -57,9 +58,10 @@ pub use outcome::{
     META_ERASE, META_OBJECTS, META_STARTS, NodeId, Outcome, PayloadFate, Peer, PeerStore, Policy, ProofFate,
     Release,
 };
+pub use part::{HeldPart, NewPart, PART_ENTRIES, PartEntry, PartRefused};
 pub use quota::{Full, Limits, Usage};
 pub use read::{Counts, Head, HeldLog, NamedBy, NamedObject, Read, Wanted};
-pub use rows::{RECORD_BRANCH, RECORD_CONTENT, RECORD_ENTRY, StoreRows};
+pub use rows::{RECORD_BRANCH, RECORD_CONTENT, RECORD_ENTRY, RECORD_PART, RECORD_PATH, StoreRows};
 pub use store::{Store, StoreError};
 pub use summary::{
     Cell, Coded, Digest, Hashed, Item, ItemKey, LogClass, Mapping, Part, SummaryScope, item_key, tag, toggle,

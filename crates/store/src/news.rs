@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use madake_log::{AuthorId, LogId, SeqNum};
+use madake_log::{AuthenticEntry, AuthorId, LogId, SeqNum};
 use madake_object::ObjectId;
 
 use crate::outcome::{Change, ContentFate, Fate, Outcome, PayloadFate};
@@ -20,15 +20,21 @@ pub struct News {
     pub grown: BTreeMap<(AuthorId, LogId), (SeqNum, SeqNum)>,
     /// Logs of whose forks more is known: a better proof, or other tips.
     pub forks: BTreeSet<(AuthorId, LogId)>,
-    /// Contents that came.
+    /// Contents that came, by themselves or with their entries.
     pub contents: BTreeSet<ObjectId>,
+    /// There are more of these than are listed.
+    pub more_contents: bool,
+    /// Contents that came to be wanted and have not come with what names them.
+    pub wanted: BTreeSet<ObjectId>,
+    /// There are more of these than are listed.
+    pub more_wanted: bool,
     /// Whose logs or which schemas are kept may be otherwise now.
     pub interest: bool,
     /// Peers were added, changed or removed.
     pub peers: bool,
     /// There may be room for more of some authors (quotas).
     pub room: bool,
-    /// More happened than is listed here: whoever needs to know has to look at everything.
+    /// More logs grew than are listed here: whoever needs to know has to look at all.
     pub missed: bool,
 }
 
@@ -46,6 +52,8 @@ pub(crate) struct Listeners(Mutex<Vec<Weak<Listener>>>);
 /// What a change is about, for when its outcome is known.
 pub(crate) enum Topic {
     Entry(Position, ObjectId),
+    /// The payloads of a part's entries, in order.
+    Part(Vec<ObjectId>),
     Content(ObjectId),
     Interest,
     Peers,
@@ -65,6 +73,10 @@ impl News {
             Change::Entry { entry, .. } => {
                 Topic::Entry(Position::of(entry), crate::ingest::payload_object(entry))
             }
+            Change::Part(part) => {
+                let payload = |entry: &AuthenticEntry| crate::ingest::payload_object(entry);
+                Topic::Part(part.entries.iter().map(|(entry, _)| payload(entry)).collect())
+            }
             Change::Content(object) => Topic::Content(object.id()),
             Change::Blob { id, .. } => Topic::Content(*id),
             Change::Policy(..) | Change::KeepSchema(_) | Change::DropSchema(_) => Topic::Interest,
@@ -83,12 +95,24 @@ impl News {
     pub(crate) fn learn(&mut self, topics: Vec<Topic>, outcomes: &[Outcome]) {
         for (topic, outcome) in topics.into_iter().zip(outcomes) {
             match (topic, outcome) {
-                (Topic::Entry(at, _), Outcome::Entry { fate: Fate::Appended, .. }) => {
-                    self.grew((at.author, at.log), (at.seq, at.seq));
+                (Topic::Entry(at, id), Outcome::Entry { fate, payload, .. }) => {
+                    if *fate == Fate::Appended {
+                        self.grew((at.author, at.log), (at.seq, at.seq));
+                    }
+                    // Also that of a new entry: another one may name it too.
+                    if *payload == PayloadFate::Stored {
+                        self.came(id);
+                    }
                 }
-                // What was missing of an entry that was here.
-                (Topic::Entry(_, id), Outcome::Entry { payload: PayloadFate::Stored, .. })
-                | (Topic::Content(id), Outcome::Content { fate: ContentFate::Stored, .. }) => self.came(id),
+                (Topic::Content(id), Outcome::Content { fate: ContentFate::Stored, .. }) => self.came(id),
+                // Nobody is told that the log grew: nobody is given any of it.
+                (Topic::Part(ids), Outcome::Part(Ok(outcomes))) => {
+                    for (id, outcome) in ids.into_iter().zip(outcomes) {
+                        if matches!(outcome, Outcome::Entry { payload: PayloadFate::Stored, .. }) {
+                            self.came(id);
+                        }
+                    }
+                }
                 (Topic::Interest, _) => self.interest = true,
                 (Topic::Peers, _) => self.peers = true,
                 (Topic::Room, _) => self.room = true,
@@ -118,17 +142,34 @@ impl News {
     }
 
     fn came(&mut self, id: ObjectId) {
-        if self.contents.len() >= MAX_NEWS && !self.contents.contains(&id) {
-            self.missed = true;
-        } else {
+        if self.contents.len() < MAX_NEWS {
             self.contents.insert(id);
+        } else {
+            self.more_contents |= !self.contents.contains(&id);
+        }
+    }
+
+    /// Takes in what came to be wanted.
+    pub(crate) fn want(&mut self, ids: impl IntoIterator<Item = ObjectId>) {
+        for id in ids {
+            if self.wanted.len() < MAX_NEWS {
+                self.wanted.insert(id);
+            } else {
+                self.more_wanted |= !self.wanted.contains(&id);
+            }
         }
     }
 
     fn add(&mut self, more: &News) {
+        if self.is_empty() {
+            return self.clone_from(more);
+        }
         more.grown.iter().for_each(|(log, range)| self.grew(*log, *range));
         self.forked(more.forks.iter().copied());
         more.contents.iter().for_each(|id| self.came(*id));
+        self.more_contents |= more.more_contents;
+        self.want(more.wanted.iter().copied());
+        self.more_wanted |= more.more_wanted;
         self.interest |= more.interest;
         self.peers |= more.peers;
         self.room |= more.room;

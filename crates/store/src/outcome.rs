@@ -1,12 +1,13 @@
 //! What can be asked of a store, and what became of it.
 
-use madake_log::{AuthenticEntry, AuthorId, ForkProof, LogId, PlacementError, Schema, SeqNum};
+use madake_log::{AuthenticEntry, AuthorId, EntryId, ForkProof, LogId, PlacementError, Schema, SeqNum};
 use madake_object::{Object, ObjectId};
 use serde::{Deserialize, Serialize};
 
 use crate::fork::Seen;
 use crate::invite::{CodeHash, Invite};
 use crate::objects::Objects;
+use crate::part::{NewPart, PartRefused};
 use crate::quota::{Full, Limits};
 use crate::read::NamedBy;
 use crate::store::StoreError;
@@ -28,6 +29,8 @@ pub enum Change {
         /// Its payload.
         payload: Option<Object>,
     },
+    /// The newest entries of a log with what ties them to entry 1: taken together, or not at all.
+    Part(NewPart),
     /// A proof that a log is forked, and who told of it when. The better one replaces what is known.
     Proof(Box<ForkProof>, Seen),
     /// Who told of a log's fork first, and when, unless that was noted.
@@ -135,6 +138,8 @@ pub enum Outcome {
         /// Why its payload does not count, if it does not.
         flaw: Option<Flaw>,
     },
+    /// Of a part of a log: what became of each of its entries, or why none was taken.
+    Part(Result<Vec<Outcome>, PartRefused>),
     /// Of a proof.
     Proof(ProofFate),
     /// Of content.
@@ -206,6 +211,11 @@ pub enum Fate {
         /// The place that the best proof is about.
         at: SeqNum,
     },
+    /// It contradicts what is held of its log in part, which stays.
+    Diverged {
+        /// The entry that is held.
+        ours: EntryId,
+    },
     /// Of a forked log there is no room for more branches.
     BranchesFull {
         /// The place that the best proof is about.
@@ -236,6 +246,9 @@ impl Fate {
             Fate::Gap { held } => format!("gap: the log is held up to {held}"),
             Fate::Forked { at } => {
                 format!("forked: the log is forked at {at}, and what is before this entry is not here")
+            }
+            Fate::Diverged { ours } => {
+                format!("diverged: {ours}, of the part of this log that is here, can't be of one log with it")
             }
             Fate::BranchesFull { at } => {
                 format!("branches-full: the log is forked at {at}, and no more of its branches is kept")

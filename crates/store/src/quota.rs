@@ -172,6 +172,18 @@ pub(crate) fn recount(engine: &dyn Engine, author: AuthorId) -> Result<Option<Us
         usage.bytes += bytes.len() as u128 + u128::from(entry.payload_size());
         Ok(())
     })?;
+    for (table, ties) in [(tables::PART_ENTRY, false), (tables::PART_PATH, true)] {
+        for_each_prefix(engine, table, author.as_bytes(), |key, bytes| {
+            let entry = Entry::decode(bytes).map_err(|_| StoreError::broken("an entry that is none"))?;
+            // What is held as a whole too is counted there.
+            if !engine.contains(tables::ENTRY, key)? {
+                let payload = if ties { 0 } else { entry.payload_size() };
+                usage.entries += 1;
+                usage.bytes += bytes.len() as u128 + u128::from(payload);
+            }
+            Ok(())
+        })?;
+    }
     for_each_prefix(engine, tables::GIVEN, author.as_bytes(), |_, size| {
         let size = tables::parse_u64(size).ok_or(StoreError::broken("a size that was given back"))?;
         usage.bytes = usage.bytes.saturating_sub(u128::from(size));

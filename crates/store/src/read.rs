@@ -7,7 +7,9 @@ use madake_object::{Commit, CommitId, FileName, ObjectId, TreeHasher};
 
 use crate::engine::{Direction, Engine, RangedBlob};
 use crate::fork::ReadForks;
+use crate::ingest::logs_in_part;
 use crate::outcome::{Allowed, Dropped, Flaw, LastSession, META_EPOCH, NodeId, Peer, PeerStore, Policy};
+use crate::part::{self, HeldPart};
 use crate::prefix::{for_each_prefix, has_prefix, scan_prefix};
 use crate::store::{Store, StoreError};
 use crate::summary::{Coded, Digest, ItemKey, SummaryScope};
@@ -43,6 +45,20 @@ pub trait Read: ReadForks {
         longest: usize,
     ) -> Result<Vec<WithPayload>, StoreError> {
         together::one_by_one(self, (author, log, from), limit, longest)
+    }
+    /// What is held of a log in part ([`HeldPart`]); whoever does not ask takes it for not held.
+    fn part(&self, author: AuthorId, log: LogId) -> Result<Option<HeldPart>, StoreError> {
+        let _ = (author, log);
+        Ok(None)
+    }
+    /// Whether a log that is held in part has this entry.
+    fn is_in_part(&self, at: &Position) -> Result<bool, StoreError> {
+        let _ = at;
+        Ok(false)
+    }
+    /// How many logs of an author are held, whole or in part.
+    fn count_logs(&self, author: AuthorId) -> Result<usize, StoreError> {
+        Ok(self.logs_of(author)?.len())
     }
     /// The hash of one entry.
     fn entry_id(&self, at: &Position) -> Result<Option<EntryId>, StoreError>;
@@ -155,8 +171,10 @@ pub struct Head {
 /// Something kept in the journal or in a file of its own.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Counts {
-    /// Logs held.
+    /// Logs held, whole or in part.
     pub logs: u64,
+    /// Logs held in part, though some may be growing as a whole too.
+    pub parts: u64,
     /// Entries held.
     pub entries: u64,
     /// Objects held: payloads, commits, files.
@@ -213,6 +231,18 @@ impl Read for Store {
         longest: usize,
     ) -> Result<Vec<WithPayload>, StoreError> {
         together::entries_with_payloads(self, (author, log, from), limit, longest)
+    }
+
+    fn part(&self, author: AuthorId, log: LogId) -> Result<Option<HeldPart>, StoreError> {
+        part::part(self.engine(), author, log)
+    }
+
+    fn is_in_part(&self, at: &Position) -> Result<bool, StoreError> {
+        Ok(part::entry_at(self.engine(), at)?.is_some())
+    }
+
+    fn count_logs(&self, author: AuthorId) -> Result<usize, StoreError> {
+        Ok(self.logs_of(author)?.len() + logs_in_part(self.engine(), author)?)
     }
 
     fn entry_id(&self, at: &Position) -> Result<Option<EntryId>, StoreError> {
@@ -467,6 +497,7 @@ impl Store {
             counts.entries += held_log(key, value)?.head.seq.get();
             Ok(())
         })?;
+        self.count_parts(&mut counts)?;
         counts.objects += self.engine().count(tables::CONTENT)? + self.engine().count(tables::BLOB)?;
         counts.missing = self.missing()?;
         Ok(counts)

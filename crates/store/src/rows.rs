@@ -9,9 +9,13 @@ use crate::tables::{self, Position};
 pub const RECORD_ENTRY: u8 = 1;
 /// The record is an object's bytes.
 pub const RECORD_CONTENT: u8 = 2;
+/// The record is an entry of a log that is held in part, one whose payload is kept.
+pub const RECORD_PART: u8 = 3;
+/// The record is an entry of a log that is held in part, and only ties others to entry 1.
+pub const RECORD_PATH: u8 = 4;
 
 /// The record is a Bamboo entry beside the trunk of a forked log.
-pub const RECORD_BRANCH: u8 = 4;
+pub const RECORD_BRANCH: u8 = 5;
 
 /// The meaning of the records that a store writes. Pure: the same bytes give the same rows at every
 /// start, so a record's keys need not be written beside it.
@@ -21,10 +25,14 @@ pub struct StoreRows;
 impl Derive for StoreRows {
     fn rows(&self, kind: u8, bytes: &[u8], out: &mut Vec<Row>) -> Result<(), DeriveError> {
         match kind {
-            RECORD_ENTRY => {
+            RECORD_ENTRY | RECORD_PART | RECORD_PATH => {
                 let entry = Entry::decode(bytes)
                     .map_err(|error| DeriveError::new(kind, "not an entry").because(error))?;
-                entry_rows(&entry, out);
+                match kind {
+                    RECORD_ENTRY => entry_rows(&entry, out),
+                    RECORD_PART => out.push(at_its_place(tables::PART_ENTRY, &entry)),
+                    _ => out.push(at_its_place(tables::PART_PATH, &entry)),
+                }
                 Ok(())
             }
             RECORD_CONTENT => {
@@ -61,11 +69,7 @@ impl Derive for StoreRows {
 fn entry_rows(entry: &Entry, out: &mut Vec<Row>) {
     let at = Position::of(entry);
     let inline = RowValue::Inline;
-    out.push(Row {
-        table: tables::ENTRY,
-        key: at.key().to_vec(),
-        value: RowValue::Slice(0..entry.as_bytes().len()),
-    });
+    out.push(at_its_place(tables::ENTRY, entry));
     out.push(Row {
         table: tables::LOG_HEAD,
         key: tables::log_key(at.author, at.log).to_vec(),
@@ -75,4 +79,10 @@ fn entry_rows(entry: &Entry, out: &mut Vec<Row>) {
         let key = tables::log_key_key(at.author, at.log).to_vec();
         out.push(Row { table: tables::LOG_KEY, key, value: inline(Vec::new()) });
     }
+}
+
+/// The row that holds the entry itself.
+fn at_its_place(table: Table, entry: &Entry) -> Row {
+    let key = Position::of(entry).key().to_vec();
+    Row { table, key, value: RowValue::Slice(0..entry.as_bytes().len()) }
 }

@@ -104,6 +104,8 @@ impl Store {
                 match round.derive(changes) {
                     Ok((batch, outcomes, forked)) => {
                         news.learn(topics, &outcomes);
+                        news.want(round.take_wanted());
+                        news.room |= round.take_room();
                         news.forked(forked);
                         bytes += batch.size_hint();
                         batches.extend((!batch.is_empty()).then_some(batch));

@@ -20,6 +20,12 @@ pub const LOG_HEAD: Table = Table(3);
 pub const LOG_KEY: Table = Table(2);
 /// `object id` → its bytes (up to 1 MiB; longer ones are blobs).
 pub const CONTENT: Table = Table(4);
+/// `author ‖ log ‖ seq` → the entry's bytes: of a log that is held in part, the entries whose payloads are kept.
+pub const PART_ENTRY: Table = Table(5);
+/// `author ‖ log ‖ seq` → the entry's bytes: of a log that is held in part, what only ties the others to entry 1.
+pub const PART_PATH: Table = Table(6);
+/// `author ‖ log ‖ seq ‖ entry id` → the entry's bytes: entries beside the trunk of a forked log.
+pub const BRANCH: Table = Table(7);
 
 /// A name → a fact about this store itself (`epoch`: 16 bytes, `starts`: u64).
 pub const META: Table = Table(16);
@@ -78,14 +84,15 @@ pub const ALLOWED: Table = Table(37);
 /// `node id` → postcard of a [`crate::Tie`]. No row: nothing is wished.
 pub const TIE: Table = Table(38);
 
-/// `author ‖ log ‖ seq ‖ entry id` → the entry's bytes: entries beside the trunk of a forked log. Follows from
-/// records.
-pub const BRANCH: Table = Table(41);
 /// `author ‖ log` → that the log is forked ([`crate::Fork`]).
-pub const FORK: Table = Table(42);
+pub const FORK: Table = Table(39);
+
+/// `author ‖ log` → `01 ‖ start ‖ seq ‖ entry id ‖ end`: a log that is held in part, from where on it is, and its newest
+/// entry here ([`crate::HeldPart`]).
+pub const PART: Table = Table(40);
 
 /// One more than the highest number of a table.
-pub(crate) const COUNT: usize = 43;
+pub(crate) const COUNT: usize = 41;
 
 /// Where an entry stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]

@@ -128,6 +128,6 @@ fn more_than_fits_is_told_as_more() {
     let changes = contents.flat_map(|object| [Change::Pin(object.id()), Change::Content(object)]);
     store.apply(changes.collect()).unwrap();
     let news = listener.take();
-    assert!(news.missed && news.contents.len() <= 16_384, "{}", news.contents.len());
-    assert!(!listener.take().missed);
+    assert!(news.more_contents && news.contents.len() <= 16_384, "{}", news.contents.len());
+    assert!(!news.missed && !listener.take().more_contents);
 }

@@ -1,6 +1,8 @@
 //! Quotas: what is counted is what is held, and what is over is not taken.
 #![allow(clippy::unwrap_used)] // a panic is how a test reports
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -305,6 +307,16 @@ fn some_changes(
     let mut changes = Vec::new();
     for _ in 0..=random.below(3) {
         let Some(((author, log), entries)) = logs.iter().nth(random.below(logs.len().max(1))) else { break };
+        if random.below(5) == 0 {
+            let whole: Vec<AuthenticEntry> = entries.iter().map(|(entry, _)| entry.clone()).collect();
+            let given = random.below(2) == 0;
+            let payload = |entry: &AuthenticEntry| {
+                let payload = &entries[entry.seq().get() as usize - 1].1;
+                given.then(|| payload.clone())
+            };
+            changes.extend(support::some_part(random, &whole, payload));
+            continue;
+        }
         let held = store.log_head(*author, *log).unwrap().map_or(0, |head| head.seq.get() as usize);
         let from = if random.below(5) == 0 { 0 } else { held };
         for (entry, payload) in entries.iter().skip(from).take(1 + random.below(6)) {
@@ -323,4 +335,37 @@ fn some_changes(
         }
     }
     changes
+}
+
+/// Where only newest versions are kept, a shorter version makes room for what was kept away.
+#[test]
+fn what_was_kept_away_is_wanted_when_a_version_that_counted_does_so_no_more() {
+    let source = memory();
+    let writer = Author::new(Arc::new(AuthorKey::from_seed([1; 32])), source.clone());
+    let (long, other) = ("a".repeat(5_000), "b".repeat(5_000));
+    commit(&writer, "long", &long);
+    commit(&writer, "other", &other);
+    let before = entries(&logs(&source));
+    let heads = || vec![Change::Objects(Objects::Heads, Vec::new())];
+    let all = memory();
+    all.apply(heads()).unwrap();
+    all.apply(before.clone()).unwrap();
+    let used = all.usage(writer.id()).unwrap().unwrap().bytes as u64;
+
+    let store = memory();
+    store.apply(heads()).unwrap();
+    store.set_quota(writer.id(), Some(limit(None, used - 500))).unwrap();
+    let listener = store.listen(|| {});
+    store.apply(before).unwrap();
+    assert_eq!((wanted(&store), over(&store)), (vec![id(&long)], vec![id(&other)]));
+    assert!(!listener.take().room);
+    holds(&store, "one is kept away");
+
+    commit(&writer, "long", "short");
+    store.apply(entries(&logs(&source))).unwrap();
+    let news = listener.take();
+    assert!(news.room && news.wanted.contains(&id(&other)), "{news:?}");
+    assert!(wanted(&store).contains(&id(&other)) && !wanted(&store).contains(&id(&long)));
+    assert_eq!(over(&store), []);
+    holds(&store, "there is room");
 }

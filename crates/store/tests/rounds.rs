@@ -1,4 +1,4 @@
-//! Commit rounds of whatever comes together: entries, contents, pins, drops, policies and logs that are taken away,
+//! Commit rounds of whatever comes together: entries, parts of logs, contents, pins, drops, policies and logs that are taken away,
 //! in any order and in groups. After each round the store agrees with itself.
 //!
 //! `MADAKE_SEED=S` runs one again; `MADAKE_SEEDS=N` runs so many.
@@ -82,7 +82,7 @@ impl Pool {
         }
         for key in &authors {
             let payloads: Vec<Object> =
-                (0..6).map(|_| objects[random.below(objects.len())].clone()).collect();
+                (0..18).map(|_| objects[random.below(objects.len())].clone()).collect();
             logs.push(chain(key, LogId::new(2_000), &payloads));
         }
         let mut branches = Vec::new();
@@ -106,6 +106,11 @@ impl Pool {
         says.into_iter().any(|other| payload_object(other) == payload_object(entry))
     }
 
+    fn payload(&self, entry: &AuthenticEntry) -> Option<Object> {
+        let id = payload_object(entry);
+        self.objects.iter().find(|object| object.id() == id).cloned()
+    }
+
     fn entry(&self, random: &mut Random) -> AuthenticEntry {
         let log = &self.logs[random.below(self.logs.len())];
         log[random.below(log.len())].clone()
@@ -114,7 +119,13 @@ impl Pool {
     /// What one caller wants changed.
     fn changes(&self, store: &Store, random: &mut Random) -> Vec<Change> {
         let author = self.authors[random.below(self.authors.len())].author();
-        match random.below(if self.branches.is_empty() { 12 } else { 16 }) {
+        match random.below(if self.branches.is_empty() { 14 } else { 18 }) {
+            12 | 13 => {
+                let log = &self.logs[random.below(self.logs.len())];
+                let given = random.below(2) == 0;
+                let payload = |entry: &AuthenticEntry| self.payload(entry).filter(|_| given);
+                support::some_part(random, log, payload).into_iter().collect()
+            }
             0..4 => {
                 // From the head on, most of the time: with payloads or without.
                 let log = &self.logs[random.below(self.logs.len())];
@@ -122,13 +133,9 @@ impl Pool {
                 let held = head.map_or(0, |head| head.seq.get() as usize);
                 let from = if random.below(6) == 0 { random.below(log.len()) } else { held };
                 let entries = log.iter().skip(from).take(1 + random.below(4)).cloned();
-                let payload = |entry: &AuthenticEntry| {
-                    let id = payload_object(entry);
-                    self.objects.iter().find(|object| object.id() == id).cloned()
-                };
                 let given = random.below(2) == 0;
                 entries
-                    .map(|entry| Change::Entry { payload: payload(&entry).filter(|_| given), entry })
+                    .map(|entry| Change::Entry { payload: self.payload(&entry).filter(|_| given), entry })
                     .collect()
             }
             4 | 5 => (0..1 + random.below(3)).map(|_| Change::Content(self.object(random))).collect(),
@@ -146,7 +153,7 @@ impl Pool {
                 if unseen { Vec::new() } else { vec![drop] }
             }
             9 | 10 => vec![Change::Policy(author, [Policy::Block, Policy::Follow][random.below(2)])],
-            12..15 => {
+            14..17 => {
                 let branch = &self.branches[random.below(self.branches.len())];
                 let from = random.below(branch.len());
                 let given = random.below(2) == 0;
@@ -154,7 +161,7 @@ impl Pool {
                 let payload = |entry: &AuthenticEntry| given.then(|| of_payload(&self.objects, entry));
                 entries.map(|entry| Change::Entry { payload: payload(&entry), entry }).collect()
             }
-            15 => {
+            17 => {
                 let branch = &self.branches[random.below(self.branches.len())];
                 let (one, other) = (&branch[random.below(branch.len())], self.entry(random));
                 let proof = ForkProof::between(one, &other);

@@ -24,6 +24,7 @@ impl Session {
     pub(crate) fn ask_again(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
         self.clock = PeerClock::default();
         self.live.asks = true;
+        (self.live.short, self.live.roomy) = (false, false);
         self.receiving.begin_again();
         self.begin_comparing(context)
     }

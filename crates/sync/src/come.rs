@@ -53,7 +53,7 @@ impl Lacked {
 
     /// Which of these may be here, after such news; in order.
     fn among(&self, news: &News) -> BTreeSet<ObjectId> {
-        match news.missed {
+        match news.more_contents {
             true => self.ids.clone(),
             false => self.ids.intersection(&news.contents).chain(&self.unnamed).copied().collect(),
         }
@@ -62,7 +62,7 @@ impl Lacked {
     /// Whether such news may be about something of it.
     fn concerns(&self, news: &News) -> bool {
         let came = !news.contents.is_empty();
-        news.missed && (self.more || !self.ids.is_empty())
+        news.more_contents && (self.more || !self.ids.is_empty())
             || came && (self.more || self.ids.intersection(&news.contents).next().is_some())
             || (came || !news.grown.is_empty()) && !self.unnamed.is_empty()
     }
@@ -71,7 +71,7 @@ impl Lacked {
     fn take_come(&mut self, news: &News, read: &dyn Read) -> Result<(Vec<ObjectId>, bool), StoreError> {
         let among = self.among(news);
         // Of what is not remembered it may be anything else that came.
-        let some = self.more && (news.missed || !news.contents.is_subset(&among));
+        let some = self.more && (news.more_contents || !news.contents.is_subset(&among));
         self.more &= !some;
         let mut come = Vec::new();
         for id in among {

@@ -349,9 +349,13 @@ impl Fetches {
         std::mem::take(&mut self.outputs)
     }
 
-    /// Sessions that have to be told.
+    /// Sessions that have to be told, once the shell has let go of all that was asked of them for the object.
     pub(crate) fn take_left(&mut self) -> Vec<Left> {
-        std::mem::take(&mut self.left)
+        let asks =
+            |left: &Left| self.open.values().any(|open| (open.session, open.id) == (left.session, left.id));
+        let (held, left) = std::mem::take(&mut self.left).into_iter().partition(asks);
+        self.left = held;
+        left
     }
 
     /// Whether somebody who was turned away may ask again.

@@ -321,7 +321,9 @@ impl Session {
         let proof = told.proof.take_if(|_| head.is_some());
         let tips = told.tips.clone();
         let schema = read.schema(author, log.1)?;
-        if self.we_receive() && self.wants(&author, log.1, schema.as_ref()) {
+        // Of what is held in part, or wanted in part, there are no branches.
+        let in_part = head.is_none() && (self.plan.last.is_some() || read.part(author, log.1)?.is_some());
+        if self.we_receive() && !in_part && self.wants(&author, log.1, schema.as_ref()) {
             let known = read.fork(author, log.1)?.map(|fork| fork.proof);
             if let Some(proof) = proof.filter(|proof| known.as_ref() != Some(proof)) {
                 self.mark_busy(&log);
@@ -530,7 +532,8 @@ impl Session {
                 true => self.tell_fork(context, log, class)?,
                 false => self.forks.said.contains_key(&log),
             };
-            if knows && range.from > SeqNum::FIRST {
+            // What is forked here has a trunk, of which somebody may want the newest entries only.
+            if knows && !forked && range.from > SeqNum::FIRST {
                 left_out.insert(log);
             }
         }

@@ -1,6 +1,7 @@
 //! What goes into a [`Node`](crate::Node) and what comes out.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroU64;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -99,6 +100,9 @@ pub struct Plan {
     pub servers: Option<Duration>,
     /// Only compare: ask for nothing, give nothing, and say what would come and go.
     pub dry_run: bool,
+    /// Of logs of which nothing is held as a whole, take only so many of the newest entries ([`crate::MAX_LAST`] at
+    /// most); not of system logs, nor of one's own authors'. `None`: take whole logs.
+    pub last: Option<NonZeroU64>,
 }
 
 /// An entry from a peer, its signature checked, its payload hashed.

@@ -7,8 +7,8 @@
 //! all cores; what comes in here is authentic already, and says so in its type.
 //!
 //! Rooms: [`wire`] (messages and their bytes) · [`knock`] (what strangers may say) · `summary`, `compare`, [`reconcile`] (what differs) · `interest` (what is
-//! wanted) · `preview` (what is still to come) · `session` (one peer), with its two halves `receive` (and `taken`, `quota`) and `serve` · `live` (a session that
-//! stays open), `again` (its comparisons) · `forks` (logs with several histories) and `paths` (their entries) · `fetch` (big objects, from several peers at once) · `node` (all of them) · `sim` (feature `sim`: the simulator, which alone stands on the engine that writes
+//! wanted) · `preview` (what is still to come) · `session` (one peer), with its two halves `receive` (and `taken`, `quota`, `last`: the newest of a log only) and `serve` · `live` (a session that
+//! stays open), `again` (its comparisons) · `forks` (logs with several histories) and `paths` (their entries) · `seek` (what one session did not bring is asked of the others) · `fetch` (big objects, from several peers at once) · `node` (all of them) · `sim` (feature `sim`: the simulator, which alone stands on the engine that writes
 //! to disks). `docs/protocol.md` describes the messages and the states.
 
 mod again;
@@ -21,6 +21,7 @@ mod hello;
 mod interest;
 mod io;
 pub mod knock;
+mod last;
 mod live;
 mod node;
 mod paths;
@@ -30,6 +31,7 @@ pub mod ranged;
 mod receive;
 pub mod reconcile;
 mod report;
+mod seek;
 mod serve;
 mod session;
 #[cfg(feature = "sim")]
@@ -46,6 +48,7 @@ pub use io::{
     CompareBy, Config, Input, Now, Output, Plan, RangeEnd, Received, RefusedEntry, RequestId, SessionId,
     Token,
 };
+pub use last::MAX_LAST;
 pub use madake_store::tag;
 pub use node::Node;
 pub use preview::{DRY_RUN, Preview, Share, entries_in};

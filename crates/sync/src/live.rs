@@ -66,6 +66,10 @@ pub(crate) struct Live {
     ready_sent: bool,
     /// Compare again, when there is nothing else to do.
     pub(crate) again: bool,
+    /// Something was left out or refused for want of room.
+    pub(crate) short: bool,
+    /// There may be more room than when the two sides last compared.
+    pub(crate) roomy: bool,
     /// Look again for contents that are missing here.
     pub(crate) look: bool,
     /// Likewise, for what the peer lacked too, when what is asked for now is answered: an answer that it is not
@@ -210,10 +214,7 @@ impl Session {
 
     /// Something became durable here.
     pub(crate) fn on_news(&mut self, context: &mut Context<'_>, news: &News) -> Result<(), StoreError> {
-        if news.room && self.live.agreed && self.we_receive() {
-            self.live.again = true; // what was refused may be taken now
-            self.live.look = true;
-        }
+        self.live.roomy |= news.room;
         if !self.live.agreed || !self.we_give() {
             return Ok(());
         }
@@ -408,6 +409,9 @@ impl Session {
             return Ok(());
         }
         self.ask_for_gaps(context)?;
+        if self.live.short && self.live.roomy {
+            (self.live.short, self.live.roomy, self.live.again) = (false, false, true);
+        }
         if self.live.retry.is_some_and(|at| at <= context.now.monotonic) {
             self.live.retry = None;
             context.fetches.forgive(context.session);

@@ -17,6 +17,7 @@ use crate::live::{LIVE, MAX_BACKLOG};
 use crate::preview::{DRY_RUN, Preview};
 use crate::receive::Applying;
 use crate::report::{EndReason, Load, Report};
+use crate::seek::Seeking;
 use crate::serve;
 use crate::session::{PATIENCE, Session};
 use crate::wire::{
@@ -36,6 +37,8 @@ pub struct Node {
     pub(crate) fetches: Fetches,
     /// A session that stayed open is over: others may have what it did not bring.
     lost: bool,
+    /// What came to be wanted, until all were asked.
+    pub(crate) seeking: Seeking,
     /// Logs of which something may wait to be pushed, in one session.
     max_backlog: usize,
     pub(crate) outbox: Outbox,
@@ -89,6 +92,7 @@ impl Node {
             applying: BTreeMap::new(),
             fetches: Fetches::default(),
             lost: false,
+            seeking: Seeking::default(),
             max_backlog: MAX_BACKLOG,
             outbox: Outbox::default(),
         }
@@ -115,12 +119,9 @@ impl Node {
         self.dispatch(now, input, read);
         self.follow_fetches(now, read);
         while std::mem::take(&mut self.lost) {
-            self.quietly(now, read, |session, _| {
-                session.live.look = true;
-                Ok(())
-            });
-            self.follow_fetches(now, read);
+            self.all_look(now, read);
         }
+        self.seek(now, read);
     }
 
     fn dispatch(&mut self, now: Now, input: Input, read: &dyn Read) {
@@ -302,6 +303,9 @@ impl Node {
 
     /// Something became durable: sessions that stay open push it.
     fn changed(&mut self, now: Now, news: &News, read: &dyn Read) {
+        if news.is_empty() {
+            return;
+        }
         let own = self.config.own.clone();
         self.quietly(now, read, |session, context| {
             if news.interest && session.interest_changed(read, &own)? {
@@ -309,11 +313,12 @@ impl Node {
             }
             Ok(session.on_news(context, news)?)
         });
+        self.seeking.learn(news);
         self.tell_come(now, news, read);
     }
 
     /// Lets all sessions that stay open handle something that is not their peers' doing.
-    fn quietly(
+    pub(crate) fn quietly(
         &mut self,
         now: Now,
         read: &dyn Read,
@@ -339,6 +344,7 @@ impl Node {
     ) {
         let Some((id, applying, bytes)) = self.applying.remove(&token) else { return };
         self.came(&applying, &outcomes);
+        self.seeking.wrote();
         match outcomes {
             Err(error) => self.end(id, EndReason::StoreFailed(error.to_string())),
             Ok(outcomes) => self.with(id, now, read, |session, context| {
@@ -369,9 +375,11 @@ impl Node {
         let mut context =
             Context { session: id, now, read, fetches: &mut self.fetches, outbox: &mut self.outbox };
         let result = handle(session, &mut context).and_then(|()| {
-            session.advance_live(&mut context)?;
-            session.advance_receiving(&mut context)?;
-            session.advance_live(&mut context)?;
+            // What is begun anew when there was nothing left to ask for may have nothing to ask for either.
+            for _ in 0..2 {
+                session.advance_live(&mut context)?;
+                session.advance_receiving(&mut context)?;
+            }
             serve::pump(session, &mut context)?;
             session.push(&mut context);
             session.rest(&mut context);
@@ -380,6 +388,7 @@ impl Node {
         if std::mem::take(&mut self.outbox.spoke) {
             session.last_sent = now.monotonic;
         }
+        self.seeking.gave_up(std::mem::take(&mut session.receiving.gave_up));
         let over = session.is_over() && session.initiator;
         self.note_writes();
         match result {
@@ -395,6 +404,7 @@ impl Node {
         if let Some(session) = self.sessions.remove(&id) {
             self.fetches.end(id);
             self.lost |= session.live.agreed && session.we_receive();
+            self.seeking.gave_up(true);
             self.outbox.outputs.push_back(Output::Ended { session: id, reason, report: session.report });
         }
     }
@@ -454,7 +464,8 @@ impl Session {
             Message::Done(done) if ready && !self.done_received => {
                 let Done { refused, refusals, .. } = done;
                 self.done_received = true;
-                self.report.refused_by_peer += refused;
+                // What a peer counts is its word.
+                self.report.refused_by_peer = self.report.refused_by_peer.saturating_add(refused);
                 self.report.refusals_by_peer.extend(refusals.into_vec());
                 Ok(())
             }

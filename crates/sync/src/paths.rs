@@ -5,7 +5,7 @@ use madake_store::{Position, Read, SEQ_LIMIT, StoreError, Tip, tag};
 
 use crate::node::{Context, Failure};
 use crate::report::Report;
-use crate::serve::{FRAME_TARGET, PAGE, to_send};
+use crate::serve::{FRAME_TARGET, page, to_send};
 use crate::session::Session;
 use crate::wire::{INLINE_PAYLOAD, MAX_ITEMS_FRAME, WantBranch, WireEntry, are_in_order, ladder};
 
@@ -40,14 +40,14 @@ pub(crate) fn next_of_path(
 ) -> Vec<WireEntry> {
     let (mut items, mut bytes) = (Vec::new(), 0);
     while let Some(first) = *from {
-        let page = read.branch_entries_with_payloads(log, tip, first, PAGE, INLINE_PAYLOAD).unwrap_or_else(
-            |error| {
-                report.damage(format!("{}/{}@{first}: {error}", log.0, log.1));
-                Vec::new()
-            },
-        );
+        let limit = page(items.len(), bytes);
+        let entries = read.branch_entries_with_payloads(log, tip, first, limit, INLINE_PAYLOAD);
+        let entries = entries.unwrap_or_else(|error| {
+            report.damage(format!("{}/{}@{first}: {error}", log.0, log.1));
+            Vec::new()
+        });
         *from = None; // unless there is more
-        for (entry, payload) in page {
+        for (entry, payload) in entries {
             if bytes >= FRAME_TARGET || items.len() >= MAX_ITEMS_FRAME {
                 *from = Some(entry.seq());
                 return items;

@@ -104,13 +104,16 @@ impl Session {
     pub(crate) fn preview_receiving(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
         for system in [true, false] {
             self.plan_ranges(context, system)?;
-            let ranges = self.receiving.take_planned();
-            let preview = &mut self.report.preview;
-            for range in ranges {
-                preview.comes_entries = preview.comes_entries.saturating_add(entries_in(&range));
-                if preview.comes.len() < MAX_LISTED {
-                    preview.comes.push(range);
+            let mut ranges = self.receiving.take_planned();
+            while !ranges.is_empty() || self.has_newest_to_ask() {
+                let preview = &mut self.report.preview;
+                for range in ranges {
+                    preview.comes_entries = preview.comes_entries.saturating_add(entries_in(&range));
+                    if preview.comes.len() < MAX_LISTED {
+                        preview.comes.push(range);
+                    }
                 }
+                ranges = self.next_newest(context)?.into();
             }
         }
         self.expect_content(context)?;

@@ -42,11 +42,14 @@ impl Session {
             }
             true
         });
-        for author in full {
-            let reason = "quota: there is no room for all that is there of this author".into();
-            self.report.refuse(What::Author, author.to_string(), reason);
-        }
+        self.live.short |= !full.is_empty();
+        full.into_iter().for_each(|author| self.refuse_over_quota(author));
         Ok(ranges)
+    }
+
+    pub(crate) fn refuse_over_quota(&mut self, author: AuthorId) {
+        let reason = "quota: there is no room for all that is there of this author".into();
+        self.report.refuse(What::Author, author.to_string(), reason);
     }
 
     /// Objects of this session's authors that are not wanted because of quotas.

@@ -4,18 +4,20 @@
 //! is not here. Each step begins when all of the one before is durable.
 
 mod applied;
+mod ask;
 mod forks;
 mod missing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use madake_log::{AuthorId, LogId, SeqNum};
+use madake_log::{AuthorId, LogId};
 use madake_object::{Object, ObjectId};
 use madake_store::{Change, Position, StoreError, Wanted};
 
 use crate::Bounded;
 use crate::fetch::NOT_THERE;
 use crate::io::{Output, Received, RefusedEntry};
+use crate::last::{Gathered, Newest};
 use crate::node::Context;
 use crate::report::MAX_LISTED;
 use crate::session::Session;
@@ -24,7 +26,7 @@ use crate::wire::{Class, Done, Message, Range, Served, Want, WantContent, What};
 /// Requests that are out at a time: enough to keep a long link busy.
 const MAX_OPEN: usize = 4;
 /// Ranges, or objects, in one request: a request is answered before it is forgotten, so keep it small.
-const PER_REQUEST: usize = 1_024;
+pub(crate) const PER_REQUEST: usize = 1_024;
 /// Big objects that are fetched from one peer at a time: so many that small ones among them fill a long line.
 pub(crate) const MAX_FETCHES: usize = 8;
 /// Entries that nobody asked for and that a peer may send in a session.
@@ -40,6 +42,8 @@ pub(crate) struct Receiving {
     ranges: VecDeque<Range>,
     /// Asked for in this phase, by log.
     asked: BTreeMap<(AuthorId, LogId), Range>,
+    /// Logs of which only the newest entries are asked for.
+    pub(crate) newest: Newest,
     /// Requests for entries that are out.
     open: BTreeSet<u32>,
     /// Requests for objects that are out, with what has not come yet.
@@ -67,6 +71,8 @@ pub(crate) struct Receiving {
     /// Why big objects did not come.
     failed: BTreeMap<ObjectId, String>,
     fetching: BTreeMap<ObjectId, u64>,
+    /// Something did not come, or nothing is left to ask for.
+    pub(crate) gave_up: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -83,6 +89,8 @@ enum Phase {
 /// What a batch held, so that its outcomes can be told.
 pub(crate) enum Applying {
     Entries(Vec<(Position, u64, u64)>),
+    /// The newest entries of a log.
+    Part((AuthorId, LogId), Vec<(Position, u64, u64)>),
     Content(Vec<(ObjectId, u64)>),
     /// Entries that nobody asked for, in a session that stays open.
     Pushed(Vec<(Position, u64, u64)>),
@@ -139,6 +147,7 @@ impl Receiving {
                 return;
             }
             self.lacking.insert((id, size));
+            self.gave_up = true;
             if self.failed.len() < MAX_LISTED {
                 self.failed.insert(id, reason);
             }
@@ -179,7 +188,7 @@ impl Receiving {
 
     /// Nothing will be asked for any more.
     pub(crate) fn finish(&mut self) {
-        self.phase = Phase::Finished;
+        (self.phase, self.gave_up) = (Phase::Finished, true);
     }
 
     /// Whether the peer turned out not to have this.
@@ -280,7 +289,7 @@ impl Session {
 
     /// Nothing will come to us in this session.
     pub(crate) fn skip_receiving(&mut self, context: &mut Context<'_>) {
-        self.receiving.phase = Phase::Finished;
+        self.receiving.finish();
         self.send_done(context, Done::default());
     }
 
@@ -298,9 +307,17 @@ impl Session {
         if !self.receiving.open.contains(&want) {
             return Err(format!("entries for request {want}, which is not open"));
         }
-        let (mut changes, mut meta) = (Vec::new(), Vec::new());
+        let (mut changes, mut meta, mut parts) = (Vec::new(), Vec::new(), Vec::new());
         for item in items {
             match item {
+                Ok(received) if self.receiving.newest.is_of(&received.entry) => {
+                    let at = Position::of(&received.entry);
+                    match self.receiving.newest.gather(received) {
+                        Gathered::More => {}
+                        Gathered::All(part, meta) => parts.push((part, meta)),
+                        Gathered::Unasked => self.count_unasked(&at)?,
+                    }
+                }
                 Ok(Received { entry, payload }) => {
                     let at = Position::of(&entry);
                     if !self.was_asked(&at) {
@@ -315,23 +332,16 @@ impl Session {
                     changes.push(Change::Entry { entry, payload });
                 }
                 Err(refused) => {
+                    refused.log.iter().for_each(|log| self.receiving.newest.spoil(log));
                     self.receiving.spoiled.extend(refused.log);
                     self.report.refuse(What::Entry, refused.id, refused.reason);
                 }
             }
         }
         self.apply(context, changes, Applying::Entries(meta), bytes);
-        Ok(())
-    }
-
-    /// An entry came that nobody asked for.
-    pub(crate) fn count_unasked(&mut self, at: &Position) -> Result<(), String> {
-        self.receiving.unasked += 1;
-        if self.receiving.unasked > MAX_UNASKED {
-            return Err(format!("more than {MAX_UNASKED} entries that nobody asked for"));
+        for (part, meta) in parts {
+            self.apply_part(context, part, meta);
         }
-        let reason = "unasked: nobody asked for it, or not again".into();
-        self.report.refuse(What::Entry, at.to_string(), reason);
         Ok(())
     }
 
@@ -379,6 +389,7 @@ impl Session {
         let (again, left): (BTreeSet<_>, BTreeSet<_>) =
             left.into_iter().partition(|(id, _)| receiving.overtaken.contains(id));
         receiving.progress |= !again.is_empty();
+        receiving.gave_up |= !left.is_empty() && receiving.open_content.is_empty();
         receiving.overtaken.retain(|id| again.range((*id, 0)..=(*id, u64::MAX)).next().is_none());
         if self.receiving.lacking.len() + left.len() <= MAX_LACKING {
             self.receiving.lacking.extend(left);
@@ -394,7 +405,7 @@ impl Session {
         loop {
             match self.receiving.phase {
                 Phase::Summary | Phase::Finished => return Ok(()),
-                Phase::System | Phase::User => self.ask_for_entries(context),
+                Phase::System | Phase::User => self.ask_for_entries(context)?,
                 Phase::Content => self.ask_for_content(context)?,
             }
             if self.receiving.is_busy() || self.deal_with_forks(context)? {
@@ -419,7 +430,7 @@ impl Session {
                     self.expect_content(context)?;
                 }
                 _ => {
-                    self.receiving.phase = Phase::Finished;
+                    self.receiving.finish();
                     // One more part of a session that stays open tells anew what is missing.
                     let anew = self.done_sent && self.live.agreed;
                     self.report.missing.retain(|missing| missing.what == What::Log && !anew);
@@ -443,9 +454,8 @@ impl Session {
     pub(crate) fn plan_ranges(&mut self, context: &mut Context<'_>, system: bool) -> Result<(), StoreError> {
         let read = context.read;
         self.refuse_blocked(read, system)?;
-        let (interest, blocked, report) = (&self.interest, &self.blocked, &mut self.report);
-        let (told_diverged, mut diverged) = (&mut self.told_diverged, Vec::new());
-        let forks = self.forks.agreed;
+        let (interest, blocked) = (&self.interest, &self.blocked);
+        let (forks, mut diverged) = (self.forks.agreed, Vec::new());
         let ranges = self.clock.newer_than(
             read,
             (system, forks),
@@ -454,35 +464,21 @@ impl Session {
                     && interest.wants_author(&author)
                     && interest.wants_log(log, read.schema(author, log)?.as_ref()))
             },
-            |author, log, seq| {
-                if forks {
-                    diverged.push((author, log));
-                } else if told_diverged.insert((author, log)) {
-                    let reason = format!("diverged: entry {seq} here is another one than the peer's");
-                    report.refuse(What::Log, format!("{author}/{log}"), reason);
-                }
-            },
+            |author, log, seq| diverged.push((author, log, seq)),
         )?;
-        for log in diverged {
-            self.ask_of_fork(context, log)?;
+        for (author, log, seq) in diverged {
+            match forks {
+                true => self.ask_of_fork(context, (author, log))?,
+                false => self.refuse_diverged(author, log, seq),
+            }
         }
+        let ranges = self.plan_newest(context, ranges)?;
         let ranges = self.within_limits(context, ranges)?;
         let ranges = self.within_quotas(context, ranges)?;
-        self.report.rounds += u32::from(!ranges.is_empty());
+        self.report.rounds += u32::from(!ranges.is_empty() || self.has_newest_to_ask());
         self.receiving.asked = ranges.iter().map(|range| ((range.author, range.log), *range)).collect();
         self.receiving.ranges = ranges.into();
         Ok(())
-    }
-
-    fn ask_for_entries(&mut self, context: &mut Context<'_>) {
-        let receiving = &mut self.receiving;
-        while receiving.open.len() < MAX_OPEN && !receiving.ranges.is_empty() {
-            let count = receiving.ranges.len().min(PER_REQUEST);
-            let ranges: Vec<Range> = receiving.ranges.drain(..count).collect();
-            let id = next(&mut receiving.next_request);
-            receiving.open.insert(id);
-            context.send(Class::Control, &Message::Want(Want { id, ranges: Bounded::truncated(ranges) }));
-        }
     }
 
     fn ask_for_content(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
@@ -542,17 +538,6 @@ impl Session {
             context.send(Class::Control, &Message::WantContent(want));
         }
         Ok(())
-    }
-
-    /// Whether an entry was asked for and has not come yet. Entries come in order, so those before it
-    /// will not come any more.
-    fn was_asked(&mut self, at: &Position) -> bool {
-        let Some(range) = self.receiving.asked.get_mut(&(at.author, at.log)) else { return false };
-        if !(range.from..=range.to).contains(&at.seq) {
-            return false;
-        }
-        range.from = at.seq.next().unwrap_or(SeqNum::MAX);
-        true
     }
 
     pub(crate) fn apply(

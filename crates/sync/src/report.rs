@@ -202,6 +202,25 @@ impl Report {
         }
     }
 
+    /// What either side did not take, all of it; what the other side did not is as many as it says.
+    pub fn refused_count(&self) -> u64 {
+        self.refused.saturating_add(self.refused_by_peer)
+    }
+
+    /// What to remember of the peer's store, where this is `known` of it; nothing, if a session that ended before knew
+    /// more. `now` is the wall clock.
+    pub fn peer_store_to_keep(&self, known: Option<PeerStore>, now: i64) -> Option<PeerStore> {
+        let (said, history) = self.peer_store.as_ref()?;
+        let (mut said, known) = (said.clone(), known.filter(|known| known.epoch == said.epoch));
+        said.rolled_back = match history {
+            PeerHistory::RolledBack(_) => Some(now),
+            _ => known.as_ref().and_then(|known| known.rolled_back),
+        };
+        let knows_more =
+            |known: &PeerStore| known.incarnation == said.incarnation && known.generation >= said.generation;
+        (!known.as_ref().is_some_and(knows_more)).then_some(said)
+    }
+
     /// What did not get from one side to the other, as it is kept until the next session with this peer.
     pub fn told(&self) -> Told {
         let mut told =
@@ -239,4 +258,16 @@ fn shorten(mut text: String) -> String {
     }
     text.truncate(end);
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_may_say_any_number() {
+        let mut report = Report::empty(NodeId::from_bytes([1; 32]));
+        (report.refused, report.refused_by_peer) = (1, u64::MAX);
+        assert_eq!(report.refused_count(), u64::MAX);
+    }
 }

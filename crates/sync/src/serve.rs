@@ -24,8 +24,9 @@ pub(crate) const WINDOW: u64 = 2 * 1024 * 1024;
 pub(crate) const FRAME_TARGET: usize = 512 * 1024;
 /// Requests of one peer that may wait here; the protocol needs no more than four at a time.
 const MAX_JOBS: usize = 16;
-/// Entries read from the store at a time.
-pub(crate) const PAGE: usize = 512;
+/// Entries read from the store at a time, at most, and for a frame that is still empty.
+const PAGE: usize = 512;
+const FIRST_PAGE: usize = 8;
 
 /// What the peer asked for and has not been sent yet.
 #[derive(Default)]
@@ -220,9 +221,10 @@ pub(crate) fn next_entries(
     report: &mut Report,
 ) -> Vec<WireEntry> {
     let (mut items, mut bytes, mut careful) = (Vec::new(), 0, false);
-    while let Some(range) = ranges.front_mut() {
+    while let Some(range) = ranges.front_mut().filter(|_| bytes < FRAME_TARGET) {
         let wanted = (range.to.get() - range.from.get()).saturating_add(1);
-        let limit = if careful { 1 } else { usize::try_from(wanted).unwrap_or(PAGE).min(PAGE) };
+        let limit = if careful { 1 } else { page(items.len(), bytes) };
+        let limit = usize::try_from(wanted).unwrap_or(limit).min(limit);
         let page =
             match read.entries_with_payloads(range.author, range.log, range.from, limit, INLINE_PAYLOAD) {
                 Ok(page) => page,
@@ -279,6 +281,14 @@ pub(crate) fn to_send(
     WireEntry { entry: ByteBuf::from(entry.as_bytes().to_vec()), payload: payload.map(ByteBuf::from) }
 }
 
+/// How many entries to read next for a frame that has so many of so many bytes: what is read beyond a full frame
+/// is read again for the next one, and payloads may be long.
+pub(crate) fn page(items: usize, bytes: usize) -> usize {
+    let Some(size) = bytes.checked_div(items) else { return FIRST_PAGE };
+    let room = FRAME_TARGET.saturating_sub(bytes) / size.max(1) + 1;
+    room.min(items.saturating_mul(4)).clamp(1, PAGE)
+}
+
 /// Takes objects off the front of the ids until a frame is full.
 fn next_objects(
     ids: &mut VecDeque<ObjectId>,
@@ -313,4 +323,38 @@ fn next_objects(
         ids.pop_front();
     }
     items
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A frame of entries of this size, read page by page: how many are in it, and how many were read for it.
+    fn framed(size: usize) -> (usize, usize) {
+        let (mut items, mut bytes, mut read) = (0, 0, 0);
+        while bytes < FRAME_TARGET {
+            let page = page(items, bytes);
+            read += page;
+            let taken = page.min((FRAME_TARGET - bytes).div_ceil(size));
+            (items, bytes) = (items + taken, bytes + taken * size);
+        }
+        (items, read)
+    }
+
+    #[test]
+    fn hardly_more_is_read_than_a_frame_holds() {
+        for size in [200, 316, 1_000, 4_000, 16_000, 65_536 + 300] {
+            let (items, read) = framed(size);
+            assert!(read <= items + items / 50 + 1, "{size} bytes each: {items} sent, {read} read");
+        }
+    }
+
+    #[test]
+    fn long_payloads_after_short_ones_cost_a_few_pages_at_most() {
+        // Eight entries without payload, then the longest that travel beside their entries.
+        assert_eq!(page(8, 8 * 200), 32);
+        assert_eq!(page(16, 8 * 200 + 8 * INLINE_PAYLOAD), 1);
+        assert_eq!(page(0, 0), FIRST_PAGE);
+        assert_eq!(page(2_000, 2_000 * 100), PAGE);
+    }
 }

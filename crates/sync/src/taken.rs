@@ -39,6 +39,7 @@ impl Session {
                     return;
                 }
             }
+            self.live.short |= matches!(fate, Fate::Quota(_));
             // What follows a refused entry can't be taken either: one line for the log is enough.
             if self.receiving.spoil((at.author, at.log)) {
                 self.report.refuse(What::Entry, at.to_string(), reason);
@@ -112,7 +113,12 @@ impl Session {
         let mut room: BTreeMap<AuthorId, usize> = BTreeMap::new();
         for range in ranges.iter().filter(|range| range.from == SeqNum::FIRST && !range.log.is_system()) {
             if let Entry::Vacant(vacant) = room.entry(range.author) {
-                vacant.insert(LOGS_LIMIT.saturating_sub(context.read.logs_of(range.author)?.len()));
+                vacant.insert(LOGS_LIMIT.saturating_sub(context.read.count_logs(range.author)?));
+            }
+            // What is held in part is one of them already.
+            let in_part = context.read.part(range.author, range.log)?.is_some();
+            if let Some(room) = room.get_mut(&range.author).filter(|_| in_part) {
+                *room += 1;
             }
         }
         let mut full = BTreeSet::new();
@@ -124,10 +130,20 @@ impl Session {
             full.extend((!fits).then_some(range.author));
             fits
         });
-        for author in full {
-            let reason = format!("too-many-logs: no more than {LOGS_LIMIT} logs of one author are kept");
-            self.report.refuse(What::Author, author.to_string(), reason);
-        }
+        full.into_iter().for_each(|author| self.refuse_too_many_logs(author));
         Ok(ranges)
+    }
+
+    pub(crate) fn refuse_too_many_logs(&mut self, author: AuthorId) {
+        let reason = format!("too-many-logs: no more than {LOGS_LIMIT} logs of one author are kept");
+        self.report.refuse(What::Author, author.to_string(), reason);
+    }
+
+    /// Says, once for each log, that the peer has another entry at a height that is held.
+    pub(crate) fn refuse_diverged(&mut self, author: AuthorId, log: LogId, seq: SeqNum) {
+        if self.told_diverged.insert((author, log)) {
+            let reason = format!("diverged: entry {seq} here is another one than the peer's");
+            self.report.refuse(What::Log, format!("{author}/{log}"), reason);
+        }
     }
 }

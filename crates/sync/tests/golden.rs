@@ -75,6 +75,7 @@ fn example(compare_by: CompareBy) {
         live: false,
         servers: None,
         dry_run: false,
+        last: None,
     };
     let session = run(&mut a, &mut b, plan);
     assert_eq!((&session.a.0, &session.b.0), (&EndReason::Finished, &EndReason::Finished));

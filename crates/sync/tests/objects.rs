@@ -31,6 +31,10 @@ struct Table {
     /// What the node waits for from the shell.
     shell: VecDeque<Input>,
     closed: usize,
+    /// The shell is slow to let go of ranges.
+    holds_cuts: bool,
+    /// Sessions in which the node has said Done.
+    done: Vec<SessionId>,
     /// Peers say Done only when they are let.
     held_back: Option<Vec<Input>>,
     reports: BTreeMap<SessionId, Report>,
@@ -73,6 +77,8 @@ impl Table {
             cuts: Vec::new(),
             shell: VecDeque::new(),
             closed: 0,
+            holds_cuts: false,
+            done: Vec::new(),
             held_back,
             reports: BTreeMap::new(),
         };
@@ -137,11 +143,9 @@ impl Table {
         match output {
             Output::Send { session, class, frame } => {
                 let other = &mut self.others[session.0 as usize];
-                other.node.handle(
-                    now,
-                    arrived(session, Message::decode(&frame[4..]).unwrap()),
-                    &*other.store,
-                );
+                let message = Message::decode(&frame[4..]).unwrap();
+                self.done.extend(matches!(message, Message::Done(_)).then_some(session));
+                other.node.handle(now, arrived(session, message), &*other.store);
                 let sent = Input::Sent { session, class, bytes: frame.len() as u64 };
                 self.a.node.handle(now, sent, &*self.a.store);
             }
@@ -158,6 +162,7 @@ impl Table {
                 self.asked.push((session, groups.clone()));
                 self.open.insert(request, (session, groups));
             }
+            Output::CutRange { .. } if self.holds_cuts => {}
             Output::CutRange { request, end } => {
                 // Nothing of it has come but what was said.
                 if let Some((_, groups)) = self.open.get_mut(&request) {
@@ -259,6 +264,27 @@ fn who_does_not_have_it_is_not_asked_again() {
     assert_eq!(table.asked.iter().filter(|(session, _)| session.0 == 0).count(), asked);
     let missing = &table.reports[&SessionId(0)].missing;
     assert!(missing.is_empty() || missing[0].reason.starts_with("not-there: "), "{missing:?}");
+}
+
+/// Who turns out not to have it is done with only when nothing of what it was asked for is under way.
+#[test]
+fn done_waits_until_ranges_that_were_taken_back_are_let_go() {
+    let mut table = Table::new(2, BIG);
+    table.holds_cuts = true;
+    let mut requests = table.of(0);
+    let (first, rest) = (requests.next().unwrap(), requests.len());
+    assert!(rest > 0);
+    table.ends(first, RangeEnd::NotHere);
+    assert_eq!(table.of(0).count(), rest, "the shell has not let go of them");
+    assert!(table.done.is_empty() && table.reports.is_empty());
+    for request in table.of(0) {
+        assert!(table.done.is_empty());
+        table.ends(request, RangeEnd::Cut);
+    }
+    assert_eq!(table.done, [SessionId(0)]);
+    table.holds_cuts = false;
+    table.gives(1);
+    assert!(table.is_here());
 }
 
 #[test]
@@ -441,7 +467,7 @@ fn a_node_tells_what_has_come_since_it_was_asked() {
     let other = ObjectId::of(b"later");
     assert!(told(&mut b, Input::NotServed { session, id: other }).is_empty());
     b.commit("later", b"later");
-    let missed = Input::Changed(News { missed: true, ..News::default() });
+    let missed = Input::Changed(News { more_contents: true, ..News::default() });
     assert_eq!(told(&mut b, missed), [Have { ids: vec![other].try_into().unwrap() }]);
 }
 

@@ -6,7 +6,8 @@
 // The ban on the environment is for the protocol, not for the choice of seeds.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
-use madake_sync::sim::{Options, Outcome, RULES, Tally, run};
+use madake_store::engine::Random;
+use madake_sync::sim::{Options, Outcome, RULES, Tally, play, run};
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap())
@@ -45,6 +46,7 @@ fn worlds_converge() {
         let Tally { drops, collections, cut_collections, swept, forgotten, .. } = total;
         assert!([drops, collections, swept, forgotten].iter().all(|count| *count >= 20), "{total:?}");
         assert!(cut_collections >= 3, "{total:?}");
+        assert!(total.parts >= 20, "{total:?}");
     }
 }
 
@@ -59,6 +61,25 @@ fn the_same_seed_gives_the_same_run() {
         let other = run(&Options { seed: seed + 1, ..options });
         assert_ne!(first.trace, other.trace, "another seed is another run");
     }
+}
+
+/// As the fuzzer plays them: whatever the bytes are, the rules hold, and the same bytes are the same world.
+#[test]
+fn scripts_of_any_bytes_are_worlds() {
+    let mut total = Tally::default();
+    let first = number("MADAKE_FIRST").unwrap_or(0);
+    for seed in first..first + number("MADAKE_SEEDS").unwrap_or(0).max(100) {
+        let script = Random(seed).bytes(2 + 4 * (seed as usize % 64));
+        let outcome = play(&script);
+        holds(&outcome, &format!("MADAKE_FIRST={seed} cargo test -p madake-sync --test world scripts"));
+        if seed % 20 == 0 {
+            assert_eq!(play(&script).trace, outcome.trace, "script {seed}");
+        }
+        total += outcome.tally;
+    }
+    let Tally { sessions, finished, entries, written, drops, crashes, faults, kept, .. } = total;
+    let least = [sessions, finished, entries, written, drops, crashes, faults, kept];
+    assert!(least.iter().all(|count| *count >= 10), "{total:?}");
 }
 
 /// Two nodes, calm but for one power cut: at each operation of the first one's disk. Two worlds, six if

@@ -39,6 +39,10 @@ pub(super) fn export(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>,
     }
     let mut heads = Vec::new();
     for (author, log) in logs {
+        if let Some(part) = shell.store().part(author, log)? {
+            let what = format!("{author}/{log} is here in part only, from entry {} on", part.start);
+            return Err(ApiError::new(409, "partial", what).hint("`madake pull PEER` brings all of it"));
+        }
         let none = || ApiError::not_found(format!("{author}/{log} is not here")).hint("madake log list");
         heads.push((author, log, shell.store().log_head(author, log)?.ok_or_else(none)?));
     }

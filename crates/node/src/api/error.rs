@@ -167,6 +167,9 @@ impl From<AppendError> for ApiError {
             AppendError::Blocked => {
                 Self::new(403, "blocked", error.to_string()).hint("`madake follow AUTHOR` undoes it")
             }
+            AppendError::Partial { .. } => {
+                Self::new(409, "partial", error.to_string()).hint("`madake pull PEER` brings all of it")
+            }
             AppendError::Quota(_) => Self::new(403, "quota", error.to_string())
                 .hint("`madake quota AUTHOR --none` takes the limit away"),
             AppendError::Forked { author, log, .. } => Self::new(409, "forked", error.to_string())

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use data_encoding::BASE64;
 use hyper::{Response, StatusCode};
-use madake_log::{AuthenticEntry, AuthorId, BatchVerifier, LogId, Schema};
+use madake_log::{AuthorId, BatchVerifier, LogId, Schema, SeqNum};
 use madake_object::{Object, ObjectId};
-use madake_store::{Author, HeldLog, LogState, NewContent, Position, Read as _, payload_object};
+use madake_store::{Author, LogCheck, LogState, NewContent, PartEntry, Position, Read as _, payload_object};
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::node::rfc3339;
+use super::partial::Shown;
 use super::upload::{Record, RecordHeader, Records};
 use super::{ApiError, Body, Lines, Query, lines, respond};
 use crate::shell::Shell;
@@ -72,62 +73,60 @@ fn appendable(shell: &Shell, query: &Query) -> Result<(Schema, Arc<Author>), Api
     Ok((schema, shell.resolve_writer(query.get("author"))?))
 }
 
-/// `GET /v1/logs[?author=A][&schema=S]` → per log `{author, log, schema, seq, head, state, forked_at}`
+/// `GET /v1/logs[?author=A][&schema=S]` → per log `{author, log, schema, seq, head, state, forked_at, from}`
 pub(super) fn list(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
     let author = query.get("author").map(|author| shell.resolve_author(author)).transpose()?;
     let schema = query.get("schema").map(str::to_owned);
     let body = lines(move |lines| {
-        let show = |held: HeldLog| -> Result<(), ApiError> {
-            let name = schema_name(&shell, held.author, held.log)?;
-            if schema.is_some() && schema != name {
-                return Ok(());
-            }
-            let state = shell.store().log_state(&held)?;
-            let at = match state {
-                LogState::Forked { at, .. } => Some(at.get()),
-                _ => None,
+        shell.for_each_shown(author, |shown| {
+            let name = schema_name(&shell, shown.author, shown.log)?;
+            let head = shown.part.map(|part| part.head).or(shown.whole.map(|whole| whole.head));
+            let Some(head) = head.filter(|_| schema.is_none() || schema == name) else { return Ok(()) };
+            let state = shown.whole.map(|whole| shell.store().log_state(&whole)).transpose()?;
+            let (state, at) = match (shown.part, state) {
+                (_, Some(state @ LogState::Forked { at, .. })) => (state.as_str(), Some(at.get())),
+                (None, Some(state)) => (state.as_str(), None),
+                _ => ("partial", None),
             };
             lines.send(&json!({
-                "author": held.author.to_string(),
-                "log": held.log.get(),
+                "author": shown.author.to_string(),
+                "log": shown.log.get(),
                 "schema": name,
-                "seq": held.head.seq.get(),
-                "head": held.head.entry.to_string(),
-                "state": state.as_str(),
+                "seq": head.seq.get(),
+                "head": head.entry.to_string(),
+                "state": state,
                 "forked_at": at,
+                "from": shown.part.map_or(1, |part| part.start.get()),
             }))
-        };
-        if let Some(author) = author {
-            return shell.store().logs_of(author)?.into_iter().try_for_each(show);
-        }
-        shell.store().for_each_log(show)
+        })
     });
     Ok(respond(StatusCode::OK, body))
 }
 
 /// `GET /v1/entries?log=LOG[@SEQ[..SEQ]][&payload=1]` → per entry
-/// `{author, log, seq, entry, backlink, lipmaa, size, payload, end, held}` (+ `data`, base64)
+/// `{author, log, seq, entry, backlink, lipmaa, size, payload, end, held, ties}` (+ `data`, base64)
 pub(super) fn show(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
     let text = query.need("log")?;
     let (author, log, from, to) = shell.resolve_entries(text)?;
     let with_payload = query.flag("payload");
     let nothing =
         || ApiError::not_found(format!("{author}/{log} has no entry {from} here")).hint("madake log list");
-    let head = shell.store().log_head(author, log)?.ok_or_else(nothing)?;
-    if from > head.seq {
+    let newest = shell.shown(author, log)?.and_then(|shown| shown.newest()).ok_or_else(nothing)?;
+    if from > newest || (to == Some(from) && shell.entry_at(&Position { author, log, seq: from })?.is_none())
+    {
         return Err(nothing());
     }
-    let to = to.unwrap_or(head.seq);
+    let to = to.unwrap_or(newest);
     let body = lines(move |lines| {
         let mut next = Some(from);
         while let Some(from) = next {
-            let page = shell.store().entries(author, log, from, PAGE)?;
-            next = page.last().and_then(|entry| entry.seq().next()).filter(|_| page.len() == PAGE);
-            for entry in page {
-                if entry.seq() > to {
+            let page = shell.entries_of(author, log, from, PAGE)?;
+            next = page.last().and_then(|found| found.entry.seq().next());
+            for found in page {
+                if found.entry.seq() > to {
                     return Ok(());
                 }
-                lines.send(&entry_json(&shell, &entry, with_payload)?)?;
+                lines.send(&entry_json(&shell, &found, with_payload)?)?;
             }
         }
         Ok(())
@@ -135,7 +134,7 @@ pub(super) fn show(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, A
     Ok(respond(StatusCode::OK, body))
 }
 
-/// `GET /v1/verify[?log=LOG][&progress=1]` → per log `{author, log, seq, ok, problems, payloads_missing}`;
+/// `GET /v1/verify[?log=LOG][&progress=1]` → per log `{author, log, seq, from, ok, problems, payloads_missing}`;
 /// with `progress` also lines `{"progress":{"entries","of"}}`, now and then
 pub(super) fn verify(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
     let with_progress = query.flag("progress");
@@ -144,20 +143,19 @@ pub(super) fn verify(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>,
         Some(text) => {
             let (author, log) = shell.resolve_log(text)?;
             let none = || ApiError::not_found(format!("{author}/{log} is not here")).hint("madake log list");
-            let head = shell.store().log_head(author, log)?.ok_or_else(none)?;
-            Some(HeldLog { author, log, head })
+            Some(shell.shown(author, log)?.ok_or_else(none)?)
         }
     };
     let body = lines(move |lines| {
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let mut verifier = BatchVerifier::new(threads);
         let (mut of, mut entries, mut told) = (0, 0, Instant::now());
-        match only {
+        match &only {
             _ if !with_progress => {}
-            Some(held) => of = held.head.seq.get(),
+            Some(shown) => of = shown.whole.map_or(0, |whole| whole.head.seq.get()),
             None => of = shell.store().counts()?.entries,
         }
-        let mut check = |held: HeldLog| -> Result<(), ApiError> {
+        let mut check = |shown: Shown| -> Result<(), ApiError> {
             let mut looked_at = |count: usize| {
                 entries += count;
                 if !with_progress || told.elapsed() < TELL_EVERY {
@@ -167,14 +165,29 @@ pub(super) fn verify(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>,
                 lines.send(&json!({"progress": {"entries": entries, "of": of}}))?;
                 lines.flush()
             };
-            let verified = verify_log(&shell, held, &mut verifier, &mut looked_at)?;
-            lines.send(&verified)?;
+            let mut gone = Ok(());
+            let mut go_on = |entries: usize| {
+                gone = looked_at(entries);
+                gone.is_ok()
+            };
+            let mut checks = Vec::new();
+            if let Some(whole) = shown.whole {
+                let check = shell.store().check_log(whole, &mut verifier, &mut go_on)?;
+                checks.push((SeqNum::FIRST, check));
+            }
+            if let Some(part) = shown.part {
+                checks.push((part.start, shell.store().check_part(part, &mut verifier, &mut go_on)?));
+            }
+            gone?;
+            for (from, check) in checks {
+                lines.send(&verified_json(from, &check))?;
+            }
             lines.flush()
         };
-        if let Some(held) = only {
-            return check(held);
+        match only {
+            Some(shown) => check(shown),
+            None => shell.for_each_shown(None, check),
         }
-        shell.store().for_each_log(check)
     });
     Ok(respond(StatusCode::OK, body))
 }
@@ -248,7 +261,8 @@ pub(super) fn batched(
     respond(StatusCode::OK, body)
 }
 
-fn entry_json(shell: &Shell, entry: &AuthenticEntry, with_payload: bool) -> Result<Value, ApiError> {
+fn entry_json(shell: &Shell, found: &PartEntry, with_payload: bool) -> Result<Value, ApiError> {
+    let PartEntry { entry, ties } = found;
     let payload = payload_object(entry);
     let mut value = json!({
         "author": entry.author().to_string(),
@@ -261,6 +275,7 @@ fn entry_json(shell: &Shell, entry: &AuthenticEntry, with_payload: bool) -> Resu
         "payload": payload.to_string(),
         "end": entry.is_end(),
         "held": shell.store().content_size(payload)?.is_some(),
+        "ties": ties,
     });
     let at = Position::of(entry);
     if let Some(dropped) = shell.store().dropped(payload)? {
@@ -291,29 +306,18 @@ fn payload_bytes(shell: &Shell, payload: ObjectId) -> Result<Option<Vec<u8>>, Ap
     Ok(Some(bytes))
 }
 
-/// Reads a whole log again, as if nothing of it were known: encodings, signatures, links, payloads.
-fn verify_log(
-    shell: &Shell,
-    held: HeldLog,
-    verifier: &mut BatchVerifier,
-    looked_at: &mut dyn FnMut(usize) -> Result<(), ApiError>,
-) -> Result<Value, ApiError> {
-    let mut gone = Ok(());
-    let check = shell.store().check_log(held, verifier, &mut |entries| {
-        gone = looked_at(entries);
-        gone.is_ok()
-    })?;
-    gone?;
+fn verified_json(from: SeqNum, check: &LogCheck) -> Value {
     let mut problems: Vec<String> = check.problems.iter().map(ToString::to_string).collect();
     problems.extend((check.more > 0).then(|| format!("and {} more", check.more)));
-    Ok(json!({
-        "author": held.author.to_string(),
-        "log": held.log.get(),
-        "seq": held.head.seq.get(),
+    json!({
+        "author": check.held.author.to_string(),
+        "log": check.held.log.get(),
+        "seq": check.held.head.seq.get(),
+        "from": from.get(),
         "ok": problems.is_empty(),
         "problems": problems,
         "payloads_missing": check.payloads_missing,
-    }))
+    })
 }
 
 pub(super) fn schema_name(shell: &Shell, author: AuthorId, log: LogId) -> Result<Option<String>, ApiError> {

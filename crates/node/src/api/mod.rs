@@ -15,6 +15,7 @@ mod forks;
 mod invites;
 mod logs;
 mod node;
+mod partial;
 mod peers;
 mod policy;
 mod preview;

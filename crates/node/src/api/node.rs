@@ -46,7 +46,7 @@ fn author_json(name: &AuthorName, author: AuthorId) -> Value {
     json!({"author": author.to_string(), "name": name.as_str()})
 }
 
-/// `GET /v1/status` → `{node, author, listening, peers, logs, entries, objects, missing, bytes, forks, contested, generation}`
+/// `GET /v1/status` → `{node, author, listening, peers, logs, partial, partial_logs, entries, objects, missing, bytes, forks, contested, generation}`
 ///
 /// `bytes` is what the store takes on disk, `forks` the number of forked logs. Heads are their author's own, so
 /// `contested` is 0.
@@ -95,6 +95,8 @@ pub(super) async fn status(shell: Arc<Shell>) -> Result<Response<Body>, ApiError
             "open": shell.open,
             "peers": peers,
             "logs": counts.logs,
+            "partial": counts.parts,
+            "partial_logs": super::partial::partial_json(&shell)?.1,
             "entries": counts.entries,
             "objects": counts.objects,
             "missing": counts.missing,
@@ -118,7 +120,7 @@ fn missed_json(last: Option<&LastSession>) -> Vec<Value> {
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    match tokio::task::spawn_blocking(work).await {
+    match crate::work::beside(work).await {
         Ok(result) => result,
         Err(error) => Err(ApiError::new(500, "bug", format!("a handler ended early: {error}"))),
     }

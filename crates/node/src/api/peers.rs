@@ -12,6 +12,7 @@ use crate::driver::wall_clock;
 use crate::net::ticket::PREFIX;
 use crate::net::{Connection, DIAL_TIMEOUT, DialError, NodeId, Ticket, TicketError};
 use crate::shell::{Network, Shell};
+use crate::work;
 
 /// A peer's name is at most so many bytes.
 const MAX_NAME: usize = 64;
@@ -64,7 +65,7 @@ pub(super) async fn add(shell: Arc<Shell>, query: Query) -> Result<Response<Body
         Ok(Peer { node, name, addresses, added })
     };
     if let Some(code) = code {
-        let peer = tokio::task::block_in_place(|| plan(&shell))?; // what can't be added is not knocked for
+        let peer = work::in_place(|| plan(&shell))?; // what can't be added is not knocked for
         invites::bring(&shell, node, &peer.addresses, &code).await?;
     }
     blocking(move || {

@@ -30,7 +30,7 @@ impl Shell {
         }
         let own = own.iter().map(|(_, author)| author.id()).chain([self.node()]);
         let own: Vec<[u8; 32]> = own.map(|id| *id.as_bytes()).collect();
-        self.resolve_prefix("author", text, &[tables::LOG_HEAD, tables::POLICY], &own)
+        self.resolve_prefix("author", text, &[tables::LOG_HEAD, tables::PART, tables::POLICY], &own)
             .map(AuthorId::from_bytes)
     }
 
@@ -55,7 +55,7 @@ impl Shell {
         let author = self.resolve_author(author)?;
         let number = log.parse::<u64>().ok().map(LogId::new);
         if let Some(log) = number
-            && self.store().log_head(author, log)?.is_some()
+            && self.shown(author, log)?.is_some()
         {
             return Ok((author, log));
         }
@@ -65,7 +65,9 @@ impl Shell {
         }
         let registered = self.store().registrations(author)?;
         let newest = registered.into_iter().filter(|(_, other)| *other == schema).max_by_key(|(log, _)| {
-            let head = self.store().log_head(author, *log).ok().flatten();
+            let whole = self.store().log_head(author, *log).ok().flatten();
+            let part = self.store().part(author, *log).ok().flatten().map(|part| part.head);
+            let head = part.or(whole);
             (head.is_some_and(|head| !head.end), head.map(|head| head.seq))
         });
         // A schema may look like a number.

@@ -92,7 +92,7 @@ const fn runs(
 impl Route {
     pub(super) async fn answer(&self, call: Call) -> Answer {
         match self.handler {
-            Handler::Reads(handler) => tokio::task::block_in_place(|| handler(call)),
+            Handler::Reads(handler) => crate::work::in_place(|| handler(call)),
             Handler::Runs(handler) => handler(call).await,
         }
     }

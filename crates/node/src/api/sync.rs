@@ -16,11 +16,12 @@ use crate::driver::Watchers;
 use crate::home::Keep;
 use crate::net::{Connection, NodeId};
 use crate::shell::Shell;
+use crate::work;
 
 /// How far a session is is told so often, also when nothing happens.
 const TELL_EVERY: Duration = Duration::from_millis(200);
 
-/// `POST /v1/sync?peer=P&mode=pull|push|sync[&schema=S…][&dry_run=1]` → lines `{"progress":…}`, then one line: the result
+/// `POST /v1/sync?peer=P&mode=pull|push|sync[&schema=S…][&dry_run=1][&last=N]` → lines `{"progress":…}`, then one line: the result
 ///
 /// `{sent, received, fetched_bytes, wrong_ranges, refused, missing, forked, rounds, summary_bytes, peer_store, seconds,
 /// peer, dry_run, would}`
@@ -44,6 +45,7 @@ pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body
             .hint("name fewer, or none for all that are kept (`madake interest list`)"));
     }
     let dry_run = query.flag("dry_run");
+    let last = super::partial::last(&query, receives)?;
     let Allowed { read, write } = shell.store().allowed(node)?;
     let (receives, gives) = (receives && write, gives && read);
     if !receives && !gives {
@@ -58,6 +60,7 @@ pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body
         live: false,
         servers: None,
         dry_run,
+        last,
     };
 
     let began = Instant::now();
@@ -88,7 +91,7 @@ pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body
         }
         let result = match session.await {
             Ok((reason, report)) => {
-                tokio::task::block_in_place(|| shell.note_session(rtt, &reason, &report));
+                work::in_place(|| shell.note_session(rtt, &reason, &report));
                 result_json(&shell, &reason, &report, began.elapsed().as_secs_f64())
             }
             Err(error) => Err(ApiError::new(500, "bug", format!("the session ended early: {error}"))),
@@ -156,7 +159,7 @@ fn result_json(shell: &Shell, reason: &EndReason, report: &Report, seconds: f64)
         "dry_run": report.dry_run,
         "would": would,
         "refused": refused,
-        "refused_count": report.refused + report.refused_by_peer,
+        "refused_count": report.refused_count(),
         "missing": missing,
         "forked": forked,
         "fetched_bytes": report.fetched_bytes,

@@ -11,7 +11,7 @@ use madake_log::SeqNum;
 use madake_object::ObjectId;
 use madake_store::engine::{EngineError, Part, Progress, Reclaim, Work};
 use madake_store::{
-    Change, CheckStep, Dropped, KeptFor, META_ERASE, Outcome, Position, Read as _, Release, StoreError,
+    Change, CheckStep, Dropped, KeptFor, META_ERASE, Outcome, PartEntry, Position, Release, StoreError,
     payload_object, tables,
 };
 use serde_json::{Value, json};
@@ -58,9 +58,8 @@ pub(super) fn drop_payload(shell: Arc<Shell>, query: &Query) -> Result<Response<
         let store = shell.store();
         let none =
             || ApiError::not_found(format!("{at} is not here")).hint("`madake log list` shows the logs");
-        let entry = store.entries(at.author, at.log, at.seq, 1)?.into_iter().next();
-        let entry = entry.filter(|entry| entry.seq() == at.seq).ok_or_else(none)?;
-        let id = payload_object(&entry);
+        let found = shell.entry_at(&at)?.filter(|found| !found.ties).ok_or_else(none)?;
+        let id = payload_object(&found.entry);
         let dropped = Dropped { by: shell.author.id(), at: wall_clock() };
         let (release, freed) = release(&shell, id, Change::Drop(at, dropped), lines)?;
         if let Release::Kept(why) = release {
@@ -120,12 +119,15 @@ pub(super) fn check(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, 
         let more = engine.more + report.more;
         problems.extend((more > 0).then(|| format!("and {more} more")));
         let index_only = report.problems.is_empty() && engine.is_mendable() && !engine.is_well();
+        let (_, partial) = super::partial::partial_json(&shell)?;
         lines.send(&json!({
+            "partial": partial,
             "checked": {
                 "bytes": engine.bytes,
                 "batches": engine.batches,
                 "rows": engine.rows,
                 "logs": report.logs,
+                "parts": report.parts,
                 "entries": report.entries,
                 "files": report.files,
             },
@@ -226,13 +228,14 @@ impl Shell {
                 .hint("name it AUTHOR/LOG@SEQ, or by the 64 digits of its id, or the first 6 or more"));
         }
         let mut found = None;
-        self.store().for_each_log(|held| -> Result<(), ApiError> {
+        self.for_each_shown(None, |shown| {
             let mut next = Some(SeqNum::FIRST);
             while let Some(from) = next {
-                let page = self.store().entries(held.author, held.log, from, 1000)?;
-                next = page.last().and_then(|entry| entry.seq().next());
-                for entry in page.iter().filter(|entry| entry.id().to_string().starts_with(&digits)) {
-                    if found.replace(Position::of(entry)).is_some() {
+                let page = self.entries_of(shown.author, shown.log, from, 1000)?;
+                next = page.last().and_then(|found| found.entry.seq().next());
+                let begins = |row: &&PartEntry| row.entry.id().to_string().starts_with(&digits);
+                for row in page.iter().filter(begins) {
+                    if found.replace(Position::of(&row.entry)).is_some() {
                         return Err(ApiError::usage(format!(
                             "more than one entry begins with {text}: give more digits"
                         )));

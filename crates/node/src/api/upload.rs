@@ -13,6 +13,7 @@ use madake_store::{CONTENT_LIMIT, NewContent, Store};
 use serde::{Deserialize, Serialize};
 
 use super::{ApiError, Body};
+use crate::work;
 
 /// A header is at most so long: a commit's message and name, escaped.
 const MAX_HEADER: u32 = 512 * 1024;
@@ -123,17 +124,17 @@ impl Records {
             if blob.is_none() && small.len() + length > CONTENT_LIMIT as usize {
                 let small = std::mem::take(&mut small);
                 let mut writer = self.store.engine().blobs().begin()?;
-                tokio::task::block_in_place(|| writer.write(&small))?;
+                work::in_place(|| writer.write(&small))?;
                 blob = Some(writer);
             }
             match &mut blob {
-                Some(writer) => tokio::task::block_in_place(|| writer.write(&chunk))?,
+                Some(writer) => work::in_place(|| writer.write(&chunk))?,
                 None => small.extend_from_slice(&chunk),
             }
         }
         let content = match blob {
             Some(writer) => {
-                let (id, size) = tokio::task::block_in_place(|| writer.finish())?;
+                let (id, size) = work::in_place(|| writer.finish())?;
                 NewContent::Blob { id: madake_object::ObjectId::new(id), size }
             }
             None => NewContent::Bytes(Object::new(small)),

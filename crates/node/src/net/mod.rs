@@ -4,15 +4,17 @@
 //! it proves itself in the TLS handshake, as a raw public key (RFC 7250), on both sides. There
 //! are no certificates, no names to trust, no session resumption and no 0-RTT.
 //!
-//! Rooms: [`endpoint`] (the socket: accept and dial) · [`ticket`] (a node's id and addresses on
+//! Rooms: [`endpoint`] (the socket: accept and dial) · [`dial`] (which of a node's addresses) · [`ticket`] (a node's id and addresses on
 //! one line) · [`tls`] (who is at the other end). This file holds what they share: [`Connection`]
 //! and all limits.
 
+pub mod dial;
 pub mod endpoint;
 pub mod ticket;
 pub mod tls;
 
-pub use endpoint::{Attempt, BindError, DialError, Endpoint, Failure, HandshakeError, Incoming};
+pub use dial::{Attempt, DialError, Failure};
+pub use endpoint::{BindError, Endpoint, HandshakeError, Incoming};
 pub use ticket::{
     AddressProblem, Ticket, TicketError, check_address, decode_node_id, encode_node_id, reachable_addresses,
 };

@@ -1,6 +1,7 @@
 //! Reading everything again, as if nothing of it were known.
 
 mod forks;
+mod part;
 mod report;
 
 use std::collections::BTreeMap;
@@ -252,8 +253,16 @@ impl Store {
         for table in STATED {
             counts.push(self.engine().count(table)?);
         }
+        let in_parts = part::count_rows(self.engine())?;
+        // Before the whole logs: what becomes one of them meanwhile is looked at twice, and not missed.
+        self.check_parts(repair, &damaged, &mut verifier, &mut stated, &mut report)?;
+        let surplus = in_parts.saturating_sub(report.entries);
+        if surplus > 0 {
+            report.add(StoreProblem::Surplus { table: tables::PART_ENTRY, count: surplus });
+        }
         self.for_each_log(|held| -> Result<(), StoreError> {
-            let mut expected = Expected { store: self, repair, stated: &mut stated, report: &mut report };
+            let mut expected =
+                Expected { store: self, repair, part: None, stated: &mut stated, report: &mut report };
             let check =
                 self.walk_log(held, Some(&damaged), &mut verifier, &mut |_| true, &mut |entry, payload| {
                     expected.report.entries += 1;
@@ -373,6 +382,8 @@ const STATED: [Table; 4] = [tables::REGISTER, tables::VERSION, tables::COMMIT, t
 struct Expected<'a> {
     store: &'a Store,
     repair: bool,
+    /// From where on the log is held, if it is in part.
+    part: Option<SeqNum>,
     /// Rows that follow from entries, by table of [`STATED`].
     stated: &'a mut [u64; 4],
     report: &'a mut StoreCheck,
@@ -406,7 +417,7 @@ impl Expected<'_> {
             self.report.add(StoreProblem::Row { at, table });
             self.report.mendable += 1;
             if self.repair {
-                self.store.apply(vec![Change::Entry { entry: entry.clone(), payload: None }])?;
+                self.store.apply(vec![self.once_more(entry)])?;
                 self.report.repaired += 1;
             }
         }

@@ -60,6 +60,9 @@ pub enum LogFault {
     /// The log's head is another entry than its last.
     #[error("the log ends at another entry than its head, {} at {}", .0.entry, .0.seq)]
     Head(LogHead),
+    /// What is held of the log in part does not hold together.
+    #[error("partial: {0}")]
+    Partial(String),
     /// The payload is not what the entry names.
     #[error("{0}")]
     Payload(String),
@@ -72,6 +75,8 @@ pub struct StoreCheck {
     pub engine: CheckReport,
     /// Logs that were read.
     pub logs: u64,
+    /// Logs that are held in part, and were read.
+    pub parts: u64,
     /// Their entries.
     pub entries: u64,
     /// Objects in files of their own that were read.

@@ -168,6 +168,7 @@ impl Round<'_> {
         let wanted = Wanted { id, size, by };
         self.batch.put(tables::WANTED, tables::wanted_key(&wanted), Vec::new());
         self.pending.wanted.entry(id).or_default().insert(wanted);
+        self.wanting.insert(id);
         Ok(())
     }
 
@@ -207,8 +208,7 @@ impl Round<'_> {
         if let Some(entry) = self.pending.speaking.get(at) {
             return Ok(entry.clone());
         }
-        let bytes = self.engine.get(tables::ENTRY, &at.key())?;
-        read::held_entry(&bytes.ok_or(StoreError::broken("a want of no entry"))?)
+        self.kept_entry(at)?.ok_or(StoreError::broken("a want of no entry"))
     }
 
     pub(super) fn content_size(&self, id: ObjectId) -> Result<Option<u64>, StoreError> {

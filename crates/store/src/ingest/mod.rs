@@ -7,6 +7,7 @@
 mod content;
 mod fork;
 mod invite;
+mod part;
 mod quota;
 mod release;
 mod statement;
@@ -31,6 +32,8 @@ use crate::rows::RECORD_ENTRY;
 use crate::store::StoreError;
 use crate::summary::Touched;
 use crate::tables::{self, Position};
+use part::Beside;
+pub(crate) use part::logs_in_part;
 pub(crate) use statement::{read_statement, says_something};
 
 /// Sequence numbers from here up are refused (`docs/spec.md`: signed entries along lipmaa links could
@@ -54,6 +57,12 @@ pub(crate) struct Round<'a> {
     empty: Vec<OnceCell<bool>>,
     /// What the summary has otherwise, beside the logs that grow.
     touched: Touched,
+    /// What these changes want.
+    wanting: BTreeSet<ObjectId>,
+    /// Authors with quotas of whom they make room for more.
+    freed: BTreeSet<AuthorId>,
+    /// Whether they do.
+    frees: bool,
 }
 
 /// What the changes before this one in the same round will have done.
@@ -68,6 +77,7 @@ struct Pending {
     /// Authors whose policy was looked up, and whether they are blocked.
     blocked: HashMap<AuthorId, bool>,
     entries: HashMap<Position, AuthenticEntry>,
+    parts: part::Parts,
     /// `None`: it will be gone.
     content: HashMap<ObjectId, Option<PendingContent>>,
     pinned: HashMap<ObjectId, bool>,
@@ -109,7 +119,20 @@ impl<'a> Round<'a> {
     pub(crate) fn new(engine: &'a dyn Engine, collecting: &'a Collecting) -> Self {
         let (pending, batch, touched) = (Pending::default(), Batch::new(), Touched::default());
         let empty = vec![OnceCell::new(); tables::COUNT];
-        Self { engine, pending, batch, collecting, gone_blobs: Vec::new(), empty, touched }
+        let (gone_blobs, wanting, freed) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
+        Self { engine, pending, batch, collecting, gone_blobs, empty, touched, wanting, freed, frees: false }
+    }
+
+    /// What the last caller's changes came to want and did not bring.
+    pub(crate) fn take_wanted(&mut self) -> BTreeSet<ObjectId> {
+        let mut wanted = std::mem::take(&mut self.wanting);
+        wanted.retain(|id| self.pending.wanted.contains_key(id));
+        wanted
+    }
+
+    /// Whether the last caller's changes made room for more of an author who has a quota.
+    pub(crate) fn take_room(&mut self) -> bool {
+        std::mem::take(&mut self.frees)
     }
 
     /// Files of big objects that no row leads to once the round is durable.
@@ -128,6 +151,7 @@ impl<'a> Round<'a> {
     pub(crate) fn derive(&mut self, changes: Vec<Change>) -> Result<Derived, StoreError> {
         let gone = self.gone_blobs.clone();
         let outcomes = changes.into_iter().map(|change| self.change(change)).collect::<Result<_, _>>();
+        let outcomes = outcomes.and_then(|outcomes| self.settle_freed().map(|()| outcomes));
         self.write_accounts();
         let forked = self.write_forks();
         // One call that asks for too much must not fail the others.
@@ -148,6 +172,7 @@ impl<'a> Round<'a> {
     fn change(&mut self, change: Change) -> Result<Outcome, StoreError> {
         match change {
             Change::Entry { entry, payload } => self.entry(entry, payload),
+            Change::Part(new) => self.take_part(new),
             Change::Proof(proof, seen) => self.proof(*proof, seen),
             Change::Refork(author, log) => {
                 self.refork((author, log))?;
@@ -265,7 +290,8 @@ impl<'a> Round<'a> {
             return refused(Fate::Blocked);
         }
         let head = self.head(at.author, at.log)?;
-        let begins = head.is_none() && at.seq == SeqNum::FIRST && !at.log.is_system();
+        let in_part = self.held_part(at.author, at.log)?.is_some();
+        let begins = head.is_none() && at.seq == SeqNum::FIRST && !at.log.is_system() && !in_part;
         if begins && self.logs_of(at.author)? >= LOGS_LIMIT {
             return refused(Fate::TooManyLogs);
         }
@@ -296,24 +322,34 @@ impl<'a> Round<'a> {
             Err(_) => return self.beside_trunk(&entry, payload, head.as_ref(), None),
         }
 
-        let dropped = self.is_dropped(payload_object(&entry))?;
-        let counts = if dropped { 0 } else { entry.payload_size() };
-        let bytes = entry.as_bytes().len() as u128 + u128::from(counts);
-        if let Err(full) = self.room(at.author, 1, bytes)? {
-            return refused(Fate::Quota(full));
-        }
-        self.count(at.author, 1, bytes)?;
-        if dropped {
-            self.note_given(&at, entry.payload_size());
+        let beside = match self.beside(&entry)? {
+            Ok(beside) => beside,
+            Err(ours) => return refused(Fate::Diverged { ours }),
+        };
+        if beside != Beside::Kept {
+            let dropped = self.is_dropped(payload_object(&entry))?;
+            let counts = if dropped { 0 } else { entry.payload_size() };
+            let new = beside == Beside::Nothing;
+            let bytes = if new { entry.as_bytes().len() as u128 } else { 0 } + u128::from(counts);
+            if let Err(full) = self.room(at.author, new.into(), bytes)? {
+                return refused(Fate::Quota(full));
+            }
+            self.count(at.author, new.into(), bytes)?;
+            if dropped {
+                self.note_given(&at, entry.payload_size());
+            }
         }
         self.batch.record(RECORD_ENTRY, entry.as_bytes().to_vec());
-        if head.is_none() {
+        if head.is_none() && !in_part {
             *self.pending.new_logs.entry(at.author).or_default() += 1;
         }
         self.pending.heads.insert((at.author, at.log), Some(LogHead::of(&entry)));
         self.pending.entries.insert(at, entry.clone());
         self.extended(&entry)?;
         let (payload, flaw) = self.payload(&entry, payload)?;
+        if in_part {
+            self.is_whole_at(&LogHead::of(&entry), at.author, at.log)?;
+        }
         Ok(Outcome::Entry { fate: Fate::Appended, payload, flaw })
     }
 
@@ -396,7 +432,10 @@ impl<'a> Round<'a> {
     fn logs_of(&self, author: AuthorId) -> Result<usize, StoreError> {
         let held = prefix::count_prefix(self.engine, tables::LOG_HEAD, author.as_bytes(), LOGS_LIMIT)?;
         let new = self.pending.new_logs.get(&author).copied().unwrap_or(0);
-        Ok(held + new)
+        let in_part = prefix::count_prefix(self.engine, tables::PART, author.as_bytes(), LOGS_LIMIT)?;
+        // Some of these may be begun as a whole too: that matters near the limit only.
+        let near = held + in_part + new >= LOGS_LIMIT;
+        Ok(held + new + if near { logs_in_part(self.engine, author)? } else { in_part })
     }
 
     /// Whether the engine's rows of this entry don't count any more.

@@ -5,11 +5,15 @@ use std::collections::{BTreeSet, HashMap};
 use madake_log::AuthorId;
 
 use super::Round;
-use crate::prefix::for_each_prefix;
+use crate::engine::Direction;
+use crate::prefix::{for_each_prefix, scan_prefix};
 use crate::quota::{self, DefaultQuota, Full, Limits, Usage};
 use crate::read::Wanted;
 use crate::store::StoreError;
 use crate::tables::{self, Position};
+
+/// Objects of an author that are looked at when there is more room: further ones when there is again.
+const SETTLED: usize = 256;
 
 /// What a round knows of quotas.
 #[derive(Default)]
@@ -111,6 +115,9 @@ impl Round<'_> {
 
     /// Counts what goes, or is kept no more.
     pub(super) fn give_back(&mut self, author: AuthorId, bytes: u128) -> Result<(), StoreError> {
+        if bytes > 0 && !self.limits(author)?.is_none() {
+            self.freed.insert(author);
+        }
         self.recalculate(author, |used| used.bytes = used.bytes.saturating_sub(bytes))
     }
 
@@ -133,6 +140,9 @@ impl Round<'_> {
 
     /// The row of an author goes: it is counted anew when it is asked for next.
     pub(super) fn uncount(&mut self, author: AuthorId) -> Result<(), StoreError> {
+        if !self.limits(author)?.is_none() {
+            self.freed.insert(author);
+        }
         if self.pending.accounts.used.contains_key(&author) || !self.is_empty(tables::USAGE)? {
             self.batch.delete(tables::USAGE, author.as_bytes().to_vec());
         }
@@ -151,6 +161,24 @@ impl Round<'_> {
         })?;
         authors.into_iter().try_for_each(|author| self.uncount(author))?;
         self.pending.accounts.none_known = true;
+        Ok(())
+    }
+
+    /// Of whom there is more room now: objects that were kept away are wanted, as far as it goes.
+    pub(super) fn settle_freed(&mut self) -> Result<(), StoreError> {
+        for author in std::mem::take(&mut self.freed) {
+            self.frees = true;
+            if self.is_empty(tables::OVER)? {
+                continue;
+            }
+            let over =
+                scan_prefix(self.engine, tables::OVER, author.as_bytes(), Direction::Forward, SETTLED)?;
+            for at in over.iter().filter_map(|(key, _)| Position::from_key(key)) {
+                if self.is_over(&at)? && !self.is_forgotten(&at) {
+                    self.weigh(&at)?;
+                }
+            }
+        }
         Ok(())
     }
 

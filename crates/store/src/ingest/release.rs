@@ -50,8 +50,7 @@ impl Round<'_> {
 
     /// Gives up the payload of an entry, for now and for later.
     pub(super) fn drop_payload(&mut self, at: &Position, dropped: &Dropped) -> Result<Release, StoreError> {
-        let Some(bytes) = self.engine.get(tables::ENTRY, &at.key())? else { return Ok(Release::NotHere) };
-        let entry = read::held_entry(&bytes)?;
+        let Some(entry) = self.kept_entry(at)? else { return Ok(Release::NotHere) };
         let id = payload_object(&entry);
         let commit = prefix::has_prefix(self.engine, tables::COMMIT, id.as_bytes())?;
         // The same bytes may register a log elsewhere, or be a commit that comes yet.
@@ -101,9 +100,14 @@ impl Round<'_> {
     /// this is asked for again.
     pub(super) fn forget(&mut self, author: AuthorId, log: LogId) -> Result<u64, StoreError> {
         let full = self.batch.size_hint() >= FORGET_BYTES;
-        let brought = self.pending.heads.contains_key(&(author, log)) || self.brought_branches((author, log));
-        if full || !self.is_blocked(author)? || brought {
+        let changed = self.pending.heads.contains_key(&(author, log))
+            || self.pending.parts.contains_key(&(author, log))
+            || self.brought_branches((author, log));
+        if full || changed || !self.is_blocked(author)? {
             return Ok(0);
+        }
+        if self.held_part(author, log)?.is_some() {
+            return self.forget_part(author, log);
         }
         let headless = self.head(author, log)?.is_none();
         self.uncount(author)?;
@@ -138,16 +142,21 @@ impl Round<'_> {
             }
         };
         self.pending.heads.insert((author, log), head);
-        self.pending.forgotten.insert((author, log), head.map_or(0, |head| head.seq.get()));
+        self.forget_wants(author, log, head.map_or(0, |head| head.seq.get()));
+        Ok(gone)
+    }
+
+    /// What entries of a log above this one wanted is not wanted for them any more.
+    pub(super) fn forget_wants(&mut self, author: AuthorId, log: LogId, kept: u64) {
+        self.pending.forgotten.insert((author, log), kept);
         // What comes later in this round finds nothing of it, whatever the engine still has.
         let mut wanted = std::mem::take(&mut self.pending.wanted);
         wanted.values_mut().for_each(|wants| wants.retain(|wanted| !self.is_forgotten(&wanted.by)));
         wanted.retain(|_, wants| !wants.is_empty());
         self.pending.wanted = wanted;
-        Ok(gone)
     }
 
-    fn forget_entry(&mut self, entry: &Entry) -> Result<(), StoreError> {
+    pub(super) fn forget_entry(&mut self, entry: &Entry) -> Result<(), StoreError> {
         let (at, id) = (Position::of(entry), payload_object(entry));
         let mut named = vec![(id, entry.payload_size())];
         let payload = match self.held_bytes(id) {

@@ -8,7 +8,7 @@ use madake_object::{Commit, FileName, ObjectId};
 use super::{Round, payload_object, read_statement};
 use crate::objects::{Keeping, Newest, Objects, newest_but};
 use crate::prefix::for_each_prefix;
-use crate::read::{self, Wanted};
+use crate::read::Wanted;
 use crate::store::StoreError;
 use crate::tables::{self, Position};
 
@@ -85,8 +85,7 @@ impl Round<'_> {
 
     /// Notes anew whether the object of a version that is held is wanted.
     pub(super) fn weigh(&mut self, at: &Position) -> Result<(), StoreError> {
-        let Some(bytes) = self.engine.get(tables::ENTRY, &at.key())? else { return Ok(()) };
-        let entry = read::held_entry(&bytes)?;
+        let Some(entry) = self.kept_entry(at)? else { return Ok(()) };
         if at.log != LogId::COMMIT {
             return Ok(());
         }

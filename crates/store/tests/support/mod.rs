@@ -4,11 +4,16 @@
 use std::collections::BTreeMap;
 use std::ops::{Bound, Range};
 
-use madake_object::{Gather, ObjectId, Ranges, Right, Tree, TreeHasher, Verifier, encode_ranges, groups};
+use madake_log::{AuthenticEntry, PartialLog, SeqNum};
+use madake_object::{
+    Gather, Object, ObjectId, Ranges, Right, Tree, TreeHasher, Verifier, encode_ranges, groups,
+};
 use madake_store::engine::{
     Batch, Blobs, Derive, DeriveError, Direction, Engine, EngineError, FakeDisk, Files, JournalOptions,
     MemoryEngine, Random, Row, RowValue, Table,
 };
+
+use madake_store::{Change, NewPart};
 
 /// An object as those have it who send it in ranges.
 pub(crate) struct Source {
@@ -241,4 +246,31 @@ pub(crate) fn old_segments(disk: &FakeDisk, count: usize, numbers: &[u32]) -> Ve
         disk.sync_dir(path).expect("syncs");
     }
     batches
+}
+
+/// A part of a log of these entries, from some start to some head. Sometimes an entry that is needed is not there.
+pub(crate) fn some_part(
+    random: &mut Random,
+    log: &[AuthenticEntry],
+    payload: impl Fn(&AuthenticEntry) -> Option<Object>,
+) -> Option<Change> {
+    let (one, other) = (1 + random.below(log.len()) as u64, 1 + random.below(log.len()) as u64);
+    let mut part = new_part(log, one.min(other), one.max(other), payload);
+    if random.below(8) == 0 {
+        part.entries.remove(random.below(part.entries.len()));
+    }
+    (part.start > SeqNum::FIRST && !part.log.is_system()).then_some(Change::Part(part))
+}
+
+/// The part of a log from one number to another, with payloads that are at hand.
+pub(crate) fn new_part(
+    log: &[AuthenticEntry],
+    start: u64,
+    head: u64,
+    payload: impl Fn(&AuthenticEntry) -> Option<Object>,
+) -> NewPart {
+    let seq = |number| SeqNum::new(number).expect("from 1");
+    let entries = PartialLog::needed(seq(start), seq(head)).map(|seq| log[seq.get() as usize - 1].clone());
+    let entries = entries.map(|entry| (entry.clone(), payload(&entry))).collect();
+    NewPart { author: log[0].author(), log: log[0].log(), start: seq(start), entries }
 }

@@ -25,6 +25,7 @@ impl Session {
                     self.entry_outcome(at, entry_bytes, payload_bytes, outcome);
                 }
             }
+            Applying::Part(log, meta) => self.on_part_applied(log, meta, outcomes),
             Applying::Content(meta) => {
                 for ((id, size), outcome) in meta.into_iter().zip(outcomes) {
                     self.content_outcome(id, size, outcome);

@@ -12,6 +12,7 @@ use crate::wire::What;
 impl Session {
     /// Logs that did not come as far as the peer said that it has them, though nothing was refused.
     pub(super) fn list_cut_short(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
+        self.list_newest_cut_short();
         for ((author, log), range) in std::mem::take(&mut self.receiving.asked) {
             // In a dry run nothing comes.
             if self.report.dry_run

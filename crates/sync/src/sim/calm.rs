@@ -100,6 +100,7 @@ impl World<'_> {
                         live: false,
                         servers: None,
                         dry_run: false,
+                        last: None,
                     };
                     if a != b && either && self.dial(a, b, plan) {
                         dialled += 1;

@@ -38,8 +38,10 @@ pub(super) struct Connection {
     pub(super) streams: [[Stream; 4]; 2],
     /// Bytes of each sender that were taken and not acknowledged.
     pub(super) in_flight: [u64; 2],
-    /// Somebody on the line spoils, swaps and repeats.
+    /// Somebody on the line spoils, swaps and repeats, or did: only safety is expected.
     pub(super) hostile: bool,
+    /// By chance, each message anew.
+    pub(super) by_chance: bool,
 }
 
 pub(super) struct End {

@@ -1,17 +1,17 @@
 //! Sessions that stay open: who keeps them, what nodes hear of what became durable, and how they end.
 
-use madake_store::{Change, LastSession, Peer};
+use madake_store::{Change, LastSession, Peer, Read as _};
 
 use super::SECOND;
-use super::rules::LiveConverges;
+use super::rules::{LiveConverges, NoneAccused};
 use super::weather::between;
 use super::world::{Event, World};
 use crate::io::{Input, Plan};
-use crate::report::{EndReason, Report};
+use crate::report::{EndReason, PeerHistory, Report};
 
 /// What a node that keeps its peers wishes of a session.
 fn staying() -> Plan {
-    Plan { receives: true, gives: true, schemas: None, live: true, servers: None, dry_run: false }
+    Plan { receives: true, gives: true, schemas: None, live: true, servers: None, dry_run: false, last: None }
 }
 
 impl World<'_> {
@@ -77,6 +77,11 @@ impl World<'_> {
     /// As the shell does after every session with a known peer.
     pub(super) fn note_session(&mut self, m: usize, reason: &EndReason, report: &Report) {
         let ended = self.clock(m).wall;
+        if let Some((_, PeerHistory::RolledBack(how))) = &report.peer_store
+            && let Some(peer) = self.machines.iter().position(|machine| machine.node == report.peer)
+        {
+            self.violates::<NoneAccused>(format!("node {m} says of node {peer}: {how}"));
+        }
         let Some(running) = &self.machines[m].running else { return };
         if report.dry_run || !matches!(running.store.peer(report.peer), Ok(Some(_))) {
             return;
@@ -89,6 +94,10 @@ impl World<'_> {
             clock_difference: report.clock_difference,
             told: report.told(),
         };
-        let _ = running.store.apply(vec![Change::LastSession(report.peer, last)]);
+        let known = running.store.peer_store(report.peer).unwrap_or_default();
+        let said = report.peer_store_to_keep(known, ended);
+        let said = said.map(|said| Change::PeerStore(report.peer, said));
+        let _ =
+            running.store.apply([Change::LastSession(report.peer, last)].into_iter().chain(said).collect());
     }
 }

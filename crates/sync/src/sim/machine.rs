@@ -12,8 +12,8 @@ use madake_store::{Author, Change, Listener, META_STARTS, NodeId, Read, Store, S
 use super::connection::{Side, Wire};
 use super::fetch::Objects;
 use super::rules::{
-    AcknowledgedStays, CreditReturns, DoneIsTrue, DroppedStays, HeadsGrow, NoneStuck, OpensAgain, Pushing,
-    Serving, StartsDiffer, ToldIsDurable, Watched, WholeBatches,
+    AcknowledgedStays, CreditReturns, DoneIsTrue, DroppedStays, HeadsGrow, NoneStuck, OpensAgain,
+    PartialStays, Pushing, Serving, StartsDiffer, ToldIsDurable, Watched, WholeBatches,
 };
 use super::weather::between;
 use super::world::{Ended, Event, World};
@@ -470,6 +470,10 @@ impl World<'_> {
         self.judge::<Pushing>(m, pushing.filter(|_| honest));
         self.judge::<DoneIsTrue>(m, done);
         self.judge::<DroppedStays>(m, dropped);
+        match PartialStays::says(&store, &message) {
+            Ok(found) => self.judge::<PartialStays>(m, found),
+            Err(error) => self.trace.note(self.now, format_args!("{m} can't read: {error}")),
+        }
         let memory = &mut self.memories[m];
         let (told, grown) = (ToldIsDurable::says(memory, &message), HeadsGrow::says(memory, &message));
         self.judge::<HeadsGrow>(m, grown);

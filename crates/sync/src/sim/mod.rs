@@ -18,6 +18,7 @@ mod meddle;
 mod owner;
 mod rounds;
 mod rules;
+mod script;
 mod trace;
 mod traffic;
 mod upkeep;
@@ -62,6 +63,8 @@ pub struct Tally {
     pub messages: u64,
     /// Entries that nodes took from others.
     pub entries: u64,
+    /// Parts of logs that nodes took: their newest entries only.
+    pub parts: u64,
     /// Big objects that came.
     pub blobs: u64,
     /// Ranges of big objects in which wrong bytes came.
@@ -99,6 +102,7 @@ impl std::ops::AddAssign for Tally {
             (&mut self.finished, other.finished),
             (&mut self.messages, other.messages),
             (&mut self.entries, other.entries),
+            (&mut self.parts, other.parts),
             (&mut self.blobs, other.blobs),
             (&mut self.wrong_ranges, other.wrong_ranges),
             (&mut self.written, other.written),
@@ -142,8 +146,19 @@ pub fn run(options: &Options) -> Outcome {
 
 /// Likewise, with a hand on the nodes: for tests of the rules.
 pub fn run_with(options: &Options, meddle: &mut dyn Meddle) -> Outcome {
-    let mut world = World::new(options, meddle);
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| world.live())) {
+    finish(World::new(options, meddle), World::live)
+}
+
+/// Lives through a world of two nodes in which all that happens follows from these bytes, whatever they are: what
+/// owners do, what goes wrong, what becomes of single messages. Then the faults end, as in every world.
+///
+/// Four bytes say one thing; what is after the first 64 of them is not read. For the fuzzer.
+pub fn play(script: &[u8]) -> Outcome {
+    script::play(script)
+}
+
+fn finish<'m>(mut world: World<'m>, live: impl FnOnce(&mut World<'m>)) -> Outcome {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| live(&mut world))) {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         world.violates::<NoPanic>(text.unwrap_or_else(|| "a panic without words".into()));

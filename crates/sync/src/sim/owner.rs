@@ -1,6 +1,7 @@
 //! What owners do: write, follow, know peers, sync. And what goes wrong meanwhile.
 
 use std::io::ErrorKind;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use madake_log::{AuthorId, AuthorKey, Schema};
@@ -107,6 +108,11 @@ impl World<'_> {
         if self.machines[m].running.is_none() || self.machines[m].hangs_until > self.now {
             return;
         }
+        self.does_something(m);
+    }
+
+    /// An owner whose node runs does something.
+    pub(super) fn does_something(&mut self, m: usize) {
         match self.random.below(16 + self.weather.upkeep) {
             16.. => self.keeps_up(m),
             0..4 => self.appends(m),
@@ -136,7 +142,7 @@ impl World<'_> {
         self.homes.keys().nth(number).copied().unwrap_or(self.machines[0].node)
     }
 
-    fn syncs(&mut self, m: usize) {
+    pub(super) fn syncs(&mut self, m: usize) {
         let Some(running) = &self.machines[m].running else { return };
         let nodes: Vec<NodeId> = running
             .store
@@ -157,8 +163,16 @@ impl World<'_> {
         });
         if to != m {
             let dry_run = self.random.below(8) == 0;
-            self.dial(m, to, Plan { receives, gives, schemas, live: false, servers: None, dry_run });
+            let last = self.newest_only();
+            self.dial(m, to, Plan { receives, gives, schemas, live: false, servers: None, dry_run, last });
         }
+    }
+
+    /// In some worlds owners take only the newest entries of logs, half of the time.
+    fn newest_only(&mut self) -> Option<NonZeroU64> {
+        let some = self.options.seed % 3 == 1 && self.random.below(2) == 0;
+        let counts = [1, 2, 3, 8];
+        some.then(|| counts[self.random.below(counts.len())]).and_then(NonZeroU64::new)
     }
 
     /// A change that an owner makes, and is told of.
@@ -334,6 +348,11 @@ impl World<'_> {
         let next = about(&mut self.random, self.weather.fault_every);
         self.after(next, Event::Fault);
         let fault = self.weather.faults[self.random.below(self.weather.faults.len())];
+        self.strikes(fault);
+    }
+
+    /// This goes wrong now, somewhere.
+    pub(super) fn strikes(&mut self, fault: Fault) {
         let count = self.machines.len();
         let a = self.random.below(count);
         let b = (a + 1 + self.random.below(count - 1)) % count;

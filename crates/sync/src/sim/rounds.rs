@@ -110,9 +110,11 @@ impl World<'_> {
                 return self.violates::<DroppedStays>(format!("node {m}: {what}"));
             }
         }
+        let parts = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Part(Ok(_))));
+        self.tally.parts += parts.count() as u64;
         let (homes, memories) = (&self.homes, &self.memories);
         let home = |author| homes.get(&author).map(|home| &memories[*home]);
-        let found = Genuine::took(home, notes, outcomes);
+        let found = Genuine::took(&home, notes, outcomes);
         self.judge::<Genuine>(m, found);
     }
 }

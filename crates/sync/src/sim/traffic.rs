@@ -45,6 +45,7 @@ impl World<'_> {
             live: self.weather.live,
             servers: None,
             dry_run: false,
+            last: None,
         };
         let hostile = self.weather.hostile > 0 && self.random.below(self.weather.hostile) == 0;
         let mut end = |machine: usize, plan: Plan| End {
@@ -59,7 +60,8 @@ impl World<'_> {
         };
         let ends = [end(from, plan), end(to, both)];
         let streams = || [(); 4].map(|()| Stream::default());
-        let mut connection = Connection { ends, streams: [streams(), streams()], in_flight: [0; 2], hostile };
+        let (streams, by_chance) = ([streams(), streams()], hostile);
+        let mut connection = Connection { ends, streams, in_flight: [0; 2], hostile, by_chance };
         let delay = between(&mut self.random, self.weather.delay);
         let (up, heard) = (self.now + 3 * delay, self.now + 4 * delay + 1);
         for stream in &mut connection.streams[0] {
@@ -164,10 +166,25 @@ impl World<'_> {
         let Some(connection) = self.connections.get_mut(&wire) else { return };
         let (from, to) = (connection.ends[side].machine, connection.ends[1 - side].machine);
         let stream = &mut connection.streams[side][class as usize];
-        let parcels = if connection.hostile {
+        let parcels = if connection.by_chance {
             hostile::meddle(parcel, &mut stream.held_back, &mut self.random)
+        } else if let Some(hand) = self.hands.pop_front() {
+            connection.hostile = true;
+            let handled = hostile::handle(parcel, hand, &mut stream.held_back);
+            let (to, life) = (connection.ends[1 - side].machine, connection.ends[1 - side].life);
+            let session = connection.ends[1 - side].session;
+            self.trace.note(self.now, format_args!("{hand:?} on {wire:?}: {}", handled.is_ok()));
+            handled.unwrap_or_else(|error| {
+                // As the shell says it of what is no message.
+                let reason = EndReason::PeerMisbehaved(error.to_string());
+                let input = Input::Closed { session, reason };
+                self.after(self.weather.delay.0, Event::Input { machine: to, life, input });
+                Vec::new()
+            })
         } else {
-            vec![parcel]
+            let mut parcels = vec![parcel];
+            parcels.extend(stream.held_back.take());
+            parcels
         };
         for parcel in parcels {
             let (starts, arrives) = self.travel(from, to, parcel.bytes, class == Class::Control);

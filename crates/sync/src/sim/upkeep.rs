@@ -226,6 +226,7 @@ impl World<'_> {
             let (tokens, results) =
                 (std::mem::take(&mut meanwhile.tokens), std::mem::take(&mut meanwhile.results));
             let notes = std::mem::take(&mut meanwhile.notes);
+            self.tell_news(m); // before those who wrote it hear that it is durable
             self.wrote_all(m, tokens, &notes, results);
         }
         if let (Some(author), Some((tried, appended))) = (meanwhile.author, meanwhile.appended.take()) {

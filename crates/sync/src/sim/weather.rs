@@ -35,7 +35,7 @@ pub(super) enum Fault {
     Restart,
 }
 
-const FAULTS: [Fault; 13] = [
+pub(super) const FAULTS: [Fault; 13] = [
     Fault::OneWay,
     Fault::Partition,
     Fault::Clog,

@@ -1,6 +1,6 @@
 //! The world: its machines, its lines, and the one list of what happens when.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use madake_log::{AuthorId, EntryId};
@@ -8,6 +8,7 @@ use madake_store::engine::Random;
 
 use super::connection::{Connection, Parcel, Piece, Side, Wire};
 use super::fetch::Synced;
+use super::hostile::Hand;
 use super::machine::Machine;
 use super::meddle::Meddle;
 use super::rules::{Bounded, Memory, NoneStuck, Rule, Violation};
@@ -104,6 +105,8 @@ pub(super) struct World<'m> {
     /// Entries that authors signed: their signatures need no second look.
     pub(super) genuine: BTreeSet<EntryId>,
     pub(super) connections: BTreeMap<Wire, Connection>,
+    /// What is done to the next messages, on whatever line.
+    pub(super) hands: VecDeque<Hand>,
     /// From a machine to a machine.
     pub(super) lines: Vec<Vec<Line>>,
     pub(super) next: u64,
@@ -142,6 +145,7 @@ impl<'m> World<'m> {
             homes: BTreeMap::new(),
             genuine: BTreeSet::new(),
             connections: BTreeMap::new(),
+            hands: VecDeque::new(),
             lines: vec![vec![Line::default(); nodes]; nodes],
             next: 0,
             ended: None,
@@ -263,7 +267,7 @@ impl<'m> World<'m> {
         }
     }
 
-    fn watch(&mut self) {
+    pub(super) fn watch(&mut self) {
         self.after(WATCH, Event::Watch);
         self.meddle.passed(Duration::from_micros(self.now), Duration::from_micros(self.calm_at));
         for machine in 0..self.machines.len() {

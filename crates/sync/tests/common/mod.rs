@@ -1,8 +1,6 @@
 //! Nodes in one process: real state machines over model stores, messages passed by hand.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
-pub mod net;
-
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
@@ -65,15 +63,39 @@ pub fn schema(name: &str) -> Schema {
 }
 
 pub fn pull() -> Plan {
-    Plan { receives: true, gives: false, schemas: None, live: false, servers: None, dry_run: false }
+    Plan {
+        receives: true,
+        gives: false,
+        schemas: None,
+        live: false,
+        servers: None,
+        dry_run: false,
+        last: None,
+    }
 }
 
 pub fn sync() -> Plan {
-    Plan { receives: true, gives: true, schemas: None, live: false, servers: None, dry_run: false }
+    Plan {
+        receives: true,
+        gives: true,
+        schemas: None,
+        live: false,
+        servers: None,
+        dry_run: false,
+        last: None,
+    }
 }
 
 pub fn push() -> Plan {
-    Plan { receives: false, gives: true, schemas: None, live: false, servers: None, dry_run: false }
+    Plan {
+        receives: false,
+        gives: true,
+        schemas: None,
+        live: false,
+        servers: None,
+        dry_run: false,
+        last: None,
+    }
 }
 
 impl Peer {

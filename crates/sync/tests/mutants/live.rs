@@ -1,7 +1,9 @@
 //! Nodes that are broken in what they do in sessions that stay open.
 
+use std::time::Duration;
+
 use madake_sync::sim::Meddle;
-use madake_sync::wire::{Class, Entries, Message, WireEntry};
+use madake_sync::wire::{Class, Entries, Hello, Message, WireEntry};
 use madake_sync::{Input, Output, SessionId};
 
 use super::said;
@@ -74,5 +76,27 @@ pub(super) struct LooksOnce;
 impl Meddle for LooksOnce {
     fn input(&mut self, _: usize, input: Input) -> Vec<Input> {
         if matches!(&input, Input::Message { message: Message::Have(_), .. }) { vec![] } else { vec![input] }
+    }
+}
+
+/// Tells of batches that are not written yet, in its first minute.
+#[derive(Default)]
+pub(super) struct Boasts {
+    late: bool,
+}
+
+impl Meddle for Boasts {
+    fn output(&mut self, _: usize, output: Output) -> Vec<Output> {
+        let Output::Send { session, class, frame } = &output else { return vec![output] };
+        match Message::decode(&frame[4..]) {
+            Ok(Message::Hello(hello)) if !self.late => {
+                let hello = Hello { generation: hello.generation + 1_000_000, ..hello };
+                vec![said(*session, *class, &Message::Hello(hello))]
+            }
+            _ => vec![output],
+        }
+    }
+    fn passed(&mut self, time: Duration, of: Duration) {
+        self.late = time > of / 2;
     }
 }

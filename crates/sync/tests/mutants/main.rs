@@ -4,9 +4,6 @@
 //! text in their names.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
-mod forks;
-mod keeping;
-
 use std::io;
 use std::ops::Bound;
 use std::path::Path;
@@ -26,11 +23,13 @@ use madake_sync::sim::{Meddle, Options, run_with};
 use madake_sync::wire::{Class, Done, Entries, Message, WireEntry};
 use madake_sync::{Config, Input, Output, SessionId};
 
+mod forks;
+mod keeping;
 mod live;
 mod objects;
+mod partial;
 mod plans;
-
-use live::{Echoes, HearsNoNews, Hurries, LooksOnce};
+use live::{Boasts, Echoes, HearsNoNews, Hurries, LooksOnce};
 use objects::{GivesUpAtOnce, LosesParts, SeesNothingHere};
 use plans::{GivesAnyway, NeverOnlyTries};
 
@@ -93,6 +92,11 @@ const MUTANTS: &[Mutant] = &[
         make: || Box::new(SameIncarnation),
         caught_by: &["starts-differ"],
     },
+    Mutant {
+        name: "tells of more batches than it has",
+        make: || Box::new(Boasts::default()),
+        caught_by: &["none-accused"],
+    },
     Mutant { name: "keeps everybody's logs", make: || Box::new(KeepsAll), caught_by: &["scope"] },
     Mutant { name: "never gives up", make: || Box::new(NeverGivesUp), caught_by: &["none-stuck"] },
     Mutant {
@@ -109,6 +113,11 @@ const MUTANTS: &[Mutant] = &[
         name: "tells a head that it does not have",
         make: || Box::new(TellsMore),
         caught_by: &["told-is-durable"],
+    },
+    Mutant {
+        name: "offers what it holds in part",
+        make: || Box::new(partial::OffersParts::default()),
+        caught_by: &["partial-stays"],
     },
     Mutant {
         name: "fetches what it has of an object",

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use madake_log::{AuthorId, LogId};
 use madake_object::{Commit, CommitId, FileName, ObjectId};
-use madake_store::{Allowed, Head, Position, Read as _, Wanted, WantedSum, payload_object};
+use madake_store::{Allowed, Head, PartEntry, Position, Read as _, Wanted, WantedSum, payload_object};
 
 use super::ApiError;
 use super::facts::{Facts, NAMED};
@@ -84,13 +84,21 @@ impl Facts<'_> {
         let kept = self.keeping(author)?;
         let logs = self.shell.store().logs_of(author)?;
         let entries = logs.iter().fold(0_u64, |sum, held| sum.saturating_add(held.head.seq.get()));
+        let parts = self.shell.store().held_parts(Some(author))?.len();
+        if parts > 0 {
+            self.say(
+                "partial",
+                format!("{parts} logs are here in part (`madake log list` shows from where on)"),
+            );
+        }
         match logs.len() {
+            0 if parts > 0 => {}
             0 => self.say("not-held", "no log of this author is here"),
             count => self.say("held", format!("{count} logs with {entries} entries are here")),
         }
         let missing = self.wants(|wanted| wanted.by.author == author)?;
         let (digits, of) = (author.to_string(), format!("{author}/"));
-        let lacks = kept && (!missing.is_empty() || logs.is_empty());
+        let lacks = kept && (!missing.is_empty() || logs.is_empty() && parts == 0);
         self.told(lacks, |trouble| {
             trouble.id == digits || trouble.id.starts_with(&of) || missing.contains(&trouble.id)
         });
@@ -107,9 +115,17 @@ impl Facts<'_> {
                 self.say("ended", format!("here as a whole: entry {} ends it", head.seq));
             }
             Some(head) => self.say("held", format!("here up to entry {}, {}", head.seq, head.entry)),
+            None if store.part(author, log)?.is_some() => {}
             None => self.say("not-held", "nothing of this log is here"),
         }
-        let held = store.log_head(author, log)?;
+        let (held, part) = (store.log_head(author, log)?, store.part(author, log)?);
+        if let Some(part) = part {
+            let text = format!(
+                "here in part: entries {} to {}, and older ones that tie them to the first; a pull without --last brings all",
+                part.start, part.head.seq
+            );
+            self.say("partial", text);
+        }
         let kept = self.keeping(author)? && self.schema(author, log)?;
         let missing = self.wants(|wanted| wanted.by.author == author && wanted.by.log == log)?;
         let (flawed, first) = self.shell.store().flaws_of(author, log, NAMED)?;
@@ -118,7 +134,7 @@ impl Facts<'_> {
             first.iter().for_each(|(at, flaw)| self.say("flaw", format!("{at}: {flaw}")));
         }
         let (whole, of, digits) = (format!("{author}/{log}"), format!("{author}/{log}@"), author.to_string());
-        let lacks = kept && (!missing.is_empty() || held.is_none());
+        let lacks = kept && (!missing.is_empty() || held.is_none() && part.is_none());
         self.told(lacks, |trouble| {
             let id = &trouble.id;
             *id == whole || *id == digits || id.starts_with(&of) || missing.contains(id)
@@ -128,7 +144,7 @@ impl Facts<'_> {
                 .about(|trouble| trouble.id == whole)
                 .any(|trouble| trouble.reason.starts_with("cut-short"))
         });
-        if (lacks || (kept && cut_short)) && !self.shell.is_own(author) {
+        if (lacks || (kept && (cut_short || part.is_some()))) && !self.shell.is_own(author) {
             self.ask_next();
         }
         Ok(())
@@ -136,16 +152,20 @@ impl Facts<'_> {
 
     pub(super) fn entry(&mut self, at: Position) -> Result<(), ApiError> {
         let store = self.shell.store();
-        let held =
-            store.entries(at.author, at.log, at.seq, 1)?.into_iter().find(|entry| entry.seq() == at.seq);
-        let Some(entry) = held else {
+        let Some(PartEntry { entry, ties }) = self.shell.entry_at(&at)? else {
             match store.log_head(at.author, at.log)? {
                 Some(head) if head.end => {
                     self.say("not-held", format!("there is none: entry {} ends the log", head.seq));
                     return Ok(());
                 }
                 Some(head) => self.say("not-held", format!("the log is here up to entry {}", head.seq)),
+                None if store.part(at.author, at.log)?.is_some() => {}
                 None => self.say("not-held", "nothing of its log is here"),
+            }
+            if let Some(part) = store.part(at.author, at.log)? {
+                let (from, to) = (part.start, part.head.seq);
+                let text = format!("its log is here in part: entries {from} to {to}, and not this one");
+                self.say("partial", text);
             }
             let kept = self.keeping(at.author)? && self.schema(at.author, at.log)?;
             let (entry, log) = (at.to_string(), format!("{}/{}", at.author, at.log));
@@ -156,6 +176,9 @@ impl Facts<'_> {
             return Ok(());
         };
         self.say("held", format!("here, {}", entry.id()));
+        if ties {
+            self.say("partial", "it only ties newer ones to the first: its payload is not wanted for it");
+        }
         if entry.is_end() {
             self.say("ended", "it ends its log");
         }

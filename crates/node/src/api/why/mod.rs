@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hyper::Response;
 use madake_log::{AuthorId, SeqNum};
 use madake_object::{CommitId, FileName, ObjectId};
-use madake_store::{Head, Position, Read as _, tables};
+use madake_store::{Head, Position, tables};
 use serde_json::json;
 
 use self::facts::Facts;
@@ -127,8 +127,7 @@ fn entry_or_log(shell: &Shell, text: &str) -> Result<Option<Target>, ApiError> {
     }
     let log = log_of(shell, author, text)?;
     // A folder may be called as an author is.
-    let here =
-        |(author, log)| -> Result<bool, ApiError> { Ok(shell.store().log_head(author, log)?.is_some()) };
+    let here = |(author, log)| -> Result<bool, ApiError> { Ok(shell.shown(author, log)?.is_some()) };
     if let Some((author, log)) = log
         && (here((author, log))? || head(shell, text).is_err())
     {
@@ -174,7 +173,7 @@ fn by_digits(shell: &Shell, digits: &str) -> Result<Option<Target>, ApiError> {
     for author in shell.own().into_iter().filter(|id| begins(*id)) {
         add(*author.as_bytes(), Target::Author(author));
     }
-    for table in [tables::LOG_HEAD, tables::POLICY] {
+    for table in [tables::LOG_HEAD, tables::PART, tables::POLICY] {
         for id in store.ids_with_prefix(table, digits, SEVERAL)? {
             add(id, Target::Author(AuthorId::from_bytes(id)));
         }

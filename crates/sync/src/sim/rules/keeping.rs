@@ -47,25 +47,36 @@ impl Named {
     /// Reads all entries, commits and pins.
     pub(super) fn of(store: &Store) -> Result<Self, StoreError> {
         let mut named = BTreeMap::new();
+        let note = |store: &Store, entry: &Entry, named: &mut BTreeMap<ObjectId, String>| {
+            let payload = payload_object(entry);
+            if entry.log() == LogId::COMMIT
+                && let Some(bytes) = store.content(payload)?
+                && let Ok(commit) = Commit::decode(&bytes)
+                && commit.author.as_bytes() == entry.author().as_bytes()
+            {
+                named.insert(commit.object, format!("the commit in {}", Position::of(entry)));
+            }
+            named.insert(payload, Position::of(entry).to_string());
+            Ok::<_, StoreError>(())
+        };
         store.for_each_log(|HeldLog { author, log, .. }| {
             let mut next = Some(SeqNum::FIRST);
             while let Some(from) = next {
                 let page = store.entries(author, log, from, PAGE)?;
                 next = page.last().and_then(|entry| entry.seq().next()).filter(|_| page.len() == PAGE);
                 for entry in page {
-                    let payload = payload_object(&entry);
-                    if log == LogId::COMMIT
-                        && let Some(bytes) = store.content(payload)?
-                        && let Ok(commit) = Commit::decode(&bytes)
-                        && commit.author.as_bytes() == author.as_bytes()
-                    {
-                        named.insert(commit.object, format!("the commit in {}", Position::of(&entry)));
-                    }
-                    named.insert(payload, Position::of(&entry).to_string());
+                    note(store, &entry, &mut named)?;
                 }
             }
             Ok::<_, StoreError>(())
         })?;
+        for part in store.held_parts(None)? {
+            for held in store.part_entries(part.author, part.log, SeqNum::FIRST, usize::MAX)? {
+                if !held.ties {
+                    note(store, &held.entry, &mut named)?;
+                }
+            }
+        }
         for id in ids(store, tables::PINNED)? {
             named.insert(id, "a pin".into());
         }
@@ -132,6 +143,9 @@ impl CollectsNameless {
         for author in blocked {
             if let Some(held) = store.logs_of(*author)?.first() {
                 return Ok(Err(format!("it left {author}/{} of a blocked author", held.log)));
+            }
+            if let Some(part) = store.held_parts(Some(*author))?.first() {
+                return Ok(Err(format!("it left a part of {author}/{} of a blocked author", part.log)));
             }
         }
         let heights: Vec<_> = memory.logs().filter(|(author, ..)| !blocked.contains(author)).collect();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use madake_log::{AuthorId, EntryId, LogId, Schema, SeqNum};
+use madake_log::{AuthenticEntry, AuthorId, EntryId, LogId, Schema, SeqNum};
 use madake_object::ObjectId;
 use madake_store::engine::Random;
 use madake_store::{
@@ -11,6 +11,7 @@ use madake_store::{
 };
 
 use super::keeping::Named;
+use super::partial::Parts;
 
 /// Entries read at a time.
 const PAGE: usize = 500;
@@ -22,6 +23,7 @@ pub(in crate::sim) struct AcknowledgedStays;
 pub(in crate::sim) struct Memory {
     /// The entries of each log, from the first on.
     logs: BTreeMap<(AuthorId, LogId), Vec<EntryId>>,
+    parts: Parts,
     pub(super) content: BTreeSet<ObjectId>,
     /// What the owner has put there for its own sake.
     pub(super) pins: BTreeMap<ObjectId, Known>,
@@ -49,6 +51,8 @@ pub(super) struct Known<T = ()> {
 /// What is remembered of a change while it is being written.
 pub(in crate::sim) enum Note {
     Entry(Position, EntryId, ObjectId),
+    /// The entries of a part of a log.
+    Part(Vec<Note>),
     Content(ObjectId),
     Pin(ObjectId),
     Unpin(ObjectId),
@@ -76,6 +80,12 @@ impl Note {
         let note = |change: &Change| match change {
             Change::Entry { entry, .. } => {
                 Note::Entry(Position::of(entry), entry.id(), payload_object(entry))
+            }
+            Change::Part(part) => {
+                let note = |(entry, _): &(AuthenticEntry, _)| {
+                    Note::Entry(Position::of(entry), entry.id(), payload_object(entry))
+                };
+                Note::Part(part.entries.iter().map(note).collect())
             }
             Change::Content(object) => Note::Content(object.id()),
             Change::Blob { id, .. } => Note::Content(*id),
@@ -133,6 +143,9 @@ impl Memory {
             match (note, outcome) {
                 (Note::Entry(at, id, payload), Outcome::Entry { fate, payload: stored, .. }) => {
                     if *fate == Fate::Appended {
+                        if at.seq == SeqNum::FIRST && self.may_have_lost(&at.author) {
+                            self.forget((at.author, at.log)); // by the collection that did not end
+                        }
                         let log = self.logs.entry((at.author, at.log)).or_default();
                         if at.seq.get() != log.len() as u64 + 1 {
                             let height = log.len();
@@ -144,6 +157,19 @@ impl Memory {
                     }
                     if *stored == PayloadFate::Stored {
                         self.stored(*payload)?;
+                    }
+                }
+                (Note::Part(notes), Outcome::Part(Ok(outcomes))) => {
+                    for (note, outcome) in notes.iter().zip(outcomes) {
+                        let (Note::Entry(at, id, payload), Outcome::Entry { payload: stored, .. }) =
+                            (note, outcome)
+                        else {
+                            continue;
+                        };
+                        self.parts.took(*at, *id);
+                        if *stored == PayloadFate::Stored {
+                            self.stored(*payload)?;
+                        }
                     }
                 }
                 (Note::Content(id), Outcome::Content { fate: ContentFate::Stored, .. }) => {
@@ -235,7 +261,7 @@ impl Memory {
                 Note::Schema(schema, listed) => {
                     self.schemas.entry(schema.clone()).or_default().perhaps.push(listed.then_some(()));
                 }
-                Note::Entry(..) | Note::Content(_) | Note::Other => {}
+                Note::Entry(..) | Note::Part(_) | Note::Content(_) | Note::Other => {}
             }
         }
     }
@@ -302,6 +328,10 @@ impl Memory {
                 Some((what, _)) => return Ok(Some(what)),
             }
         }
+        let parts = match self.parts.lost(store, |author| self.may_have_lost(author))? {
+            Ok(parts) => parts,
+            Err(what) => return Ok(Some(what)),
+        };
         let (mut named, mut swept) = (None, BTreeSet::new());
         for id in &self.content {
             if store.content_size(*id)?.is_some() {
@@ -346,6 +376,7 @@ impl Memory {
         }
         if adopt {
             gone.into_iter().for_each(|log| self.forget(log));
+            self.parts.forget(|at| parts.contains(at));
             self.content.retain(|id| !swept.contains(id));
             self.take_in(store, &policies, &listed)?;
         }
@@ -391,7 +422,7 @@ impl Memory {
         for author in authors {
             self.adopt(store, author)?;
         }
-        Ok(())
+        self.parts.adopt(store)
     }
 
     /// Whose logs the owner wants none of, for sure.
@@ -438,6 +469,7 @@ impl Memory {
         self.cut = None;
         let logs: Vec<_> = self.logs.keys().filter(|(author, _)| authors.contains(author)).copied().collect();
         logs.into_iter().for_each(|log| self.forget(log));
+        self.parts.forget(|at| authors.contains(&at.author));
         self.content.retain(|id| !swept.contains(id));
     }
 
@@ -474,4 +506,37 @@ pub(super) fn lost_of_log(
         return Ok(Some((what, at)));
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use madake_log::AuthorKey;
+
+    use super::*;
+
+    /// A collection takes a blocked author's log and fails before its end: the log may come again, from its first
+    /// entry on. Else nothing is appended where something was.
+    #[test]
+    fn a_log_that_a_collection_took_which_failed_may_begin_again() {
+        let author = AuthorKey::from_seed([1; 32]).author();
+        let at = Position { author, log: LogId::COMMIT, seq: SeqNum::FIRST };
+        let notes = [Note::Entry(at, EntryId::from_bytes([2; 32]), ObjectId::new([3; 32]))];
+        let (fate, payload) = (Fate::Appended, PayloadFate::NotGiven);
+        let appended = [Outcome::Entry { fate, payload, flaw: None }];
+        let mut memory = Memory::default();
+        let append = |memory: &mut Memory| memory.acknowledged(&notes, &appended).is_ok();
+        assert!(append(&mut memory));
+        assert!(!append(&mut memory), "nobody took it");
+        memory.collection_begins();
+        assert!(!append(&mut memory), "its author is not blocked");
+        memory.collection_ends(&BTreeSet::new(), &BTreeSet::new());
+        let blocks = [Note::Policy(author, Policy::Block)];
+        assert!(memory.acknowledged(&blocks, &[Outcome::Done]).is_ok());
+        memory.told.insert((author, at.log), SeqNum::FIRST);
+        memory.collection_begins();
+        assert!(append(&mut memory) && memory.log(author, at.log).len() == 1);
+        assert!(memory.told.is_empty(), "and is told of anew");
+        memory.collection_ends(&BTreeSet::new(), &BTreeSet::new());
+        assert!(!append(&mut memory), "a later one took nothing of it");
+    }
 }

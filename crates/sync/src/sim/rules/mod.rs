@@ -4,6 +4,7 @@
 mod keeping;
 mod live;
 mod memory;
+mod partial;
 mod session;
 mod telling;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 pub(super) use keeping::{CollectsNameless, DroppedStays, WholeBatches};
 pub(super) use live::Pushing;
 pub(super) use memory::{AcknowledgedStays, Impossible, Memory, Note};
+pub(super) use partial::PartialStays;
 pub(super) use session::{
     Bounded, CreditReturns, DoneIsTrue, NoneStuck, Scope, Serving, Watched, schema_wanted,
 };
@@ -61,6 +63,8 @@ pub(super) struct SecondIsNothing;
 pub(super) struct NotTwice;
 /// One peer's failure is not the transfer's.
 pub(super) struct OthersComplete;
+/// Nobody is said to have an older state of its store who has not.
+pub(super) struct NoneAccused;
 /// Nothing panics.
 pub(super) struct NoPanic;
 
@@ -84,6 +88,8 @@ rules! {
         "a node tells nobody what a power cut could still take away"
     HeadsGrow "heads-grow"
         "a log's head, as a node tells it, never goes back and never changes"
+    PartialStays "partial-stays"
+        "a log that is held in part is not offered, and nobody is given any of it"
     Genuine "genuine"
         "nobody holds what its author did not write, at the place where the author wrote it"
     Scope "scope"
@@ -120,6 +126,8 @@ rules! {
         "no right range of an object comes twice in one life of a node, and after a crash only what was not synced"
     OthersComplete "others-complete"
         "wrong bytes or the end of one peer never end a transfer that others can complete"
+    NoneAccused "none-accused"
+        "nobody is said to have gone back to an older state of its store who has not"
     NoPanic "no-panic"
         "nothing panics"
 }

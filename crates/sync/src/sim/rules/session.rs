@@ -109,10 +109,14 @@ impl Watched {
     /// A write of this session was answered.
     pub(in crate::sim) fn applied(&mut self, outcomes: &[Outcome]) {
         self.writing -= 1;
-        for outcome in outcomes {
+        let of_parts = |outcome: &Outcome| match outcome {
+            Outcome::Part(Ok(outcomes)) => outcomes.clone(),
+            other => vec![other.clone()],
+        };
+        for outcome in outcomes.iter().flat_map(of_parts) {
             if let Outcome::Entry { fate, payload, .. } = outcome {
                 self.entries += u64::from(fate.is_new());
-                let stored = *payload == PayloadFate::Stored;
+                let stored = payload == PayloadFate::Stored;
                 self.payloads += u64::from(stored);
             }
         }
@@ -125,11 +129,19 @@ impl Watched {
 }
 
 impl Scope {
-    /// A node may write only what the session is about.
+    /// A node may write only what the session is about. Of whom its owner has blocked since it asked the store takes
+    /// nothing, and of that author's logs it may be known no more what they are: a collection may have taken them.
     pub(in crate::sim) fn writes(watched: &Watched, changes: &[Change], read: &dyn Read) -> Option<String> {
+        let refused = read.blocked().unwrap_or_default();
         for change in changes {
-            let Change::Entry { entry, .. } = change else { continue };
-            let (author, log) = (entry.author(), entry.log());
+            let (author, log) = match change {
+                Change::Entry { entry, .. } => (entry.author(), entry.log()),
+                Change::Part(part) => (part.author, part.log),
+                _ => continue,
+            };
+            if refused.contains(&author) {
+                continue;
+            }
             if watched.blocked.contains(&author) || !watched.wanted.wants_author(&author) {
                 return Some(format!("it writes {author}/{log}, and keeps no logs of this author"));
             }
@@ -310,5 +322,50 @@ impl NoneStuck {
 
     pub(in crate::sim) fn spins(ticks: u32) -> Option<String> {
         (ticks > 50).then(|| format!("{ticks} ticks at one moment changed nothing"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use madake_log::AuthorKey;
+    use madake_object::Object;
+    use madake_store::engine::MemoryEngine;
+    use madake_store::{Author, Fate, NewContent, Policy, Store, StoreRows};
+
+    use super::*;
+
+    fn store() -> Arc<Store> {
+        Arc::new(Store::new(Arc::new(MemoryEngine::new([7; 16], Arc::new(StoreRows)))))
+    }
+
+    /// It was asked for while its schema was known here; when it comes a collection has taken the registration.
+    #[test]
+    fn what_comes_of_an_author_who_was_blocked_meanwhile_is_the_stores_to_refuse() {
+        let (there, here) = (store(), store());
+        let author = Author::new(AuthorKey::from_seed([1; 32]).into(), there.clone());
+        let schema: Schema = "post".parse().unwrap();
+        let content = NewContent::Bytes(Object::new(b"x".to_vec()));
+        author.append(&schema, &[content], false).unwrap();
+        let entry =
+            there.entries(author.id(), schema.log_id(0), madake_log::SeqNum::FIRST, 1).unwrap().remove(0);
+        let changes = [Change::Entry { entry, payload: None }];
+        let plan = Plan {
+            receives: true,
+            gives: true,
+            schemas: None,
+            live: false,
+            servers: None,
+            dry_run: false,
+            last: None,
+        };
+        let listed = Some(BTreeSet::from([schema]));
+        let watched = Watched::new(plan, None, listed, BTreeSet::new(), 0);
+        assert!(Scope::writes(&watched, &changes, &*here).is_some(), "nobody knows of what schema it is");
+        here.apply(vec![Change::Policy(author.id(), Policy::Block)]).unwrap();
+        assert_eq!(Scope::writes(&watched, &changes, &*here), None);
+        let outcomes = here.apply(changes.to_vec()).unwrap();
+        assert!(matches!(outcomes[..], [Outcome::Entry { fate: Fate::Blocked, .. }]), "{outcomes:?}");
     }
 }

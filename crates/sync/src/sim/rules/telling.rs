@@ -68,11 +68,17 @@ impl HeadsGrow {
 impl Genuine {
     /// What was appended must be what the author's own machine has there.
     pub(in crate::sim) fn took<'a>(
-        home: impl Fn(AuthorId) -> Option<&'a Memory>,
+        home: &dyn Fn(AuthorId) -> Option<&'a Memory>,
         notes: &[Note],
         outcomes: &[Outcome],
     ) -> Option<String> {
         for (note, outcome) in notes.iter().zip(outcomes) {
+            if let (Note::Part(notes), Outcome::Part(Ok(outcomes))) = (note, outcome) {
+                if let Some(what) = Self::took(home, notes, outcomes) {
+                    return Some(what);
+                }
+                continue;
+            }
             let Note::Entry(at, id, _) = note else { continue };
             if !matches!(outcome, Outcome::Entry { fate: Fate::Appended, .. }) {
                 continue;

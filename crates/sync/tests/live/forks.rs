@@ -1,12 +1,10 @@
 //! Forks in sessions that stay open: found by what is pushed, told when more is known, and passed on.
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
-use common::net::Net;
 use madake_log::{AuthorId, LogId};
 use madake_store::ReadForks;
 use madake_sync::CompareBy;
+
+use super::common;
+use super::net::Net;
 
 /// The author whose key is in several places.
 const TWICE: u64 = 77;

@@ -1,4 +1,4 @@
-//! Nodes in one process whose sessions stay open.
+//! Nodes with sessions that stay open, in one process.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -8,48 +8,48 @@ use madake_store::{Listener, Position, Read};
 use madake_sync::wire::{Class, Message, Word};
 use madake_sync::{CompareBy, EndReason, Input, Output, Plan, RangeEnd, Report, SessionId};
 
-use super::{NOW, Peer, arrived, schema, shell, store, sync};
+use super::common::{NOW, Peer, arrived, schema, shell, store, sync};
 
 /// One end of a session: the node, and the session's number there.
-pub type End = (usize, SessionId);
+pub(super) type End = (usize, SessionId);
 
 /// Nodes, with what became durable at each and not told yet, and messages between them.
-pub struct Net {
-    pub peers: Vec<Peer>,
-    pub news: Vec<Arc<Listener>>,
+pub(super) struct Net {
+    pub(super) peers: Vec<Peer>,
+    pub(super) news: Vec<Arc<Listener>>,
     /// The other end of each end.
-    pub links: BTreeMap<End, End>,
-    pub inbox: VecDeque<(End, Message)>,
+    pub(super) links: BTreeMap<End, End>,
+    pub(super) inbox: VecDeque<(End, Message)>,
     /// Messages to these ends wait.
-    pub held: BTreeMap<End, VecDeque<Message>>,
+    pub(super) held: BTreeMap<End, VecDeque<Message>>,
     /// Frames from these ends are not taken by the connection.
-    pub clogged: BTreeMap<End, Vec<(Class, u64)>>,
+    pub(super) clogged: BTreeMap<End, Vec<(Class, u64)>>,
     /// Entries that were said, by the end that said them.
-    pub given: BTreeMap<End, Vec<Position>>,
-    pub words: Vec<(usize, Word)>,
-    pub clocks: usize,
-    pub digests: usize,
-    pub cells: usize,
-    pub wants: usize,
+    pub(super) given: BTreeMap<End, Vec<Position>>,
+    pub(super) words: Vec<(usize, Word)>,
+    pub(super) clocks: usize,
+    pub(super) digests: usize,
+    pub(super) cells: usize,
+    pub(super) wants: usize,
     /// What was said of forks.
-    pub forks: usize,
-    pub ended: Vec<(End, EndReason, Report)>,
-    pub caught_up: usize,
+    pub(super) forks: usize,
+    pub(super) ended: Vec<(End, EndReason, Report)>,
+    pub(super) caught_up: usize,
     /// So many ranges of objects come with wrong bytes.
-    pub wrong: usize,
-    pub next: u64,
+    pub(super) wrong: usize,
+    pub(super) next: u64,
 }
 
-pub fn live() -> Plan {
+pub(super) fn live() -> Plan {
     Plan { live: true, ..sync() }
 }
 
 impl Net {
-    pub fn new(count: usize, keep_all: bool) -> Self {
+    pub(super) fn new(count: usize, keep_all: bool) -> Self {
         Self::comparing(count, keep_all, CompareBy::Cheapest)
     }
 
-    pub fn comparing(count: usize, keep_all: bool, by: CompareBy) -> Self {
+    pub(super) fn comparing(count: usize, keep_all: bool, by: CompareBy) -> Self {
         let peer = |n: usize| Peer::with(n as u64 + 1, keep_all, by, store());
         let peers: Vec<Peer> = (0..count).map(peer).collect();
         let news = peers.iter().map(|peer| peer.store.listen(|| {})).collect();
@@ -75,7 +75,7 @@ impl Net {
     }
 
     /// A session in which `a` dials `b`.
-    pub fn link(&mut self, a: usize, b: usize) -> (End, End) {
+    pub(super) fn link(&mut self, a: usize, b: usize) -> (End, End) {
         self.next += 1;
         let (one, other) = ((a, SessionId(self.next)), (b, SessionId(self.next)));
         self.links.extend([(one, other), (other, one)]);
@@ -87,14 +87,14 @@ impl Net {
         (one, other)
     }
 
-    pub fn input(&mut self, n: usize, input: Input) {
+    pub(super) fn input(&mut self, n: usize, input: Input) {
         let peer = &mut self.peers[n];
         peer.node.handle(NOW, input, &*peer.store);
         self.drain(n);
     }
 
     /// What was written elsewhere becomes news, and everything runs until nothing moves.
-    pub fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         loop {
             let mut quiet = true;
             for n in 0..self.peers.len() {
@@ -113,7 +113,7 @@ impl Net {
         }
     }
 
-    pub fn tell(&mut self, n: usize) -> bool {
+    pub(super) fn tell(&mut self, n: usize) -> bool {
         let news = self.news[n].take();
         let some = !news.is_empty();
         if some {
@@ -122,7 +122,7 @@ impl Net {
         some
     }
 
-    pub fn drain(&mut self, n: usize) {
+    pub(super) fn drain(&mut self, n: usize) {
         while let Some(output) = self.peers[n].node.poll_output() {
             match output {
                 Output::Send { session, class, frame } => {
@@ -181,7 +181,7 @@ impl Net {
     }
 
     /// What the shell makes of an output about a big object.
-    pub fn object(&mut self, n: usize, output: &Output) {
+    pub(super) fn object(&mut self, n: usize, output: &Output) {
         let has = |peer: &Peer, id| peer.store.content_size(id).unwrap().is_some();
         let from = match output {
             Output::FetchRange { session, id, .. } => {
@@ -205,7 +205,7 @@ impl Net {
         }
     }
 
-    pub fn let_go(&mut self, end: End) {
+    pub(super) fn let_go(&mut self, end: End) {
         for message in self.held.remove(&end).unwrap_or_default() {
             self.inbox.push_back((end, message));
         }
@@ -215,17 +215,17 @@ impl Net {
         self.settle();
     }
 
-    pub fn height(&self, n: usize, author: usize, name: &str) -> u64 {
+    pub(super) fn height(&self, n: usize, author: usize, name: &str) -> u64 {
         let (author, log) = (self.peers[author].author.id(), schema(name).log_id(0));
         self.peers[n].store.log_head(author, log).unwrap().map_or(0, |head| head.seq.get())
     }
 
     /// How many entries went over all links.
-    pub fn said(&self) -> usize {
+    pub(super) fn said(&self) -> usize {
         self.given.values().map(Vec::len).sum()
     }
 
-    pub fn all_open(&self) {
+    pub(super) fn all_open(&self) {
         assert!(self.ended.is_empty(), "{:?}", self.ended);
     }
 }

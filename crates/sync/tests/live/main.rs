@@ -1,19 +1,23 @@
 //! Sessions that stay open: what is pushed, what is not, and what happens when it is too much.
 #![allow(clippy::unwrap_used)]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod forks;
+mod net;
+mod wants;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::net::{Net, live};
 use common::{NOW, Peer, arrived, key, schema, sync};
 use madake_log::{LogId, SeqNum};
 use madake_object::{Object, ObjectId};
 use madake_store::{Author, Change, NewContent, Policy, Read};
 use madake_sync::wire::{self, Message, Word};
 use madake_sync::{CompareBy, EndReason, Input, Now, SessionId};
+use net::{Net, live};
 
 #[test]
 fn what_is_new_is_pushed_both_ways_and_never_back() {
