@@ -208,7 +208,7 @@ fn result_text(result: &Value) -> String {
     if would.len() > SHOWN {
         lines.push(format!("would     and {} more logs (--json lists all)", would.len() - SHOWN));
     }
-    for list in ["refused", "missing"] {
+    for list in ["refused", "missing", "forked"] {
         let items = result[list].as_array().map(Vec::as_slice).unwrap_or_default();
         for item in items.iter().take(SHOWN) {
             let (what, id, reason) = (text(item, "what"), text(item, "id"), text(item, "reason"));

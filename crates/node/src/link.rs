@@ -154,6 +154,12 @@ impl Link {
         let reason = loop {
             match self.read_frame(&mut stream).await {
                 Ok(Some(frame)) => match Message::decode(&frame) {
+                    Ok(Message::Fork(fork)) => {
+                        let Some(input) = self.check_fork(fork).await else { return };
+                        if !self.input(input).await {
+                            return;
+                        }
+                    }
                     Ok(message) if class_of(&message) == Some(Class::Control) => {
                         let input = Input::Message { session: self.session, message, bytes: frame.len() + 4 };
                         if !self.input(input).await {
@@ -169,6 +175,13 @@ impl Link {
             }
         };
         self.input(Input::Closed { session: self.session, reason }).await;
+    }
+
+    /// Has a proof checked on another thread, before what follows it on the control stream is handed on. `None`: the
+    /// runtime is going down.
+    async fn check_fork(&self, fork: wire::Fork) -> Option<Input> {
+        let fork = crate::work::beside(move || Box::new(fork.check())).await.ok()?;
+        Some(Input::Fork { session: self.session, fork })
     }
 
     /// Takes the peer's data streams, one for each class.
@@ -200,7 +213,7 @@ impl Link {
                 let (task, bytes): (tokio::task::JoinHandle<Result<Input, WireError>>, usize) = task;
                 let input = match task.await {
                     Ok(Ok(input)) => {
-                        if matches!(input, Input::Message { .. }) {
+                        if matches!(input, Input::Message { .. } | Input::Fork { .. }) {
                             link.credit.add_permits(bytes); // the node gives back data only
                         }
                         input
@@ -319,7 +332,7 @@ pub(crate) async fn lost(connection: &Connection) -> EndReason {
     }
 }
 
-/// Decodes a data frame and checks what is in it: signatures of entries, hashes of objects.
+/// Decodes a data frame and checks what is in it: signatures of entries and proofs, hashes of objects.
 fn check(session: SessionId, frame: &[u8], checkers: &Checkers) -> Result<Input, WireError> {
     let bytes = frame.len() as u64;
     match Message::decode(frame)? {
@@ -331,6 +344,7 @@ fn check(session: SessionId, frame: &[u8], checkers: &Checkers) -> Result<Input,
             let objects = content.items.into_iter().map(|bytes| Object::new(bytes.into_vec())).collect();
             Ok(Input::Objects { session, want: content.want, objects, bytes })
         }
+        Message::Fork(fork) => Ok(Input::Fork { session, fork: Box::new(fork.check()) }),
         message @ (Message::Served(_) | Message::Unknown(_)) => {
             Ok(Input::Message { session, message, bytes: frame.len() + 4 })
         }

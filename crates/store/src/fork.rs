@@ -149,15 +149,7 @@ impl Fork {
     /// What a summary says of the log: the place of the proof, and a tag of the proof and all tips.
     #[must_use]
     pub fn item(&self, author: AuthorId, log: LogId, trunk: &LogHead) -> Item {
-        let mut ids: Vec<EntryId> = self.heads(trunk).iter().map(|head| head.entry).collect();
-        ids.sort();
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(self.proof.id().as_bytes());
-        for id in &ids {
-            hasher.update(id.as_bytes());
-        }
-        let mut tag = [0; 16];
-        tag.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        let tag = fork_tag(&self.proof, &self.heads(trunk));
         Item::new(crate::summary::item_key(author, log), self.at().get(), tag)
     }
 
@@ -179,6 +171,20 @@ impl Fork {
         // Its signatures were checked before it was written.
         Ok(Self { proof: ForkProof::assume_checked(proof), tips, entries, bytes, full, seen })
     }
+}
+
+/// The tag of a forked log in summaries: of its proof and all its tips, the trunk's among them, in whatever order.
+pub fn fork_tag(proof: &ForkProof, tips: &[Tip]) -> [u8; 16] {
+    let mut ids: Vec<EntryId> = tips.iter().map(|tip| tip.entry).collect();
+    ids.sort();
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(proof.id().as_bytes());
+    for id in &ids {
+        hasher.update(id.as_bytes());
+    }
+    let mut tag = [0; 16];
+    tag.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    tag
 }
 
 /// What is known of one log's fork.

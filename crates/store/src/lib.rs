@@ -45,6 +45,7 @@ pub use collect::Collected;
 pub use control::{Control, ControlError, ControlPayload};
 pub use fork::{
     BRANCH_BYTES_LIMIT, BRANCH_ENTRIES_LIMIT, Fork, ForkedLog, LogState, ReadForks, Seen, TIPS_LIMIT, Tip,
+    fork_tag,
 };
 pub use ingest::{CONTENT_LIMIT, LOGS_LIMIT, SEQ_LIMIT, payload_object};
 #[cfg(feature = "fake-disk")]

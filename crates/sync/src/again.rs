@@ -16,7 +16,7 @@ use crate::interest::Interest;
 use crate::node::{Context, Failure};
 use crate::reconcile::SetDifference;
 use crate::session::Session;
-use crate::summary::{Comparison, PeerClock, compare, compare_logs};
+use crate::summary::{Comparison, PeerClock, compare_all, compare_logs};
 use crate::wire::{self, Cells, Clock};
 
 impl Session {
@@ -85,7 +85,7 @@ impl Session {
         }
         let theirs = std::mem::take(&mut self.live.clock);
         self.live.compared();
-        let found = compare(&theirs, &self.admitted(), context.read)?;
+        let found = compare_all(&theirs, &self.admitted(), context.read, self.manner(true))?;
         self.answer_again(context, found)
     }
 
@@ -115,14 +115,13 @@ impl Session {
         for key in found.ours.iter().map(Item::key) {
             logs.extend(context.read.logs_with_key(&key)?);
         }
-        let found = compare_logs(&theirs, &logs, &self.admitted(), context.read)?;
+        let found = compare_logs(&theirs, &logs, &self.admitted(), context.read, self.manner(true))?;
         self.answer_again(context, found)
     }
 
     fn answer_again(&mut self, context: &mut Context<'_>, found: Comparison) -> Result<(), Failure> {
         (self.live.answers, self.live.clock) = (Comparing::Fresh, PeerClock::default());
-        self.offer(context, found);
-        Ok(())
+        self.offer(context, found)
     }
 
     /// What the peer compares: what it wants, from what it has said alone.

@@ -348,8 +348,9 @@ impl Session {
         if self.we_give()
             && let Some(theirs) = &self.theirs
         {
-            let compared = compare_logs(&self.clock, &logs, &theirs.interest, context.read)?;
-            self.offer(context, compared);
+            let manner = self.manner(!self.we_receive());
+            let compared = compare_logs(&self.clock, &logs, &theirs.interest, context.read, manner)?;
+            self.offer(context, compared)?;
         }
         if unknown.is_empty() {
             return self.settle(context);

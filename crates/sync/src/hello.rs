@@ -10,7 +10,7 @@ use crate::node::{Context, Failure};
 use crate::preview::DRY_RUN;
 use crate::report::PeerHistory;
 use crate::session::{Session, Theirs};
-use crate::summary::{Comparison, clock_frames, compare, offer_frames};
+use crate::summary::{Comparison, clock_frames, compare_all, offer_frames};
 use crate::wire::{Clock, Hello, MAX_SCOPE, Message, PROTOCOL, Refusal, Scope, ScopeKind, What};
 
 /// The way to compare summaries that every node knows: all heights, with tags.
@@ -90,6 +90,7 @@ impl Session {
         let schemas = hello.schemas.as_ref().map(|schemas| schemas.iter().cloned().collect());
         let interest = Interest { authors, schemas };
         self.theirs = Some(Theirs { interest, receives: hello.receives, gives: hello.gives });
+        self.forks.agreed = self.understands_forks(&hello);
         self.agree(context, &hello)?;
         self.report.rounds += 1;
         if !self.initiator {
@@ -112,7 +113,7 @@ impl Session {
         let frames = if interests.is_empty() {
             vec![Clock { authors: Bounded::default(), last: true }]
         } else {
-            clock_frames(context.read, &interests, &self.plan.schemas)?
+            clock_frames(context.read, &interests, &self.plan.schemas, self.forks.agreed)?
         };
         for frame in frames {
             self.tell(context, &Message::Clock(frame));
@@ -176,15 +177,21 @@ impl Session {
         if self.we_give()
             && let Some(theirs) = &self.theirs
         {
-            let found = compare(&self.clock, &theirs.interest, context.read)?;
-            self.offer(context, found);
+            let manner = self.manner(!self.we_receive());
+            let found = compare_all(&self.clock, &theirs.interest, context.read, manner)?;
+            self.offer(context, found)?;
         }
         self.settle(context)
     }
 
     /// Tells the dialler what it lacks, and notes what has diverged.
-    pub(crate) fn offer(&mut self, context: &mut Context<'_>, found: Comparison) {
+    pub(crate) fn offer(&mut self, context: &mut Context<'_>, found: Comparison) -> Result<(), Failure> {
         for (author, log) in found.diverged {
+            if self.forks.agreed {
+                self.clock.forget(&(author, log));
+                self.ask_of_fork(context, (author, log))?;
+                continue;
+            }
             if !self.told_diverged.insert((author, log)) {
                 continue;
             }
@@ -194,6 +201,7 @@ impl Session {
         for frame in offer_frames(found.offer, found.totals) {
             self.tell(context, &Message::Offer(frame));
         }
+        Ok(())
     }
 
     /// All of the dialler's summary is here.

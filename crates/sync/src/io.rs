@@ -10,7 +10,7 @@ use madake_object::{Object, ObjectId, Ranges};
 use madake_store::{Change, News, NodeId, Outcome, StoreError};
 
 use crate::report::{EndReason, Report, Standing};
-use crate::wire::{Class, Message};
+use crate::wire::{CheckedFork, Class, Message};
 
 /// Who this node is and what it keeps.
 #[derive(Clone, Debug)]
@@ -139,7 +139,7 @@ pub enum Input {
         /// What this side wants of the session.
         plan: Plan,
     },
-    /// A message came, other than entries and objects.
+    /// A message came, other than entries, objects and forks.
     Message {
         /// Whose.
         session: SessionId,
@@ -158,6 +158,13 @@ pub enum Input {
         items: Vec<Result<Received, RefusedEntry>>,
         /// What they weigh: given back in [`Output::Consumed`].
         bytes: u64,
+    },
+    /// A [`Fork`](crate::wire::Fork) came, and its proof was checked.
+    Fork {
+        /// Whose session.
+        session: SessionId,
+        /// What it says.
+        fork: Box<CheckedFork>,
     },
     /// Objects came, and were hashed.
     Objects {

@@ -184,6 +184,7 @@ impl Session {
             && self.done_received
             && self.live.applying == 0
             && self.receiving.is_settled()
+            && !self.forks.are_open()
             && matches!(self.live.answers, Comparing::Fresh)
     }
 
@@ -224,7 +225,8 @@ impl Session {
         if news.missed {
             self.live.behind = true;
         }
-        for (&log, &(from, to)) in &news.grown {
+        let forked = self.tell_forks(context, news)?;
+        for (&log, &(from, to)) in news.grown.iter().filter(|(log, _)| !forked.contains(log)) {
             if !self.may_push(context.read, log, from)? {
                 continue;
             }
@@ -385,7 +387,9 @@ impl Session {
         for ((at, entry_bytes, payload_bytes), outcome) in meta.into_iter().zip(outcomes) {
             self.live.came(&at, &outcome);
             if let Outcome::Entry { fate: Fate::Gap { .. }, .. } = outcome {
-                if self.receiving.is_spoiled(&(at.author, at.log)) {
+                if self.forks.agreed && self.forks.is_about(&(at.author, at.log)) {
+                    self.forks.shown((at.author, at.log));
+                } else if self.receiving.is_spoiled(&(at.author, at.log)) {
                     self.report.refused += 1;
                 } else if self.live.gaps.len() < MAX_GAPS {
                     let gap = self.live.gaps.entry((at.author, at.log)).or_insert(at.seq);

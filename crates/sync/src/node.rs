@@ -9,6 +9,7 @@ use madake_store::{Change, News, NodeId, Outcome, Read, StoreError};
 use crate::Bounded;
 use crate::compare::Comparing;
 use crate::fetch::Fetches;
+use crate::forks::FORKS;
 use crate::hello::{BY_CELLS, FULL_CLOCK};
 use crate::interest::{Interest, kept_authors, kept_schemas};
 use crate::io::{CompareBy, Config, Input, Now, Output, Plan, SessionId, Token};
@@ -185,6 +186,9 @@ impl Node {
                     Ok(s.on_objects(context, want, objects, bytes)?)
                 });
             }
+            Input::Fork { session, fork } => {
+                self.with(session, now, read, |s, context| s.on_fork(context, *fork));
+            }
             // That our own words went out says nothing of the peer.
             Input::Sent { class: Class::Control, .. } => {}
             Input::Sent { session, class, bytes } => {
@@ -277,8 +281,8 @@ impl Node {
             methods: session.methods.clone(),
             capabilities: match (session.plan.dry_run, session.plan.live) {
                 (true, _) => DRY_RUN,
-                (false, true) => LIVE,
-                (false, false) => 0,
+                (false, true) => FORKS | LIVE,
+                (false, false) => FORKS,
             },
         };
         self.sessions.insert(id, session);
@@ -364,7 +368,7 @@ impl Node {
         match outcomes {
             Err(error) => self.end(id, EndReason::StoreFailed(error.to_string())),
             Ok(outcomes) => self.with(id, now, read, |session, context| {
-                session.on_applied(applying, outcomes);
+                session.on_applied(context, applying, outcomes)?;
                 context.output(|session| Output::Consumed { session, bytes });
                 session.tell_progress(context);
                 Ok(())
@@ -463,8 +467,12 @@ impl Session {
                 self.comparing = Comparing::Settled;
                 Ok(self.start_receiving(context)?)
             }
+            Message::WantBranch(want) if self.we_give() && self.forks.agreed => {
+                self.on_want_branch(context, want)
+            }
             Message::Want(want) if self.we_give() => {
                 let want = self.note_want(want);
+                let want = self.without_forked(context, want)?;
                 self.lacks(context.read, &want)?;
                 Ok(self.serving.want(want, &self.blocked)?)
             }
@@ -500,6 +508,7 @@ impl Session {
             refusals_by_peer: Vec::new(),
             missing: Vec::new(),
             damaged: Vec::new(),
+            forks: BTreeMap::new(),
             peer_store: None,
             preview: Preview::default(),
             ..self.report

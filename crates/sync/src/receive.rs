@@ -3,14 +3,16 @@
 //! First the system logs, then the others (B7), then the content that something held names and that
 //! is not here. Each step begins when all of the one before is durable.
 
+mod applied;
 mod ask;
+mod forks;
 mod missing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use madake_log::{AuthorId, LogId};
 use madake_object::{Object, ObjectId};
-use madake_store::{Change, Outcome, Position, StoreError, Wanted};
+use madake_store::{Change, Position, StoreError, Wanted};
 
 use crate::Bounded;
 use crate::fetch::NOT_THERE;
@@ -94,6 +96,12 @@ pub(crate) enum Applying {
     Content(Vec<(ObjectId, u64)>),
     /// Entries that nobody asked for, in a session that stays open.
     Pushed(Vec<(Position, u64, u64)>),
+    /// Entries of a path of a forked log, asked for by this request.
+    Branch(u32, Vec<(Position, u64, u64)>),
+    /// A proof that this log is forked.
+    Proof((AuthorId, LogId)),
+    /// Who told of a fork first.
+    Seen,
 }
 
 impl Receiving {
@@ -303,6 +311,9 @@ impl Session {
         items: Vec<Result<Received, RefusedEntry>>,
         bytes: u64,
     ) -> Result<(), String> {
+        if self.forks.asked_for(want) {
+            return self.on_branch_entries(context, want, items, bytes);
+        }
         if !self.receiving.open.contains(&want) {
             return Err(format!("entries for request {want}, which is not open"));
         }
@@ -380,7 +391,7 @@ impl Session {
 
     /// The peer has sent all that it has of a request.
     pub(crate) fn on_served(&mut self, served: Served) -> Result<(), String> {
-        if self.receiving.open.remove(&served.want) {
+        if self.receiving.open.remove(&served.want) || self.forks.served(served.want) {
             self.receiving.forget_gaps();
             let fits = served.lacking.is_empty();
             return fits.then_some(()).ok_or("objects that it lacks, where entries were asked for".into());
@@ -401,37 +412,18 @@ impl Session {
         Ok(())
     }
 
-    /// A batch of ours is durable: count what was new, and tell what was not taken.
-    pub(crate) fn on_applied(&mut self, applying: Applying, outcomes: Vec<Outcome>) {
-        self.receiving.applying -= usize::from(!matches!(applying, Applying::Pushed(_)));
-        match applying {
-            Applying::Pushed(meta) => self.on_pushed_applied(meta, outcomes),
-            Applying::Entries(meta) => {
-                for ((at, entry_bytes, payload_bytes), outcome) in meta.into_iter().zip(outcomes) {
-                    if self.live.agreed {
-                        self.live.came(&at, &outcome);
-                    }
-                    self.entry_outcome(at, entry_bytes, payload_bytes, outcome);
-                }
-            }
-            Applying::Part(log, meta) => self.on_part_applied(log, meta, outcomes),
-            Applying::Content(meta) => {
-                for ((id, size), outcome) in meta.into_iter().zip(outcomes) {
-                    self.content_outcome(id, size, outcome);
-                }
-            }
-        }
-    }
-
     /// Asks for what comes next, as far as what is under way allows.
     pub(crate) fn advance_receiving(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
+        if self.receiving.phase == Phase::Finished {
+            self.deal_with_forks(context)?; // what is told late
+        }
         loop {
             match self.receiving.phase {
                 Phase::Summary | Phase::Finished => return Ok(()),
                 Phase::System | Phase::User => self.ask_for_entries(context)?,
                 Phase::Content => self.ask_for_content(context)?,
             }
-            if self.receiving.is_busy() {
+            if self.receiving.is_busy() || self.deal_with_forks(context)? {
                 return Ok(());
             }
             match self.receiving.phase {
@@ -479,10 +471,10 @@ impl Session {
         let read = context.read;
         self.refuse_blocked(read, system)?;
         let (interest, blocked) = (&self.interest, &self.blocked);
-        let mut diverged = Vec::new();
+        let (forks, mut diverged) = (self.forks.agreed, Vec::new());
         let ranges = self.clock.newer_than(
             read,
-            system,
+            (system, forks),
             |author, log| {
                 Ok(!blocked.contains(&author)
                     && interest.wants_author(&author)
@@ -490,7 +482,12 @@ impl Session {
             },
             |author, log, seq| diverged.push((author, log, seq)),
         )?;
-        diverged.into_iter().for_each(|(author, log, seq)| self.refuse_diverged(author, log, seq));
+        for (author, log, seq) in diverged {
+            match forks {
+                true => self.ask_of_fork(context, (author, log))?,
+                false => self.refuse_diverged(author, log, seq),
+            }
+        }
         let ranges = self.plan_newest(context, ranges)?;
         let ranges = self.within_limits(context, ranges)?;
         let ranges = self.within_quotas(context, ranges)?;

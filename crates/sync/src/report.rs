@@ -1,5 +1,8 @@
 //! What became of a session.
 
+use std::collections::BTreeMap;
+
+use madake_log::{AuthorId, LogId, SeqNum};
 use madake_store::{Fared, NodeId, PeerStore, Told};
 
 use crate::preview::{Preview, Share};
@@ -38,6 +41,8 @@ pub struct Report {
     pub refused_by_peer: u64,
     /// What the other side did not take, with its reasons: the first of them.
     pub refusals_by_peer: Vec<Refusal>,
+    /// Logs that came up in this session and are forked, and the places that their proofs are about: the first of them.
+    pub forks: BTreeMap<(AuthorId, LogId), SeqNum>,
     /// What is still missing here and was not to be had from this peer.
     pub missing: Vec<Missing>,
     /// What is held and could not be read when the peer asked for it.
@@ -225,6 +230,7 @@ impl Report {
             refusals: Vec::new(),
             refused_by_peer: 0,
             refusals_by_peer: Vec::new(),
+            forks: BTreeMap::new(),
             missing: Vec::new(),
             damaged: Vec::new(),
             fetched_bytes: 0,

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use madake_log::AuthorId;
+use madake_log::{AuthorId, Entry, LogId, SeqNum};
 use madake_object::ObjectId;
-use madake_store::{NamedBy, Read, StoreError};
+use madake_store::{NamedBy, Read, StoreError, Tip};
 use serde_bytes::ByteBuf;
 
 use crate::Bounded;
 use crate::come::Lacked;
 use crate::node::Context;
+use crate::paths::next_of_path;
 use crate::report::Report;
 use crate::session::Session;
 use crate::wire::{
@@ -20,7 +21,7 @@ use crate::wire::{
 /// Bytes of one class that are handed to the shell and not yet taken by the connection.
 pub(crate) const WINDOW: u64 = 2 * 1024 * 1024;
 /// A data frame is closed when it holds so much: half a frame, so that one more item always fits.
-const FRAME_TARGET: usize = 512 * 1024;
+pub(crate) const FRAME_TARGET: usize = 512 * 1024;
 /// Requests of one peer that may wait here; the protocol needs no more than four at a time.
 const MAX_JOBS: usize = 16;
 /// Entries read from the store at a time, at most, and for a frame that is still empty.
@@ -38,8 +39,24 @@ pub(crate) struct Serving {
 }
 
 enum Job {
-    Entries { want: u32, class: Class, ranges: VecDeque<Range> },
-    Content { want: u32, ids: VecDeque<ObjectId>, lacking: Vec<ObjectId> },
+    Entries {
+        want: u32,
+        class: Class,
+        ranges: VecDeque<Range>,
+    },
+    /// A path of a forked log, from some place on; `None`: nothing of it.
+    Branch {
+        want: u32,
+        class: Class,
+        log: (AuthorId, LogId),
+        tip: Tip,
+        from: Option<SeqNum>,
+    },
+    Content {
+        want: u32,
+        ids: VecDeque<ObjectId>,
+        lacking: Vec<ObjectId>,
+    },
 }
 
 impl Serving {
@@ -60,7 +77,7 @@ impl Serving {
 
     /// Whether entries that were asked for are still to be sent.
     pub(crate) fn sends_entries(&self) -> bool {
-        self.jobs.iter().any(|job| matches!(job, Job::Entries { .. }))
+        self.jobs.iter().any(|job| matches!(job, Job::Entries { .. } | Job::Branch { .. }))
     }
 
     /// Bytes of a class that the connection has not taken.
@@ -108,6 +125,31 @@ impl Serving {
         self.push(Job::Content { want: want.id, ids: want.ids.into_vec().into(), lacking: Vec::new() })
     }
 
+    /// Takes a request for a path of a forked log, of which this is the first entry that is to be sent.
+    ///
+    /// # Errors
+    /// In words, what the peer did wrong.
+    pub(crate) fn want_branch(
+        &mut self,
+        want: u32,
+        log: (AuthorId, LogId),
+        tip: Tip,
+        from: Option<SeqNum>,
+    ) -> Result<(), String> {
+        self.number(want)?;
+        let class = if log.1.is_system() { Class::System } else { Class::User };
+        self.push(Job::Branch { want, class, log, tip, from })
+    }
+
+    /// Ranges of this log need not be sent any more.
+    pub(crate) fn forget_log(&mut self, log: &(AuthorId, LogId)) {
+        for job in &mut self.jobs {
+            if let Job::Entries { ranges, .. } = job {
+                ranges.retain(|range| (range.author, range.log) != *log);
+            }
+        }
+    }
+
     fn number(&mut self, id: u32) -> Result<(), String> {
         if id <= self.last_want {
             return Err(format!("request {id} after request {}: their numbers ascend", self.last_want));
@@ -129,7 +171,7 @@ impl Serving {
 pub(crate) fn pump(session: &mut Session, context: &mut Context<'_>) -> Result<(), StoreError> {
     while let Some(job) = session.serving.jobs.front_mut() {
         let class = match job {
-            Job::Entries { class, .. } => *class,
+            Job::Entries { class, .. } | Job::Branch { class, .. } => *class,
             Job::Content { .. } => Class::Content,
         };
         if session.serving.in_flight[class as usize] >= WINDOW {
@@ -142,6 +184,13 @@ pub(crate) fn pump(session: &mut Session, context: &mut Context<'_>) -> Result<(
                     .then(|| Message::Entries(Entries { want: *want, items: Bounded::truncated(items) }));
                 let served = Served { want: *want, lacking: Bounded::default() };
                 (data, ranges.is_empty().then_some(served))
+            }
+            Job::Branch { want, log, tip, from, .. } => {
+                let items = next_of_path(*log, *tip, from, context.read, &mut session.report);
+                let data = (!items.is_empty())
+                    .then(|| Message::Entries(Entries { want: *want, items: Bounded::truncated(items) }));
+                let served = Served { want: *want, lacking: Bounded::default() };
+                (data, from.is_none().then_some(served))
             }
             Job::Content { want, ids, lacking } => {
                 let items = next_objects(ids, lacking, context.read, &mut session.report);
@@ -197,20 +246,7 @@ pub(crate) fn next_entries(
             if bytes >= FRAME_TARGET || items.len() >= MAX_ITEMS_FRAME {
                 return items;
             }
-            let payload = payload.unwrap_or_else(|error| {
-                report.damage(format!("{}: {error}", madake_store::payload_object(&entry)));
-                None
-            });
-            let sent = &mut report.sent;
-            sent.entries += 1;
-            sent.payloads += u64::from(payload.is_some());
-            let size = entry.as_bytes().len() + payload.as_ref().map_or(0, Vec::len);
-            sent.bytes += size as u64;
-            bytes += size + 16; // lengths and tags around the two
-            items.push(WireEntry {
-                entry: ByteBuf::from(entry.as_bytes().to_vec()),
-                payload: payload.map(ByteBuf::from),
-            });
+            items.push(to_send(&entry, payload, &mut bytes, report));
             match entry.seq().next().filter(|next| *next <= range.to) {
                 Some(next) => range.from = next,
                 None => reached_end = true,
@@ -225,9 +261,29 @@ pub(crate) fn next_entries(
     items
 }
 
+/// An entry as it is sent, with what came of reading its payload; `bytes` grows by what it takes of a frame.
+pub(crate) fn to_send(
+    entry: &Entry,
+    payload: Result<Option<Vec<u8>>, StoreError>,
+    bytes: &mut usize,
+    report: &mut Report,
+) -> WireEntry {
+    let payload = payload.unwrap_or_else(|error| {
+        report.damage(format!("{}: {error}", madake_store::payload_object(entry)));
+        None
+    });
+    let sent = &mut report.sent;
+    sent.entries += 1;
+    sent.payloads += u64::from(payload.is_some());
+    let size = entry.as_bytes().len() + payload.as_ref().map_or(0, Vec::len);
+    sent.bytes += size as u64;
+    *bytes += size + 16; // lengths and tags around the two
+    WireEntry { entry: ByteBuf::from(entry.as_bytes().to_vec()), payload: payload.map(ByteBuf::from) }
+}
+
 /// How many entries to read next for a frame that has so many of so many bytes: what is read beyond a full frame
 /// is read again for the next one, and payloads may be long.
-fn page(items: usize, bytes: usize) -> usize {
+pub(crate) fn page(items: usize, bytes: usize) -> usize {
     let Some(size) = bytes.checked_div(items) else { return FIRST_PAGE };
     let room = FRAME_TARGET.saturating_sub(bytes) / size.max(1) + 1;
     room.min(items.saturating_mul(4)).clamp(1, PAGE)

@@ -8,6 +8,7 @@ use madake_store::{NodeId, PeerStore, Position, Read, StoreError, Wanted};
 
 use crate::Bounded;
 use crate::compare::Comparing;
+use crate::forks::Forks;
 use crate::interest::Interest;
 use crate::io::{CompareBy, Plan};
 use crate::live::Live;
@@ -62,7 +63,9 @@ pub(crate) struct Session {
     pub(crate) limited: bool,
     /// How far the comparison is.
     pub(crate) comparing: Comparing,
-    /// Logs that we said have diverged.
+    /// Logs that are forked, or seem to be.
+    pub(crate) forks: Forks,
+    /// Logs that we said have diverged, to a peer that can't speak of forks.
     pub(crate) told_diverged: BTreeSet<(AuthorId, LogId)>,
     /// What we receive.
     pub(crate) receiving: Receiving,
@@ -118,6 +121,7 @@ impl Session {
             by_cells: false,
             limited: false,
             comparing: Comparing::default(),
+            forks: Forks::default(),
             told_diverged: BTreeSet::new(),
             receiving: Receiving::default(),
             serving: Serving::default(),
@@ -176,7 +180,8 @@ impl Session {
     /// When to tell the peer that we are at work on what it sent, or that it is arriving: the peer sees
     /// only that the connection took it. Nothing to tell if nothing comes: then our own patience runs.
     pub(crate) fn working_at(&self) -> Option<Duration> {
-        let expecting = self.receiving.is_asking() || self.receiving.is_waiting_for_summary();
+        let expecting =
+            self.receiving.is_asking() || self.forks.are_asked() || self.receiving.is_waiting_for_summary();
         let arriving = expecting && self.last_bytes > self.last_sent;
         let works = self.receiving.is_at_work() || self.live.applying > 0;
         let news = self.theirs.is_some() && (works || arriving);
@@ -198,7 +203,7 @@ impl Session {
 
     /// Whether it can be closed from this side.
     pub(crate) fn is_over(&self) -> bool {
-        self.is_finished() && !self.receiving.is_busy()
+        self.is_finished() && !self.receiving.is_busy() && !self.forks.are_open()
     }
 
     /// Notes how far the peer's clock is from ours. Between servers it must not be far.

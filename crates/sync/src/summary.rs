@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use madake_log::{AuthorId, LogId, Schema, SeqNum};
-use madake_store::{HeldLog, ItemKey, LogClass, Position, Read, SEQ_LIMIT, StoreError, SummaryScope, tag};
+use madake_store::{
+    Fork, HeldLog, ItemKey, LogClass, Position, Read, SEQ_LIMIT, StoreError, SummaryScope, Tip, tag,
+};
 
 use crate::interest::Interest;
 use crate::wire::{AuthorClock, Clock, LogClock, MAX_AUTHORS_FRAME, MAX_LOGS_FRAME, Offer, Range, Totals};
@@ -14,6 +16,8 @@ pub(crate) const MAX_CLOCK_LOGS: usize = 1 << 20;
 const LOGS_PER_FRAME: usize = 8_192;
 /// Logs read from the store at a time.
 const PAGE: usize = 1_000;
+/// Logs that are offered only for the other side to look whether they are the beginnings of its own.
+const MAX_LOWER: usize = 8_192;
 
 /// What a peer has, as it told us; in the order of authors and logs.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -31,8 +35,19 @@ pub struct Comparison {
     pub offer: Vec<AuthorClock>,
     /// How much that is.
     pub totals: Totals,
-    /// Logs whose hashes differ at a height that both have: a fork, seen and not yet proven.
+    /// Logs whose hashes differ at a height that both have: a fork, seen and not yet proven. And logs that are forked here,
+    /// if the peer does not hold just the same of them.
     pub diverged: Vec<(AuthorId, LogId)>,
+}
+
+/// What two sides know of forks that compare.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Manner {
+    /// Both can speak of forks: of a forked log the item is told, and what differs in more than length is not offered.
+    pub(crate) forks: bool,
+    /// Nothing of what the other side has more of will come here, where it would show whether it fits: what is lower here
+    /// is offered too, for the other side to look.
+    pub(crate) lower: bool,
 }
 
 impl PeerClock {
@@ -60,6 +75,11 @@ impl PeerClock {
             }
         }
         Ok(())
+    }
+
+    /// As if nothing had been told of this log.
+    pub(crate) fn forget(&mut self, log: &(AuthorId, LogId)) {
+        self.logs.remove(log);
     }
 
     /// The peer has this much of a log, as the comparison found.
@@ -97,20 +117,36 @@ impl PeerClock {
     /// What the peer has more of than is held here, as ranges to ask for, in the order of authors;
     /// of system logs, or of the others. Whether a log is wanted is asked of `wanted`.
     ///
-    /// Logs with the same height and another hash are given to `diverged`.
+    /// Logs with the same height and another hash are given to `diverged`; if both sides can speak of forks, all that
+    /// differ in more than length.
     pub(crate) fn newer_than(
         &self,
         read: &dyn Read,
-        system: bool,
+        (system, forks): (bool, bool),
         mut wanted: impl FnMut(AuthorId, LogId) -> Result<bool, StoreError>,
         mut diverged: impl FnMut(AuthorId, LogId, SeqNum),
     ) -> Result<Vec<Range>, StoreError> {
         let mut ranges = Vec::new();
+        let any_forks = forks && any_forks(read)?;
         for (&(author, log), &(seq, their_tag)) in &self.logs {
             if log.is_system() != system || !wanted(author, log)? {
                 continue;
             }
             let head = read.log_head(author, log)?;
+            if forks && let Some(head) = head {
+                let held = HeldLog { author, log, head };
+                let fork = if any_forks { read.fork(author, log)? } else { None };
+                let contradicts = match &fork {
+                    Some(fork) => !is_held(read, &held, fork, (seq, their_tag))?,
+                    None => seq <= head.seq && !is_in_trunk(read, &held, (seq, their_tag))?,
+                };
+                if contradicts {
+                    diverged(author, log, seq);
+                }
+                if contradicts || fork.is_some() {
+                    continue;
+                }
+            }
             match head {
                 Some(head) if head.seq == seq && tag(&head.entry) != their_tag => diverged(author, log, seq),
                 Some(head) if head.seq >= seq => {}
@@ -130,20 +166,31 @@ impl PeerClock {
 /// out. Of an author whose scope was not named (a peer that wants everybody), something is offered
 /// only if a log of a wanted schema is held: system logs alone interest nobody.
 pub fn compare(theirs: &PeerClock, interest: &Interest, read: &dyn Read) -> Result<Comparison, StoreError> {
-    let mut comparer = Comparer { theirs, interest, read, found: Comparison::default(), listed: 0 };
+    compare_all(theirs, interest, read, Manner::default())
+}
+
+/// Likewise, in a certain manner.
+pub(crate) fn compare_all(
+    theirs: &PeerClock,
+    interest: &Interest,
+    read: &dyn Read,
+    manner: Manner,
+) -> Result<Comparison, StoreError> {
+    let mut comparer = Comparer::new(theirs, interest, read, manner)?;
     for_each_author(read, interest, |author, logs| comparer.author(author, logs, false))?;
     Ok(comparer.found)
 }
 
-/// Like [`compare`], where it is known which logs may differ.
+/// Likewise, where it is known which logs may differ.
 pub(crate) fn compare_logs(
     theirs: &PeerClock,
     logs: &BTreeSet<(AuthorId, LogId)>,
     interest: &Interest,
     read: &dyn Read,
+    manner: Manner,
 ) -> Result<Comparison, StoreError> {
     let blocked: BTreeSet<AuthorId> = read.blocked()?.into_iter().collect();
-    let mut comparer = Comparer { theirs, interest, read, found: Comparison::default(), listed: 0 };
+    let mut comparer = Comparer::new(theirs, interest, read, manner)?;
     for (author, held) in by_author(read, logs)? {
         if interest.wants_author(&author) && !blocked.contains(&author) {
             comparer.author(author, &held, true)?;
@@ -156,14 +203,28 @@ struct Comparer<'a> {
     theirs: &'a PeerClock,
     interest: &'a Interest,
     read: &'a dyn Read,
+    manner: Manner,
+    any_forks: bool,
     found: Comparison,
     listed: usize,
+    lower: usize,
 }
 
-impl Comparer<'_> {
+impl<'a> Comparer<'a> {
+    fn new(
+        theirs: &'a PeerClock,
+        interest: &'a Interest,
+        read: &'a dyn Read,
+        manner: Manner,
+    ) -> Result<Self, StoreError> {
+        let any_forks = manner.forks && any_forks(read)?;
+        let found = Comparison::default();
+        Ok(Self { theirs, interest, read, manner, any_forks, found, listed: 0, lower: 0 })
+    }
+
     /// Compares logs of one author; `some`: there may be others that do not differ.
     fn author(&mut self, author: AuthorId, logs: &[HeldLog], some: bool) -> Result<(), StoreError> {
-        let (read, found) = (self.read, &mut self.found);
+        let read = self.read;
         let mut differing = Vec::new();
         let mut has_wanted = self.interest.authors.is_some();
         for held in logs {
@@ -172,12 +233,19 @@ impl Comparer<'_> {
             }
             has_wanted |= !held.log.is_system();
             let their = self.theirs.get(author, held.log);
-            let Some(new) = difference(read, held, their)? else { continue };
-            if new.diverged {
-                found.diverged.push((author, held.log));
+            match self.difference(held, their)? {
+                Difference::None => {}
+                Difference::More(entries) => differing.push((log_clock(held), entries)),
+                Difference::Diverged => {
+                    self.found.diverged.push((author, held.log));
+                    if !self.manner.forks {
+                        let more = their.map_or(0, |(seq, _)| held.head.seq.get().saturating_sub(seq.get()));
+                        differing.push((log_clock(held), more));
+                    }
+                }
             }
-            differing.push((log_clock(held), new.entries));
         }
+        let found = &mut self.found;
         differing.truncate(MAX_CLOCK_LOGS - self.listed);
         self.listed += differing.len();
         if differing.is_empty() {
@@ -240,12 +308,14 @@ pub(crate) fn explain(
 }
 
 /// What is held here of the logs that either side is interested in, and whose schema is among `schemas`
-/// if there are any: the frames of our clock (B3).
+/// if there are any: the frames of our clock (B3). Of forked logs the item is told, if the peer knows what that means.
 pub(crate) fn clock_frames(
     read: &dyn Read,
     interests: &[&Interest],
     schemas: &Option<BTreeSet<Schema>>,
+    forks: bool,
 ) -> Result<Vec<Clock>, StoreError> {
+    let any_forks = forks && any_forks(read)?;
     let limit = Interest { authors: None, schemas: schemas.clone() };
     let (mut authors, mut listed) = (Vec::new(), 0);
     let union = union_of_authors(interests);
@@ -255,7 +325,8 @@ pub(crate) fn clock_frames(
             let schema = read.schema(author, held.log)?;
             let wanted = |i: &&Interest| i.wants_author(&author) && i.wants_log(held.log, schema.as_ref());
             if limit.wants_log(held.log, schema.as_ref()) && interests.iter().any(wanted) {
-                logs.push(log_clock(held));
+                let fork = if any_forks { read.fork(author, held.log)? } else { None };
+                logs.push(fork.map_or_else(|| log_clock(held), |fork| forked_clock(held, &fork)));
             }
         }
         // A longer clock would be refused. What is left out is offered to us as if it were new, and known.
@@ -298,34 +369,92 @@ fn frames<F>(
     numbered.map(|(i, part)| frame(crate::Bounded::truncated(part), i + 1 == count)).collect()
 }
 
-struct Difference {
-    entries: u64,
-    diverged: bool,
+/// How a held log differs from what a peer has of it.
+enum Difference {
+    /// Not, or the peer has more.
+    None,
+    /// So many entries are new to it.
+    More(u64),
+    /// In more than length.
+    Diverged,
 }
 
-/// What is new in a held log for a peer that has `their` of it; `None` if nothing is.
-fn difference(
+impl Comparer<'_> {
+    fn difference(
+        &mut self,
+        held: &HeldLog,
+        their: Option<(SeqNum, [u8; 16])>,
+    ) -> Result<Difference, StoreError> {
+        let Some(their) = their else { return Ok(Difference::More(held.head.seq.get())) };
+        if self.any_forks
+            && let Some(fork) = self.read.fork(held.author, held.log)?
+        {
+            return Ok(match is_same(held, &fork, their) {
+                true => Difference::None,
+                false => Difference::Diverged,
+            });
+        }
+        let ours = held.head.seq;
+        if their.0 > ours {
+            // Who has more will notice if our head is not in its log, once it knows it.
+            let tells = self.manner.forks && self.manner.lower && self.lower < MAX_LOWER;
+            self.lower += usize::from(tells);
+            return Ok(if tells { Difference::More(0) } else { Difference::None });
+        }
+        Ok(match is_in_trunk(self.read, held, their)? {
+            false => Difference::Diverged,
+            true if their.0 == ours => Difference::None,
+            true => Difference::More(ours.get() - their.0.get()),
+        })
+    }
+}
+
+/// Whether any log is forked here.
+pub(crate) fn any_forks(read: &dyn Read) -> Result<bool, StoreError> {
+    Ok(!read.forks(None, 1)?.is_empty())
+}
+
+/// Whether this is what a summary says of a log that is forked here.
+fn is_same(held: &HeldLog, fork: &Fork, (seq, their_tag): (SeqNum, [u8; 16])) -> bool {
+    let item = fork.item(held.author, held.log, &held.head);
+    (item.seq(), item.tag()) == (seq.get(), their_tag)
+}
+
+/// Whether the trunk has an entry with this tag at a place that is not above its head.
+fn is_in_trunk(
     read: &dyn Read,
     held: &HeldLog,
-    their: Option<(SeqNum, [u8; 16])>,
-) -> Result<Option<Difference>, StoreError> {
-    let Some((seq, their_tag)) = their else {
-        return Ok(Some(Difference { entries: held.head.seq.get(), diverged: false }));
-    };
-    if seq > held.head.seq {
-        return Ok(None); // the peer will notice if our head is not in its log
-    }
+    (seq, their_tag): (SeqNum, [u8; 16]),
+) -> Result<bool, StoreError> {
     if seq == held.head.seq {
-        let diverged = tag(&held.head.entry) != their_tag;
-        return Ok(diverged.then_some(Difference { entries: 0, diverged }));
+        return Ok(tag(&held.head.entry) == their_tag);
     }
     let at = Position { author: held.author, log: held.log, seq };
-    let diverged = read.entry_id(&at)?.is_some_and(|ours| tag(&ours) != their_tag);
-    Ok(Some(Difference { entries: held.head.seq.get() - seq.get(), diverged }))
+    // A log has no gaps: what can't be found is no sign of a fork.
+    Ok(read.entry_id(&at)?.is_none_or(|ours| tag(&ours) == their_tag))
+}
+
+/// Whether what a peer said of a log that is forked here tells of nothing that is not held.
+fn is_held(
+    read: &dyn Read,
+    held: &HeldLog,
+    fork: &Fork,
+    their: (SeqNum, [u8; 16]),
+) -> Result<bool, StoreError> {
+    let is_tip = |tip: &Tip| tip.seq == their.0 && tag(&tip.entry) == their.1;
+    Ok(is_same(held, fork, their)
+        || fork.tips.iter().any(is_tip)
+        || their.0 <= held.head.seq && is_in_trunk(read, held, their)?)
 }
 
 fn log_clock(held: &HeldLog) -> LogClock {
     LogClock { log: held.log, seq: held.head.seq, tag: tag(&held.head.entry) }
+}
+
+/// Likewise, of a forked log: what its item says.
+fn forked_clock(held: &HeldLog, fork: &Fork) -> LogClock {
+    let tag = fork.item(held.author, held.log, &held.head).tag();
+    LogClock { log: held.log, seq: fork.at(), tag }
 }
 
 fn union_of_authors(interests: &[&Interest]) -> Option<BTreeSet<AuthorId>> {

@@ -48,7 +48,17 @@ impl Session {
             self.report.received.entries += 1;
             self.report.received.bytes += entry_bytes;
         }
+        if self.forks.agreed && matches!(fate, Fate::Branched | Fate::Forked { .. }) {
+            self.forks.shown((at.author, at.log));
+        }
         if let Some(reason) = fate.refusal() {
+            if self.forks.agreed && matches!(fate, Fate::Forked { .. } | Fate::Gap { .. }) {
+                // Of another history: it is fetched as such.
+                if self.forks.is_about(&(at.author, at.log)) {
+                    self.receiving.spoil((at.author, at.log));
+                    return;
+                }
+            }
             self.live.short |= matches!(fate, Fate::Quota(_));
             // What follows a refused entry can't be taken either: one line for the log is enough.
             if self.receiving.spoil((at.author, at.log)) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hyper::{Response, StatusCode};
 use madake_store::{Allowed, Read as _};
-use madake_sync::wire::{Counts, MAX_SCHEMAS};
+use madake_sync::wire::{Counts, MAX_SCHEMAS, What};
 use madake_sync::{EndReason, Plan, Report};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -23,8 +23,8 @@ const TELL_EVERY: Duration = Duration::from_millis(200);
 
 /// `POST /v1/sync?peer=P&mode=pull|push|sync[&schema=S…][&dry_run=1][&last=N]` → lines `{"progress":…}`, then one line: the result
 ///
-/// `{sent, received, fetched_bytes, wrong_ranges, refused, missing, rounds, summary_bytes, peer_store, seconds, peer,
-/// dry_run, would}`
+/// `{sent, received, fetched_bytes, wrong_ranges, refused, missing, forked, rounds, summary_bytes, peer_store, seconds,
+/// peer, dry_run, would}`
 pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
     let (node, addresses) = shell.resolve_peer(query.need("peer")?)?;
     let (receives, gives) = match query.need("mode")? {
@@ -152,6 +152,13 @@ fn result_json(shell: &Shell, reason: &EndReason, report: &Report, seconds: f64)
     let missing: Vec<Value> = (report.missing.iter())
         .map(|m| json!({"what": m.what.as_str(), "id": m.id, "from": peer.to_string(), "reason": m.reason}))
         .collect();
+    let forked: Vec<Value> = (report.forks.iter())
+        .map(|((author, log), at)| {
+            let id = format!("{author}/{log}");
+            let reason = format!("forked: two histories from entry {at} on; `madake fork show {id}`");
+            json!({"what": What::Log.as_str(), "id": id, "from": peer.to_string(), "reason": reason})
+        })
+        .collect();
     let (received, sent, would) = match report.dry_run {
         true => super::preview::counts(shell, report)?,
         false => (report.received, report.sent, Vec::new()),
@@ -165,6 +172,7 @@ fn result_json(shell: &Shell, reason: &EndReason, report: &Report, seconds: f64)
         "refused": refused,
         "refused_count": report.refused_count(),
         "missing": missing,
+        "forked": forked,
         "fetched_bytes": report.fetched_bytes,
         "wrong_ranges": report.wrong_ranges,
         "rounds": report.rounds,

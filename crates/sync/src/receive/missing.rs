@@ -16,6 +16,7 @@ impl Session {
         for ((author, log), range) in std::mem::take(&mut self.receiving.asked) {
             // In a dry run nothing comes.
             if self.report.dry_run
+                || self.forks.is_about(&(author, log))
                 || self.receiving.spoiled.contains(&(author, log))
                 || self.report.missing.len() >= MAX_LISTED
             {

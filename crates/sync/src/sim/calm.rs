@@ -7,8 +7,8 @@ use madake_store::{HeldLog, Policy, Read, Store, StoreError, Wanted};
 
 use super::SECOND;
 use super::rules::{
-    AcknowledgedStays, CalmFinishes, CollectsNameless, Converges, DroppedStays, Genuine, NoneStuck,
-    OpensAgain, Scope, SecondIsNothing, WholeBatches, schema_wanted,
+    AcknowledgedStays, CalmFinishes, CollectsNameless, Converges, DroppedStays, ForksMeet, Genuine,
+    NeverMarked, NoneStuck, OpensAgain, Scope, SecondIsNothing, WholeBatches, schema_wanted,
 };
 use super::world::{Ended, Event, World};
 use crate::io::Plan;
@@ -202,7 +202,35 @@ impl World<'_> {
         Ok(None)
     }
 
+    /// In what two nodes beside each other do not know the same of an author who writes in two places, though both want it.
+    pub(super) fn forks_apart(&self) -> Result<Option<String>, StoreError> {
+        let count = self.machines.len();
+        let pairs = (0..count).flat_map(|from| (0..count).map(move |to| (from, to)));
+        for (from, to) in pairs.filter(|(from, to)| from != to) {
+            let (Some(giver), Some(taker)) = (self.store(from), self.store(to)) else { continue };
+            for author in self.twice.iter().filter(|_| self.reaches(from, to) || self.reaches(to, from)) {
+                // Registrations are forked too: who lists schemas may know of none for a log.
+                if giver.blocked()?.contains(author) || !self.keeps_all_of(to, *author) {
+                    continue;
+                }
+                let logs = giver.logs_of(*author)?;
+                // Who keeps everybody's logs is not offered system logs alone.
+                let offered = !self.machines[to].keep_all || logs.iter().any(|held| !held.log.is_system());
+                for held in logs.iter().filter(|_| offered) {
+                    if let Some(what) = ForksMeet::lacks(&giver, &taker, (*author, held.log))? {
+                        return Ok(Some(format!("node {to}, which reaches node {from}: {what}")));
+                    }
+                }
+            }
+        }
+        Ok(None)
+    }
+
     fn compare_all(&mut self) -> Result<(), StoreError> {
+        if let Some(what) = self.forks_apart()? {
+            self.violates::<ForksMeet>(what);
+            return Ok(());
+        }
         if let Some(what) = self.differing()? {
             self.violates::<Converges>(what);
             return Ok(());
@@ -235,6 +263,9 @@ impl World<'_> {
             let mut offered = !log.is_system() || !self.machines[to].keep_all;
             for held in giver.logs_of(author)? {
                 offered |= !held.log.is_system() && wants(author, held.log, &giver)?;
+            }
+            if self.twice.contains(&author) {
+                return Ok(()); // see `forks_apart`
             }
             let here = taker.log_head(author, log)?.map_or(0, |head| head.seq.get());
             if offered && here < head.seq.get() {
@@ -306,17 +337,22 @@ impl World<'_> {
         store.for_each_log(|HeldLog { author, log, head }| {
             let wanted = self.machines[m].keep_all
                 || self.homes.get(&author) == Some(&m)
+                || self.machines[m].keys.iter().any(|key| key.author() == author)
                 || self.memories[m].ever_followed.contains(&author);
             if !wanted {
                 out_of_scope = Some(format!("it holds {author}/{log}, whom its owner never wanted"));
             }
             let home = self.homes.get(&author).map(|home| self.memories[*home].log(author, log));
             let written = home.and_then(|entries| entries.get(head.seq.get() as usize - 1));
-            if written != Some(&head.entry) {
+            let twice = self.twice.contains(&author) && self.genuine.contains(&head.entry);
+            if written != Some(&head.entry) && !twice {
                 not_genuine = Some(format!("it holds {author}/{log}@{}, which nobody wrote", head.seq));
             }
             Ok::<_, StoreError>(())
         })?;
+        let (forks, marked) = NeverMarked::check(store, &self.twice)?;
+        self.tally.forks += forks;
+        self.judge::<NeverMarked>(m, marked);
         self.judge::<Scope>(m, out_of_scope);
         self.judge::<Genuine>(m, not_genuine);
         if !self.is_broken() {

@@ -1,6 +1,6 @@
 //! Sessions that stay open: who keeps them, what nodes hear of what became durable, and how they end.
 
-use madake_store::{Change, LastSession, Peer, Read as _};
+use madake_store::{Change, LastSession, Peer, Read as _, StoreError};
 
 use super::SECOND;
 use super::rules::{LiveConverges, NoneAccused};
@@ -52,7 +52,8 @@ impl World<'_> {
         if self.is_broken() {
             return;
         }
-        match self.differing() {
+        let differing = || Ok::<_, StoreError>(self.forks_apart()?.or(self.differing()?));
+        match differing() {
             Ok(Some(what)) => self.violates::<LiveConverges>(what),
             Ok(None) => self.tally.kept += 1,
             Err(error) => self.violates::<LiveConverges>(error.to_string()),

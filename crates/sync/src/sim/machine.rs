@@ -362,6 +362,7 @@ impl World<'_> {
             | Input::Message { session, .. }
             | Input::Entries { session, .. }
             | Input::Objects { session, .. }
+            | Input::Fork { session, .. }
             | Input::Sent { session, .. }
             | Input::RangeServed { session, .. }
             | Input::NotServed { session, .. }
@@ -462,7 +463,7 @@ impl World<'_> {
         self.trace.note(self.now, format_args!("{m} says {kind} in {}, {bytes} bytes", session.0));
         let dropped = DroppedStays::says(&self.memories[m], &message);
         let serving = Serving::says(&open.watched, &message, &*store);
-        let pushing = Pushing::says(&mut open.watched, &message, &*store);
+        let pushing = Pushing::says(&mut open.watched, &message, &*store, &self.twice);
         let done = DoneIsTrue::says(&mut open.watched, &message);
         self.judge::<Serving>(m, serving);
         let honest = self.connections.get(&wire).is_some_and(|wire| !wire.hostile);

@@ -89,6 +89,8 @@ pub struct Tally {
     pub faults: u64,
     /// Comparisons of what was told with what a power cut would leave.
     pub probes: u64,
+    /// Forked logs that nodes held in the end.
+    pub forks: u64,
     /// Worlds whose nodes kept sessions open, and came to hold the same.
     pub kept: u64,
     /// Operations of the first machine's disk until the faults end: where [`Options::crash`] can strike.
@@ -115,6 +117,7 @@ impl std::ops::AddAssign for Tally {
             (&mut self.disk_failures, other.disk_failures),
             (&mut self.faults, other.faults),
             (&mut self.probes, other.probes),
+            (&mut self.forks, other.forks),
             (&mut self.kept, other.kept),
             (&mut self.disk_steps, other.disk_steps),
         ];

@@ -21,6 +21,9 @@ use crate::io::Plan;
 use crate::wire::FRAMED_CONTENT;
 
 pub(super) const SCHEMAS: [&str; 4] = ["post", "photo", "chat/line", "reading.temperature"];
+/// In one of so many worlds somebody writes on two machines, with this key.
+const TWICE: u64 = 4;
+const TWICE_KEY: u64 = 1_000;
 const NAMES: [&str; 4] = ["a", "b/c", "b/d", "notes.txt"];
 /// Payloads: beside their entries, asked for in frames, and on streams of their own.
 const SIZES: [usize; 12] = [0, 1, 20, 20, 40, 40, 80, 300, 300, 3_000, 70_000, 270_000];
@@ -53,8 +56,14 @@ impl World<'_> {
         for m in 0..count {
             let number = 10 * m as u64;
             let authors = 1 + u64::from(self.random.below(4) == 0);
-            let keys: Vec<_> = (1..=authors).map(|author| Arc::new(key(number + author))).collect();
+            let mut keys: Vec<_> = (1..=authors).map(|author| Arc::new(key(number + author))).collect();
             self.homes.extend(keys.iter().map(|key| (key.author(), m)));
+            // In some worlds the first two machines have one author's key, who writes at both.
+            if self.options.seed % TWICE == 1 && m < 2 {
+                let twice = Arc::new(key(TWICE_KEY));
+                self.twice.insert(twice.author());
+                keys.push(twice);
+            }
             let (keep_all, open) = (self.random.below(4) == 0, self.random.below(8) == 0);
             let disk = FakeDisk::new(self.random.next());
             if m == 0
@@ -75,6 +84,9 @@ impl World<'_> {
             // The first start may have been cut off: everybody comes up before anybody does anything.
             self.run_until(self.now + 120 * SECOND);
         }
+        for memory in &mut self.memories {
+            memory.twice.clone_from(&self.twice);
+        }
         for a in 0..count {
             for b in a + 1..count {
                 let near = b == a + 1;
@@ -83,7 +95,7 @@ impl World<'_> {
                     self.knows(b, a);
                 }
             }
-            let authors: Vec<AuthorId> = self.homes.keys().copied().collect();
+            let authors: Vec<AuthorId> = self.homes.keys().chain(&self.twice).copied().collect();
             for author in authors {
                 if self.random.below(2) == 0 {
                     self.owner_writes(a, vec![Change::Policy(author, Policy::Follow)]);
@@ -336,6 +348,8 @@ impl World<'_> {
                 self.violates::<NoPanic>(format!("node {m} can't write: {error}"));
             }
             Ok(_) | Err(AppendError::Store(_)) => self.owner_failed(m),
+            // It was heard of: nothing is written into either history any more.
+            Err(AppendError::Forked { .. }) if self.twice.contains(&author) => {}
             Err(error) => self.violates::<NoPanic>(format!("node {m} does not write: {error}")),
         }
     }

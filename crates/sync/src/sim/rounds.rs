@@ -114,7 +114,8 @@ impl World<'_> {
         self.tally.parts += parts.count() as u64;
         let (homes, memories) = (&self.homes, &self.memories);
         let home = |author| homes.get(&author).map(|home| &memories[*home]);
-        let found = Genuine::took(&home, notes, outcomes);
+        let twice = |author: &_, id: &_| self.twice.contains(author) && self.genuine.contains(id);
+        let found = Genuine::took(&home, &twice, notes, outcomes);
         self.judge::<Genuine>(m, found);
     }
 }

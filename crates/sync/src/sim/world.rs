@@ -102,6 +102,8 @@ pub(super) struct World<'m> {
     pub(super) synced: Vec<Synced>,
     /// On which machine an author writes.
     pub(super) homes: BTreeMap<AuthorId, usize>,
+    /// Authors whose keys are on two machines.
+    pub(super) twice: BTreeSet<AuthorId>,
     /// Entries that authors signed: their signatures need no second look.
     pub(super) genuine: BTreeSet<EntryId>,
     pub(super) connections: BTreeMap<Wire, Connection>,
@@ -143,6 +145,7 @@ impl<'m> World<'m> {
             memories: (0..nodes).map(|_| Memory::default()).collect(),
             synced: vec![Synced::new(); nodes],
             homes: BTreeMap::new(),
+            twice: BTreeSet::new(),
             genuine: BTreeSet::new(),
             connections: BTreeMap::new(),
             hands: VecDeque::new(),

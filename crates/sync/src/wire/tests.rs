@@ -1,3 +1,5 @@
+use madake_log::EntryId;
+use madake_store::Tip;
 use proptest::prelude::*;
 
 use super::*;
@@ -60,6 +62,25 @@ fn messages_there_and_back() {
     there_and_back(Message::Served(Served { want: 1, lacking: ids.clone() }));
     there_and_back(Message::WantContent(WantContent { id: 2, ids: ids.clone() }));
     there_and_back(Message::Have(Have { ids }));
+    let tip = |seq| Tip { seq: SeqNum::new(seq).unwrap(), entry: EntryId::from_bytes([8; 32]) };
+    let said = Fork {
+        author: author(1),
+        log: LogId::new(2_000),
+        why: Why::Ask,
+        proof: Some(Bounded::truncated(vec![1; 300])),
+        tips: vec![tip(3), tip(300)].try_into().unwrap(),
+    };
+    there_and_back(Message::Fork(said.clone()));
+    there_and_back(Message::Fork(Fork { why: Why::Answer, proof: None, tips: Bounded::default(), ..said }));
+    there_and_back(Message::WantBranch(WantBranch {
+        id: 3,
+        author: author(1),
+        log: LogId::new(2_000),
+        tip: tip(300),
+        tips: vec![tip(3)].try_into().unwrap(),
+        height: 2,
+        tags: vec![[1; 16], [2; 16]].try_into().unwrap(),
+    }));
     there_and_back(Message::Content(Content {
         want: 2,
         items: vec![ByteBuf::from(b"x".to_vec())].try_into().unwrap(),
@@ -108,6 +129,37 @@ fn the_bytes_of_a_comparison_are_these() {
     assert_eq!(bytes(Message::Differ(differ)), [[16, 1, 1].as_slice(), &[1; 10], &[1]].concat());
 }
 
+#[test]
+fn the_bytes_of_what_is_said_of_forks_are_these() {
+    let bytes = |message: Message| message.encode().unwrap()[4..].to_vec();
+    let tip = Tip { seq: SeqNum::new(300).unwrap(), entry: EntryId::from_bytes([8; 32]) };
+    let (author, log) = (author(1), LogId::new(2_000));
+    let (proof, tips) = (Some(Bounded::truncated(vec![1, 2])), vec![tip].try_into().unwrap());
+    let fork = Fork { author, log, why: Why::Ask, proof, tips };
+    let named = [[1; 32].as_slice(), &[0xd0, 0x0f]].concat();
+    let tip_bytes = [[0xac, 0x02].as_slice(), &[8; 32]].concat();
+    let expected = [[40, 1].as_slice(), &named, &[1, 1, 2, 1, 2, 1], &tip_bytes].concat();
+    assert_eq!(bytes(Message::Fork(fork)), expected);
+    let tags = vec![[9; 16]].try_into().unwrap();
+    let want = WantBranch { id: 3, author, log, tip, tips: Bounded::default(), height: 1, tags };
+    let expected = [[41, 1, 3].as_slice(), &named, &tip_bytes, &[0, 1, 1], &[9; 16]].concat();
+    assert_eq!(bytes(Message::WantBranch(want)), expected);
+}
+
+/// A proof that is too long, and one tip too many, are refused before anything is looked at.
+#[test]
+fn what_is_said_of_forks_is_bounded() {
+    let named = [[1; 32].as_slice(), &[0xd0, 0x0f]].concat();
+    let long = [[40, 1].as_slice(), &named, &[1, 1, 0xc9, 0x03], &[0; 457], &[0]].concat();
+    assert!(matches!(Message::decode(&long), Err(WireError::Fields { kind: 40, .. })));
+    let tips = vec![Tip { seq: SeqNum::FIRST, entry: EntryId::from_bytes([8; 32]) }; MAX_TIPS + 1];
+    let tips = postcard::to_allocvec(&tips).unwrap();
+    let many = [[40, 1].as_slice(), &named, &[0, 0], &tips].concat();
+    assert!(matches!(Message::decode(&many), Err(WireError::Fields { kind: 40, .. })));
+    let why = [[40, 1].as_slice(), &named, &[3, 0, 0]].concat();
+    assert!(matches!(Message::decode(&why), Err(WireError::Fields { kind: 40, .. })));
+}
+
 /// The longest frames of cells and keys fit.
 #[test]
 fn full_frames_fit() {
@@ -137,7 +189,7 @@ fn unknown_kinds_versions_and_long_integers_are_refused() {
 
 proptest! {
     #[test]
-    fn any_bytes_are_a_message_or_an_error(kind in 0u8..18, body in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn any_bytes_are_a_message_or_an_error(kind in 0u8..45, body in proptest::collection::vec(any::<u8>(), 0..200)) {
         let frame = [&[kind, 1], body.as_slice()].concat();
         if let Ok(message) = Message::decode(&frame) {
             prop_assert_eq!(&message.encode().unwrap()[4..], frame.as_slice());

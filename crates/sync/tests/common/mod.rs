@@ -6,10 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use madake_log::{AuthenticEntry, AuthorId, AuthorKey, Entry, Schema};
+use madake_log::{AuthenticEntry, AuthorId, AuthorKey, Entry, LogId, ProofId, Schema};
 use madake_object::{FileName, Mode, Object, Ranges};
 use madake_store::engine::{FakeDisk, JournalEngine, JournalOptions, MemoryEngine};
-use madake_store::{Appended, Author, Change, Committed, NewContent, NewVersion, Policy, Store, StoreRows};
+use madake_store::{
+    Appended, Author, Change, Committed, NewContent, NewVersion, Policy, Read as _, ReadForks as _, Store,
+    StoreRows, Tip,
+};
 use madake_sync::wire::{Class, Message};
 use madake_sync::{
     CompareBy, Config, EndReason, Input, Node, Now, Output, Plan, RangeEnd, Received, RefusedEntry, Report,
@@ -33,6 +36,8 @@ pub struct Session {
     pub b: (EndReason, Report),
     /// Who said it (`"a"` or `"b"`), and what.
     pub said: Vec<(&'static str, Message)>,
+    /// How many messages, one because of the other, led to each: two are a round trip.
+    pub hops: Vec<u32>,
 }
 
 pub const NOW: Now = Now { monotonic: Duration::ZERO, wall: 1_700_000_000_000 };
@@ -132,6 +137,24 @@ impl Peer {
         self.author.commit(&[version]).unwrap().remove(0)
     }
 
+    /// Somebody writes posts at this node with a key that may be used elsewhere too.
+    pub fn device(&self, number: u64, texts: &[&str]) -> (AuthorId, LogId) {
+        let author = Author::new(key(number).into(), self.store.clone());
+        let contents: Vec<_> =
+            texts.iter().map(|text| NewContent::Bytes(Object::new(text.as_bytes().to_vec()))).collect();
+        author.append(&schema("post"), &contents, false).unwrap();
+        (author.id(), schema("post").log_id(0))
+    }
+
+    /// What a summary says of a log here, and its proof's id if it is forked.
+    pub fn state(&self, (author, log): (AuthorId, LogId)) -> (Option<ProofId>, Vec<Tip>) {
+        let head = self.store.log_head(author, log).unwrap().unwrap();
+        match self.store.fork(author, log).unwrap() {
+            Some(fork) => (Some(fork.proof.id()), fork.heads(&head)),
+            None => (None, vec![(&head).into()]),
+        }
+    }
+
     pub fn follow(&self, author: AuthorId) {
         self.store.apply(vec![Change::Policy(author, Policy::Follow)]).unwrap();
     }
@@ -149,8 +172,9 @@ pub fn run_tampered(a: &mut Peer, b: &mut Peer, plan: Plan, tamper: &mut Tamper<
     a.node.handle(NOW, Input::Opened { session, peer: b_id, initiator: true, plan }, &*a.store);
     b.node.handle(NOW, Input::Opened { session, peer: a_id, initiator: false, plan: sync() }, &*b.store);
     let (mut ends, mut said) = ([None, None], Vec::new());
+    let (mut hops, mut heard) = (Vec::new(), [0; 2]);
     // `None` is the end of the connection: it comes after all that was said before.
-    let mut inbox: [VecDeque<Option<Message>>; 2] = Default::default();
+    let mut inbox: [VecDeque<Option<(u32, Message)>>; 2] = Default::default();
     loop {
         let mut quiet = true;
         for side in 0..2 {
@@ -159,7 +183,9 @@ pub fn run_tampered(a: &mut Peer, b: &mut Peer, plan: Plan, tamper: &mut Tamper<
             if let Some(message) = inbox[side].pop_front() {
                 quiet = false;
                 let lost = EndReason::ConnectionLost("closed by the other side".into());
-                let input = message.map_or(Input::Closed { session, reason: lost }, |m| arrived(session, m));
+                heard[side] = message.as_ref().map_or(0, |(hops, _)| *hops).max(heard[side]);
+                let closed = Input::Closed { session, reason: lost };
+                let input = message.map_or(closed, |(_, message)| arrived(session, message));
                 me.node.handle(NOW, input, &*me.store);
             }
             while let Some(output) = me.node.poll_output() {
@@ -169,7 +195,9 @@ pub fn run_tampered(a: &mut Peer, b: &mut Peer, plan: Plan, tamper: &mut Tamper<
                         let message = Message::decode(&frame[4..]).unwrap();
                         assert!(class_fits(class, &message), "{message:?} on {class:?}");
                         said.push((name, message.clone()));
-                        inbox[1 - side].extend(tamper(name, message).into_iter().map(Some));
+                        let hop = heard[side] + 1;
+                        hops.push(hop);
+                        inbox[1 - side].extend(tamper(name, message).into_iter().map(|m| Some((hop, m))));
                         let bytes = frame.len() as u64;
                         me.node.handle(NOW, Input::Sent { session, class, bytes }, &*me.store);
                     }
@@ -198,7 +226,7 @@ pub fn run_tampered(a: &mut Peer, b: &mut Peer, plan: Plan, tamper: &mut Tamper<
             }
         }
         if let [Some(a), Some(b)] = &ends {
-            return Session { a: a.clone(), b: b.clone(), said };
+            return Session { a: a.clone(), b: b.clone(), said, hops };
         }
         if quiet {
             // Nobody says anything any more: the one who waits for longest gives up.
@@ -233,6 +261,7 @@ pub fn arrived(session: SessionId, message: Message) -> Input {
             let objects = content.items.into_iter().map(|bytes| Object::new(bytes.into_vec())).collect();
             Input::Objects { session, want: content.want, objects, bytes: 0 }
         }
+        Message::Fork(fork) => Input::Fork { session, fork: Box::new(fork.check()) },
         message => Input::Message { session, bytes: message.encode().unwrap().len(), message },
     }
 }
@@ -242,6 +271,7 @@ fn class_fits(class: Class, message: &Message) -> bool {
         Message::Entries(_) => matches!(class, Class::System | Class::User),
         Message::Content(_) => class == Class::Content,
         Message::Served(_) => class != Class::Control,
+        Message::Fork(_) => class != Class::Content,
         _ => class == Class::Control,
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Net {
     pub(super) digests: usize,
     pub(super) cells: usize,
     pub(super) wants: usize,
+    /// What was said of forks.
+    pub(super) forks: usize,
     pub(super) ended: Vec<(End, EndReason, Report)>,
     pub(super) caught_up: usize,
     /// So many ranges of objects come with wrong bytes.
@@ -64,6 +66,7 @@ impl Net {
             digests: 0,
             cells: 0,
             wants: 0,
+            forks: 0,
             ended: Vec::new(),
             caught_up: 0,
             wrong: 0,
@@ -136,6 +139,7 @@ impl Net {
                         Message::Digest(_) => self.digests += 1,
                         Message::Cells(_) => self.cells += 1,
                         Message::Want(_) => self.wants += 1,
+                        Message::Fork(_) => self.forks += 1,
                         _ => {}
                     }
                     if let Some(to) = self.links.get(&end) {

@@ -7,9 +7,11 @@ use madake_log::{AuthorId, Entry, EntryId, LogId, SeqNum};
 use madake_object::{Commit, ObjectId};
 use madake_store::engine::{Direction, Table};
 use madake_store::{
-    HeldLog, Invariant, Look, Position, Read, Store, StoreError, payload_object, store_invariants, tables,
+    HeldLog, Invariant, Look, Position, Read, ReadForks, Store, StoreError, payload_object, store_invariants,
+    tables,
 };
 
+use super::forks::for_each_fork;
 use super::memory::{Memory, lost_of_log};
 use crate::wire::Message;
 
@@ -69,6 +71,14 @@ impl Named {
                 }
             }
             Ok::<_, StoreError>(())
+        })?;
+        for_each_fork(store, |log, tips| {
+            for tip in tips {
+                for entry in store.branch_entries(log, tip, SeqNum::FIRST, usize::MAX)? {
+                    named.insert(payload_object(&entry), Position::of(&entry).to_string());
+                }
+            }
+            Ok(())
         })?;
         for part in store.held_parts(None)? {
             for held in store.part_entries(part.author, part.log, SeqNum::FIRST, usize::MAX)? {

@@ -95,7 +95,12 @@ impl Staying {
 
 impl Pushing {
     /// What goes out unasked must be wanted, and new to the peer.
-    pub(in crate::sim) fn says(watched: &mut Watched, message: &Message, read: &dyn Read) -> Option<String> {
+    pub(in crate::sim) fn says(
+        watched: &mut Watched,
+        message: &Message,
+        read: &dyn Read,
+        twice: &BTreeSet<AuthorId>,
+    ) -> Option<String> {
         let Message::Entries(entries) = message else { return None };
         let (blocked, staying) = (&watched.blocked, &mut watched.staying);
         let pushed = entries.want == 0;
@@ -109,7 +114,8 @@ impl Pushing {
             if !pushed {
                 continue;
             }
-            if !fresh {
+            // At one place of such an author's logs there may be several.
+            if !fresh && !twice.contains(&at.author) {
                 return Some(format!("it pushes {at}, which went over this session before"));
             }
             if blocked.contains(&at.author) {

@@ -10,6 +10,7 @@ use madake_store::{
     Release, Store, StoreError, payload_object, tables,
 };
 
+use super::forks::Branches;
 use super::keeping::Named;
 use super::partial::Parts;
 
@@ -24,6 +25,9 @@ pub(in crate::sim) struct Memory {
     /// The entries of each log, from the first on.
     logs: BTreeMap<(AuthorId, LogId), Vec<EntryId>>,
     parts: Parts,
+    branches: Branches,
+    /// Authors whose keys are in two places: what is known of the heights of their logs says little.
+    pub(in crate::sim) twice: BTreeSet<AuthorId>,
     pub(super) content: BTreeSet<ObjectId>,
     /// What the owner has put there for its own sake.
     pub(super) pins: BTreeMap<ObjectId, Known>,
@@ -125,6 +129,11 @@ impl Memory {
         self.logs.get(&(author, log)).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether an entry of a branch was acknowledged.
+    pub(super) fn has_branched(&self, at: &Position, id: EntryId) -> bool {
+        self.branches.has(at, id)
+    }
+
     /// The logs of which entries were acknowledged, and how many.
     pub(in crate::sim) fn logs(&self) -> impl Iterator<Item = (AuthorId, LogId, usize)> {
         self.logs.iter().map(|((author, log), entries)| (*author, *log, entries.len()))
@@ -142,6 +151,9 @@ impl Memory {
         for (note, outcome) in notes.iter().zip(outcomes) {
             match (note, outcome) {
                 (Note::Entry(at, id, payload), Outcome::Entry { fate, payload: stored, .. }) => {
+                    if *fate == Fate::Branched {
+                        self.branches.took(at, *id);
+                    }
                     if *fate == Fate::Appended {
                         if at.seq == SeqNum::FIRST && self.may_have_lost(&at.author) {
                             self.forget((at.author, at.log)); // by the collection that did not end
@@ -328,6 +340,9 @@ impl Memory {
                 Some((what, _)) => return Ok(Some(what)),
             }
         }
+        if let Some(what) = self.branches.lost(store, |author| self.may_have_lost(author))? {
+            return Ok(Some(what));
+        }
         let parts = match self.parts.lost(store, |author| self.may_have_lost(author))? {
             Ok(parts) => parts,
             Err(what) => return Ok(Some(what)),
@@ -422,6 +437,7 @@ impl Memory {
         for author in authors {
             self.adopt(store, author)?;
         }
+        self.branches.adopt(store)?;
         self.parts.adopt(store)
     }
 
@@ -475,6 +491,7 @@ impl Memory {
 
     fn forget(&mut self, log: (AuthorId, LogId)) {
         self.logs.remove(&log);
+        self.branches.forget(&log);
         self.told.remove(&log);
     }
 }

@@ -1,6 +1,7 @@
 //! The rules: each a struct with a name and a sentence. They look at what nodes say, write and hold, from
 //! outside, and say in words what was broken.
 
+mod forks;
 mod keeping;
 mod live;
 mod memory;
@@ -10,6 +11,7 @@ mod telling;
 
 use std::time::Duration;
 
+pub(super) use forks::{ForksMeet, NeverMarked};
 pub(super) use keeping::{CollectsNameless, DroppedStays, WholeBatches};
 pub(super) use live::Pushing;
 pub(super) use memory::{AcknowledgedStays, Impossible, Memory, Note};
@@ -128,6 +130,10 @@ rules! {
         "wrong bytes or the end of one peer never end a transfer that others can complete"
     NoneAccused "none-accused"
         "nobody is said to have gone back to an older state of its store who has not"
+    ForksMeet "forks-meet"
+        "a fork whose sides reach a node is proven there, and when the faults have ended all who want the log have every history of it, and the same proof"
+    NeverMarked "never-marked"
+        "an author who never used a key in two places is never marked as forked"
     NoPanic "no-panic"
         "nothing panics"
 }

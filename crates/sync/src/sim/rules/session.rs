@@ -12,7 +12,7 @@ use crate::interest::Interest;
 use crate::io::{Plan, RequestId};
 use crate::sim::connection::CREDIT;
 use crate::sim::{SECOND, Time};
-use crate::wire::{MAX_FRAME, Message, Range};
+use crate::wire::{MAX_FRAME, Message, Range, WantBranch, WireEntry};
 
 pub(in crate::sim) struct Scope;
 pub(in crate::sim) struct Serving;
@@ -31,6 +31,7 @@ pub(in crate::sim) struct Watched {
     peer_receives: bool,
     /// What the peer asked for.
     asked: BTreeMap<u32, Vec<Range>>,
+    asked_paths: BTreeMap<u32, WantBranch>,
     asked_content: BTreeMap<u32, BTreeSet<ObjectId>>,
     /// What this side asked for, and no end of the answer has come.
     asking: BTreeSet<u32>,
@@ -65,6 +66,7 @@ impl Watched {
             blocked,
             peer_receives: false,
             asked: BTreeMap::new(),
+            asked_paths: BTreeMap::new(),
             asked_content: BTreeMap::new(),
             asking: BTreeSet::new(),
             fetching: BTreeSet::new(),
@@ -88,6 +90,7 @@ impl Watched {
             Message::WantContent(want) => {
                 self.asked_content.insert(want.id, want.ids.iter().copied().collect());
             }
+            Message::WantBranch(want) => drop(self.asked_paths.insert(want.id, want.clone())),
             Message::Served(served) => drop(self.asking.remove(&served.want)),
             _ => {}
         }
@@ -137,6 +140,7 @@ impl Scope {
             let (author, log) = match change {
                 Change::Entry { entry, .. } => (entry.author(), entry.log()),
                 Change::Part(part) => (part.author, part.log),
+                Change::Proof(proof, _) => (proof.author(), proof.log()),
                 _ => continue,
             };
             if refused.contains(&author) {
@@ -177,7 +181,7 @@ impl Serving {
     /// What goes out must have been asked for.
     pub(in crate::sim) fn says(watched: &Watched, message: &Message, read: &dyn Read) -> Option<String> {
         let data = matches!(message, Message::Entries(_) | Message::Content(_));
-        let asks = matches!(message, Message::Want(_) | Message::WantContent(_));
+        let asks = matches!(message, Message::Want(_) | Message::WantBranch(_) | Message::WantContent(_));
         if watched.plan.dry_run && (data || asks) {
             return Some("it asks or gives in a dry run of its own".into());
         }
@@ -189,6 +193,16 @@ impl Serving {
         }
         match message {
             Message::Entries(entries) if entries.want == 0 => None, // see `Pushing`
+            Message::Entries(entries) if watched.asked_paths.contains_key(&entries.want) => {
+                let want = watched.asked_paths.get(&entries.want)?;
+                let entry = |item: &WireEntry| Entry::decode(&item.entry).ok();
+                let of_it = |entry: &Entry| {
+                    (entry.author(), entry.log()) == (want.author, want.log) && entry.seq() <= want.tip.seq
+                };
+                let all = entries.items.iter().all(|item| entry(item).is_some_and(|entry| of_it(&entry)));
+                let blocked = watched.blocked.contains(&want.author);
+                (blocked || !all).then(|| format!("it gives what is not of the path that {want:?} asks for"))
+            }
             Message::Entries(entries) => {
                 let Some(ranges) = watched.asked.get(&entries.want) else {
                     return Some(format!("it answers request {}, which nobody made", entries.want));
@@ -236,6 +250,7 @@ impl DoneIsTrue {
         watched.staying.says(message);
         match message {
             Message::Want(want) => drop(watched.asking.insert(want.id)),
+            Message::WantBranch(want) => drop(watched.asking.insert(want.id)),
             Message::WantContent(want) => drop(watched.asking.insert(want.id)),
             Message::Done(done) => {
                 if std::mem::replace(&mut watched.done, true) {

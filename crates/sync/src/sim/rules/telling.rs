@@ -1,7 +1,7 @@
 //! What a node tells and takes, beside what was acknowledged to it and what authors wrote.
 
-use madake_log::{AuthorId, Entry};
-use madake_store::{Fate, Outcome, Position};
+use madake_log::{AuthorId, Entry, EntryId};
+use madake_store::{Outcome, Position};
 
 use super::memory::{Memory, Note};
 use crate::wire::{AuthorClock, Message};
@@ -22,7 +22,9 @@ impl ToldIsDurable {
     }
 
     fn heads(memory: &Memory, authors: &[AuthorClock]) -> Option<String> {
-        for AuthorClock { author, logs } in authors {
+        // Of a forked log its item is told, which is about a place further down.
+        for AuthorClock { author, logs } in authors.iter().filter(|told| !memory.twice.contains(&told.author))
+        {
             for clock in logs.iter() {
                 let known = memory.log(*author, clock.log);
                 let held = known.get(clock.seq.get() as usize - 1);
@@ -39,7 +41,8 @@ impl ToldIsDurable {
     pub(in crate::sim) fn gives(memory: &Memory, entry: &Entry) -> Option<String> {
         let at = Position::of(entry);
         let held = memory.log(at.author, at.log).get(at.seq.get() as usize - 1);
-        (held != Some(&entry.id())).then(|| format!("it gives {at}, which was not acknowledged to it"))
+        let held = held == Some(&entry.id()) || memory.has_branched(&at, entry.id());
+        (!held).then(|| format!("it gives {at}, which was not acknowledged to it"))
     }
 }
 
@@ -52,6 +55,9 @@ impl HeadsGrow {
             _ => return None,
         };
         for AuthorClock { author, logs } in authors.iter() {
+            if memory.twice.contains(author) {
+                continue;
+            }
             for clock in logs.iter() {
                 let told = memory.told.entry((*author, clock.log)).or_insert(clock.seq);
                 if clock.seq < *told {
@@ -69,18 +75,20 @@ impl Genuine {
     /// What was appended must be what the author's own machine has there.
     pub(in crate::sim) fn took<'a>(
         home: &dyn Fn(AuthorId) -> Option<&'a Memory>,
+        wrote_twice: &dyn Fn(&AuthorId, &EntryId) -> bool,
         notes: &[Note],
         outcomes: &[Outcome],
     ) -> Option<String> {
         for (note, outcome) in notes.iter().zip(outcomes) {
             if let (Note::Part(notes), Outcome::Part(Ok(outcomes))) = (note, outcome) {
-                if let Some(what) = Self::took(home, notes, outcomes) {
+                if let Some(what) = Self::took(home, wrote_twice, notes, outcomes) {
                     return Some(what);
                 }
                 continue;
             }
             let Note::Entry(at, id, _) = note else { continue };
-            if !matches!(outcome, Outcome::Entry { fate: Fate::Appended, .. }) {
+            let is_new = matches!(outcome, Outcome::Entry { fate, .. } if fate.is_new());
+            if !is_new || wrote_twice(&at.author, id) {
                 continue;
             }
             let log = home(at.author).map(|home| home.log(at.author, at.log));
