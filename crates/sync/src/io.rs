@@ -164,7 +164,7 @@ pub enum Input {
         /// Whose session.
         session: SessionId,
         /// What it says.
-        fork: CheckedFork,
+        fork: Box<CheckedFork>,
     },
     /// Objects came, and were hashed.
     Objects {

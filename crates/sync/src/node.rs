@@ -187,7 +187,7 @@ impl Node {
                 });
             }
             Input::Fork { session, fork } => {
-                self.with(session, now, read, |s, context| s.on_fork(context, fork));
+                self.with(session, now, read, |s, context| s.on_fork(context, *fork));
             }
             // That our own words went out says nothing of the peer.
             Input::Sent { class: Class::Control, .. } => {}
