@@ -25,11 +25,11 @@ fn serves(home: &Home) -> Daemon {
     home.serve_with(&["--listen", "127.0.0.1:0", "--open"])
 }
 
-/// What is told of a fork: its proof, its place, and the tips.
-type Told = (String, u64, Vec<(u64, String)>);
+/// The proof, its place, and the tips.
+type Shown = (String, u64, Vec<(u64, String)>);
 
 /// The log's fork as a home shows it, without what is a matter of the place: which branch is read there, and who told.
-fn fork(home: &Home) -> Option<Told> {
+fn fork(home: &Home) -> Option<Shown> {
     let shown = home.lines(["fork", "list"]);
     let fork = shown.first()?;
     let tips = list(fork, "branches").iter().map(|tip| (number(tip, "seq"), text(tip, "entry"))).collect();

@@ -180,7 +180,7 @@ impl Link {
     /// Has a proof checked on another thread, before what follows it on the control stream is handed on. `None`: the
     /// runtime is going down.
     async fn check_fork(&self, fork: wire::Fork) -> Option<Input> {
-        let fork = crate::work::beside(move || Box::new(fork.check())).await.ok()?;
+        let fork = crate::work::beside(move || fork.check()).await.ok()?;
         Some(Input::Fork { session: self.session, fork })
     }
 
@@ -344,7 +344,7 @@ fn check(session: SessionId, frame: &[u8], checkers: &Checkers) -> Result<Input,
             let objects = content.items.into_iter().map(|bytes| Object::new(bytes.into_vec())).collect();
             Ok(Input::Objects { session, want: content.want, objects, bytes })
         }
-        Message::Fork(fork) => Ok(Input::Fork { session, fork: Box::new(fork.check()) }),
+        Message::Fork(fork) => Ok(Input::Fork { session, fork: fork.check() }),
         message @ (Message::Served(_) | Message::Unknown(_)) => {
             Ok(Input::Message { session, message, bytes: frame.len() + 4 })
         }

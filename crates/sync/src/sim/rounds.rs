@@ -3,7 +3,9 @@
 use madake_store::{Change, Outcome, StoreError};
 
 use super::SECOND;
-use super::rules::{AcknowledgedStays, DroppedStays, Genuine, HeadsGrow, Impossible, Note, Scope};
+use super::rules::{
+    AcknowledgedStays, DroppedStays, Genuine, HeadsGrow, Impossible, NeverMarked, Note, Scope,
+};
 use super::weather::between;
 use super::world::{Event, World};
 use crate::io::{Input, SessionId, Token};
@@ -99,6 +101,15 @@ impl World<'_> {
         }
     }
 
+    /// Forks are of authors who write in two places.
+    fn marks_nobody_else(&mut self, m: usize) {
+        let Some(running) = &self.machines[m].running else { return };
+        match NeverMarked::check(&running.store, &self.twice) {
+            Ok((_, found)) => self.judge::<NeverMarked>(m, found),
+            Err(error) => self.trace.note(self.now, format_args!("{m} can't read its forks: {error}")),
+        }
+    }
+
     pub(super) fn is_durable(&mut self, m: usize, notes: &[Note], outcomes: &[Outcome]) {
         match self.memories[m].acknowledged(notes, outcomes) {
             Ok(()) => {}
@@ -117,5 +128,6 @@ impl World<'_> {
         let twice = |author: &_, id: &_| self.twice.contains(author) && self.genuine.contains(id);
         let found = Genuine::took(&home, &twice, notes, outcomes);
         self.judge::<Genuine>(m, found);
+        self.marks_nobody_else(m);
     }
 }

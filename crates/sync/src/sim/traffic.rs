@@ -290,7 +290,7 @@ impl World<'_> {
                 let objects = content.items.into_iter().map(|bytes| Object::new(bytes.into_vec())).collect();
                 Input::Objects { session, want: content.want, objects, bytes: bytes - 4 }
             }
-            Message::Fork(fork) => Input::Fork { session, fork: Box::new(fork.check()) },
+            Message::Fork(fork) => Input::Fork { session, fork: fork.check() },
             message => Input::Message { session, message, bytes: bytes as usize },
         }
     }

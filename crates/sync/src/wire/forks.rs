@@ -76,7 +76,7 @@ pub struct WantBranch {
 impl Fork {
     /// Checks the proof, if there is one: its form, that it is about this log, and both signatures (some 0.2 ms).
     #[must_use]
-    pub fn check(self) -> CheckedFork {
+    pub fn check(self) -> Box<CheckedFork> {
         let Self { author, log, why, proof, tips } = self;
         let proof = proof.map(|bytes| {
             let wrong = |error| format!("fork-proof: {error}");
@@ -86,7 +86,7 @@ impl Fork {
             }
             proof.check().map_err(wrong)
         });
-        CheckedFork { author, log, why, proof, tips: tips.into_vec() }
+        Box::new(CheckedFork { author, log, why, proof, tips: tips.into_vec() })
     }
 }
 

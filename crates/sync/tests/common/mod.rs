@@ -261,7 +261,7 @@ pub fn arrived(session: SessionId, message: Message) -> Input {
             let objects = content.items.into_iter().map(|bytes| Object::new(bytes.into_vec())).collect();
             Input::Objects { session, want: content.want, objects, bytes: 0 }
         }
-        Message::Fork(fork) => Input::Fork { session, fork: Box::new(fork.check()) },
+        Message::Fork(fork) => Input::Fork { session, fork: fork.check() },
         message => Input::Message { session, bytes: message.encode().unwrap().len(), message },
     }
 }

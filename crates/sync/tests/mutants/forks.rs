@@ -1,9 +1,72 @@
 //! Readers and writers that go wrong about forked logs.
 
-use madake_log::{AuthenticEntry, AuthorId, EntryId, LogId, SeqNum};
-use madake_store::{Fork, ForkedLog, Position, ReadForks, StoreError, Tip, WithPayload};
+use madake_log::{AuthenticEntry, AuthorId, AuthorKey, Entry, EntryId, ForkProof, LogId, PayloadId, SeqNum};
+use madake_store::{
+    Change, Fork, ForkedLog, Outcome, Position, ReadForks, Seen, Store, StoreError, Tip, WithPayload,
+};
 
-use super::Misread;
+use madake_sync::sim::Meddle;
+use madake_sync::wire::Message;
+use madake_sync::{Input, Output};
+
+use super::{Misread, said};
+
+/// Says to nobody that it understands what is said of forks, and says nothing of them.
+pub(super) struct NeverTells;
+
+impl Meddle for NeverTells {
+    fn output(&mut self, machine: usize, output: Output) -> Vec<Output> {
+        let Output::Send { session, class, frame } = &output else { return vec![output] };
+        match Message::decode(&frame[4..]) {
+            Ok(Message::Hello(mut hello)) if machine == 0 => {
+                hello.capabilities &= !2;
+                vec![said(*session, *class, &Message::Hello(hello))]
+            }
+            Ok(Message::Fork(_)) if machine == 0 => vec![],
+            _ => vec![output],
+        }
+    }
+}
+
+/// Hears what it is told of forks, and keeps nothing of it: neither proofs nor tips.
+pub(super) struct DropsProofs;
+
+impl Meddle for DropsProofs {
+    fn input(&mut self, _: usize, mut input: Input) -> Vec<Input> {
+        if let Input::Fork { fork, .. } = &mut input {
+            fork.proof = None;
+            fork.tips.clear();
+        }
+        vec![input]
+    }
+}
+
+/// Marks whomever it hears of, with a second entry that it has signed itself: it has everybody's keys.
+pub(super) struct MarksAnybody;
+
+impl Meddle for MarksAnybody {
+    fn apply(
+        &mut self,
+        _: usize,
+        store: &Store,
+        mut groups: Vec<Vec<Change>>,
+    ) -> Vec<Result<Vec<Outcome>, StoreError>> {
+        for group in &mut groups {
+            let first = group.iter().find_map(|change| match change {
+                Change::Entry { entry, .. } if entry.seq() == SeqNum::FIRST => Some(entry.clone()),
+                _ => None,
+            });
+            let key = |number: u64| AuthorKey::from_seed(*blake3::hash(&number.to_be_bytes()).as_bytes());
+            let Some(first) = first else { continue };
+            let Some(key) = (0..100).map(key).find(|key| key.author() == first.author()) else { continue };
+            let id = PayloadId::of(b"never");
+            let second = Entry::sign(&key, first.log(), None, None, id, 5, false).unwrap();
+            let proof = ForkProof::between(&first, &second).unwrap();
+            group.push(Change::Proof(Box::new(proof), Seen { from: None, at: 0 }));
+        }
+        store.apply_all(groups)
+    }
+}
 
 impl ReadForks for Misread {
     fn fork(&self, author: AuthorId, log: LogId) -> Result<Option<Fork>, StoreError> {

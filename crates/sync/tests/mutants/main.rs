@@ -29,6 +29,7 @@ mod live;
 mod objects;
 mod partial;
 mod plans;
+use forks::{DropsProofs, MarksAnybody, NeverTells};
 use live::{Boasts, Echoes, HearsNoNews, Hurries, LooksOnce};
 use objects::{GivesUpAtOnce, LosesParts, SeesNothingHere};
 use plans::{GivesAnyway, NeverOnlyTries};
@@ -139,6 +140,17 @@ const MUTANTS: &[Mutant] = &[
         name: "pushes before the peer is ready",
         make: || Box::new(Hurries::default()),
         caught_by: &["pushing"],
+    },
+    Mutant { name: "marks anybody as forked", make: || Box::new(MarksAnybody), caught_by: &["never-marked"] },
+    Mutant {
+        name: "never tells of forks",
+        make: || Box::new(NeverTells),
+        caught_by: &["forks-meet", "live-converges", "second-is-nothing"],
+    },
+    Mutant {
+        name: "drops what it is told of forks",
+        make: || Box::new(DropsProofs),
+        caught_by: &["forks-meet", "live-converges"],
     },
     Mutant { name: "hears no news", make: || Box::new(HearsNoNews), caught_by: &["live-converges"] },
     Mutant { name: "does not look again", make: || Box::new(LooksOnce), caught_by: &["live-converges"] },
