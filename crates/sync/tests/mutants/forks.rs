@@ -9,10 +9,24 @@ use madake_sync::sim::Meddle;
 use madake_sync::wire::Message;
 use madake_sync::{Input, Output};
 
-use super::{Misread, said};
+use super::{Misread, Mutant, said};
+
+pub(super) const MUTANTS: &[Mutant] = &[
+    Mutant { name: "marks anybody as forked", make: || Box::new(MarksAnybody), caught_by: &["never-marked"] },
+    Mutant {
+        name: "never tells of forks",
+        make: || Box::new(NeverTells),
+        caught_by: &["forks-meet", "live-converges", "second-is-nothing"],
+    },
+    Mutant {
+        name: "drops what it is told of forks",
+        make: || Box::new(DropsProofs),
+        caught_by: &["forks-meet", "live-converges"],
+    },
+];
 
 /// Says to nobody that it understands what is said of forks, and says nothing of them.
-pub(super) struct NeverTells;
+struct NeverTells;
 
 impl Meddle for NeverTells {
     fn output(&mut self, machine: usize, output: Output) -> Vec<Output> {
@@ -29,7 +43,7 @@ impl Meddle for NeverTells {
 }
 
 /// Hears what it is told of forks, and keeps nothing of it: neither proofs nor tips.
-pub(super) struct DropsProofs;
+struct DropsProofs;
 
 impl Meddle for DropsProofs {
     fn input(&mut self, _: usize, mut input: Input) -> Vec<Input> {
@@ -42,7 +56,7 @@ impl Meddle for DropsProofs {
 }
 
 /// Marks whomever it hears of, with a second entry that it has signed itself: it has everybody's keys.
-pub(super) struct MarksAnybody;
+struct MarksAnybody;
 
 impl Meddle for MarksAnybody {
     fn apply(

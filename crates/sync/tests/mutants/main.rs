@@ -29,7 +29,6 @@ mod live;
 mod objects;
 mod partial;
 mod plans;
-use forks::{DropsProofs, MarksAnybody, NeverTells};
 use live::{Boasts, Echoes, HearsNoNews, Hurries, LooksOnce};
 use objects::{GivesUpAtOnce, LosesParts, SeesNothingHere};
 use plans::{GivesAnyway, NeverOnlyTries};
@@ -141,17 +140,6 @@ const MUTANTS: &[Mutant] = &[
         make: || Box::new(Hurries::default()),
         caught_by: &["pushing"],
     },
-    Mutant { name: "marks anybody as forked", make: || Box::new(MarksAnybody), caught_by: &["never-marked"] },
-    Mutant {
-        name: "never tells of forks",
-        make: || Box::new(NeverTells),
-        caught_by: &["forks-meet", "live-converges", "second-is-nothing"],
-    },
-    Mutant {
-        name: "drops what it is told of forks",
-        make: || Box::new(DropsProofs),
-        caught_by: &["forks-meet", "live-converges"],
-    },
     Mutant { name: "hears no news", make: || Box::new(HearsNoNews), caught_by: &["live-converges"] },
     Mutant { name: "does not look again", make: || Box::new(LooksOnce), caught_by: &["live-converges"] },
 ];
@@ -161,7 +149,7 @@ fn each_broken_node_is_caught() {
     let seeds = std::env::var("MADAKE_SEEDS").map_or(100, |text| text.parse().unwrap());
     let mut escaped = Vec::new();
     let only = std::env::var("MADAKE_MUTANT").unwrap_or_default(); // part of a name
-    let all = MUTANTS.iter().chain(keeping::MUTANTS);
+    let all = MUTANTS.iter().chain(forks::MUTANTS).chain(keeping::MUTANTS);
     for Mutant { name, make, caught_by } in all.filter(|mutant| mutant.name.contains(&only)) {
         let caught = (0..seeds).find_map(|seed| {
             let outcome = run_with(&Options { seed, ..Options::default() }, &mut *make());
