@@ -50,7 +50,8 @@ struct Roots {
 }
 
 /// While a collection marks, entries may come to name what it has found without a name: they leave a word
-/// here. They do so in the round that names it, and sweeping is a round too, so one is before the other.
+/// here. They do so at the end of the round that names it, when that is durable, and sweeping is a round too, so one
+/// is before the other; what fails leaves no word, and names nothing.
 #[derive(Default)]
 pub(crate) struct Collecting {
     one: Mutex<()>,
@@ -58,10 +59,15 @@ pub(crate) struct Collecting {
 }
 
 impl Collecting {
-    pub(crate) fn names(&self, id: ObjectId) {
-        if let Some(named) = self.lock().as_mut() {
-            named.insert(id);
+    pub(crate) fn names(&self, ids: HashSet<ObjectId>) {
+        if let Some(named) = self.lock().as_mut().filter(|_| !ids.is_empty()) {
+            named.extend(ids);
         }
+    }
+
+    /// Whether anybody wants to know.
+    pub(crate) fn listens(&self) -> bool {
+        self.lock().is_some()
     }
 
     pub(crate) fn was_named(&self, id: ObjectId) -> bool {

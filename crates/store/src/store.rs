@@ -129,6 +129,7 @@ impl Store {
             match applied.map_err(StoreError::from) {
                 Ok(_) => {
                     noted.after(self.engine(), before);
+                    self.collecting.names(round.take_naming());
                     self.listeners.tell(&news);
                     results.extend(derived);
                     for id in round.gone_blobs() {

@@ -390,6 +390,39 @@ fn a_commit_that_comes_during_a_collection_hides_nothing_from_it() {
     assert_eq!(broken(&store), [""; 0]);
 }
 
+/// Who fails to name something while a collection is under way does not keep it from being taken.
+#[test]
+fn a_write_that_fails_during_a_collection_keeps_nothing() {
+    let (store, author) = memory();
+    append(&author, b"here");
+    let stray = object(b"stray");
+    let mut batch = Batch::new();
+    batch.record(RECORD_CONTENT, stray.bytes().to_vec());
+    store.engine().apply(&[batch]).unwrap();
+    // A row that does not hold what it should makes a change fail.
+    let by = AuthorKey::from_seed([9; 32]).author();
+    let at = Position { author: by, log: LogId::new(2000), seq: SeqNum::FIRST };
+    let (mut breaks, mut mends) = (Batch::new(), Batch::new());
+    breaks.put(madake_store::tables::ENTRY, at.key().to_vec(), b"no entry".to_vec());
+    mends.delete(madake_store::tables::ENTRY, at.key().to_vec());
+    let entry = foreign(2, LogId::new(2000), &stray);
+    let fails = vec![given(&entry, &stray), Change::Drop(at, Dropped { by, at: 0 })];
+    let mut comes = Some([breaks, mends]);
+    let collected = store.collect(false, &mut |_| {
+        if let Some([breaks, mends]) = comes.take() {
+            store.engine().apply(&[breaks]).unwrap();
+            assert!(store.apply(fails.clone()).is_err());
+            store.engine().apply(&[mends]).unwrap();
+        }
+    });
+    assert_eq!(collected.unwrap().objects, 1);
+    assert_eq!(store.content(stray.id()).unwrap(), None);
+    // Who names it keeps it.
+    store.apply(vec![given(&entry, &stray)]).unwrap();
+    assert_eq!(store.collect(false, &mut |_| ()).unwrap().objects, 0);
+    assert_eq!(broken(&store), [""; 0]);
+}
+
 /// A fetched object of less than a megabyte has a file too: so it is when it goes in the round in which it came.
 #[test]
 fn a_blob_that_goes_in_the_round_in_which_it_came_is_gone() {

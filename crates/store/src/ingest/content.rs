@@ -154,7 +154,9 @@ impl Round<'_> {
 
     /// An entry names content that is here. That needs a row only if a pin could be its reason too.
     pub(super) fn name(&mut self, id: ObjectId) -> Result<(), StoreError> {
-        self.collecting.names(id);
+        if self.collecting.listens() {
+            self.naming.insert(id);
+        }
         if self.is_pinned(id)? && self.pending.named.insert(id, true) != Some(true) {
             self.batch.put(tables::NAMED, id.as_bytes().to_vec(), Vec::new());
         }

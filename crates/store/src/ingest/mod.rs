@@ -50,8 +50,9 @@ pub(crate) struct Round<'a> {
     engine: &'a dyn Engine,
     pending: Pending,
     batch: Batch,
-    /// What entries came to name while a collection is under way.
+    /// What entries came to name while a collection is under way: in earlier rounds, and in this one.
     collecting: &'a Collecting,
+    naming: HashSet<ObjectId>,
     gone_blobs: Vec<ObjectId>,
     /// Whether tables had no rows when the round began; found out when it is first asked.
     empty: Vec<OnceCell<bool>>,
@@ -120,7 +121,13 @@ impl<'a> Round<'a> {
         let (pending, batch, touched) = (Pending::default(), Batch::new(), Touched::default());
         let empty = vec![OnceCell::new(); tables::COUNT];
         let (gone_blobs, wanting, freed) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
-        Self { engine, pending, batch, collecting, gone_blobs, empty, touched, wanting, freed, frees: false }
+        let (naming, frees) = (HashSet::new(), false);
+        Self { engine, pending, batch, collecting, naming, gone_blobs, empty, touched, wanting, freed, frees }
+    }
+
+    /// What entries came to name while a collection is under way, for when all is durable.
+    pub(crate) fn take_naming(&mut self) -> HashSet<ObjectId> {
+        std::mem::take(&mut self.naming)
     }
 
     /// What the last caller's changes came to want and did not bring.
@@ -149,7 +156,7 @@ impl<'a> Round<'a> {
 
     /// The batch of one caller's changes, what became of each of them, and the logs of whose forks more is known.
     pub(crate) fn derive(&mut self, changes: Vec<Change>) -> Result<Derived, StoreError> {
-        let gone = self.gone_blobs.clone();
+        let (gone, naming) = (self.gone_blobs.clone(), self.naming.clone());
         let outcomes = changes.into_iter().map(|change| self.change(change)).collect::<Result<_, _>>();
         let outcomes = outcomes.and_then(|outcomes| self.settle_freed().map(|()| outcomes));
         self.write_accounts();
@@ -163,7 +170,7 @@ impl<'a> Round<'a> {
         let done = outcomes.and_then(|outcomes| Ok((outcomes, forked?)));
         let (outcomes, forked) = done.inspect_err(|_| {
             // Nothing of these changes will be done, so what they were to take away stays.
-            self.gone_blobs = gone;
+            (self.gone_blobs, self.naming) = (gone, naming);
             self.batch = Batch::new();
         })?;
         Ok((std::mem::take(&mut self.batch), outcomes, forked))

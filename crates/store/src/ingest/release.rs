@@ -80,7 +80,7 @@ impl Round<'_> {
     /// for that alone.
     pub(super) fn sweep(&mut self, id: ObjectId) -> Result<Release, StoreError> {
         if self.is_pinned(id)? {
-            if !self.collecting.was_named(id) && self.is_named(id)? {
+            if !self.was_named(&id) && self.is_named(id)? {
                 self.pending.named.insert(id, false);
                 self.batch.delete(tables::NAMED, id.as_bytes().to_vec());
             }
@@ -89,10 +89,15 @@ impl Round<'_> {
         if self.is_kept_for_a_version(id)? {
             return Ok(Release::Kept(KeptFor::Commit));
         }
-        if self.collecting.was_named(id) {
+        if self.was_named(&id) {
             return Ok(Release::Kept(KeptFor::Entry));
         }
         self.gone(id)
+    }
+
+    /// Whether an entry came to name it while the collection was under way.
+    fn was_named(&self, id: &ObjectId) -> bool {
+        self.naming.contains(id) || self.collecting.was_named(*id)
     }
 
     /// Takes away entries of a blocked author's log, the newest first, and the rows that follow from them. A log of
