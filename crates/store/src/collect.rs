@@ -11,7 +11,7 @@ use crate::engine::{BlobId, Direction, Part, Table};
 use crate::ingest::payload_object;
 use crate::objects::{Keeping, Objects};
 use crate::outcome::{Change, Outcome, Release};
-use crate::prefix::{before, for_each_prefix};
+use crate::prefix::{before, for_each_prefix, has_prefix};
 use crate::read::{Read, held_entry};
 use crate::store::{Store, StoreError};
 use crate::tables;
@@ -181,8 +181,9 @@ impl Store {
         Ok(())
     }
 
-    /// Takes files away that no row leads to, and parts that no row wants. A file that was finished since the start
-    /// may yet get its row. What the authors `without` want does not count.
+    /// Takes files away that no row leads to, and parts that no row wants. A file that was finished since the start may
+    /// yet get its row; so may one that is wanted: a crash came before its row, and who fetches it finds it here. What
+    /// the authors `without` want does not count.
     fn sweep_files(
         &self,
         dry_run: bool,
@@ -191,7 +192,10 @@ impl Store {
     ) -> Result<(), StoreError> {
         let (engine, blobs) = (self.engine(), self.engine().blobs());
         for blob in blobs.list()? {
-            if !blobs.was_finished_here(&blob.id) && !engine.contains(tables::BLOB, &blob.id)? {
+            if !blobs.was_finished_here(&blob.id)
+                && !engine.contains(tables::BLOB, &blob.id)?
+                && !has_prefix(engine, tables::WANTED, &blob.id)?
+            {
                 collected.files += 1;
                 collected.file_bytes += blob.size;
                 if !dry_run {
