@@ -80,6 +80,7 @@ impl World<'_> {
         let ended = self.clock(m).wall;
         if let Some((_, PeerHistory::RolledBack(how))) = &report.peer_store
             && let Some(peer) = self.machines.iter().position(|machine| machine.node == report.peer)
+            && !self.machines[peer].misquoted
         {
             self.violates::<NoneAccused>(format!("node {m} says of node {peer}: {how}"));
         }

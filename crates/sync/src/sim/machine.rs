@@ -48,6 +48,8 @@ pub(super) struct Machine {
     pub(super) inbox: VecDeque<Input>,
     /// The start that it last told anybody of, and in which of its lives.
     told_start: (u64, (u64, [u8; 16])),
+    /// Somebody on a line changed what it said of itself, and its peers may have believed that.
+    pub(super) misquoted: bool,
     /// A commit round takes long until then.
     pub(super) slow_until: Time,
     /// Failures of the disk before this start.
@@ -94,6 +96,7 @@ impl Machine {
             keys,
             disk,
             life: 0,
+            misquoted: false,
             clock: 0,
             running: None,
             hangs_until: 0,

@@ -170,6 +170,7 @@ impl World<'_> {
             hostile::meddle(parcel, &mut stream.held_back, &mut self.random)
         } else if let Some(hand) = self.hands.pop_front() {
             connection.hostile = true;
+            self.machines[from].misquoted |= matches!(parcel.message, Message::Hello(_));
             let handled = hostile::handle(parcel, hand, &mut stream.held_back);
             let (to, life) = (connection.ends[1 - side].machine, connection.ends[1 - side].life);
             let session = connection.ends[1 - side].session;
