@@ -181,6 +181,27 @@ fn what_is_forked_already_comes_with_a_first_pull() {
     }
 }
 
+/// Who takes the newest entries only takes none of the branches; when the log is wanted as a whole, they come too.
+#[test]
+fn of_a_log_in_part_there_are_no_branches() {
+    for way in WAYS {
+        let common: Vec<String> = (0..20).map(|i| format!("{i}")).collect();
+        let common: Vec<&str> = common.iter().map(String::as_str).collect();
+        let (mut a, mut b, log) = parted(way, &common, &["x", "x2"], &["y"]);
+        finished(&run(&mut a, &mut b, sync()));
+        let mut c = Peer::comparing(3, true, way);
+        let newest = Plan { last: std::num::NonZeroU64::new(3), ..pull() };
+        finished(&run(&mut c, &mut a, newest));
+        assert!(c.store.part(log.0, log.1).unwrap().is_some());
+        assert_eq!(
+            (c.store.log_head(log.0, log.1).unwrap(), c.store.fork(log.0, log.1).unwrap()),
+            (None, None)
+        );
+        finished(&run(&mut c, &mut a, pull()));
+        assert_eq!(c.state(log), a.state(log));
+    }
+}
+
 /// Control logs fork too, and come before the others.
 #[test]
 fn system_logs_before_others() {

@@ -18,7 +18,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "forgets what was dropped",
         make: || Box::new(WithEngine(|engine| Arc::new(Twisted(ForgetsDrops(engine))))),
-        caught_by: &["dropped-stays"],
+        caught_by: &["dropped-stays", "whole-batches"],
     },
     Mutant {
         name: "goes on wanting what was dropped",
