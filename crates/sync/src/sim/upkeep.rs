@@ -7,7 +7,7 @@ use madake_object::{Object, ObjectId};
 use madake_store::engine::{Part, Reclaim};
 use madake_store::{
     AppendError, Appended, Author, CONTENT_LIMIT, Change, Collected, Dropped, META_ERASE, NewContent,
-    Outcome, Policy, Position, Read as _, Release, StoreError, payload_object, tables,
+    Outcome, Policy, Position, Read as _, Release, StoreError, Wanted, payload_object, tables,
 };
 
 use super::machine::Running;
@@ -111,10 +111,19 @@ impl World<'_> {
         self.machines[m].running.as_ref()?.store.content(id).ok()?
     }
 
-    /// What is named here and has not come.
+    /// What is named here, by an entry of a trunk or of a log in part, and has not come.
     fn something_wanted(&mut self, m: usize) -> Option<(Position, ObjectId)> {
-        let mut wanted = self.machines[m].running.as_ref()?.store.wanted(None, 50).ok()?;
-        wanted.retain(|wanted| wanted.by.log > LogId::COMMIT);
+        let store = self.machines[m].running.as_ref()?.store.clone();
+        let mut wanted = store.wanted(None, 50).ok()?;
+        // Who gives up a payload names a place: of the histories of a forked log the trunk's entry there is meant.
+        wanted.retain(|Wanted { id, by, .. }| {
+            let there = store.entries(by.author, by.log, by.seq, 1).unwrap_or_default();
+            let names = match there.first().filter(|entry| entry.seq() == by.seq) {
+                Some(entry) => payload_object(entry) == *id,
+                None => store.is_in_part(by).unwrap_or_default(),
+            };
+            names && by.log > LogId::COMMIT
+        });
         let wanted = wanted.get(self.random.below(wanted.len()))?;
         Some((wanted.by, wanted.id))
     }
