@@ -319,6 +319,7 @@ pub(crate) async fn lost(connection: &Connection) -> EndReason {
             close::NOT_KNOWN => EndReason::NotKnown,
             close::ANEW => EndReason::Anew,
             close::CROSSED => EndReason::Crossed,
+            close::HELD_OFF => EndReason::NotNow(printable(&reason)),
             close::STOPPING => EndReason::EndedByPeer("it is stopping".into()),
             _ => EndReason::EndedByPeer(printable(&reason)),
         },
