@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 
 use madake_log::{AuthorId, Entry, EntryId, LogId, SeqNum};
-use madake_store::{Position, Read, Store, StoreError};
+use madake_store::{Fork, Position, Read, ReadForks as _, Store, StoreError};
 
 use crate::wire::{AuthorClock, Message};
 
 pub(in crate::sim) struct PartialStays;
 
 impl PartialStays {
-    /// What a node says of a log, and gives of it, must be held as a whole.
+    /// What a node says of a log, and gives of it, must be held as a whole; or beside it, if it is forked: then not its
+    /// height is told, but the place of the fork.
     pub(in crate::sim) fn says(store: &Store, message: &Message) -> Result<Option<String>, StoreError> {
         let told: Vec<(AuthorId, LogId, SeqNum)> = match message {
             Message::Clock(clock) => heads(&clock.authors),
@@ -24,7 +25,8 @@ impl PartialStays {
         for (author, log, seq) in told {
             let Some(part) = store.part(author, log)? else { continue };
             let whole = store.log_head(author, log)?.map_or(0, |head| head.seq.get());
-            if seq.get() > whole {
+            let place = |fork: &Fork| fork.at() == seq || fork.tips.iter().any(|tip| tip.seq >= seq);
+            if seq.get() > whole && !store.fork(author, log)?.is_some_and(|fork| place(&fork)) {
                 let of = format!("{author}/{log}@{seq}");
                 let held = format!("a part from {} to {}, and {whole} as a whole", part.start, part.head.seq);
                 return Ok(Some(format!("it tells or gives {of}, and has {held}")));
