@@ -85,7 +85,7 @@ impl Session {
         }
         let theirs = std::mem::take(&mut self.live.clock);
         self.live.compared();
-        let found = compare_all(&theirs, &self.admitted(), context.read, self.manner(true))?;
+        let found = compare_all(&theirs, &self.admitted(), context.read, self.manner(false))?;
         self.answer_again(context, found)
     }
 
@@ -115,7 +115,7 @@ impl Session {
         for key in found.ours.iter().map(Item::key) {
             logs.extend(context.read.logs_with_key(&key)?);
         }
-        let found = compare_logs(&theirs, &logs, &self.admitted(), context.read, self.manner(true))?;
+        let found = compare_logs(&theirs, &logs, &self.admitted(), context.read, self.manner(false))?;
         self.answer_again(context, found)
     }
 

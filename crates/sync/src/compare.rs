@@ -348,7 +348,7 @@ impl Session {
         if self.we_give()
             && let Some(theirs) = &self.theirs
         {
-            let manner = self.manner(!self.we_receive());
+            let manner = self.manner(true);
             let compared = compare_logs(&self.clock, &logs, &theirs.interest, context.read, manner)?;
             self.offer(context, compared)?;
         }

@@ -168,9 +168,9 @@ impl Session {
         hello.capabilities & FORKS != 0 && !self.report.dry_run
     }
 
-    /// In what manner the two sides compare; `lower`: whether the peer has to be told of what is lower here.
-    pub(crate) fn manner(&self, lower: bool) -> Manner {
-        Manner { forks: self.forks.agreed, lower }
+    /// In what manner the two sides compare; `both`: in both directions, so that what is wanted here comes too.
+    pub(crate) fn manner(&self, both: bool) -> Manner<'_> {
+        Manner { forks: self.forks.agreed, comes: (both && self.we_receive()).then_some(&self.interest) }
     }
 
     /// Whether the peer may have a log and wants it.

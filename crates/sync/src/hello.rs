@@ -177,7 +177,7 @@ impl Session {
         if self.we_give()
             && let Some(theirs) = &self.theirs
         {
-            let manner = self.manner(!self.we_receive());
+            let manner = self.manner(true);
             let found = compare_all(&self.clock, &theirs.interest, context.read, manner)?;
             self.offer(context, found)?;
         }

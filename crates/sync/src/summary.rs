@@ -42,12 +42,12 @@ pub struct Comparison {
 
 /// What two sides know of forks that compare.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Manner {
+pub(crate) struct Manner<'a> {
     /// Both can speak of forks: of a forked log the item is told, and what differs in more than length is not offered.
     pub(crate) forks: bool,
-    /// Nothing of what the other side has more of will come here, where it would show whether it fits: what is lower here
-    /// is offered too, for the other side to look.
-    pub(crate) lower: bool,
+    /// What comes here of what the other side has more of, and shows then whether it fits. What does not come and is lower
+    /// here is offered too, for the other side to look.
+    pub(crate) comes: Option<&'a Interest>,
 }
 
 impl PeerClock {
@@ -174,7 +174,7 @@ pub(crate) fn compare_all(
     theirs: &PeerClock,
     interest: &Interest,
     read: &dyn Read,
-    manner: Manner,
+    manner: Manner<'_>,
 ) -> Result<Comparison, StoreError> {
     let mut comparer = Comparer::new(theirs, interest, read, manner)?;
     for_each_author(read, interest, |author, logs| comparer.author(author, logs, false))?;
@@ -187,7 +187,7 @@ pub(crate) fn compare_logs(
     logs: &BTreeSet<(AuthorId, LogId)>,
     interest: &Interest,
     read: &dyn Read,
-    manner: Manner,
+    manner: Manner<'_>,
 ) -> Result<Comparison, StoreError> {
     let blocked: BTreeSet<AuthorId> = read.blocked()?.into_iter().collect();
     let mut comparer = Comparer::new(theirs, interest, read, manner)?;
@@ -203,7 +203,7 @@ struct Comparer<'a> {
     theirs: &'a PeerClock,
     interest: &'a Interest,
     read: &'a dyn Read,
-    manner: Manner,
+    manner: Manner<'a>,
     any_forks: bool,
     found: Comparison,
     listed: usize,
@@ -215,7 +215,7 @@ impl<'a> Comparer<'a> {
         theirs: &'a PeerClock,
         interest: &'a Interest,
         read: &'a dyn Read,
-        manner: Manner,
+        manner: Manner<'a>,
     ) -> Result<Self, StoreError> {
         let any_forks = manner.forks && any_forks(read)?;
         let found = Comparison::default();
@@ -380,6 +380,13 @@ enum Difference {
 }
 
 impl Comparer<'_> {
+    /// Whether more of a log will come here.
+    fn comes(&self, held: &HeldLog) -> Result<bool, StoreError> {
+        let Some(ours) = self.manner.comes else { return Ok(false) };
+        let schema = self.read.schema(held.author, held.log)?;
+        Ok(ours.wants_author(&held.author) && ours.wants_log(held.log, schema.as_ref()))
+    }
+
     fn difference(
         &mut self,
         held: &HeldLog,
@@ -397,7 +404,7 @@ impl Comparer<'_> {
         let ours = held.head.seq;
         if their.0 > ours {
             // Who has more will notice if our head is not in its log, once it knows it.
-            let tells = self.manner.forks && self.manner.lower && self.lower < MAX_LOWER;
+            let tells = self.manner.forks && self.lower < MAX_LOWER && !self.comes(held)?;
             self.lower += usize::from(tells);
             return Ok(if tells { Difference::More(0) } else { Difference::None });
         }

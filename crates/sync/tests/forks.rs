@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use common::{Peer, Session, large_store, pull, push, run, run_tampered, schema, sync};
 use madake_log::{AuthorId, LogId, SeqNum};
-use madake_store::{Fork, HeldLog, LogState, Read, ReadForks, Store, Tip};
+use madake_store::{Change, Fork, HeldLog, LogState, Read, ReadForks, Store, Tip};
 use madake_sync::wire::{self, Message, What, Why};
 use madake_sync::{Bounded, CompareBy, EndReason, Plan};
 
@@ -152,6 +152,21 @@ fn gossip_ends_with_one_proof_and_all_tips_everywhere() {
         finished(&run(&mut late, &mut peers[3], sync()));
         same(&late, &peers[3], log);
         assert_eq!(late.state(log).1.len(), 3, "it is one of the histories, and longer");
+    }
+}
+
+/// Who wants a log no more, and has less of another history of it, is asked by whom it still gives it to.
+#[test]
+fn a_log_that_one_side_only_wants() {
+    for way in WAYS {
+        for dials in [false, true] {
+            let (mut a, mut b, log) = parted(way, &["one"], &["x"], &["y", "y2"]);
+            a.store.apply(vec![Change::KeepSchema(schema("photo"))]).unwrap();
+            let (one, other) = if dials { (&mut a, &mut b) } else { (&mut b, &mut a) };
+            finished(&run(one, other, sync()));
+            assert_eq!(b.state(log).1.len(), 2, "both histories: {way:?}, {dials}");
+            assert_eq!(a.state(log).1.len(), 1, "it takes no more of it");
+        }
     }
 }
 
