@@ -260,6 +260,16 @@ impl World<'_> {
         }
     }
 
+    /// As which of its authors a machine's owner writes: half of the time as the one who writes elsewhere too.
+    fn writes_as(&mut self, m: usize) -> usize {
+        let keys = &self.machines[m].keys;
+        let twice = keys.iter().position(|key| self.twice.contains(&key.author()));
+        match twice {
+            Some(number) if self.random.below(2) == 0 => number,
+            _ => self.random.below(keys.len()),
+        }
+    }
+
     fn appends(&mut self, m: usize) {
         let count = [1, 1, 2, 3, 8][self.random.below(5)];
         let mut payloads = Vec::new();
@@ -270,7 +280,7 @@ impl World<'_> {
         }
         let Ok(schema) = SCHEMAS[self.random.below(SCHEMAS.len())].parse::<Schema>() else { return };
         let end = self.random.below(20) == 0;
-        let number = self.random.below(self.machines[m].keys.len());
+        let number = self.writes_as(m);
         let Some(running) = &self.machines[m].running else { return };
         let author = &running.authors[number];
         let (id, result) = (author.id(), author.append(&schema, &payloads, end));
@@ -296,7 +306,7 @@ impl World<'_> {
                 only_if_changed,
             });
         }
-        let number = self.random.below(self.machines[m].keys.len());
+        let number = self.writes_as(m);
         let Some(running) = &self.machines[m].running else { return };
         let author = &running.authors[number];
         let (id, result) = (author.id(), author.commit(&versions));
