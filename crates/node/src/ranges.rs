@@ -349,7 +349,8 @@ impl Fetching<'_> {
             // What comes is gathered while what came before is checked and written.
             let gathered = self.piece().await;
             let piece = self.gather.take(PIECE + GROUP as usize);
-            if piece.len() > 0 {
+            let bytes = piece.len();
+            if bytes > 0 {
                 self.moved = Instant::now();
             }
             if let Some(written) = writing.take() {

@@ -8,8 +8,8 @@ use madake_log::{AuthenticEntry, AuthorId, AuthorKey, Entry, LogId, PayloadId, S
 use madake_object::Object;
 use madake_store::engine::{Engine, MemoryEngine};
 use madake_store::{
-    Author, Cell, Change, Coded, Control, Digest, Item, LogClass, NewContent, Part, Policy, Read, Store,
-    StoreRows, SummaryScope, item_key, toggle,
+    Author, Cell, Change, Control, Digest, Item, LogClass, NewContent, Part, Policy, Read, Store, StoreRows,
+    SummaryScope, item_key, toggle,
 };
 use proptest::prelude::*;
 

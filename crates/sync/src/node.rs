@@ -21,9 +21,7 @@ use crate::report::{EndReason, Load, Report};
 use crate::seek::Seeking;
 use crate::serve;
 use crate::session::{PATIENCE, Session};
-use crate::wire::{
-    Class, Hello, MAX_SCHEMAS, MAX_SCOPE_FRAME, Message, PROTOCOL, Scope, ScopeKind,
-};
+use crate::wire::{Class, Hello, MAX_SCHEMAS, MAX_SCOPE_FRAME, Message, PROTOCOL, Scope, ScopeKind};
 
 /// Replication with any number of peers, as a state machine.
 ///

@@ -102,7 +102,8 @@ impl Receiving {
         if self.fetching.remove(&id).is_none() {
             return;
         }
-        self.blocked = false;
+        // It may be that this one has room again.
+        (self.blocked, self.elsewhere) = (false, false);
         let overtaken = self.overtaken.remove(&id);
         if let Err(reason) = result {
             if overtaken {

@@ -13,12 +13,15 @@ use common::{NOW, Peer, arrived, key, schema, sync};
 use madake_log::{
     AuthenticEntry, AuthorId, AuthorKey, Entry, LogId, PayloadId, SeqNum, has_lipmaa_link, lipmaa,
 };
+use madake_object::{ObjectId, Ranges};
 use madake_store::{Change, Limits, Listener, Position, Read as _};
 use madake_sync::wire::{
     Cells, Clock, Digest, Done, Entries, Have, Hello, Message, PROTOCOL, ScopeKind, Served, WireCell,
     WireEntry,
 };
-use madake_sync::{Bounded, CompareBy, EndReason, Input, Now, Output, Plan, Report, SessionId};
+use madake_sync::{
+    Bounded, CompareBy, EndReason, Input, Now, Output, Plan, RangeEnd, Report, RequestId, SessionId,
+};
 use read::Large;
 use serde_bytes::ByteBuf;
 
@@ -31,8 +34,12 @@ struct Victim {
     news: Arc<Listener>,
     now: Duration,
     session: u64,
+    /// Who dials.
+    dialler: AuthorId,
     said: VecDeque<Message>,
     ended: Option<(EndReason, Report)>,
+    /// Ranges of big objects that are asked for.
+    ranges: Vec<(RequestId, SessionId, ObjectId)>,
 }
 
 impl Victim {
@@ -44,19 +51,20 @@ impl Victim {
         let peer = Peer::comparing(1, true, by);
         let (news, read) = (peer.store.listen(|| {}), Large::new(peer.store.clone()));
         let said = VecDeque::new();
-        Self { peer, read, news, now: NOW.monotonic, session: 0, said, ended: None }
+        let (now, ranges) = (NOW.monotonic, Vec::new());
+        Self { peer, read, news, now, session: 0, dialler: mallory(), said, ended: None, ranges }
     }
 
     /// The peer dials, and says Hello.
     fn dialled(&mut self, hello: impl FnOnce(Hello) -> Hello) {
         self.session += 1;
-        let (session, peer) = (SessionId(self.session), mallory());
+        let (session, peer) = (SessionId(self.session), self.dialler);
         let plan = Plan { live: true, ..sync() };
         self.input(Input::Opened { session, peer, initiator: false, plan });
         let epoch = [3; 16];
         let hello = hello(Hello {
             protocol: PROTOCOL,
-            node: mallory(),
+            node: self.dialler,
             epoch,
             generation: 1,
             incarnation: (1, [0; 16]),
@@ -95,6 +103,11 @@ impl Victim {
                 Output::Ended { session, reason, report } if session.0 >= self.session => {
                     self.ended = Some((reason, report));
                 }
+                Output::OpenObject { id, .. } => {
+                    let opened = Input::ObjectOpened { id, here: Ok(Ranges::EMPTY) };
+                    self.peer.node.handle(now, opened, &self.read);
+                }
+                Output::FetchRange { session, id, request, .. } => self.ranges.push((request, session, id)),
                 _ => {}
             }
         }
@@ -136,10 +149,8 @@ fn who_asks_for_comparisons_all_the_time_gets_them_at_a_pace() {
         let mut victim = Victim::new();
         victim.read.logs = 60_000;
         // It wants nothing of what is there, so each comparison is a walk and an empty offer.
-        let picky = |hello: Hello| Hello {
-            schemas: Some(Bounded::try_from(vec![schema("post")]).unwrap()),
-            ..hello
-        };
+        let picky =
+            |hello: Hello| Hello { schemas: Some(Bounded::try_from(vec![schema("post")]).unwrap()), ..hello };
         victim.dialled(picky);
         victim.hears(clock());
         victim.hears(Message::Done(Done::default()));
@@ -399,4 +410,33 @@ fn what_is_refused_late_is_told_too() {
     victim.input(Input::Closed { session: SessionId(3), reason: EndReason::ConnectionLost("gone".into()) });
     let (_, report) = victim.ended.take().unwrap();
     assert_eq!((report.refused_by_peer, report.refusals_by_peer.len()), (u64::MAX, 1_024));
+}
+
+/// Who was asked for as much as may be asked for, and sends a byte now and then, keeps nobody else from being asked.
+#[test]
+fn who_drips_leaves_room_for_others() {
+    let mut victim = Victim::new();
+    victim.peer.node.limit_fetches(2, 1);
+    for number in [66, 67] {
+        victim.dialler = key(number).author();
+        victim.dialled(|hello| hello);
+        victim.hears(clock());
+        victim.hears(Message::Done(Done::default()));
+        let payload = PayloadId::of(&number.to_le_bytes());
+        let entry =
+            Entry::sign(&key(number), LogId::new(5_000), None, None, payload, 10 << 20, false).unwrap();
+        let item = WireEntry { entry: ByteBuf::from(entry.as_bytes().to_vec()), payload: None };
+        victim.hears(Message::Entries(Entries { want: 0, items: Bounded::try_from(vec![item]).unwrap() }));
+        let id = ObjectId::new(*payload.as_bytes());
+        // The second is asked for what the first has not sent, too, and says that it does not have that.
+        let (_, first, _) = victim.ranges[0];
+        let other = victim.ranges.iter().find(|(_, session, of)| *session != first && *of != id).copied();
+        if let Some((request, ..)) = other {
+            victim.input(Input::RangeEnded { request, upto: 0, end: RangeEnd::NotHere });
+        }
+        let of_it = |(_, session, of): &&(_, SessionId, ObjectId)| session.0 == victim.session && *of == id;
+        let count = victim.ranges.iter().filter(of_it).count();
+        assert_eq!(count, if number == 66 { 2 } else { 1 }, "{:?}", victim.ranges);
+    }
+    assert_eq!(victim.peer.node.load().ranges, 3);
 }
