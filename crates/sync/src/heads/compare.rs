@@ -95,7 +95,7 @@ pub struct Item {
 
 impl Range {
     fn is_sound(self) -> bool {
-        (8..=MAX_BITS).contains(&self.bits) && self.bits % 4 == 0 && self.prefix >> self.bits == 0
+        (8..=MAX_BITS).contains(&self.bits) && self.bits.is_multiple_of(4) && self.prefix >> self.bits == 0
     }
 
     fn first(self) -> u64 {

@@ -28,6 +28,8 @@ mod proposer;
 mod register;
 mod replica;
 mod rounds;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod standing;
 mod value;
 
