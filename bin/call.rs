@@ -33,6 +33,8 @@ pub(crate) struct Api {
 pub(crate) struct Answer {
     body: Body,
     buffer: BytesMut,
+    /// So many bytes of it end no line.
+    looked: usize,
 }
 
 /// Where an upload's source writes its records. Blocking: for a thread of its own.
@@ -188,7 +190,7 @@ impl Api {
 impl Answer {
     async fn of(response: Response<Body>) -> Result<Self, ApiError> {
         let ok = response.status().is_success();
-        let mut answer = Self { body: response.into_body(), buffer: BytesMut::new() };
+        let mut answer = Self { body: response.into_body(), buffer: BytesMut::new(), looked: 0 };
         if ok {
             return Ok(answer);
         }
@@ -205,8 +207,13 @@ impl Answer {
     /// The next line; an error that the answer ends with is one.
     pub(crate) async fn next(&mut self) -> Result<Option<Value>, ApiError> {
         loop {
-            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+            // A line may be long, and come in many pieces: each byte is looked at once.
+            let rest = self.buffer.iter().skip(self.looked).position(|byte| *byte == b'\n');
+            let end = rest.map(|rest| self.looked + rest);
+            self.looked = self.buffer.len();
+            if let Some(end) = end {
                 let line = self.buffer.split_to(end + 1);
+                self.looked = 0;
                 let value: Value = serde_json::from_slice(&line).map_err(|error| {
                     ApiError::new(502, "daemon", format!("an answer that is no JSON: {error}"))
                 })?;

@@ -56,7 +56,7 @@ pub use objects::{Objects, UnknownObjects};
 pub use outcome::{
     Allowed, Change, ContentFate, Dropped, Fate, Flaw, KeptFor, LastSession, META_COPY, META_EPOCH,
     META_ERASE, META_OBJECTS, META_STARTS, NodeId, Outcome, PayloadFate, Peer, PeerStore, Policy, ProofFate,
-    Release,
+    Release, Require,
 };
 pub use part::{HeldPart, NewPart, PART_ENTRIES, PartEntry, PartRefused};
 pub use quota::{Full, Limits, Usage};

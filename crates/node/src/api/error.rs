@@ -114,6 +114,9 @@ impl From<StoreError> for ApiError {
             message = format!("{message}: {cause}");
             source = cause.source();
         }
+        if let StoreError::Unmet(_) = &error {
+            return Self::new(409, "meanwhile", message).hint("type the command again");
+        }
         let StoreError::Engine(engine) = &error else { return Self::new(500, "store", message) };
         match **engine {
             EngineError::DiskFull { .. } => {
