@@ -1,6 +1,6 @@
 //! Writing an author's own logs: schemas are registered, entries chained, signed and stored.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use madake_log::{
@@ -199,6 +199,7 @@ impl Author {
         let attempt = |chains: &mut Chains<'_>| {
             let mut heads: HashMap<FileName, Option<(CommitId, Commit)>> = HashMap::new();
             let mut made = Vec::new();
+            chains.head(LogId::COMMIT)?; // before the versions that follow from it are looked up
             for version in versions {
                 let head = match heads.get(&version.name) {
                     Some(head) => head.clone(),
@@ -291,7 +292,7 @@ impl Author {
             if registered.as_ref().is_some_and(|other| other != schema) {
                 continue;
             }
-            if self.store.log_head(self.id(), log)?.is_some_and(|head| head.end) {
+            if chains.head(log)?.is_some_and(|head| head.end) {
                 continue;
             }
             if registered.is_none() {
@@ -315,6 +316,8 @@ struct Chains<'a> {
     store: &'a Store,
     heads: HashMap<LogId, Option<LogHead>>,
     signed: HashMap<(LogId, SeqNum), EntryId>,
+    /// Logs in which something is signed.
+    begun: BTreeSet<LogId>,
     /// What it is built on.
     requires: Vec<Require>,
     changes: Vec<Change>,
@@ -323,26 +326,33 @@ struct Chains<'a> {
 
 impl<'a> Chains<'a> {
     fn new(key: &'a AuthorKey, store: &'a Store) -> Self {
-        let (heads, signed) = (HashMap::new(), HashMap::new());
-        Self { key, store, heads, signed, requires: Vec::new(), changes: Vec::new(), appended: Vec::new() }
+        let (heads, signed, begun) = (HashMap::new(), HashMap::new(), BTreeSet::new());
+        let (requires, changes, appended) = (Vec::new(), Vec::new(), Vec::new());
+        Self { key, store, heads, signed, begun, requires, changes, appended }
+    }
+
+    /// The entry that the next one of this log follows. What is read after this is as it was here, or nothing is written.
+    fn head(&mut self, log: LogId) -> Result<Option<LogHead>, StoreError> {
+        if let Some(head) = self.heads.get(&log) {
+            return Ok(*head);
+        }
+        let author = self.key.author();
+        let head = self.store.log_head(author, log)?;
+        self.requires.push(Require::Head(author, log, head.map(|head| head.entry)));
+        self.heads.insert(log, head);
+        Ok(head)
     }
 
     fn push(&mut self, log: LogId, payload: NewContent, end: bool) -> Result<EntryId, AppendError> {
-        let author = self.key.author();
-        let head = match self.heads.get(&log) {
-            Some(head) => *head,
-            None => {
-                if let Some(part) = self.store.part(author, log)? {
-                    return Err(AppendError::Partial { author, log, head: part.head.seq });
-                }
-                if let Some(fork) = self.store.fork(author, log)? {
-                    return Err(AppendError::Forked { author, log, at: fork.at() });
-                }
-                let head = self.store.log_head(author, log)?;
-                self.requires.push(Require::Head(author, log, head.map(|head| head.entry)));
-                head
+        let (author, head) = (self.key.author(), self.head(log)?);
+        if self.begun.insert(log) {
+            if let Some(part) = self.store.part(author, log)? {
+                return Err(AppendError::Partial { author, log, head: part.head.seq });
             }
-        };
+            if let Some(fork) = self.store.fork(author, log)? {
+                return Err(AppendError::Forked { author, log, at: fork.at() });
+            }
+        }
         let seq = match head {
             Some(head) => head.seq.next().ok_or(AppendError::Sign(SignError::SeqExhausted))?,
             None => SeqNum::FIRST,
@@ -490,7 +500,9 @@ mod tests {
         let gone =
             |result: AppendError| matches!(result, AppendError::Store(StoreError::Unmet(Require::Blob(_))));
         assert!(gone(author.commit(&[version(&content)]).unwrap_err()));
-        assert!(gone(author.append(&"post".parse().unwrap(), std::slice::from_ref(&content), false).unwrap_err()));
+        assert!(gone(
+            author.append(&"post".parse().unwrap(), std::slice::from_ref(&content), false).unwrap_err()
+        ));
         assert_eq!(store.counts().unwrap().entries, 0, "nothing was signed for");
         let (_, content) = blob();
         author.commit(&[version(&content)]).unwrap();

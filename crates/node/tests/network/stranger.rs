@@ -31,7 +31,8 @@ async fn say(to: &mut SendStream, message: Message) {
 async fn gives_no_streams(key: Arc<AuthorKey>, socket: Arc<Socket>) -> turmoil::Result {
     let mut transport = TransportConfig::default();
     transport.max_concurrent_bidi_streams(VarInt::from_u32(1)).keep_alive_interval(Some(5 * SECOND));
-    let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls::server_config(&key))?));
+    let mut config =
+        ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls::server_config(&key))?));
     config.transport_config(Arc::new(transport));
     let (runtime, local) = (Arc::new(TokioRuntime), EndpointConfig::default());
     let endpoint = quinn::Endpoint::new_with_abstract_socket(local, Some(config), socket, runtime)?;

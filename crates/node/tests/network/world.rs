@@ -75,7 +75,11 @@ pub struct Wishes {
 
 impl World<'_> {
     /// Bob alone, with a peer called alice at whose place somebody speaks by hand.
-    pub fn with_stranger<F>(seed: u64, key: &AuthorKey, speaks: impl FnOnce(Arc<Socket>) -> F + 'static) -> Self
+    pub fn with_stranger<F>(
+        seed: u64,
+        key: &AuthorKey,
+        speaks: impl FnOnce(Arc<Socket>) -> F + 'static,
+    ) -> Self
     where
         F: Future<Output = turmoil::Result> + 'static,
     {
