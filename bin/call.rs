@@ -365,3 +365,33 @@ pub(crate) fn home(named: Option<OsString>) -> Result<PathBuf, ApiError> {
     })?;
     std::path::absolute(&home).map_err(|error| cant_read(&home, &error))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn lines_are_found_however_they_are_cut() {
+        const TEXT: &[u8] = b"{\"a\":1}\n{\"b\":\"as long as it takes\"}\n{}\n";
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for piece in [1, 2, 9, 12, TEXT.len()] {
+            let (sender, body) = streamed();
+            let mut answer = Answer { body, buffer: BytesMut::new(), looked: 0 };
+            let lines = runtime.block_on(async {
+                tokio::spawn(async move {
+                    for piece in TEXT.chunks(piece) {
+                        sender.send(Bytes::from_static(piece)).await.unwrap();
+                    }
+                });
+                let mut lines = Vec::new();
+                while let Some(line) = answer.next().await.unwrap() {
+                    lines.push(line);
+                }
+                lines
+            });
+            assert_eq!(lines, [json!({"a": 1}), json!({"b": "as long as it takes"}), json!({})], "{piece}");
+        }
+    }
+}

@@ -281,6 +281,11 @@ impl Home {
         };
         let options = JournalOptions::create(random()?, random()?);
         let store = open_store(path, &options, lock)?;
+        // Before it is a home: one with the original's node key must never pass for another.
+        let copied = given.is_some();
+        if copied {
+            store.apply(vec![Change::Meta(META_COPY, vec![1])])?;
+        }
         write_new(&path.join(MARKER), marker(path)?.as_bytes(), 0o600)?;
         let text = config.to_text(&path.join(CONFIG))?;
         write_new(&path.join(CONFIG), text.as_bytes(), 0o644)?;
@@ -295,10 +300,6 @@ impl Home {
                         && Some(folder) == there.as_deref() => {}
                 synced => synced?,
             }
-        }
-        let copied = given.is_some();
-        if copied {
-            store.apply(vec![Change::Meta(META_COPY, vec![1])])?;
         }
         let named = Named { config, node_key, author_key, more_authors };
         Ok(named.home(path, store, copied))
