@@ -193,10 +193,14 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE", requires = "with_keys")]
         passphrase_file: Option<PathBuf>,
     },
-    /// Take in what `export` wrote: into a new home, one without logs, or one of the same author
+    /// Take in what `export` wrote: into a new home, one without logs, or one of the same author. Or a git history
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Import {
+        #[command(subcommand)]
+        command: Option<ImportCommand>,
         /// The file
-        file: PathBuf,
+        #[arg(required = true)]
+        file: Option<PathBuf>,
         /// Take the passphrase of its keys from the first line of this file, and ask nobody
         #[arg(long, value_name = "FILE")]
         passphrase_file: Option<PathBuf>,
@@ -214,6 +218,27 @@ pub(crate) enum Command {
         /// The folder; it is made if it is not there
         dir: PathBuf,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ImportCommand {
+    /// Turn a git history into commits, a version per file that a git commit changed. Again, it goes on
+    Git(ImportGitArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ImportGitArgs {
+    /// The folder of a work tree, its .git, or a bare repository
+    pub(crate) repo: PathBuf,
+    /// Whose history: a branch, a tag or a whole commit id; HEAD without it
+    #[arg(long = "ref", value_name = "REF")]
+    pub(crate) reference: Option<String>,
+    /// Put this in front of the names: PREFIX/path/in/repository
+    #[arg(long)]
+    pub(crate) prefix: Option<String>,
+    /// Who signs: the name or id of an author whose key is here
+    #[arg(long)]
+    pub(crate) author: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,6 +5,7 @@ mod bundle;
 mod diff;
 mod files;
 mod forks;
+mod git;
 mod help;
 mod logs;
 mod node;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 
 use madake_node::api::ApiError;
 
-use crate::args::{Args, Command, ForkCommand, HeadCommand, LogCommand, QuotaCommand};
+use crate::args::{Args, Command, ForkCommand, HeadCommand, ImportCommand, LogCommand, QuotaCommand};
 use crate::call::{Api, home};
 use crate::out::Out;
 
@@ -51,17 +52,18 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
     if let Command::Fsck { repair } = command {
         return upkeep::check(&home, repair, out).await;
     }
-    if let Command::Import { file, passphrase_file } = command {
+    if let Command::Import { file: Some(file), passphrase_file, command: None } = command {
         return backup::import(&home, file, passphrase_file.as_deref(), out).await;
     }
     let api = Api::open(&home).await?;
     let done = match command {
         Command::Init { .. }
         | Command::Serve { .. }
-        | Command::Import { .. }
+        | Command::Import { command: None, .. }
         | Command::Fsck { .. }
         | Command::Completions { .. }
         | Command::Man { .. } => Ok(ExitCode::SUCCESS),
+        Command::Import { command: Some(ImportCommand::Git(args)), .. } => git::import(&api, args, out).await,
         Command::Export { output, with_keys, passphrase_file } => {
             backup::export(&api, &home, &output, with_keys, passphrase_file.as_deref(), out).await
         }

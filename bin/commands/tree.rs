@@ -67,7 +67,9 @@ pub(super) async fn commit(
                 .map_err(|error| cant_read(&path, &error))?;
             let executable = file.metadata().is_ok_and(|there| is_executable(&there));
             let (name, message) = (Some(name), message.clone());
-            let header = RecordHeader { name, executable, message, only_if_changed: true, label: None };
+            let only_if_changed = true;
+            let header =
+                RecordHeader { name, executable, message, only_if_changed, ..RecordHeader::default() };
             feed.record(&header, file, &path)?;
         }
         Ok(())
@@ -82,6 +84,12 @@ pub(super) async fn checkout(api: &Api, args: CheckoutArgs, out: &Out) -> Result
     if let Some(name) = args.name {
         let query = given(&[("name", Some(&name)), ("author", author)]);
         let head = api.one(Method::GET, "/v1/head", &query).await?;
+        if head["state"] == "deleted" {
+            let message = format!("`{name}` is deleted since {}", text(&head, "time"));
+            return Err(ApiError::new(404, "deleted", message).hint(format!(
+                "`madake history {name}` lists its versions, and `madake get OBJECT -o FILE` writes one"
+            )));
+        }
         if head["mode"] == "symlink" {
             return Err(ApiError::new(
                 400,
@@ -219,7 +227,7 @@ impl Walk<'_> {
     }
 }
 
-fn check_name(name: &str) -> Result<(), ApiError> {
+pub(super) fn check_name(name: &str) -> Result<(), ApiError> {
     match name.parse::<FileName>() {
         Ok(_) => Ok(()),
         Err(error) => Err(ApiError::usage(format!("{name:?} can't be committed: {error}"))

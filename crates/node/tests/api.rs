@@ -342,6 +342,46 @@ async fn real_answers_are_as_they_are_described() {
     api.ok(&a, "GET", "/v1/heads", "", &[("prefix", "notes")], b"").await;
     let head = api.ok(&a, "GET", "/v1/head", "", &[("name", "notes/a")], b"").await.lines.remove(0);
     api.ok(&a, "GET", "/v1/commits/{id}", &text(&head, "commit")[..8], &[], b"").await;
+    let tombstone = |previous: &Value| {
+        let mut out = Vec::new();
+        let previous = previous.as_str().map(str::to_owned);
+        let name = Some("notes/gone".to_owned());
+        let header = RecordHeader {
+            name,
+            previous,
+            deleted: true,
+            on_head: true,
+            time: Some(1),
+            ..RecordHeader::default()
+        };
+        encode_header(&header, &mut out);
+        encode_end(&mut out);
+        out
+    };
+    let given = "/v1/commits/given";
+    api.ok(&a, "POST", "/v1/commits", "", &[], &record(Some("notes/gone"), b"bytes")).await;
+    let before = api.ok(&a, "GET", "/v1/head", "", &[("name", "notes/gone")], b"").await.lines.remove(0);
+    let made = api.ok(&a, "POST", given, "", &[], &tombstone(&before["commit"])).await.lines.remove(0);
+    assert_eq!(made["new"], true);
+    let again = api.ok(&a, "POST", given, "", &[], &tombstone(&before["commit"])).await.lines.remove(0);
+    assert_eq!((&again["new"], &again["commit"]), (&json!(false), &made["commit"]));
+    for (follows, code) in [(Value::Null, "moved"), (json!("0".repeat(64)), "moved"), (json!("0"), "usage")] {
+        let refused = api.ask(&a, "POST", given, "", &[], &tombstone(&follows)).await;
+        assert_eq!(refused.lines[0]["error"]["code"], code, "{follows}");
+    }
+    let here = format!("{}\n{}\n", text(&made, "commit"), "1".repeat(64));
+    let missing = api.ok(&a, "POST", "/v1/commits/missing", "", &[], here.as_bytes()).await.lines;
+    assert_eq!(missing, [json!({"commit": "1".repeat(64)})]);
+    for ids in [b"xyz".to_vec(), b"\xff".to_vec(), vec![b'\n'; 700_000]] {
+        let refused = api.ask(&a, "POST", "/v1/commits/missing", "", &[], &ids).await;
+        assert_eq!(refused.lines[0]["error"]["code"], "usage");
+    }
+    let head = api.ok(&a, "GET", "/v1/head", "", &[("name", "notes/gone")], b"").await.lines.remove(0);
+    assert_eq!(head["state"], "deleted");
+    for (deleted, count) in [("0", 1), ("1", 2)] {
+        let query = [("prefix", "notes"), ("deleted", deleted)];
+        assert_eq!(api.ok(&a, "GET", "/v1/tree", "", &query, b"").await.lines.len(), count);
+    }
     assert_eq!(api.ok(&a, "GET", "/v1/history", "", &[("name", "notes/a")], b"").await.lines.len(), 2);
     api.ok(&a, "GET", "/v1/tree", "", &[("prefix", "notes")], b"").await;
 
