@@ -95,7 +95,7 @@ async fn versions(
 }
 
 /// A commit, which must be of this name.
-async fn version(api: &Api, name: &str, commit: &str) -> Result<Value, ApiError> {
+pub(super) async fn version(api: &Api, name: &str, commit: &str) -> Result<Value, ApiError> {
     let found = find_commit(api, commit).await?;
     let name = name.strip_prefix('~').and_then(|rest| rest.split_once('/')).map_or(name, |(_, name)| name);
     if text(&found, "name") != name {

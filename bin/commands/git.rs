@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use super::tree::check_name;
-use super::{given, text};
+use super::{given, merge::signer, text};
 use crate::args::ImportGitArgs;
 use crate::call::{Api, Feed};
 use crate::out::{Out, short};
@@ -72,31 +72,6 @@ pub(super) async fn import(api: &Api, args: ImportGitArgs, out: &Out) -> Result<
     let read = read?;
     show(&read, made, here, out);
     Ok(ExitCode::SUCCESS)
-}
-
-/// The whole id of who signs.
-async fn signer(api: &Api, named: Option<&str>) -> Result<String, ApiError> {
-    let Some(named) = named else {
-        return Ok(text(&api.one(Method::GET, "/v1/id", &[]).await?, "author").to_owned());
-    };
-    let mut authors = api.ask(Method::GET, "/v1/authors", &[]).await?;
-    let mut found = Vec::new();
-    while let Some(author) = authors.next().await? {
-        let id = text(&author, "author");
-        let begins = named.len() >= 6 && id.starts_with(&named.to_ascii_lowercase());
-        if text(&author, "name") == named || begins {
-            found.push(id.to_owned());
-        }
-    }
-    match found.as_slice() {
-        [id] => Ok(id.clone()),
-        _ => Err(ApiError::new(
-            403,
-            "no-key",
-            format!("there is no author `{named}` whose key is in this home"),
-        )
-        .hint("`madake author list` shows them; `madake author new NAME` makes one")),
-    }
 }
 
 /// The author's names below the prefix, and of which git commit the head of each was made, if of one.

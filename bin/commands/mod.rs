@@ -7,7 +7,9 @@ mod files;
 mod forks;
 mod git;
 mod help;
+mod history;
 mod logs;
+mod merge;
 mod node;
 mod peers;
 mod policy;
@@ -79,7 +81,11 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
         Command::Commit(args) => tree::commit(&api, &home, args, out).await,
         Command::Head(HeadCommand::List { prefix, author }) => files::heads(&api, prefix, author, out).await,
         Command::Head(HeadCommand::Show { name, author }) => files::head(&api, &name, author, out).await,
-        Command::History { name, author } => files::history(&api, &name, author, out).await,
+        Command::Head(HeadCommand::Merge(args)) => merge::merge(&api, &args, out).await,
+        Command::Head(HeadCommand::Delete { name, message, author }) => {
+            merge::delete(&api, name, message, author, out).await
+        }
+        Command::History(args) => history::history(&api, args, out).await,
         Command::Diff { name, a, b, author } => diff::diff(&api, &name, [a, b], author, out).await,
         Command::Show { commit } => files::show(&api, &commit, out).await,
         Command::Checkout(args) => tree::checkout(&api, args, out).await,
@@ -115,8 +121,8 @@ fn only_reads(command: &Command) -> bool {
         | Command::Status
         | Command::Why { .. }
         | Command::Get { .. }
-        | Command::Head(_)
-        | Command::History { .. }
+        | Command::Head(HeadCommand::List { .. } | HeadCommand::Show { .. })
+        | Command::History(_)
         | Command::Diff { .. }
         | Command::Show { .. }
         | Command::Fork(ForkCommand::List | ForkCommand::Show { .. })

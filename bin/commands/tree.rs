@@ -10,7 +10,9 @@ use hyper::Method;
 use madake_node::api::{ApiError, RecordHeader};
 use madake_object::FileName;
 
+use super::diff::version;
 use super::files::{Counted, copy, write_file};
+use super::merge::own_head;
 use super::{given, number, text};
 use crate::args::{CheckoutArgs, CommitArgs};
 use crate::call::{Api, Feed, cant_read, open};
@@ -35,12 +37,16 @@ pub(super) async fn commit(
     };
     if let (Some(name), Some(file)) = (args.name, args.file) {
         check_name(&name)?;
-        let source = move |feed: &mut Feed| {
-            let executable = std::fs::metadata(&file).is_ok_and(|there| is_executable(&there));
-            let header = RecordHeader { name: Some(name), executable, message, ..RecordHeader::default() };
-            feed.record(&header, open(&file)?, &file)
-        };
-        api.upload("/v1/commits", &query, source, show).await?;
+        let executable = std::fs::metadata(&file).is_ok_and(|there| is_executable(&there));
+        let mut header =
+            RecordHeader { name: Some(name.clone()), executable, message, ..RecordHeader::default() };
+        let mut path = "/v1/commits";
+        if !args.merge.is_empty() {
+            path = "/v1/commits/given";
+            follow(api, &mut header, &name, &args.merge, args.author.as_deref()).await?;
+        }
+        let source = move |feed: &mut Feed| feed.record(&header, open(&file)?, &file);
+        api.upload(path, &query, source, show).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let Some(root) = args.tree else { return Ok(ExitCode::from(2)) };
@@ -77,6 +83,23 @@ pub(super) async fn commit(
     api.upload("/v1/commits", &query, source, &mut show).await?;
     out.note(&format!("{made} of {count} files have a new version"));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Has a version follow the author's head, and these commits.
+async fn follow(
+    api: &Api,
+    header: &mut RecordHeader,
+    name: &str,
+    merges: &[String],
+    author: Option<&str>,
+) -> Result<(), ApiError> {
+    for commit in merges {
+        header.merges.push(text(&version(api, name, commit).await?, "commit").to_owned());
+    }
+    let head = own_head(api, name, author).await?;
+    header.previous = head.map(|head| text(&head, "commit").to_owned());
+    header.on_head = true;
+    Ok(())
 }
 
 pub(super) async fn checkout(api: &Api, args: CheckoutArgs, out: &Out) -> Result<ExitCode, ApiError> {

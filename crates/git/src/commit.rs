@@ -74,5 +74,9 @@ pub(crate) fn read(repository: &Repository, id: Oid, skipped: &mut SkippedList) 
 
 /// The longest beginning of a text that is no longer than `most` bytes.
 fn cut(text: &str, most: usize) -> &str {
-    &text[..text.floor_char_boundary(most)]
+    let mut end = most.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }

@@ -378,11 +378,25 @@ async fn real_answers_are_as_they_are_described() {
     }
     let head = api.ok(&a, "GET", "/v1/head", "", &[("name", "notes/gone")], b"").await.lines.remove(0);
     assert_eq!(head["state"], "deleted");
+    // Another author's version of a name, merged.
+    let theirs = record(Some("notes/a"), b"second\nmore\n");
+    api.ok(&a, "POST", "/v1/commits", "", &[("author", "work")], &theirs).await;
+    let query = [("name", "notes/a"), ("text", "1")];
+    let plan = api.ok(&a, "GET", "/v1/merge", "", &query, b"").await.lines.remove(0);
+    assert_eq!((&plan["outcome"], &plan["why"]), (&json!("conflict"), &json!("lines")));
+    let refused = api.ask(&a, "POST", "/v1/merge", "", &query[..1], b"").await;
+    assert_eq!((refused.status, &refused.lines[0]["error"]["code"]), (StatusCode::CONFLICT, &json!("contested")));
+    let query = [("name", "notes/a"), ("take", "theirs"), ("message", "theirs")];
+    let head = api.ok(&a, "POST", "/v1/merge", "", &query, b"").await.lines.remove(0);
+    assert_eq!(head["merges"], json!([plan["theirs"]]));
+    api.ok(&a, "GET", "/v1/merge", "", &query[..1], b"").await;
+    let graph = api.ok(&a, "GET", "/v1/history", "", &[("name", "notes/a"), ("graph", "1")], b"").await;
+    assert_eq!(graph.lines.len(), 4);
     for (deleted, count) in [("0", 1), ("1", 2)] {
         let query = [("prefix", "notes"), ("deleted", deleted)];
         assert_eq!(api.ok(&a, "GET", "/v1/tree", "", &query, b"").await.lines.len(), count);
     }
-    assert_eq!(api.ok(&a, "GET", "/v1/history", "", &[("name", "notes/a")], b"").await.lines.len(), 2);
+    assert_eq!(api.ok(&a, "GET", "/v1/history", "", &[("name", "notes/a")], b"").await.lines.len(), 3);
     api.ok(&a, "GET", "/v1/tree", "", &[("prefix", "notes")], b"").await;
 
     // Peers, and a session that brings something, one that refuses something.

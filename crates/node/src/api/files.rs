@@ -171,8 +171,14 @@ pub(super) fn head_shown(shell: &Shell, head: &Head) -> Result<Value, ApiError> 
     Ok(value)
 }
 
-/// `GET /v1/history?name=N[&author=A]` → the commits of a name, newest first
+/// `GET /v1/history?name=N[&author=A][&graph=1]` → the commits of a name, newest first; with `graph` also those that were
+/// merged, and of each whose head it is
 pub(super) fn history(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
+    if query.flag("graph") {
+        let heads = super::graph::heads(&shell, query)?;
+        let body = lines(move |lines| super::graph::tell(&shell, &heads, lines));
+        return Ok(respond(StatusCode::OK, body));
+    }
     let head = shell.resolve_head(query.need("name")?, query.get("author"))?;
     let body = lines(move |lines| {
         let mut next = Some(head.commit);
@@ -250,7 +256,7 @@ pub(super) fn commit_json(id: CommitId, commit: &Commit) -> Value {
 }
 
 /// Authors with a commit log, ordered.
-fn committers(store: &Store) -> Result<Vec<AuthorId>, ApiError> {
+pub(super) fn committers(store: &Store) -> Result<Vec<AuthorId>, ApiError> {
     let mut authors = Vec::new();
     store.for_each_log(|held| -> Result<(), ApiError> {
         authors.extend((held.log == LogId::COMMIT).then_some(held.author));
