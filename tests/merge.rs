@@ -161,7 +161,15 @@ fn a_graph_shows_what_was_merged_and_whose_heads_there_are() {
         assert_eq!(home.lines(["history", "f", "--graph", "--author", "bob"]).len(), 3);
 
         let (dot, svg) = (home.file("graph.dot"), home.file("graph.svg"));
-        let ran = home.run(["history", "f", "--graph", "--dot", dot.to_str().unwrap(), "--svg", svg.to_str().unwrap()]);
+        let ran = home.run([
+            "history",
+            "f",
+            "--graph",
+            "--dot",
+            dot.to_str().unwrap(),
+            "--svg",
+            svg.to_str().unwrap(),
+        ]);
         assert_eq!(ran.code, 0, "{}", ran.stderr);
         let shown = String::from_utf8_lossy(&ran.stdout).into_owned();
         assert_eq!(shown.matches('●').count(), 5, "{shown}");

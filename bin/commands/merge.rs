@@ -116,7 +116,7 @@ fn show_conflicts(merged: &[u8]) {
         if from >= to {
             continue;
         }
-        if from > shown_to {
+        if from > shown_to || shown_to == 0 {
             print_line(&format!("@@ line {} @@", from + 1));
         }
         debug_assert!(!line.is_empty(), "it begins with a mark");

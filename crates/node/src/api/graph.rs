@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
 use madake_log::AuthorId;
 use madake_object::CommitId;
-use madake_store::{Head, Read as _};
+use madake_store::Head;
 use serde_json::json;
 
 use super::files::{commit_json, committers};

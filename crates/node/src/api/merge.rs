@@ -265,6 +265,7 @@ fn contested(name: &FileName, theirs: CommitId, why: &str, conflicts: usize) -> 
          then `madake commit {name} FILE --merge {with}`"
     );
     let (message, hint) = match why {
+        "lines" if conflicts == 1 => (format!("both sides changed the same lines of `{name}`"), settle),
         "lines" => (format!("both sides changed the same lines of `{name}`, in {conflicts} places"), settle),
         "deleted" => (format!("one side changed `{name}`, the other one deleted it"), choose),
         "link" => (format!("both sides changed `{name}`, and one has a symbolic link there"), choose),
