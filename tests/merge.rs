@@ -204,6 +204,9 @@ fn merges_that_make_no_sense_are_refused_with_a_hint() {
             assert_eq!(error["code"], word, "{args:?}: {error}");
             assert!(!text(&error, "hint").is_empty());
         }
+        home.json(["author", "new", "new"]);
+        let none_to_take = ["head", "merge", "f", "--with", &mine, "--author", "new", "--take", "mine"];
+        assert_eq!(home.error(none_to_take, 2)["code"], "usage");
         assert_eq!(text(&home.json(["head", "show", "f"]), "commit"), mine);
         // With nobody else's version there is nothing to merge, and no error.
         assert_eq!(text(&home.json(["head", "merge", "f"]), "commit"), mine);

@@ -55,6 +55,9 @@ pub(super) async fn import(api: &Api, args: ImportGitArgs, out: &Out) -> Result<
     let query = [("author", author.as_str())];
     let (mut made, mut here, mut failed) = (0, 0, None);
     while let Some(batch) = batches.recv().await {
+        if failed.is_some() {
+            continue; // what it follows may not be here
+        }
         match store(api, &query, batch).await {
             Ok((new, known)) => (made, here) = (made + new, here + known),
             Err(error) => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use madake_log::AuthorKey;
 use madake_object::{CommitId, DELETED, Mode, Object};
 use madake_store::engine::MemoryEngine;
-use madake_store::{AppendError, Author, GivenVersion, NewContent, NewVersion, Read as _, Store, StoreRows};
+use madake_store::{AppendError, Author, GivenVersion, NewContent, NewVersion, Store, StoreRows};
 
 fn store() -> Arc<Store> {
     Arc::new(Store::new(Arc::new(MemoryEngine::new([7; 16], Arc::new(StoreRows)))))
@@ -110,7 +110,7 @@ fn after_a_tombstone_an_empty_file_is_a_change() {
         time: 2,
         only_if_changed: true,
     };
-    let made = author.commit(&[empty.clone()]).unwrap();
+    let made = author.commit(std::slice::from_ref(&empty)).unwrap();
     assert_eq!(made[0].previous, Some(gone), "it is there again");
-    assert!(author.commit(&[empty]).unwrap().is_empty(), "and does not change");
+    assert!(author.commit(std::slice::from_ref(&empty)).unwrap().is_empty(), "and does not change");
 }

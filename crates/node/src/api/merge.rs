@@ -57,6 +57,13 @@ pub(crate) fn merge(
     let their_commit = commit(store, theirs)?;
     let lookup = |id: &CommitId| store.find_commit(*id);
     let Some(mine) = mine else {
+        if take == Some(Side::Mine) {
+            return Err(ApiError::usage(format!(
+                "there is no version of `{}` on your side",
+                their_commit.name
+            ))
+            .hint("without --take the other version is taken"));
+        }
         let outcome = content(store, "theirs", state(&their_commit))?;
         return Ok(Merge { base: None, outcome });
     };
