@@ -61,6 +61,17 @@ impl Api {
         Answer::of(response).await
     }
 
+    /// Asks about what a text says.
+    pub(crate) async fn ask_about(
+        &self,
+        method: Method,
+        path: &str,
+        text: String,
+    ) -> Result<Answer, ApiError> {
+        let response = self.send(method, path, &[], full(text)).await?;
+        Answer::of(response).await
+    }
+
     /// Asks for what has one object as its answer.
     pub(crate) async fn one(
         &self,

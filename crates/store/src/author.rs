@@ -1,5 +1,7 @@
 //! Writing an author's own logs: schemas are registered, entries chained, signed and stored.
 
+mod given;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,6 +17,8 @@ use crate::outcome::{Change, Fate, Outcome, Require};
 use crate::read::Read;
 use crate::store::{Store, StoreError};
 use crate::tables::Position;
+
+pub use given::{Given, GivenVersion};
 
 /// So many logs of one schema may have ended before we give up looking for the next.
 const MAX_GENERATIONS: u32 = 10_000;
@@ -99,6 +103,22 @@ pub enum AppendError {
     /// The log can't be continued.
     #[error(transparent)]
     Sign(#[from] SignError),
+    /// The caller's: a version can follow only what is here.
+    #[error("commit {0}, which `{1}` is to follow, is not here")]
+    NoParent(CommitId, FileName),
+    /// The caller's: versions follow versions of the same name.
+    #[error("commit {parent} is a version of `{of}`, not of `{name}`")]
+    OtherName {
+        /// What was to be followed.
+        parent: CommitId,
+        /// Its name.
+        of: FileName,
+        /// The name of the new version.
+        name: FileName,
+    },
+    /// A version was to follow the head, and another one became the head meanwhile.
+    #[error("`{0}` has got another version meanwhile")]
+    Moved(FileName),
     /// Somebody else writes with the same key, faster than we do.
     #[error("entries of this author keep arriving from elsewhere: is the key in use on another device?")]
     Contended,
@@ -205,8 +225,11 @@ impl Author {
                     Some(head) => head.clone(),
                     None => self.head_commit(&version.name)?,
                 };
-                let same =
-                    |commit: &Commit| commit.object == version.content.id() && commit.mode == version.mode;
+                let same = |commit: &Commit| {
+                    !commit.is_deleted()
+                        && commit.object == version.content.id()
+                        && commit.mode == version.mode
+                };
                 if version.only_if_changed && head.as_ref().is_some_and(|(_, commit)| same(commit)) {
                     continue;
                 }

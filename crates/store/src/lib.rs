@@ -38,7 +38,7 @@ mod together;
 mod told;
 
 pub use asked::WantedSum;
-pub use author::{AppendError, Appended, Author, Committed, NewContent, NewVersion};
+pub use author::{AppendError, Appended, Author, Committed, Given, GivenVersion, NewContent, NewVersion};
 pub use check::{CheckStep, LogCheck, LogFault, LogProblem, StoreCheck, StoreProblem};
 pub use collect::Collected;
 pub use fork::{
