@@ -1,5 +1,6 @@
 //! Reading what is held.
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Schema, SeqNum};
@@ -98,6 +99,11 @@ pub trait Read: ReadForks {
     fn followed(&self) -> Result<Vec<AuthorId>, StoreError>;
     /// All blocked authors, ordered.
     fn blocked(&self) -> Result<Vec<AuthorId>, StoreError>;
+    /// The keys that these authors named as homes or for recovery, ordered.
+    fn named_keys(&self, authors: &BTreeSet<AuthorId>) -> Result<BTreeSet<AuthorId>, StoreError> {
+        let _ = authors;
+        Ok(BTreeSet::new())
+    }
     /// The schemas whose logs are kept, ordered; none if all are.
     fn kept_schemas(&self) -> Result<Vec<Schema>, StoreError>;
     /// The digest of all logs in a scope. Costs a look at each author who is listed.
@@ -288,6 +294,10 @@ impl Read for Store {
 
     fn blocked(&self) -> Result<Vec<AuthorId>, StoreError> {
         authors_with(self, Policy::Block)
+    }
+
+    fn named_keys(&self, authors: &BTreeSet<AuthorId>) -> Result<BTreeSet<AuthorId>, StoreError> {
+        self.named_by_all(authors)
     }
 
     fn kept_schemas(&self) -> Result<Vec<Schema>, StoreError> {
