@@ -6,6 +6,7 @@ mod diff;
 mod files;
 mod forks;
 mod help;
+mod homes;
 mod logs;
 mod node;
 mod peers;
@@ -21,7 +22,7 @@ use std::process::ExitCode;
 
 use madake_node::api::ApiError;
 
-use crate::args::{Args, Command, ForkCommand, HeadCommand, LogCommand, QuotaCommand};
+use crate::args::{Args, Command, ForkCommand, HeadCommand, HomeCommand, LogCommand, QuotaCommand};
 use crate::call::{Api, home};
 use crate::out::Out;
 
@@ -44,7 +45,7 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
     }
     let command = match args.command {
         Command::Init { clone: true, .. } => return node::clone(&home, out).await,
-        Command::Init { nick, .. } => return node::init(&home, nick, out),
+        Command::Init { nick, recovery, .. } => return node::init(&home, nick, recovery, out),
         Command::Serve { listen, open } => return node::serve(&home, listen, open, out).await,
         command => command,
     };
@@ -83,6 +84,7 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
         Command::Checkout(args) => tree::checkout(&api, args, out).await,
         Command::Author(command) => policy::authors(&api, command, out).await,
         Command::Peer(command) => peers::run(&api, command, out).await,
+        Command::Home(command) => homes::run(&api, command, out).await,
         Command::Follow { author } => policy::follow(&api, &author, out).await,
         Command::Block { author } => policy::block(&api, &author, out).await,
         Command::Quota { command: Some(QuotaCommand::List), .. } => quota::list(&api, out).await,
@@ -117,6 +119,7 @@ fn only_reads(command: &Command) -> bool {
         | Command::History { .. }
         | Command::Diff { .. }
         | Command::Show { .. }
+        | Command::Home(HomeCommand::Status)
         | Command::Fork(ForkCommand::List | ForkCommand::Show { .. })
         | Command::Fsck { repair: false } => true,
         Command::Log(log) => {

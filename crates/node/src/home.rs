@@ -11,14 +11,16 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use madake_log::AuthorKey;
+use madake_log::system::Control;
+use madake_log::{AuthorId, AuthorKey, LogId};
 use madake_store::engine::{EngineError, JournalEngine, JournalOptions};
-use madake_store::{Change, META_COPY, META_EPOCH, Store, StoreError, StoreRows};
+use madake_store::{AppendError, Author, Change, Guard, GuardReason, META_COPY, META_EPOCH, Store, StoreError, StoreRows};
 
 pub use self::lock::HomeLock;
 use self::marker::{marker, marker_fits};
 use crate::api::denied;
-pub use crate::config::{Config, Keep, Readers};
+pub use crate::config::{Config, Door, Keep, Readers};
+use crate::driver::wall_clock;
 use crate::export::Keys;
 use crate::keys;
 pub use crate::keys::{AuthorName, AuthorNameError, FIRST_AUTHOR, KEY_PREFIX, MAX_AUTHORS};
@@ -297,10 +299,12 @@ impl Home {
             }
         }
         let copied = given.is_some();
-        if copied {
-            store.apply(vec![Change::Meta(META_COPY, vec![1])])?;
-        }
         let named = Named { config, node_key, author_key, more_authors };
+        if copied {
+            let mut changes = vec![Change::Meta(META_COPY, vec![1])];
+            changes.extend(guards(&named.own(), GuardReason::Imported));
+            store.apply(changes)?;
+        }
         Ok(named.home(path, store, copied))
     }
 
@@ -322,13 +326,14 @@ impl Home {
         };
         if !found.is_some_and(|found| marker_fits(path, &found)) {
             let epoch: [u8; 16] = random()?;
-            let changes = vec![Change::Meta(META_EPOCH, epoch.to_vec()), Change::Meta(META_COPY, vec![1])];
+            let mut changes = vec![Change::Meta(META_EPOCH, epoch.to_vec()), Change::Meta(META_COPY, vec![1])];
+            changes.extend(guards(&named.own(), GuardReason::Copied));
             store.apply(changes)?;
             replace(&marker_path, marker(path)?.as_bytes(), 0o600)?;
         }
         // What is wanted of whom goes by whose keys are here.
-        let own = named.more_authors.iter().map(|(_, key)| key.author());
-        let own: Vec<_> = own.chain([named.author_key.author(), named.node_key.author()]).collect();
+        let own = named.own();
+        store.limit_named(named.config.keep != Keep::All, &own)?;
         store.settle_objects(&own)?;
         store.set_default_quota(named.config.quota(), &own)?;
         let copied = store.meta(META_COPY)?.is_some_and(|copy| copy == [1]);
@@ -379,7 +384,14 @@ impl Named {
         Ok(Self { config, node_key, author_key, more_authors })
     }
 
+    /// The keys that are here.
+    fn own(&self) -> Vec<AuthorId> {
+        let more = self.more_authors.iter().map(|(_, key)| key.author());
+        more.chain([self.author_key.author(), self.node_key.author()]).collect()
+    }
+
     fn home(self, path: &Path, store: Arc<Store>, copied: bool) -> Home {
+        store.set_node_key(self.node_key.clone());
         let Self { config, node_key, author_key, more_authors } = self;
         let path = path.into();
         let read_only = false;
@@ -398,6 +410,16 @@ impl Home {
         keys::replace_key(&path)
     }
 
+    /// Names the key whose word is stronger than the author's: in entry 1 of the control log, so in a new home only.
+    ///
+    /// # Errors
+    /// Something was written already, or the store failed.
+    pub fn name_recovery(&self, key: AuthorId) -> Result<(), AppendError> {
+        let statement = Control::Recovery { key }.encode()?;
+        Author::new(self.author_key.clone(), self.store.clone()).say(LogId::CONTROL, statement, Vec::new())?;
+        Ok(())
+    }
+
     /// Gives a home that is a copy a node key of its own, so that it is another node than the original.
     /// The author's key stays the same on both.
     pub fn become_clone(self) -> Result<Home, HomeError> {
@@ -409,6 +431,12 @@ impl Home {
         self.store.apply(vec![Change::Meta(META_COPY, vec![0])])?;
         Ok(Home { node_key, copied: false, ..self })
     }
+}
+
+/// Nothing is signed with these keys before others were asked what they have.
+pub(crate) fn guards(keys: &[AuthorId], why: GuardReason) -> impl Iterator<Item = Change> {
+    let since = wall_clock();
+    keys.iter().map(move |key| Change::Guard(*key, Some(Guard::new(why, since))))
 }
 
 /// Random bytes of the system.

@@ -46,8 +46,8 @@ pub struct Hosted {
     pub node: NodeId,
     /// When: milliseconds since 1970 UTC.
     pub since: i64,
-    /// The second factor: an argon2id hash of the author's passphrase, as text.
-    pub secret: Option<String>,
+    /// The second factor: salt and argon2id hash of the author's passphrase.
+    pub secret: Option<Vec<u8>>,
     /// The vow that this node accepted, and its epoch, until it released the author.
     pub vow: Option<(EntryId, u64)>,
     /// The entry of the vow that was accepted before, once it was released: the home is elsewhere.

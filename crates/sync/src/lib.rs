@@ -21,6 +21,7 @@ pub mod heads;
 mod hello;
 mod interest;
 mod io;
+pub mod home;
 pub mod knock;
 mod last;
 mod live;

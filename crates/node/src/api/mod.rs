@@ -12,6 +12,7 @@ mod error;
 mod export;
 mod files;
 mod forks;
+mod homes;
 mod invites;
 mod logs;
 mod node;
