@@ -63,7 +63,9 @@ async fn marry(api: &Api, path: &str, args: &MarryArgs, out: &Out) -> Result<(),
     let marriage = confirmed(api, path, query, args.yes).await?;
     show(&marriage, out);
     if secret.is_none() {
-        out.note("without a passphrase (--passphrase-file) this device's own key is what lets the author go again");
+        out.note(
+            "without a passphrase (--passphrase-file) this device's own key is what lets the author go again",
+        );
     }
     Ok(())
 }
@@ -146,8 +148,13 @@ fn remarks(marriage: &Value) -> Vec<String> {
         ));
     }
     if let Some(guard) = marriage.get("guard").filter(|guard| !guard.is_null()) {
-        let of: Vec<String> =
-            guard["waits_for"].as_array().into_iter().flatten().filter_map(Value::as_str).map(short).collect();
+        let of: Vec<String> = guard["waits_for"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(short)
+            .collect();
         remarks.push(format!(
             "{author} writes again when {} of {} has answered: this home is a copy, or was restored",
             number(guard, "needed"),
@@ -155,7 +162,9 @@ fn remarks(marriage: &Value) -> Vec<String> {
         ));
     }
     if marriage["writes_as_of"].as_u64().is_some_and(|ours| ours < number(marriage, "epoch")) {
-        remarks.push(format!("{author} writes on another device: `madake home marry` with the home of now changes that"));
+        remarks.push(format!(
+            "{author} writes on another device: `madake home marry` with the home of now changes that"
+        ));
     }
     remarks
 }

@@ -44,8 +44,9 @@ pub(super) fn init(
 /// The key of another home's author, all of it: nothing here knows its beginning.
 fn recovery_key(text: &str) -> Result<AuthorId, ApiError> {
     let wrong = |why: String| {
-        ApiError::usage(format!("`{text}` can't be a recovery key: {why}"))
-            .hint("the author of a home that is kept in a safe place: `madake id`, there, prints its 64 digits")
+        ApiError::usage(format!("`{text}` can't be a recovery key: {why}")).hint(
+            "the author of a home that is kept in a safe place: `madake id`, there, prints its 64 digits",
+        )
     };
     let key: AuthorId = text.parse().map_err(|error: madake_log::IdError| wrong(error.to_string()))?;
     key.check_key().map_err(|error| wrong(error.to_string()))?;

@@ -103,7 +103,11 @@ impl Shell {
 
     /// Before something is signed: asks those who are to answer, unless their answers are here. With `accept` nobody
     /// is asked, and the guard ends.
-    pub(crate) async fn clear_to_write(self: &Arc<Self>, author: &Author, accept: bool) -> Result<(), ApiError> {
+    pub(crate) async fn clear_to_write(
+        self: &Arc<Self>,
+        author: &Author,
+        accept: bool,
+    ) -> Result<(), ApiError> {
         let id = author.id();
         let now = || -> Result<Option<Waits>, StoreError> {
             if accept && self.store().guard(id)?.is_some() {

@@ -14,7 +14,9 @@ use std::sync::Arc;
 use madake_log::system::Control;
 use madake_log::{AuthorId, AuthorKey, LogId};
 use madake_store::engine::{EngineError, JournalEngine, JournalOptions};
-use madake_store::{AppendError, Author, Change, Guard, GuardReason, META_COPY, META_EPOCH, Store, StoreError, StoreRows};
+use madake_store::{
+    AppendError, Author, Change, Guard, GuardReason, META_COPY, META_EPOCH, Store, StoreError, StoreRows,
+};
 
 pub use self::lock::HomeLock;
 use self::marker::{marker, marker_fits};
@@ -326,7 +328,8 @@ impl Home {
         };
         if !found.is_some_and(|found| marker_fits(path, &found)) {
             let epoch: [u8; 16] = random()?;
-            let mut changes = vec![Change::Meta(META_EPOCH, epoch.to_vec()), Change::Meta(META_COPY, vec![1])];
+            let mut changes =
+                vec![Change::Meta(META_EPOCH, epoch.to_vec()), Change::Meta(META_COPY, vec![1])];
             changes.extend(guards(&named.own(), GuardReason::Copied));
             store.apply(changes)?;
             replace(&marker_path, marker(path)?.as_bytes(), 0o600)?;
@@ -416,7 +419,11 @@ impl Home {
     /// Something was written already, or the store failed.
     pub fn name_recovery(&self, key: AuthorId) -> Result<(), AppendError> {
         let statement = Control::Recovery { key }.encode()?;
-        Author::new(self.author_key.clone(), self.store.clone()).say(LogId::CONTROL, statement, Vec::new())?;
+        Author::new(self.author_key.clone(), self.store.clone()).say(
+            LogId::CONTROL,
+            statement,
+            Vec::new(),
+        )?;
         Ok(())
     }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 use argon2::{Algorithm, Argon2, Params, Version};
 use madake_log::system::{NodeStatement, Vow};
 use madake_log::{AuthorId, EntryId, LogId};
-use madake_store::{AppendError, Author, Change, CodeHash, Hosted, Outcome, Peer, Position, Purpose, Read as _};
+use madake_store::{
+    AppendError, Author, Change, CodeHash, Hosted, Outcome, Peer, Position, Purpose, Read as _,
+};
 use madake_sync::home::{HomeAnswer, HomeRefusal, HomeRequest, MAX_HOME};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
@@ -64,7 +66,8 @@ fn fits(secret: &[u8], passphrase: &[u8]) -> bool {
     let Some((salt, kept)) = secret.split_at_checked(SALT) else { return false };
     let Ok(kept) = <[u8; HASH]>::try_from(kept) else { return false };
     // `blake3::Hash` is compared in constant time.
-    hash(passphrase, salt).is_some_and(|hash| blake3::Hash::from_bytes(*hash) == blake3::Hash::from_bytes(kept))
+    hash(passphrase, salt)
+        .is_some_and(|hash| blake3::Hash::from_bytes(*hash) == blake3::Hash::from_bytes(kept))
 }
 
 impl Shell {
@@ -111,7 +114,8 @@ impl Shell {
         };
         match request {
             HomeRequest::Enter { author, code, passphrase, addresses } => {
-                let addresses = addresses.iter().filter(|text| check_address(text).is_ok()).cloned().collect();
+                let addresses =
+                    addresses.iter().filter(|text| check_address(text).is_ok()).cloned().collect();
                 self.enter_author(node, author, code.as_deref(), passphrase.as_deref(), addresses)
             }
             HomeRequest::Accept { author, vow } => self.accept_vow(author, vow),
@@ -155,7 +159,10 @@ impl Shell {
         let now = wall_clock();
         let hash = self.way_in(code, now)?;
         let Some(hash) = hash else {
-            return Err(HostError::refused(HomeRefusal::Code, "the code is not good, and the door is not open"));
+            return Err(HostError::refused(
+                HomeRefusal::Code,
+                "the code is not good, and the door is not open",
+            ));
         };
         let secret = match passphrase {
             Some(passphrase) => new_secret(passphrase)?,
@@ -330,7 +337,8 @@ pub(crate) async fn ask(connection: &Connection, request: &HomeRequest) -> Resul
     let unclear = |what: &str| Unanswered::Silent(what.to_owned());
     let bytes = request.encode().map_err(|error| Unanswered::Silent(error.to_string()))?;
     let heard = async {
-        let mut stream = connection.quinn().open_uni().await.map_err(|_| unclear("the connection was lost"))?;
+        let mut stream =
+            connection.quinn().open_uni().await.map_err(|_| unclear("the connection was lost"))?;
         let _ = stream.write_all(&bytes).await;
         let _ = stream.finish();
         let Ok(mut answer) = connection.quinn().accept_uni().await else {

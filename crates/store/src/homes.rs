@@ -150,7 +150,10 @@ impl Store {
     }
 
     /// The keys that these authors named, as homes or for recovery, and whose system logs are kept for that.
-    pub(crate) fn named_by_all(&self, authors: &BTreeSet<AuthorId>) -> Result<BTreeSet<AuthorId>, StoreError> {
+    pub(crate) fn named_by_all(
+        &self,
+        authors: &BTreeSet<AuthorId>,
+    ) -> Result<BTreeSet<AuthorId>, StoreError> {
         let mut named = BTreeSet::new();
         for_each_prefix(self.engine(), tables::NAMED_KEY, &[], |key, _| {
             let broken = || StoreError::broken("a key that an author named");

@@ -112,10 +112,8 @@ impl MarriageState {
 impl Marriage {
     /// The node that is the home now: it accepted, and the vow is in force.
     pub fn home_in_force(&self) -> Option<AuthorId> {
-        let married = matches!(
-            self.state,
-            MarriageState::Married | MarriageState::Widowed | MarriageState::Objected
-        );
+        let married =
+            matches!(self.state, MarriageState::Married | MarriageState::Widowed | MarriageState::Objected);
         self.home.as_ref().filter(|_| married).map(|home| home.node)
     }
 }
@@ -208,7 +206,8 @@ impl Statements {
         vow: &Vow,
     ) -> Strength {
         let said = |(by, seq, what): &(AuthorId, SeqNum, EntryId)| {
-            let place = keys.iter().position(|(key, until)| key == by && until.is_none_or(|until| *seq <= until))?;
+            let place =
+                keys.iter().position(|(key, until)| key == by && until.is_none_or(|until| *seq <= until))?;
             (*what == id).then_some((place, *seq))
         };
         Strength {
@@ -233,7 +232,8 @@ impl Statements {
     /// The successive recovery keys, and up to where in its log each had the say; none: it has it still.
     fn recovery_keys(&self) -> Vec<(AuthorId, Option<SeqNum>)> {
         let first = self.recovery.iter().find(|(seq, ..)| *seq == SeqNum::FIRST);
-        let mut keys: Vec<(AuthorId, Option<SeqNum>)> = first.map(|(.., key)| (*key, None)).into_iter().collect();
+        let mut keys: Vec<(AuthorId, Option<SeqNum>)> =
+            first.map(|(.., key)| (*key, None)).into_iter().collect();
         while let Some((key, until)) = keys.last_mut() {
             let named = |what: &EntryId| self.recovery.iter().find(|(_, entry, _)| entry == what);
             // Of several that it countersigned the first ended its say.
@@ -324,7 +324,9 @@ impl Store {
         let mut speakers = BTreeSet::from([(author, LogId::CONTROL)]);
         let mut rows = Vec::new();
         for_each_prefix(self.engine(), tables::STATED, author.as_bytes(), |key, value| {
-            rows.push(tables::parse_stated(key, value).ok_or(StoreError::broken("a statement about an author"))?);
+            rows.push(
+                tables::parse_stated(key, value).ok_or(StoreError::broken("a statement about an author"))?,
+            );
             Ok(())
         })?;
         for row in rows {
@@ -334,7 +336,8 @@ impl Store {
             }
         }
         // Who was named may have spoken on a branch only.
-        let homes: Vec<AuthorId> = found.vows.values().filter_map(|vow| Some(vow.home.as_ref()?.node)).collect();
+        let homes: Vec<AuthorId> =
+            found.vows.values().filter_map(|vow| Some(vow.home.as_ref()?.node)).collect();
         speakers.extend(homes.into_iter().map(|node| (node, LogId::NODE)));
         speakers.extend(found.recovery.iter().map(|(.., key)| (*key, LogId::CONTROL)));
         for (by, log) in speakers {

@@ -238,7 +238,8 @@ mod tests {
 
     #[test]
     fn what_a_refusal_says_is_cut_between_letters() {
-        let HomeAnswer::Refused { why, .. } = HomeAnswer::refuse(HomeRefusal::NotNow, &"é".repeat(200)) else {
+        let HomeAnswer::Refused { why, .. } = HomeAnswer::refuse(HomeRefusal::NotNow, &"é".repeat(200))
+        else {
             panic!("a refusal")
         };
         assert_eq!(why, "é".repeat(128));

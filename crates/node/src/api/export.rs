@@ -9,8 +9,8 @@ use hyper::{Response, StatusCode};
 use madake_log::{AuthorId, LogHead, LogId, SeqNum};
 use madake_object::{Commit, ObjectId};
 use madake_store::{
-    Change, GuardReason, META_COPY, META_EPOCH, Objects, Policy, Position, Read as _, ReadForks as _, Store, StoreError,
-    payload_object, tables,
+    Change, GuardReason, META_COPY, META_EPOCH, Objects, Policy, Position, Read as _, ReadForks as _, Store,
+    StoreError, payload_object, tables,
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -340,7 +340,8 @@ fn settle(shell: &Shell, settings: Settings) -> Result<Settled, ApiError> {
     let epoch: [u8; 16] = random()?;
     let mut changes = vec![Change::Meta(META_EPOCH, epoch.to_vec())];
     // What was written after the export may be with others only.
-    let ours: Vec<_> = settings.authors.iter().map(|(author, _)| *author).filter(|author| shell.is_own(*author)).collect();
+    let ours: Vec<_> =
+        settings.authors.iter().map(|(author, _)| *author).filter(|author| shell.is_own(*author)).collect();
     changes.extend(guards(&ours, GuardReason::Imported));
     if settings.node == shell.node() {
         changes.push(Change::Meta(META_COPY, vec![1]));

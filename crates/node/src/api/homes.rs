@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hyper::{Response, StatusCode};
 use madake_log::system::{Control, HomeNode, LogPoint, NodeStatement, Vow};
 use madake_log::{AuthorId, EntryId, LogId};
-use madake_store::{Author, Change, Marriage, MarriageState, Peer, Purpose, Read as _, Waiting};
+use madake_store::{Author, Change, Hosted, Marriage, MarriageState, Peer, Purpose, Read as _, Waiting};
 use madake_sync::home::{HomeRefusal, HomeRequest};
 use madake_sync::{Bounded, EndReason, Plan};
 use serde_json::{Value, json};
@@ -49,17 +49,7 @@ pub(super) fn status(shell: &Shell) -> Result<Response<Body>, ApiError> {
         text += &format!("{}\n", own_json(shell, Some(name.as_str()), author.id())?);
     }
     for (author, hosted) in shell.store().all_hosted()? {
-        let marriage = shell.store().marriage(author)?;
-        let mut value = marriage_json(author, &marriage);
-        value["role"] = json!("host");
-        value["state"] = json!(match (hosted.vow, hosted.released) {
-            (Some(_), _) => marriage.state.as_str(),
-            (None, Some(_)) if marriage.home.is_some() => "moved",
-            (None, Some(_)) => "left",
-            (None, None) => "entered",
-        });
-        value["second_factor"] = json!(hosted.secret.is_some());
-        text += &format!("{value}\n");
+        text += &format!("{}\n", hosted_json(shell, author, &hosted)?);
     }
     Ok(respond(StatusCode::OK, full(text)))
 }
@@ -84,19 +74,33 @@ async fn wed(shell: Arc<Shell>, query: Query, moves: bool) -> Result<Response<Bo
         return Err(ApiError::usage("this node can't be its own author's home")
             .hint("take a node that runs all the time: `madake home invite`, there, makes a code"));
     }
-    let marriage = shell.store().marriage(author.id())?;
+    let mut marriage = shell.store().marriage(author.id())?;
+    if named(&marriage, node).is_some() && marriage.home_in_force() != Some(node) {
+        // What the node signed may not have come here yet.
+        talk(&shell, node).await?;
+        marriage = shell.store().marriage(author.id())?;
+    }
     let goes_on = named(&marriage, node);
     let other = marriage.home.as_ref().filter(|home| home.node != node).map(|home| home.node);
     if moves && other.is_none() && goes_on.is_none() {
-        return Err(ApiError::new(409, "no-marriage", "there is no home to move from").hint("madake home marry TICKET"));
+        return Err(ApiError::new(409, "no-marriage", "there is no home to move from")
+            .hint("madake home marry TICKET"));
     }
     if !query.flag("yes")
         && let Some(home) = other
     {
         return Err(second(home, moves));
     }
-    // 1. What must be known before anything is signed: the new home takes the author.
     shell.clear_to_write(&author, false).await?;
+    if marriage.home_in_force() == Some(node) {
+        // Nothing is left to be signed: this device writes as of the vow in force, once it has what the home has.
+        talk(&shell, node).await?;
+        return work::in_place(|| {
+            adopt(&shell, &author)?;
+            Ok(object(&own_json(&shell, None, author.id())?))
+        });
+    }
+    // 1. What must be known before anything is signed: the new home takes the author.
     let connection = dial(&shell, node, &addresses, false).await?;
     let (_, ours) = shell.ticket().into_parts();
     let enter = HomeRequest::Enter {
@@ -137,7 +141,9 @@ pub(super) async fn leave(shell: Arc<Shell>, query: Query) -> Result<Response<Bo
     let passphrase = passphrase_of(&query)?;
     let marriage = shell.store().marriage(author.id())?;
     let Some(home) = marriage.home.as_ref().map(|home| home.node) else {
-        return Err(ApiError::new(409, "no-marriage", "this author has no home to leave").hint("madake home status"));
+        return Err(
+            ApiError::new(409, "no-marriage", "this author has no home to leave").hint("madake home status")
+        );
     };
     shell.clear_to_write(&author, false).await?;
     // Before anything is signed: can the home be reached?
@@ -162,7 +168,8 @@ pub(super) async fn leave(shell: Arc<Shell>, query: Query) -> Result<Response<Bo
 pub(super) async fn give_up(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
     let author = shell.resolve_author(query.need("author")?)?;
     if !query.flag("yes") {
-        let message = format!("this node gives {author} up: whoever has that author's key can then name another home");
+        let message =
+            format!("this node gives {author} up: whoever has that author's key can then name another home");
         return Err(ApiError::new(400, "confirm", message).hint("if that is meant: --yes"));
     }
     blocking(move || {
@@ -172,7 +179,8 @@ pub(super) async fn give_up(shell: Arc<Shell>, query: Query) -> Result<Response<
             return Err(not_hosted(author));
         };
         shell.release(author, hosted, vow, None).map_err(host_error)?;
-        Ok(object(&marriage_json(author, &shell.store().marriage(author)?)))
+        let hosted = shell.store().hosted(author)?.ok_or_else(|| not_hosted(author))?;
+        Ok(object(&hosted_json(&shell, author, &hosted)?))
     })
     .await
 }
@@ -195,7 +203,8 @@ pub(super) async fn object_to(shell: Arc<Shell>, query: Query) -> Result<Respons
             let objects = NodeStatement::Object { author, vow: waiting.vow };
             shell.state(objects, Vec::new()).map_err(host_error)?;
         }
-        Ok(object(&marriage_json(author, &shell.store().marriage(author)?)))
+        let hosted = shell.store().hosted(author)?.ok_or_else(|| not_hosted(author))?;
+        Ok(object(&hosted_json(&shell, author, &hosted)?))
     })
     .await
 }
@@ -315,7 +324,8 @@ fn old_home_is_away(error: ApiError, home: NodeId) -> ApiError {
     if error.code != "unreachable" {
         return error;
     }
-    let message = format!("the old home {home} has to release the author, and can't be reached: {}", error.message);
+    let message =
+        format!("the old home {home} has to release the author, and can't be reached: {}", error.message);
     ApiError { message, ..error }.hint(
         "type the command again when it can be; if it is gone for good, the recovery key decides, or \
          `madake home marry TICKET --yes` leaves a vow that is shown as unconfirmed",
@@ -325,7 +335,9 @@ fn old_home_is_away(error: ApiError, home: NodeId) -> ApiError {
 /// What is said before a second marriage.
 fn second(home: NodeId, moves: bool) -> ApiError {
     let message = match moves {
-        true => format!("this moves the author from its home {home}: all is copied, a new vow is signed, and the old home lets go"),
+        true => format!(
+            "this moves the author from its home {home}: all is copied, a new vow is signed, and the old home lets go"
+        ),
         false => format!(
             "this author has a home already, {home}: a vow to another one is shown to everybody as unconfirmed until \
              that home releases the author, and its receipts stay the ones that count"
@@ -377,6 +389,20 @@ fn own_json(shell: &Shell, name: Option<&str>, author: AuthorId) -> Result<Value
         }),
         None => Value::Null,
     };
+    Ok(value)
+}
+
+fn hosted_json(shell: &Shell, author: AuthorId, hosted: &Hosted) -> Result<Value, ApiError> {
+    let marriage = shell.store().marriage(author)?;
+    let mut value = marriage_json(author, &marriage);
+    value["role"] = json!("host");
+    value["state"] = json!(match (hosted.vow, hosted.released) {
+        (Some(_), _) => marriage.state.as_str(),
+        (None, Some(_)) if marriage.home.is_some() && marriage.state != MarriageState::Released => "moved",
+        (None, Some(_)) => "left",
+        (None, None) => "entered",
+    });
+    value["second_factor"] = json!(hosted.secret.is_some());
     Ok(value)
 }
 

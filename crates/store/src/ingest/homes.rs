@@ -9,6 +9,7 @@ use madake_object::Object;
 use super::{Round, lipmaa_of};
 use crate::homes::{self, Guard, Hosted};
 use crate::outcome::{Fate, Outcome};
+use crate::prefix::for_each_prefix;
 use crate::store::StoreError;
 use crate::tables::{self, Position};
 
@@ -24,12 +25,35 @@ impl Round<'_> {
 
     pub(super) fn host(&mut self, author: AuthorId, hosted: Option<Hosted>) -> Result<Outcome, StoreError> {
         let key = author.as_bytes().to_vec();
+        let vow = hosted.as_ref().and_then(|hosted| hosted.vow);
+        if vow.is_some() && vow != self.hosted(author)?.and_then(|hosted| hosted.vow) {
+            self.receipt_all(author)?;
+        }
         match &hosted {
             Some(hosted) => self.batch.put(tables::HOSTED, key, hosted.encode()?),
             None => self.batch.delete(tables::HOSTED, key),
         };
         self.pending.hosted.insert(author, hosted);
         Ok(Outcome::Done)
+    }
+
+    /// An author has this node as home from now on: receipts say what is here already.
+    fn receipt_all(&mut self, author: AuthorId) -> Result<(), StoreError> {
+        let mut heads = BTreeMap::new();
+        for_each_prefix(self.engine, tables::LOG_HEAD, author.as_bytes(), |key, value| {
+            let log = tables::parse_log_key(key).zip(tables::parse_head(value));
+            let (log, head) = log.ok_or(StoreError::broken("a log's head"))?;
+            heads.insert(log, head);
+            Ok(())
+        })?;
+        for (log, head) in self.pending.heads.iter().filter(|((of, _), _)| *of == author) {
+            match head {
+                Some(head) => heads.insert(*log, *head),
+                None => heads.remove(log),
+            };
+        }
+        self.grown.extend(heads);
+        Ok(())
     }
 
     /// Signs receipts for the logs of hosted authors that these changes made longer.

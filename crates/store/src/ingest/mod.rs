@@ -269,9 +269,7 @@ impl<'a> Round<'a> {
             Change::Invite(hash, invite) => self.invite(hash, &invite),
             Change::RevokeInvite(hash) => Ok(self.revoke(hash)),
             Change::Redeem { hash, peer, now } => self.redeem(hash, &peer, now),
-            Change::Enter { hash, peer, author, hosted, now } => {
-                self.enter(hash, &peer, author, hosted, now)
-            }
+            Change::Enter { hash, peer, author, hosted, now } => self.enter(hash, &peer, author, hosted, now),
             Change::Guard(author, guard) => self.guard(author, guard.as_ref()),
             Change::Host(author, hosted) => self.host(author, hosted),
             Change::Writer(author, epoch) => {

@@ -6,8 +6,8 @@ use madake_log::AuthorId;
 
 use super::Round;
 use crate::engine::Direction;
-use crate::prefix::{for_each_prefix, scan_prefix};
 use crate::homes;
+use crate::prefix::{for_each_prefix, scan_prefix};
 use crate::quota::{self, DefaultQuota, Full, Limits, Usage};
 use crate::read::Wanted;
 use crate::store::StoreError;

@@ -78,7 +78,8 @@ fn node(entry: &Entry, bytes: &[u8]) -> Result<Meaning, Flaw> {
 }
 
 fn receipts(entry: &Entry, bytes: &[u8]) -> Result<Meaning, Flaw> {
-    let Some(ReceiptStatement::Receipts(Receipts { author, logs })) = known(ReceiptStatement::decode(bytes))? else {
+    let Some(ReceiptStatement::Receipts(Receipts { author, logs })) = known(ReceiptStatement::decode(bytes))?
+    else {
         return Ok(Meaning::default());
     };
     let row = |receipt: &madake_log::system::Receipt| {

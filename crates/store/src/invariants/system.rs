@@ -56,7 +56,10 @@ impl Walk<'_, '_> {
                         let key = tables::receipt_key(&of, at.author, at.seq);
                         self.expected.receipts += 1;
                         if !self.has(tables::RECEIPT, &key)? {
-                            self.tell(Invariant::Statement, format!("{at} is a receipt for {of}, without a row"));
+                            self.tell(
+                                Invariant::Statement,
+                                format!("{at} is a receipt for {of}, without a row"),
+                            );
                         }
                     }
                 }
@@ -72,7 +75,10 @@ impl Walk<'_, '_> {
         let row = self.store.engine().get(tables::STATED, &tables::stated_key(about, at))?;
         let value = [entry.id().as_bytes().as_slice(), payload_object(entry).as_bytes()].concat();
         if row != Some(value) {
-            self.tell(Invariant::Statement, format!("{at} says something of {about}, and the row is not there"));
+            self.tell(
+                Invariant::Statement,
+                format!("{at} says something of {about}, and the row is not there"),
+            );
         }
         Ok(())
     }

@@ -33,8 +33,8 @@ impl Pen {
     fn write(&mut self, payload: Vec<u8>) -> Written {
         let (payload, seq) = (Object::new(payload), self.entries.len() as u64 + 1);
         let head = self.entries.last().map(|entry| LogHead::of(entry));
-        let lipmaa = madake_log::has_lipmaa_link(seq)
-            .then(|| self.entries[madake_log::lipmaa(seq) as usize - 1].id());
+        let lipmaa =
+            madake_log::has_lipmaa_link(seq).then(|| self.entries[madake_log::lipmaa(seq) as usize - 1].id());
         let (id, size) = (PayloadId::from_bytes(*payload.id().as_bytes()), payload.bytes().len() as u64);
         let entry = Entry::sign(&self.key, self.log, head.as_ref(), lipmaa, id, size, false).unwrap();
         self.entries.push(entry.clone());
@@ -131,7 +131,8 @@ fn a_vow_that_replaces_another_waits_for_the_old_homes_release() {
     let People { mut author, mut old, mut new, .. } = people();
     let first = author.vow(1, None, Some(&old));
     let second = author.vow(2, Some(&first), Some(&new));
-    let mut all = vec![first.clone(), second.clone(), old.accept(&author, &first), new.accept(&author, &second)];
+    let mut all =
+        vec![first.clone(), second.clone(), old.accept(&author, &first), new.accept(&author, &second)];
     let said = told(&author, &all);
     assert_eq!((said.state, said.epoch), (MarriageState::Widowed, 1));
     assert_eq!(said.home_in_force(), Some(old.id()), "a widowed vow fences nobody");
