@@ -68,8 +68,9 @@ impl Shell {
     pub(crate) fn note_answer(&self, peer: NodeId) -> Result<(), StoreError> {
         let _one_at_a_time = self.lock_settings();
         for author in self.own() {
-            let Some((mut guard, _)) = self.guard_waits(author)? else { continue };
-            if guard.answer(peer) {
+            let Some((mut guard, waits)) = self.guard_waits(author)? else { continue };
+            // Strangers, where they may come, and peers of an author whose home decides are nobody to wait for.
+            if waits.of.contains(&peer) && guard.answer(peer) {
                 self.store().apply(vec![Change::Guard(author, Some(guard))])?;
             }
             self.lift_if_answered(author)?;
@@ -78,7 +79,7 @@ impl Shell {
     }
 
     /// Lifts a guard that waits for nobody any more; whether none is in force now.
-    fn lift_if_answered(&self, author: AuthorId) -> Result<bool, StoreError> {
+    pub(crate) fn lift_if_answered(&self, author: AuthorId) -> Result<bool, StoreError> {
         let Some((guard, waits)) = self.guard_waits(author)? else { return Ok(true) };
         if waits.needed > 0 {
             return Ok(false);
@@ -197,16 +198,7 @@ impl Shell {
             work::in_place(|| self.note_session(rtt, &reason, &report));
             Some(reason)
         };
-        if fetch().await != Some(EndReason::Finished) {
-            return false;
-        }
-        match work::in_place(|| self.note_answer(node)) {
-            Ok(()) => true,
-            Err(error) => {
-                tracing::error!(%error, "a peer's answer could not be written down");
-                false
-            }
-        }
+        fetch().await == Some(EndReason::Finished)
     }
 
     /// Where a node may be found: as a peer, or as an author's vow says.

@@ -4,6 +4,7 @@
 
 mod lock;
 mod marker;
+mod recovery;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -11,18 +12,15 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use madake_log::system::Control;
-use madake_log::{AuthorId, AuthorKey, LogId};
+use madake_log::{AuthorId, AuthorKey};
 use madake_store::engine::{EngineError, JournalEngine, JournalOptions};
-use madake_store::{
-    AppendError, Author, Change, Guard, GuardReason, META_COPY, META_EPOCH, Store, StoreError, StoreRows,
-};
+use madake_store::{Change, GuardReason, META_COPY, META_EPOCH, Store, StoreError, StoreRows};
 
 pub use self::lock::HomeLock;
 use self::marker::{marker, marker_fits};
+pub(crate) use self::recovery::guards;
 use crate::api::denied;
 pub use crate::config::{Config, Door, Keep, Readers};
-use crate::driver::wall_clock;
 use crate::export::Keys;
 use crate::keys;
 pub use crate::keys::{AuthorName, AuthorNameError, FIRST_AUTHOR, KEY_PREFIX, MAX_AUTHORS};
@@ -413,20 +411,6 @@ impl Home {
         keys::replace_key(&path)
     }
 
-    /// Names the key whose word is stronger than the author's: in entry 1 of the control log, so in a new home only.
-    ///
-    /// # Errors
-    /// Something was written already, or the store failed.
-    pub fn name_recovery(&self, key: AuthorId) -> Result<(), AppendError> {
-        let statement = Control::Recovery { key }.encode()?;
-        Author::new(self.author_key.clone(), self.store.clone()).say(
-            LogId::CONTROL,
-            statement,
-            Vec::new(),
-        )?;
-        Ok(())
-    }
-
     /// Gives a home that is a copy a node key of its own, so that it is another node than the original.
     /// The author's key stays the same on both.
     pub fn become_clone(self) -> Result<Home, HomeError> {
@@ -438,12 +422,6 @@ impl Home {
         self.store.apply(vec![Change::Meta(META_COPY, vec![0])])?;
         Ok(Home { node_key, copied: false, ..self })
     }
-}
-
-/// Nothing is signed with these keys before others were asked what they have.
-pub(crate) fn guards(keys: &[AuthorId], why: GuardReason) -> impl Iterator<Item = Change> {
-    let since = wall_clock();
-    keys.iter().map(move |key| Change::Guard(*key, Some(Guard::new(why, since))))
 }
 
 /// Random bytes of the system.

@@ -6,7 +6,7 @@ use argon2::{Algorithm, Argon2, Params, Version};
 use madake_log::system::{NodeStatement, Vow};
 use madake_log::{AuthorId, EntryId, LogId};
 use madake_store::{
-    AppendError, Author, Change, CodeHash, Hosted, Outcome, Peer, Position, Purpose, Read as _,
+    AppendError, Author, Change, CodeHash, Entering, Hosted, Outcome, Peer, Position, Purpose, Read as _,
 };
 use madake_sync::home::{HomeAnswer, HomeRefusal, HomeRequest, MAX_HOME};
 use tokio::time::Instant;
@@ -81,7 +81,7 @@ impl Shell {
             _ => false,
         };
         let may = !secret || self.knocks.may(connection.remote_address().ip(), Instant::now());
-        if !known && !(may && matches!(request, HomeRequest::Enter { .. })) {
+        if !(known || may && matches!(request, HomeRequest::Enter { .. })) {
             return false;
         }
         let answered = if may {
@@ -179,7 +179,8 @@ impl Shell {
         };
         let peer = Peer { node, name, addresses, added: now };
         let hosted = Hosted { node, since: now, secret, vow: None, released: None };
-        let outcomes = self.store().apply(vec![Change::Enter { hash, peer, author, hosted, now }])?;
+        let entering = Entering { hash, peer, author, hosted, now };
+        let outcomes = self.store().apply(vec![Change::Enter(Box::new(entering))])?;
         if outcomes != [Outcome::Redeemed(true)] {
             return Err(HostError::refused(HomeRefusal::Code, "the code was used meanwhile"));
         }
@@ -285,6 +286,8 @@ impl Shell {
     /// Signs a statement of this node.
     pub(crate) fn state(&self, said: NodeStatement, with: Vec<Change>) -> Result<(), HostError> {
         let payload = said.encode().map_err(AppendError::Control)?;
+        // After a restore: where nobody can be asked there is nobody to wait for.
+        self.lift_if_answered(self.node())?;
         Author::new(self.home.node_key.clone(), self.store().clone()).say(LogId::NODE, payload, with)?;
         Ok(())
     }

@@ -1,15 +1,20 @@
 //! What a store keeps of marriages beside the statements themselves: whom this node hosts, what holds an author back
 //! from writing, and whose system logs are kept because an author named them.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
-use madake_log::{AuthorId, AuthorKey, EntryId, LogId, SeqNum};
+use madake_log::system::StatementProof;
+use madake_log::{AuthenticEntry, AuthorId, AuthorKey, EntryId, LogId, SeqNum};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::Engine;
-use crate::outcome::{Change, META_NAMED, NodeId, Policy, decode_versioned, encode_versioned};
+use crate::ingest::payload_object;
+use crate::invite::CodeHash;
+use crate::outcome::{Change, META_NAMED, NodeId, Peer, Policy, decode_versioned, encode_versioned};
 use crate::prefix::{for_each_prefix, has_prefix, is_empty};
 use crate::quota::Limits;
+use crate::read::Read as _;
 use crate::store::{Store, StoreError};
 use crate::tables::{self, Position};
 
@@ -52,6 +57,22 @@ pub struct Hosted {
     pub vow: Option<(EntryId, u64)>,
     /// The entry of the vow that was accepted before, once it was released: the home is elsewhere.
     pub released: Option<EntryId>,
+}
+
+/// An author is to have this node as home.
+#[derive(Clone, Debug)]
+pub struct Entering {
+    /// The hash of a code: it must be good at this time, and is used up then, else nothing is done. None: the door is
+    /// open.
+    pub hash: Option<CodeHash>,
+    /// The node that asks.
+    pub peer: Peer,
+    /// The author.
+    pub author: AuthorId,
+    /// What is to be known of it.
+    pub hosted: Hosted,
+    /// The time of the wall clock: milliseconds since 1970 UTC.
+    pub now: i64,
 }
 
 /// A line of a receipt.
@@ -181,6 +202,92 @@ impl Store {
         Ok(newest.into_values().collect())
     }
 
+    /// A proof that what is said in this system log contradicts itself: two vows of one epoch, whichever branch they
+    /// stand on (K7), or two receipts for one place (K10).
+    ///
+    /// # Errors
+    /// The engine failed.
+    pub fn contradiction(&self, author: AuthorId, log: LogId) -> Result<Option<StatementProof>, StoreError> {
+        match log {
+            LogId::CONTROL => self.two_vows(author),
+            LogId::RECEIPTS => self.two_receipts(author),
+            _ => Ok(None),
+        }
+    }
+
+    fn two_vows(&self, author: AuthorId) -> Result<Option<StatementProof>, StoreError> {
+        let vows = self.statements(author)?.vows;
+        let mut first: BTreeMap<u64, EntryId> = BTreeMap::new();
+        let mut pair: Option<(u64, EntryId, EntryId)> = None;
+        // The lowest epoch with two, of these the two lowest ids: all who hold the same vows make the same proof.
+        for (id, vow) in &vows {
+            match first.entry(vow.epoch) {
+                Entry::Vacant(vacant) => drop(vacant.insert(*id)),
+                Entry::Occupied(one) if pair.is_none_or(|(epoch, ..)| vow.epoch < epoch) => {
+                    pair = Some((vow.epoch, *one.get(), *id));
+                }
+                Entry::Occupied(_) => {}
+            }
+        }
+        let Some((_, one, other)) = pair else { return Ok(None) };
+        let log = LogId::CONTROL;
+        let mut said = Vec::new();
+        for id in [one, other] {
+            said.extend(self.said(author, log, id)?);
+        }
+        prove(&said)
+    }
+
+    fn two_receipts(&self, home: AuthorId) -> Result<Option<StatementProof>, StoreError> {
+        let mut before: Option<HeldReceipt> = None;
+        let mut pair = None;
+        for_each_prefix(self.engine(), tables::RECEIPT, &[], |key, value| {
+            let line = receipt(key, value).ok_or(StoreError::broken("a receipt"))?;
+            if line.home != home {
+                return Ok(());
+            }
+            if let Some(one) = before.filter(|one| (one.of, one.epoch) == (line.of, line.epoch))
+                && one.entry != line.entry
+                && pair.is_none()
+            {
+                pair = Some((one.seq, line.seq));
+            }
+            before = Some(line);
+            Ok(())
+        })?;
+        let Some((one, other)) = pair else { return Ok(None) };
+        let mut said = Vec::new();
+        for seq in [one, other] {
+            let at = Position { author: home, log: LogId::RECEIPTS, seq };
+            let id = self.entry_id(&at)?;
+            if let Some(id) = id {
+                said.extend(self.said(home, LogId::RECEIPTS, id)?);
+            }
+        }
+        prove(&said)
+    }
+
+    /// An entry of a system log, in its trunk or beside it, with what it says.
+    fn said(
+        &self,
+        author: AuthorId,
+        log: LogId,
+        id: EntryId,
+    ) -> Result<Option<(AuthenticEntry, Vec<u8>)>, StoreError> {
+        let mut found = None;
+        for table in [tables::ENTRY, tables::BRANCH] {
+            for_each_prefix(self.engine(), table, &tables::log_key(author, log), |_, bytes| {
+                let entry = madake_log::Entry::decode(bytes).map_err(|_| StoreError::broken("an entry"))?;
+                if found.is_none() && entry.id() == id {
+                    found = Some(AuthenticEntry::assume_checked(entry));
+                }
+                Ok(())
+            })?;
+        }
+        let Some(entry) = found else { return Ok(None) };
+        Ok(self.content(payload_object(&entry))?.map(|payload| (entry, payload)))
+    }
+
     /// At the start: only so much is kept of keys that an author named and nobody follows. `own` have no limit.
     ///
     /// # Errors
@@ -194,6 +301,11 @@ impl Store {
         }
         Ok(())
     }
+}
+
+fn prove(said: &[(AuthenticEntry, Vec<u8>)]) -> Result<Option<StatementProof>, StoreError> {
+    let [one, other] = said else { return Ok(None) };
+    Ok(StatementProof::between((&one.0, &one.1), (&other.0, &other.1)).ok())
 }
 
 fn receipt(key: &[u8], value: &[u8]) -> Option<HeldReceipt> {
@@ -228,3 +340,6 @@ pub(crate) fn named_limits(engine: &dyn Engine, key: AuthorId) -> Result<Option<
     let limited = !is_own && policy.as_deref() != Some(&[Policy::Follow as u8]);
     Ok(limited.then_some(Limits { entries: None, bytes: Some(NAMED_BYTES) }))
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,6 +16,7 @@ mod branches;
 mod by_digits;
 mod check;
 mod collect;
+mod counts;
 mod fork;
 mod group;
 mod homes;
@@ -47,7 +48,7 @@ pub use fork::{
     BRANCH_BYTES_LIMIT, BRANCH_ENTRIES_LIMIT, Fork, ForkedLog, LogState, ReadForks, Seen, TIPS_LIMIT, Tip,
     fork_tag,
 };
-pub use homes::{Guard, GuardReason, HeldReceipt, Hosted, NAMED_BYTES};
+pub use homes::{Entering, Guard, GuardReason, HeldReceipt, Hosted, NAMED_BYTES};
 pub use ingest::{CONTENT_LIMIT, LOGS_LIMIT, SEQ_LIMIT, payload_object};
 #[cfg(feature = "fake-disk")]
 pub use invariants::{Broken, Invariant, Look, Walked, store_invariants};

@@ -80,7 +80,7 @@ impl News {
             Change::Content(object) => Topic::Content(object.id()),
             Change::Blob { id, .. } => Topic::Content(*id),
             // Both at once: of a new peer nothing is known that would have to be told apart.
-            Change::Enter { .. } | Change::Policy(..) | Change::KeepSchema(_) | Change::DropSchema(_) => {
+            Change::Enter(_) | Change::Policy(..) | Change::KeepSchema(_) | Change::DropSchema(_) => {
                 Topic::Interest
             }
             Change::Peer(_)

@@ -5,7 +5,7 @@ use madake_object::{Object, ObjectId};
 use serde::{Deserialize, Serialize};
 
 use crate::fork::Seen;
-use crate::homes::{Guard, Hosted};
+use crate::homes::{Entering, Guard, Hosted};
 use crate::invite::{CodeHash, Invite};
 use crate::objects::Objects;
 use crate::part::{NewPart, PartRefused};
@@ -82,20 +82,8 @@ pub enum Change {
         /// The time.
         now: i64,
     },
-    /// An author is to have this node as home: its node becomes a peer, its logs are kept. With the hash of a code, if
-    /// that is still good at this time of the wall clock, and used up then; else nothing is done.
-    Enter {
-        /// The hash of the code; none: the door is open.
-        hash: Option<CodeHash>,
-        /// The node that asks.
-        peer: Peer,
-        /// The author.
-        author: AuthorId,
-        /// What is to be known of it.
-        hosted: Hosted,
-        /// The time.
-        now: i64,
-    },
+    /// An author is to have this node as home: its node becomes a peer, its logs are kept.
+    Enter(Box<Entering>),
     /// What is known of an author who may have this node as home, changed or forgotten.
     Host(AuthorId, Option<Hosted>),
     /// What holds an author of this home back from writing; `None`: nothing any more.
@@ -117,6 +105,9 @@ pub enum Change {
     DefaultQuota(Limits, Vec<AuthorId>),
     /// What an author uses is to be counted anew.
     Recount(AuthorId),
+    /// Counts what is kept of an author who has a quota and was not counted: else everybody who asks whether there is
+    /// room counts it.
+    Count(AuthorId),
     /// Keep logs of this schema, and of no others but those that are listed too.
     KeepSchema(Schema),
     /// List this schema no longer; when none is listed, all are kept.

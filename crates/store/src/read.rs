@@ -95,6 +95,11 @@ pub trait Read: ReadForks {
         let _ = author;
         Ok(None)
     }
+    /// Whether what is kept of an author is counted: else [`room`](Self::room) has to count it each time.
+    fn is_counted(&self, author: AuthorId) -> Result<bool, StoreError> {
+        let _ = author;
+        Ok(true)
+    }
     /// All followed authors, ordered.
     fn followed(&self) -> Result<Vec<AuthorId>, StoreError>;
     /// All blocked authors, ordered.
@@ -286,6 +291,10 @@ impl Read for Store {
 
     fn room(&self, author: AuthorId) -> Result<Option<u64>, StoreError> {
         self.room_for(author)
+    }
+
+    fn is_counted(&self, author: AuthorId) -> Result<bool, StoreError> {
+        Ok(crate::quota::counted(self.engine(), author)?.is_some())
     }
 
     fn followed(&self) -> Result<Vec<AuthorId>, StoreError> {
@@ -498,32 +507,6 @@ impl Store {
     pub fn flaw(&self, at: &Position) -> Result<Option<Flaw>, StoreError> {
         self.engine().get(tables::FLAW, &at.key())?.map(|value| Flaw::decode(&value)).transpose()
     }
-
-    /// Counts what is held: walks the logs and the keys of the objects.
-    pub fn counts(&self) -> Result<Counts, StoreError> {
-        let mut counts = Counts::default();
-        for_each_prefix(self.engine(), tables::LOG_HEAD, &[], |key, value| {
-            counts.logs += 1;
-            counts.entries += held_log(key, value)?.head.seq.get();
-            Ok(())
-        })?;
-        self.count_parts(&mut counts)?;
-        counts.objects += self.engine().count(tables::CONTENT)? + self.engine().count(tables::BLOB)?;
-        counts.missing = self.missing()?;
-        Ok(counts)
-    }
-
-    /// Counts the objects that are named and not here.
-    pub fn missing(&self) -> Result<u64, StoreError> {
-        let (mut missing, mut last) = (0, None);
-        for_each_prefix(self.engine(), tables::WANTED, &[], |key, _| {
-            let id = key.first_chunk::<32>().copied();
-            missing += u64::from(last != id);
-            last = id;
-            Ok(())
-        })?;
-        Ok(missing)
-    }
 }
 
 pub(crate) fn log_head(
@@ -592,7 +575,7 @@ pub(crate) fn held_entry(bytes: &[u8]) -> Result<AuthenticEntry, StoreError> {
     Ok(AuthenticEntry::assume_checked(entry))
 }
 
-fn held_log(key: &[u8], value: &[u8]) -> Result<HeldLog, StoreError> {
+pub(crate) fn held_log(key: &[u8], value: &[u8]) -> Result<HeldLog, StoreError> {
     let broken = || StoreError::broken("a log head");
     let (author, log) = tables::parse_log_key(key).ok_or_else(broken)?;
     Ok(HeldLog { author, log, head: tables::parse_head(value).ok_or_else(broken)? })

@@ -297,7 +297,7 @@ async fn talk(shell: &Shell, node: NodeId) -> Result<(), ApiError> {
     let (reason, report) = network.driver.session(connection, None, plan, watchers).await;
     work::in_place(|| shell.note_session(rtt, &reason, &report));
     match reason {
-        EndReason::Finished => Ok(work::in_place(|| shell.note_answer(node))?),
+        EndReason::Finished => Ok(()),
         other => Err(ApiError::new(502, "interrupted", other.to_string())
             .hint("type the command again: it goes on where this one ended")),
     }

@@ -64,7 +64,6 @@ pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body
         last,
     };
 
-    let whole = receives && plan.schemas.is_none() && last.is_none() && !dry_run;
     let began = Instant::now();
     let network = super::peers::network(&shell).await?.clone();
     let server = shell.store().tie(node)?.server;
@@ -95,12 +94,6 @@ pub(super) async fn run(shell: Arc<Shell>, query: Query) -> Result<Response<Body
         let result = match session.await {
             Ok((reason, report)) => {
                 work::in_place(|| shell.note_session(rtt, &reason, &report));
-                if whole && reason == EndReason::Finished {
-                    // A guard after a restore may have waited for this.
-                    if let Err(error) = work::in_place(|| shell.note_answer(node)) {
-                        tracing::error!(%error, "a peer's answer could not be written down");
-                    }
-                }
                 result_json(&shell, &reason, &report, began.elapsed().as_secs_f64())
             }
             Err(error) => Err(ApiError::new(500, "bug", format!("the session ended early: {error}"))),

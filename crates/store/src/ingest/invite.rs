@@ -1,9 +1,7 @@
 //! Invites are made, revoked and used up, each within one batch.
 
-use madake_log::AuthorId;
-
 use super::Round;
-use crate::homes::Hosted;
+use crate::homes::Entering;
 use crate::invite::{CodeHash, Invite, Purpose};
 use crate::outcome::{Outcome, Peer, Policy};
 use crate::store::StoreError;
@@ -32,14 +30,8 @@ impl Round<'_> {
     }
 
     /// Lets an author have this node as home: its node is a peer, its logs are kept.
-    pub(super) fn enter(
-        &mut self,
-        hash: Option<CodeHash>,
-        peer: &Peer,
-        author: AuthorId,
-        hosted: Hosted,
-        now: i64,
-    ) -> Result<Outcome, StoreError> {
+    pub(super) fn enter(&mut self, entering: Entering) -> Result<Outcome, StoreError> {
+        let Entering { hash, peer, author, hosted, now } = entering;
         let good = match hash {
             Some(hash) => self.use_up(hash, Purpose::Home, now)?,
             None => true,

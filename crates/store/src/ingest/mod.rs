@@ -269,7 +269,7 @@ impl<'a> Round<'a> {
             Change::Invite(hash, invite) => self.invite(hash, &invite),
             Change::RevokeInvite(hash) => Ok(self.revoke(hash)),
             Change::Redeem { hash, peer, now } => self.redeem(hash, &peer, now),
-            Change::Enter { hash, peer, author, hosted, now } => self.enter(hash, &peer, author, hosted, now),
+            Change::Enter(entering) => self.enter(*entering),
             Change::Guard(author, guard) => self.guard(author, guard.as_ref()),
             Change::Host(author, hosted) => self.host(author, hosted),
             Change::Writer(author, epoch) => {
@@ -313,6 +313,10 @@ impl<'a> Round<'a> {
             }
             Change::Recount(author) => {
                 self.uncount(author)?;
+                Ok(Outcome::Done)
+            }
+            Change::Count(author) => {
+                self.count_if_limited(author)?;
                 Ok(Outcome::Done)
             }
             Change::Weigh(at) => {

@@ -245,7 +245,8 @@ fn everything() -> (Pen, Vec<Written>) {
     let named = author.control(Control::Recovery { key: recovery.id() });
     let first = author.vow(1, None, Some(&old));
     let mut thief = author.clone();
-    let stolen = thief.vow(2, Some(&first), Some(&new));
+    let mut theirs = Pen::new(5, LogId::NODE);
+    let stolen = thief.vow(2, Some(&first), Some(&theirs));
     let again = thief.vow(3, Some(&stolen), Some(&old));
     let second = author.vow(2, Some(&first), Some(&new));
     let third = author.vow(3, Some(&second), None);
@@ -253,7 +254,7 @@ fn everything() -> (Pen, Vec<Written>) {
     all.push(old.accept(&author, &first));
     all.push(old.node(NodeStatement::Object { author: author.id(), vow: stolen.0.id() }));
     all.push(old.release(&author, &first, Some(&second)));
-    all.push(new.accept(&author, &stolen));
+    all.push(theirs.accept(&author, &stolen));
     all.push(new.accept(&author, &second));
     all.push(recovery.control(Control::Countersign { author: author.id(), entry: stolen.0.id() }));
     all.push(recovery.control(Control::Countersign { author: author.id(), entry: second.0.id() }));
@@ -286,4 +287,25 @@ proptest! {
         let (a, b) = (linked(linked(some(&order))), linked(linked(some(&(0..13).collect::<Vec<_>>()))));
         prop_assert_eq!(told(&author, &a), told(&author, &b));
     }
+}
+
+#[test]
+fn two_vows_of_one_epoch_are_proved_alike_wherever_they_came_in_whatever_order() {
+    let (author, all) = everything();
+    let proof = |entries: &[Written]| {
+        let store = store();
+        for (entry, payload) in entries {
+            let change = Change::Entry { entry: entry.clone(), payload: Some(payload.clone()) };
+            store.apply(vec![change]).unwrap();
+        }
+        store.contradiction(author.id(), LogId::CONTROL).unwrap()
+    };
+    let control: Vec<Written> = all[..6].to_vec();
+    let one = proof(&control).unwrap();
+    assert_eq!(one.contradiction(), madake_log::system::Contradiction::Vows { epoch: 2 });
+    assert_eq!(madake_log::system::StatementProof::verify(one.as_bytes()).as_ref(), Ok(&one));
+    // The other branch first.
+    let other: Vec<Written> = [0, 1, 4, 5, 2, 3].map(|i| control[i].clone()).to_vec();
+    assert_eq!(proof(&other), Some(one));
+    assert_eq!(proof(&control[..2]), None);
 }
