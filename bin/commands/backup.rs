@@ -302,7 +302,7 @@ fn author_ids(settings: &Settings) -> impl Iterator<Item = String> {
 }
 
 /// The passphrase, from a file or from the terminal; a new one is asked for twice.
-fn passphrase(file: Option<&Path>, new: bool) -> Result<Zeroizing<String>, ApiError> {
+pub(super) fn passphrase(file: Option<&Path>, new: bool) -> Result<Zeroizing<String>, ApiError> {
     let given = match file {
         Some(path) => {
             let text = std::fs::read_to_string(path).map_err(|error| cant_read(path, &error))?;

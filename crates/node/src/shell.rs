@@ -271,6 +271,12 @@ impl Shell {
         if matches!(reason, EndReason::PeerMisbehaved(_)) {
             self.held_off.insert(report.peer, Instant::now());
         }
+        if report.whole && *reason == EndReason::Finished {
+            // A guard after a restore may have waited for this.
+            if let Err(error) = self.note_answer(report.peer) {
+                tracing::error!(%error, "that a peer has answered could not be written down");
+            }
+        }
         // One that crossed another says nothing that the other does not.
         if !report.dry_run && *reason != EndReason::Crossed {
             let failure = (*reason != EndReason::Finished).then(|| reason.to_string());

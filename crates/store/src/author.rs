@@ -12,6 +12,7 @@ use madake_log::{
 use madake_object::{Commit, CommitAuthor, CommitError, CommitId, FileName, Mode, Object, ObjectId};
 
 use crate::fork::ReadForks as _;
+use crate::homes::Guard;
 use crate::ingest::LOGS_LIMIT;
 use crate::outcome::{Change, Fate, Outcome, Require};
 use crate::read::Read;
@@ -134,6 +135,25 @@ pub enum AppendError {
         log: LogId,
         /// The place that the proof is about.
         at: SeqNum,
+    },
+    /// Others were not yet asked what they have of this author, and this home is a copy, or was restored or filled from
+    /// an older state: another entry for a place that has one would be a fork.
+    #[error("nothing is signed for {author} before others were asked what they have of it")]
+    Guarded {
+        /// The author.
+        author: AuthorId,
+        /// What happened, and who has answered.
+        guard: Guard,
+    },
+    /// The author has vowed in a later epoch, on another device: this one does not write until it is told to.
+    #[error("{author} has a home since epoch {epoch}, and this device writes as of epoch {ours}")]
+    Fenced {
+        /// The author.
+        author: AuthorId,
+        /// The epoch in force.
+        epoch: u64,
+        /// The one of which this home knows.
+        ours: u64,
     },
     /// The author's quota has no room for it: only authors whose keys are not in the home have one.
     #[error("the quota has no room for it: {0}")]
@@ -263,6 +283,38 @@ impl Author {
         self.attempt(attempt).map(|(made, _)| made)
     }
 
+    /// Appends a statement to a system log, and makes further changes in the same batch.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub fn say(&self, log: LogId, statement: Vec<u8>, with: Vec<Change>) -> Result<Appended, AppendError> {
+        let (_, mut appended) = self.attempt(|chains| {
+            chains.push(log, NewContent::Bytes(Object::new(statement.clone())), false)?;
+            chains.changes.extend(with.iter().cloned());
+            Ok(())
+        })?;
+        appended.pop().ok_or(AppendError::Store(StoreError::broken("a statement that is not there")))
+    }
+
+    /// Whether this home may sign for the author now.
+    ///
+    /// # Errors
+    /// [`AppendError::Guarded`], [`AppendError::Fenced`], or the store failed.
+    pub fn may_write(&self) -> Result<(), AppendError> {
+        let author = self.id();
+        if let Some(guard) = self.store.guard(author)? {
+            return Err(AppendError::Guarded { author, guard });
+        }
+        // Who never vowed costs one look.
+        if self.store.is_stated(author)? {
+            let (epoch, ours) = (self.store.marriage(author)?.epoch, self.store.writer_epoch(author)?);
+            if ours < epoch {
+                return Err(AppendError::Fenced { author, epoch, ours });
+            }
+        }
+        Ok(())
+    }
+
     /// Builds entries on the heads of now and stores them; again, if the heads moved meanwhile.
     /// What was signed in vain was never stored or sent, so it makes no fork: the store takes all of it on these very
     /// heads, or none.
@@ -272,6 +324,7 @@ impl Author {
     ) -> Result<(T, Vec<Appended>), AppendError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..MAX_RETRIES {
+            self.may_write()?;
             let mut chains = Chains::new(&self.key, &self.store);
             let built = build(&mut chains)?;
             let requires = chains.requires.into_iter().map(Change::Require);

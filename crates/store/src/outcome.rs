@@ -5,6 +5,7 @@ use madake_object::{Object, ObjectId};
 use serde::{Deserialize, Serialize};
 
 use crate::fork::Seen;
+use crate::homes::{Entering, Guard, Hosted};
 use crate::invite::{CodeHash, Invite};
 use crate::objects::Objects;
 use crate::part::{NewPart, PartRefused};
@@ -81,6 +82,14 @@ pub enum Change {
         /// The time.
         now: i64,
     },
+    /// An author is to have this node as home: its node becomes a peer, its logs are kept.
+    Enter(Box<Entering>),
+    /// What is known of an author who may have this node as home, changed or forgotten.
+    Host(AuthorId, Option<Hosted>),
+    /// What holds an author of this home back from writing; `None`: nothing any more.
+    Guard(AuthorId, Option<Guard>),
+    /// Under which epoch this home writes as an author.
+    Writer(AuthorId, u64),
     /// What a peer may do here.
     Allow(NodeId, Allowed),
     /// How the last session with a peer went.
@@ -139,6 +148,8 @@ pub const META_ERASE: &str = "erase";
 pub const META_OBJECTS: &str = "objects";
 /// The name of the default quota and of the authors who have no limit.
 pub(crate) const META_QUOTA: &str = "quota";
+/// The name of the ids of authors of whom all is kept though somebody named them; no value: everybody's logs are kept.
+pub(crate) const META_NAMED: &str = "named";
 /// The name of the fact that what is wanted does not follow from that setting yet: one byte, 1.
 pub(crate) const META_OBJECTS_DUE: &str = "objects-due";
 

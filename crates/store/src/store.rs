@@ -1,6 +1,8 @@
 //! The store: changes in, outcomes out when they are durable.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+
+use madake_log::AuthorKey;
 
 use crate::collect::Collecting;
 use crate::engine::{Engine, EngineError, MAX_APPLY_BYTES};
@@ -22,6 +24,7 @@ pub struct Store {
     pub(crate) collecting: Collecting,
     pub(crate) summaries: Summaries,
     pub(crate) listeners: Listeners,
+    pub(crate) node_key: OnceLock<Arc<AuthorKey>>,
 }
 
 /// Why the store could not do what was asked.
@@ -69,6 +72,7 @@ impl Store {
             collecting: Collecting::default(),
             summaries: Summaries::default(),
             listeners: Listeners::default(),
+            node_key: OnceLock::new(),
         }
     }
 
@@ -107,7 +111,7 @@ impl Store {
         let noted = self.summaries.round();
         while let Some(first) = groups.next() {
             // What is too large for one call of the engine is cut into several.
-            let mut round = Round::new(self.engine(), &self.collecting);
+            let mut round = Round::new(self.engine(), &self.collecting, self.node_key.get().map(Arc::as_ref));
             let (mut batches, mut derived, mut bytes) = (Vec::new(), Vec::new(), 0);
             let mut news = News::default();
             let mut next = Some(first);
@@ -118,6 +122,8 @@ impl Store {
                         news.learn(topics, &outcomes);
                         news.want(round.take_wanted());
                         news.room |= round.take_room();
+                        news.interest |= round.take_names();
+                        round.take_signed().iter().for_each(|at| news.signed(at));
                         news.forked(forked);
                         bytes += batch.size_hint();
                         batches.extend((!batch.is_empty()).then_some(batch));

@@ -70,10 +70,15 @@ pub(super) fn get(shell: &Shell, id: &str) -> Result<Response<Body>, ApiError> {
     Ok(response)
 }
 
-/// `POST /v1/commits[?author=A]`, records with `name` as the body → per commit `{name, commit, object, previous, author, entry}`
-pub(super) fn commit(shell: Arc<Shell>, query: &Query, body: Body) -> Result<Response<Body>, ApiError> {
+/// `POST /v1/commits[?author=A][&accept_fork_risk=1]`, records with `name` as the body → per commit `{name, commit, object, previous, author, entry}`
+pub(super) async fn commit(shell: Arc<Shell>, query: Query, body: Body) -> Result<Response<Body>, ApiError> {
     let records = Records::new(body, shell.store().clone());
-    let author = match shell.resolve_writer(query.get("author")) {
+    let cleared = async {
+        let author = crate::work::in_place(|| shell.resolve_writer(query.get("author")))?;
+        shell.clear_to_write(&author, query.flag("accept_fork_risk")).await?;
+        Ok(author)
+    };
+    let author = match cleared.await {
         Ok(author) => author,
         Err(error) => {
             tokio::spawn(records.drain());
