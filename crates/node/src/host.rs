@@ -7,6 +7,7 @@ use madake_log::system::{NodeStatement, Vow};
 use madake_log::{AuthorId, EntryId, LogId};
 use madake_store::{
     AppendError, Author, Change, CodeHash, Entering, Hosted, Outcome, Peer, Position, Purpose, Read as _,
+    StoreError, tables,
 };
 use madake_sync::home::{HomeAnswer, HomeRefusal, HomeRequest, MAX_HOME};
 use tokio::time::Instant;
@@ -20,6 +21,8 @@ use crate::net::{Connection, NodeId, check_address};
 use crate::shell::Shell;
 use crate::work;
 
+/// Authors who may have this node as home: as many as one session can name.
+const MAX_HOSTED: u64 = 65_536;
 /// How long a node that asked may take to take its answer.
 const TAKING: Duration = Duration::from_secs(2);
 /// How long a home may take to answer us.
@@ -76,7 +79,7 @@ impl Shell {
     pub(crate) async fn hear_home_request(&self, connection: &Connection, bytes: &[u8], known: bool) -> bool {
         let Ok(request) = HomeRequest::decode(bytes) else { return false };
         let secret = match &request {
-            HomeRequest::Enter { .. } => !known,
+            HomeRequest::Enter { code, .. } => !known || code.is_some(),
             HomeRequest::Release { passphrase, .. } => passphrase.is_some(),
             _ => false,
         };
@@ -150,11 +153,16 @@ impl Shell {
         if before.as_ref().is_some_and(|hosted| hosted.node == node && hosted.released.is_none()) {
             return Ok(());
         }
-        if before.is_some_and(|hosted| hosted.vow.is_some()) {
+        if before.as_ref().is_some_and(|hosted| hosted.vow.is_some()) {
             return Err(HostError::refused(
                 HomeRefusal::NotNow,
                 "this node is the author's home already, through another node: that one, or the owner, has to release it",
             ));
+        }
+        if before.is_none()
+            && self.store().engine().count(tables::HOSTED).map_err(StoreError::from)? >= MAX_HOSTED
+        {
+            return Err(HostError::refused(HomeRefusal::NotNow, "this home is full"));
         }
         let now = wall_clock();
         let hash = self.way_in(code, now)?;
@@ -323,8 +331,8 @@ impl From<AppendError> for HostError {
     }
 }
 
-impl From<madake_store::StoreError> for HostError {
-    fn from(error: madake_store::StoreError) -> Self {
+impl From<StoreError> for HostError {
+    fn from(error: StoreError) -> Self {
         Self::Append(error.into())
     }
 }

@@ -169,6 +169,7 @@ impl Shell {
             drop(more);
             self.store().settle_objects(&self.own())?;
             self.store().set_default_quota(self.home.config.quota(), &self.own())?;
+            self.store().limit_named(self.home.config.keep != Keep::All, &self.own())?;
             Ok(id)
         };
         let id = work::in_place(make)?;

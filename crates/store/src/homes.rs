@@ -293,11 +293,11 @@ impl Store {
     /// # Errors
     /// The engine failed.
     pub fn limit_named(&self, limited: bool, own: &[AuthorId]) -> Result<(), StoreError> {
-        let value: Option<Vec<u8>> =
-            limited.then(|| own.iter().flat_map(|author| *author.as_bytes()).collect());
-        if self.meta(META_NAMED)? != value {
-            // Nothing is a value of its own: everybody's logs are kept anyway.
-            self.apply(vec![Change::Meta(META_NAMED, value.unwrap_or_default())])?;
+        let own = own.iter().flat_map(|author| *author.as_bytes());
+        // Nobody's ids: everybody's logs are kept anyway.
+        let value: Vec<u8> = if limited { own.collect() } else { Vec::new() };
+        if self.meta(META_NAMED)?.unwrap_or_default() != value {
+            self.apply(vec![Change::Meta(META_NAMED, value)])?;
         }
         Ok(())
     }

@@ -86,11 +86,18 @@ async fn wed(shell: Arc<Shell>, query: Query, moves: bool) -> Result<Response<Bo
         return Err(ApiError::new(409, "no-marriage", "there is no home to move from")
             .hint("madake home marry TICKET"));
     }
-    if !query.flag("yes")
-        && let Some(home) = other
-    {
-        return Err(second(home, moves));
+    if !query.flag("yes") {
+        if let Some(home) = other {
+            return Err(second(home, moves));
+        }
+        if marriage.state == MarriageState::Contested {
+            let message = "two vows of this author contradict each other already, and this would be one more";
+            return Err(ApiError::new(400, "confirm", message)
+                .hint("`madake home status` shows them; if this is meant: --yes"));
+        }
     }
+    // One that was vowed to and never accepted has nothing to let go.
+    let old = marriage.home_in_force().filter(|home| moves && *home != node);
     shell.clear_to_write(&author, false).await?;
     if marriage.home_in_force() == Some(node) {
         // Nothing is left to be signed: this device writes as of the vow in force, once it has what the home has.
@@ -112,7 +119,7 @@ async fn wed(shell: Arc<Shell>, query: Query, moves: bool) -> Result<Response<Bo
     ask_on(connection, &enter).await?;
     work::in_place(|| add_peer(&shell, node, &addresses))?;
     // 2. What the old home has more comes here, so that the new one gets all of it.
-    if let Some(old) = other.filter(|_| moves) {
+    if let Some(old) = old {
         talk(&shell, old).await.map_err(|error| old_home_is_away(error, old))?;
     }
     // 3. Everything is copied before the vow: until then nothing has changed.
@@ -124,7 +131,7 @@ async fn wed(shell: Arc<Shell>, query: Query, moves: bool) -> Result<Response<Bo
     })?;
     talk(&shell, node).await?;
     // 5. The old home lets go of the author.
-    if let Some(old) = other.filter(|_| moves) {
+    if let Some(old) = old {
         release(&shell, &author, old, vow, passphrase).await.map_err(|error| old_home_is_away(error, old))?;
         talk(&shell, node).await?; // the new one hears of the release
     }
