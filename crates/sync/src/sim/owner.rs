@@ -184,7 +184,7 @@ impl World<'_> {
 
     /// In some worlds owners take only the newest entries of logs, most of the time.
     fn newest_only(&mut self) -> Option<NonZeroU64> {
-        let some = self.options.seed % 2 == 0 && self.random.below(4) > 0;
+        let some = self.options.seed.is_multiple_of(2) && self.random.below(4) > 0;
         let counts = [1, 2, 3, 8];
         some.then(|| counts[self.random.below(counts.len())]).and_then(NonZeroU64::new)
     }
