@@ -38,6 +38,10 @@ pub(crate) enum Command {
         /// What to call this node
         #[arg(long)]
         nick: Option<String>,
+        /// Name the author of another home as recovery key, in the first entry of the control log: its word is stronger
+        /// than this author's own
+        #[arg(long, value_name = "AUTHOR", conflicts_with = "clone")]
+        recovery: Option<String>,
         /// Give a home that is a copy a node key of its own
         #[arg(long, conflicts_with = "nick")]
         clone: bool,
@@ -113,6 +117,9 @@ pub(crate) enum Command {
     /// Peers: who this node talks to
     #[command(subcommand)]
     Peer(PeerCommand),
+    /// The node that is an author's home: invite, marry, status, move, leave, release, object
+    #[command(subcommand)]
+    Home(HomeCommand),
     /// Keep an author's logs, and ask peers for them
     Follow {
         /// The author's key, or its first 6 digits or more if it is known here
@@ -237,8 +244,7 @@ pub(crate) enum LogCommand {
         /// The last entry ends the log
         #[arg(long)]
         end: bool,
-        /// Write at once and ask nobody, also after a restore (nothing guards against that yet: it is so
-        /// in any case)
+        /// Write at once and ask nobody, also after a restore: if the original was written to since, the log forks
         #[arg(long)]
         accept_fork_risk: bool,
     },
@@ -311,6 +317,62 @@ pub(crate) enum PayloadCommand {
         /// AUTHOR/LOG@SEQ, or the entry's id
         entry: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum HomeCommand {
+    /// Make a code with which one author may have this node as home; good once, for 7 days
+    Invite,
+    /// Make another node this author's home
+    Marry(MarryArgs),
+    /// Who is whose home, and what is waited for
+    Status,
+    /// Go from one home to another: copy, vow, release, acceptance; a move that was cut off goes on where it ended
+    Move(MarryArgs),
+    /// Go from the home, and have none
+    Leave {
+        /// Who goes: the name or id of an author whose key is here
+        #[arg(long)]
+        author: Option<String>,
+        /// Take the second factor from the first line of this file
+        #[arg(long, value_name = "FILE")]
+        passphrase_file: Option<PathBuf>,
+        /// Ask nothing
+        #[arg(long)]
+        yes: bool,
+    },
+    /// As the owner of a home: give an author up, who can then name another home without being asked here
+    Release {
+        /// The author's key, or its first 6 digits or more
+        author: String,
+        /// Ask nothing
+        #[arg(long)]
+        yes: bool,
+    },
+    /// As the owner of a home: object to a vow that is to take this home's place without its release
+    Object {
+        /// The author's key, or its first 6 digits or more
+        author: String,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct MarryArgs {
+    /// The node's ticket, as `madake home invite` or `madake id` prints it there; or the name of a peer
+    pub(crate) ticket: String,
+    /// The code that its owner made, or the token that all members know
+    #[arg(long)]
+    pub(crate) code: Option<String>,
+    /// Who marries: the name or id of an author whose key is here
+    #[arg(long)]
+    pub(crate) author: Option<String>,
+    /// Set a second factor, from the first line of this file: without it nobody, not even with this author's key,
+    /// leaves the home. For `move`, the one that was set is needed, and set at the new home too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Ask nothing, also if the author has another home
+    #[arg(long)]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -48,6 +48,9 @@ pub(crate) struct CommitArgs {
     /// Put this in front of the names: PREFIX/relative/path
     #[arg(long, requires = "tree")]
     pub(crate) prefix: Option<String>,
+    /// Write at once and ask nobody, also after a restore: if the original was written to since, the log forks
+    #[arg(long)]
+    pub(crate) accept_fork_risk: bool,
 }
 
 #[derive(Debug, ClapArgs)]

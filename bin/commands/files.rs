@@ -150,6 +150,18 @@ pub(super) async fn write_aside<T>(
     renamed
 }
 
+/// Makes the name of a file durable whose bytes are: a backup must not be gone after a power cut.
+pub(super) fn sync_name(path: &Path) -> Result<(), ApiError> {
+    use std::io::ErrorKind::{InvalidInput, PermissionDenied};
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let synced = std::fs::File::open(folder).and_then(|folder| folder.sync_all());
+    match synced {
+        // A folder that we can write to and not read, or one that is on no disk.
+        Err(error) if matches!(error.kind(), PermissionDenied | InvalidInput) => Ok(()),
+        synced => synced.map_err(|error| cant_write(&path.display().to_string(), &error)),
+    }
+}
+
 pub(super) fn cant_write(shown: &str, error: &std::io::Error) -> ApiError {
     ApiError::new(500, "file", format!("can't write {shown}: {error}"))
 }

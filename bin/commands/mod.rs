@@ -8,6 +8,7 @@ mod forks;
 mod git;
 mod help;
 mod history;
+mod homes;
 mod logs;
 mod merge;
 mod node;
@@ -24,7 +25,7 @@ use std::process::ExitCode;
 
 use madake_node::api::ApiError;
 
-use crate::args::{Args, Command, ForkCommand, HeadCommand, ImportCommand, LogCommand, QuotaCommand};
+use crate::args::{Args, Command, ForkCommand, HeadCommand, HomeCommand, ImportCommand, LogCommand, QuotaCommand};
 use crate::call::{Api, home};
 use crate::out::Out;
 
@@ -47,7 +48,7 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
     }
     let command = match args.command {
         Command::Init { clone: true, .. } => return node::clone(&home, out).await,
-        Command::Init { nick, .. } => return node::init(&home, nick, out),
+        Command::Init { nick, recovery, .. } => return node::init(&home, nick, recovery, out),
         Command::Serve { listen, open } => return node::serve(&home, listen, open, out).await,
         command => command,
     };
@@ -91,6 +92,7 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
         Command::Checkout(args) => tree::checkout(&api, args, out).await,
         Command::Author(command) => policy::authors(&api, command, out).await,
         Command::Peer(command) => peers::run(&api, command, out).await,
+        Command::Home(command) => homes::run(&api, command, out).await,
         Command::Follow { author } => policy::follow(&api, &author, out).await,
         Command::Block { author } => policy::block(&api, &author, out).await,
         Command::Quota { command: Some(QuotaCommand::List), .. } => quota::list(&api, out).await,
@@ -125,6 +127,7 @@ fn only_reads(command: &Command) -> bool {
         | Command::History(_)
         | Command::Diff { .. }
         | Command::Show { .. }
+        | Command::Home(HomeCommand::Status)
         | Command::Fork(ForkCommand::List | ForkCommand::Show { .. })
         | Command::Fsck { repair: false } => true,
         Command::Log(log) => {

@@ -27,7 +27,8 @@ pub(super) async fn commit(
     out: &Out,
 ) -> Result<ExitCode, ApiError> {
     let message = args.message;
-    let query: Vec<_> = args.author.iter().map(|author| ("author", author.as_str())).collect();
+    let risk = args.accept_fork_risk.then_some("1");
+    let query = given(&[("author", args.author.as_deref()), ("accept_fork_risk", risk)]);
     let mut made = 0;
     let mut show = |commit: serde_json::Value| {
         made += 1;

@@ -443,6 +443,28 @@ async fn real_answers_are_as_they_are_described() {
         assert!(!why["facts"].as_array().unwrap().is_empty(), "{why}");
     }
 
+    // Homes: two of them, one after the other.
+    let elsewhere = Node::start();
+    api.ok(&a, "GET", "/v1/home", "", &[], b"").await;
+    let ticket = |made: &Value| text(made, "ticket").to_owned();
+    let code = |made: &Value| text(made, "code").to_owned();
+    let made = api.ok(&b, "POST", "/v1/home/invite", "", &[], b"").await.lines.remove(0);
+    let (old, code_there) = (ticket(&made), code(&made));
+    api.ok(&a, "POST", "/v1/home/marry", "", &[("ticket", &old), ("code", &code_there)], b"").await;
+    let made = api.ok(&elsewhere, "POST", "/v1/home/invite", "", &[], b"").await.lines.remove(0);
+    let (new, code_there) = (ticket(&made), code(&made));
+    let second = [("ticket", new.as_str()), ("code", &code_there), ("yes", "1")];
+    let widowed = api.ok(&a, "POST", "/v1/home/marry", "", &second, b"").await.lines.remove(0);
+    assert_eq!(widowed["state"], "widowed");
+    api.ok(&a, "POST", "/v1/sync", "", &[("peer", "b"), ("mode", "push")], b"").await;
+    api.ok(&b, "POST", "/v1/home/object", "", &[("author", &author)], b"").await;
+    let moved = [("ticket", new.as_str()), ("yes", "1")];
+    let moved = api.ok(&a, "POST", "/v1/home/move", "", &moved, b"").await.lines.remove(0);
+    assert_eq!((&moved["state"], &moved["epoch"]), (&json!("married"), &json!(2)));
+    assert_eq!(api.ok(&b, "GET", "/v1/home", "", &[], b"").await.lines.pop().unwrap()["state"], "moved");
+    api.ok(&elsewhere, "POST", "/v1/home/release", "", &[("author", &author), ("yes", "1")], b"").await;
+    api.ok(&a, "POST", "/v1/home/leave", "", &[], b"").await;
+
     // Whose data and what of it.
     for query in
         [vec![("author", author.as_str())], vec![("author", &author), ("entries", "9"), ("bytes", "99999")]]
@@ -487,7 +509,7 @@ async fn real_answers_are_as_they_are_described() {
     api.ok(&a, "DELETE", "/v1/peers", "", &[("peer", "b")], b"").await;
     let all: BTreeSet<_> = api.operations.keys().cloned().collect();
     assert_eq!(api.asked, all, "a route that was never asked");
-    for node in [a, b, fresh, empty] {
+    for node in [a, b, fresh, elsewhere, empty] {
         node.end().await;
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hyper::{Response, StatusCode};
 use madake_log::{AuthorId, LogId};
 use madake_object::{Commit, CommitId, FileName, HistoryError, Mode, ObjectId, path_back};
-use madake_store::{Change, Committed, Head, NewContent, NewVersion, Read as _, Store};
+use madake_store::{Change, Committed, Head, NewContent, NewVersion, Read as _, Require, Store};
 use serde_json::{Value, json};
 
 use super::logs::batched;
@@ -22,17 +22,21 @@ const PIECE: usize = 256 * 1024;
 pub(super) fn put(shell: Arc<Shell>, body: Body) -> Response<Body> {
     let records = Records::new(body, shell.store().clone());
     batched(records, false, move |batch, lines| {
-        let mut changes = Vec::with_capacity(batch.len() * 2);
+        let (mut requires, mut changes) = (Vec::new(), Vec::with_capacity(batch.len() * 2));
         let mut stored = Vec::with_capacity(batch.len());
         for Record { content, header, .. } in batch {
             stored.push((content.id(), content.size(), header.label));
             changes.push(Change::Pin(content.id()));
             changes.push(match content {
                 NewContent::Bytes(object) => Change::Content(object),
-                NewContent::Blob { id, size } => Change::Blob { id, size },
+                NewContent::Blob { id, size } => {
+                    requires.push(Change::Require(Require::Blob(id)));
+                    Change::Blob { id, size }
+                }
             });
         }
-        shell.store().apply(changes)?;
+        requires.extend(changes);
+        shell.store().apply(requires)?;
         for (id, size, label) in stored {
             let mut line = json!({"object": id.to_string(), "size": size});
             if let Some(label) = label {
@@ -66,10 +70,15 @@ pub(super) fn get(shell: &Shell, id: &str) -> Result<Response<Body>, ApiError> {
     Ok(response)
 }
 
-/// `POST /v1/commits[?author=A]`, records with `name` as the body → per commit `{name, commit, object, previous, author, entry}`
-pub(super) fn commit(shell: Arc<Shell>, query: &Query, body: Body) -> Result<Response<Body>, ApiError> {
+/// `POST /v1/commits[?author=A][&accept_fork_risk=1]`, records with `name` as the body → per commit `{name, commit, object, previous, author, entry}`
+pub(super) async fn commit(shell: Arc<Shell>, query: Query, body: Body) -> Result<Response<Body>, ApiError> {
     let records = Records::new(body, shell.store().clone());
-    let author = match shell.resolve_writer(query.get("author")) {
+    let cleared = async {
+        let author = crate::work::in_place(|| shell.resolve_writer(query.get("author")))?;
+        shell.clear_to_write(&author, query.flag("accept_fork_risk")).await?;
+        Ok(author)
+    };
+    let author = match cleared.await {
         Ok(author) => author,
         Err(error) => {
             tokio::spawn(records.drain());

@@ -14,6 +14,7 @@ mod files;
 mod forks;
 mod given;
 mod graph;
+mod homes;
 mod invites;
 mod logs;
 mod merge;
