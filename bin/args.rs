@@ -1,9 +1,15 @@
 //! What can be typed.
 
+mod files;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand};
+
+pub(crate) use files::{
+    CheckoutArgs, CommitArgs, HeadCommand, HistoryArgs, ImportCommand, ImportGitArgs, MergeArgs,
+};
 
 /// A content-addressed log sync node.
 #[derive(Debug, Parser)]
@@ -85,13 +91,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Head(HeadCommand),
     /// The versions of a name, newest first
-    History {
-        /// The file's name; ~AUTHOR/NAME for somebody's own
-        name: String,
-        /// Whose version of the name
-        #[arg(long)]
-        author: Option<String>,
-    },
+    History(HistoryArgs),
     /// What changed between two versions of a file
     Diff {
         /// The file's name; ~AUTHOR/NAME for somebody's own
@@ -200,10 +200,14 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE", requires = "with_keys")]
         passphrase_file: Option<PathBuf>,
     },
-    /// Take in what `export` wrote: into a new home, one without logs, or one of the same author
+    /// Take in what `export` wrote: into a new home, one without logs, or one of the same author. Or a git history
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Import {
+        #[command(subcommand)]
+        command: Option<ImportCommand>,
         /// The file
-        file: PathBuf,
+        #[arg(required = true)]
+        file: Option<PathBuf>,
         /// Take the passphrase of its keys from the first line of this file, and ask nobody
         #[arg(long, value_name = "FILE")]
         passphrase_file: Option<PathBuf>,
@@ -369,70 +373,6 @@ pub(crate) struct MarryArgs {
     /// Ask nothing, also if the author has another home
     #[arg(long)]
     pub(crate) yes: bool,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct CommitArgs {
-    /// The file's name in the history
-    #[arg(required_unless_present = "tree", conflicts_with = "tree")]
-    pub(crate) name: Option<String>,
-    /// The file, `-` for stdin
-    #[arg(required_unless_present = "tree", conflicts_with = "tree")]
-    pub(crate) file: Option<PathBuf>,
-    /// What to say about it
-    #[arg(short, long, default_value = "", value_name = "MSG")]
-    pub(crate) message: String,
-    /// Commit every regular file below this folder that has changed
-    #[arg(long, value_name = "DIR")]
-    pub(crate) tree: Option<PathBuf>,
-    /// Who signs: the name or id of an author whose key is here
-    #[arg(long)]
-    pub(crate) author: Option<String>,
-    /// Put this in front of the names: PREFIX/relative/path
-    #[arg(long, requires = "tree")]
-    pub(crate) prefix: Option<String>,
-    /// Write at once and ask nobody, also after a restore: if the original was written to since, the log forks
-    #[arg(long)]
-    pub(crate) accept_fork_risk: bool,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum HeadCommand {
-    /// All heads, or those whose name begins with PREFIX
-    List {
-        /// What the names begin with
-        prefix: Option<String>,
-        /// Only this author's
-        #[arg(long)]
-        author: Option<String>,
-    },
-    /// One head
-    Show {
-        /// The file's name
-        name: String,
-        /// Whose version of the name
-        #[arg(long)]
-        author: Option<String>,
-    },
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct CheckoutArgs {
-    /// The file's name
-    #[arg(required_unless_present = "tree", conflicts_with = "tree")]
-    pub(crate) name: Option<String>,
-    /// All names below this prefix
-    #[arg(long, value_name = "PREFIX")]
-    pub(crate) tree: Option<String>,
-    /// The file to write, `-` for stdout; with --tree, the folder
-    #[arg(short, long, value_name = "PATH")]
-    pub(crate) output: PathBuf,
-    /// Whose version
-    #[arg(long)]
-    pub(crate) author: Option<String>,
-    /// Write into a folder that is not empty
-    #[arg(long)]
-    pub(crate) force: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -270,7 +270,7 @@ impl Daemon {
             "sent": api::counts_json(&report.sent),
             "received": api::counts_json(&report.received),
             "refused": report.refused_count(),
-            "missing": report.missing.len(),
+            "missing": report.missing_count,
             "dry_run": report.dry_run,
         }));
     }

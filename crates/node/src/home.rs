@@ -283,8 +283,17 @@ impl Home {
         };
         let options = JournalOptions::create(random()?, random()?);
         let store = open_store(path, &options, lock)?;
+        // Before it is a home: one with the original's node key must never pass for another, and what writes as
+        // the original's authors asks first.
+        let copied = given.is_some();
+        let named = Named { config, node_key, author_key, more_authors };
+        if copied {
+            let mut changes = vec![Change::Meta(META_COPY, vec![1])];
+            changes.extend(guards(&named.own(), GuardReason::Imported));
+            store.apply(changes)?;
+        }
         write_new(&path.join(MARKER), marker(path)?.as_bytes(), 0o600)?;
-        let text = config.to_text(&path.join(CONFIG))?;
+        let text = named.config.to_text(&path.join(CONFIG))?;
         write_new(&path.join(CONFIG), text.as_bytes(), 0o644)?;
         sync_folder(path)?;
         // Folders that were made for it are durable in theirs.
@@ -297,13 +306,6 @@ impl Home {
                         && Some(folder) == there.as_deref() => {}
                 synced => synced?,
             }
-        }
-        let copied = given.is_some();
-        let named = Named { config, node_key, author_key, more_authors };
-        if copied {
-            let mut changes = vec![Change::Meta(META_COPY, vec![1])];
-            changes.extend(guards(&named.own(), GuardReason::Imported));
-            store.apply(changes)?;
         }
         Ok(named.home(path, store, copied))
     }

@@ -41,7 +41,7 @@ mod together;
 mod told;
 
 pub use asked::WantedSum;
-pub use author::{AppendError, Appended, Author, Committed, NewContent, NewVersion};
+pub use author::{AppendError, Appended, Author, Committed, Given, GivenVersion, NewContent, NewVersion};
 pub use check::{CheckStep, LogCheck, LogFault, LogProblem, StoreCheck, StoreProblem};
 pub use collect::Collected;
 pub use fork::{
@@ -60,7 +60,7 @@ pub use objects::{Objects, UnknownObjects};
 pub use outcome::{
     Allowed, Change, ContentFate, Dropped, Fate, Flaw, KeptFor, LastSession, META_COPY, META_EPOCH,
     META_ERASE, META_OBJECTS, META_STARTS, NodeId, Outcome, PayloadFate, Peer, PeerStore, Policy, ProofFate,
-    Release,
+    Release, Require,
 };
 pub use part::{HeldPart, NewPart, PART_ENTRIES, PartEntry, PartRefused};
 pub use quota::{Full, Limits, Usage};

@@ -118,6 +118,19 @@ pub enum Change {
     Weigh(Position),
     /// A fact about this store itself, under a name of its own ([`META_EPOCH`], [`META_STARTS`]…).
     Meta(&'static str, Vec<u8>),
+    /// If this is not so when the batch's turn comes, nothing of the batch is done. It stands before all other changes.
+    Require(Require),
+}
+
+/// What must still be so for a batch to be done ([`StoreError::Unmet`]).
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Require {
+    /// A log ends with this entry; `None`: it has not begun.
+    #[error("{0}/{1} has grown meanwhile")]
+    Head(AuthorId, LogId, Option<EntryId>),
+    /// This content, whose file is durable, is here: somebody may have taken the same content away.
+    #[error("the file of {0} was taken away meanwhile")]
+    Blob(ObjectId),
 }
 
 /// The name of the store epoch in [`Change::Meta`]: 16 random bytes, new after a copy or a restore.

@@ -9,7 +9,7 @@ use crate::engine::{Engine, EngineError, MAX_APPLY_BYTES};
 use crate::group::GroupCommit;
 use crate::ingest::Round;
 use crate::news::{Listeners, News};
-use crate::outcome::{Change, Outcome};
+use crate::outcome::{Change, Outcome, Require};
 use crate::summary::Summaries;
 
 /// Bytes that are handed to the engine at a time, more or less: a quarter of what it takes.
@@ -37,6 +37,9 @@ pub enum StoreError {
     /// A row does not hold what its table promises: damage that a checksum did not catch, or our error.
     #[error("the store holds something that it should not: {0}")]
     Broken(&'static str),
+    /// What the changes require is not so any more ([`Change::Require`]): nothing of them is done.
+    #[error(transparent)]
+    Unmet(#[from] Require),
 }
 
 impl StoreError {
@@ -49,6 +52,7 @@ impl StoreError {
         match self {
             Self::Engine(error) => matches!(**error, EngineError::Corrupt { .. }),
             Self::Broken(_) => true,
+            Self::Unmet(_) => false,
         }
     }
 }

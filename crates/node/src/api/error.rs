@@ -114,6 +114,9 @@ impl From<StoreError> for ApiError {
             message = format!("{message}: {cause}");
             source = cause.source();
         }
+        if let StoreError::Unmet(_) = &error {
+            return Self::new(409, "meanwhile", message).hint("type the command again");
+        }
         let StoreError::Engine(engine) = &error else { return Self::new(500, "store", message) };
         match **engine {
             EngineError::DiskFull { .. } => {
@@ -165,6 +168,14 @@ impl From<AppendError> for ApiError {
             AppendError::Commit(_) => {
                 Self::usage(error.to_string()).hint("`madake commit --help` says what a commit may have")
             }
+            AppendError::NoParent(..) => Self::new(404, "not-found", error.to_string())
+                .hint("`madake history NAME` lists the commits of a file; `madake pull PEER` asks for what is missing"),
+            AppendError::OtherName { ref of, .. } => {
+                let hint = format!("`madake history {of}` lists the commits of that file");
+                Self::usage(error.to_string()).hint(hint)
+            }
+            AppendError::Moved(ref name) => Self::new(409, "moved", error.to_string())
+                .hint(format!("look at it (`madake history {name}`), and type the command again")),
             AppendError::Contended => Self::new(409, "contended", error.to_string())
                 .hint("write in one home only, or the logs fork; `madake log list` shows how far they are"),
             AppendError::Blocked => {

@@ -6,8 +6,8 @@ use std::pin::Pin;
 use hyper::{Method, Response};
 
 use super::{
-    ApiError, Body, Call, bundle, export, files, forks, homes, invites, logs, node, peers, policy, quota,
-    sync, upkeep, why,
+    ApiError, Body, Call, bundle, export, files, forks, given, homes, invites, logs, merge, node, peers,
+    policy, quota, sync, upkeep, why,
 };
 
 type Answer = Result<Response<Body>, ApiError>;
@@ -49,9 +49,13 @@ pub static ROUTES: &[Route] = &[
     reads(Method::POST, "/v1/objects", |call| Ok(files::put(call.shell, call.body))),
     reads(Method::GET, "/v1/objects/{id}", |call| files::get(&call.shell, &call.id)),
     runs(Method::POST, "/v1/commits", |call| Box::pin(files::commit(call.shell, call.query, call.body))),
+    reads(Method::POST, "/v1/commits/given", |call| given::commit(call.shell, &call.query, call.body)),
+    runs(Method::POST, "/v1/commits/missing", |call| Box::pin(given::missing(call.shell, call.body))),
     reads(Method::GET, "/v1/commits/{id}", |call| files::show(&call.shell, &call.id)),
     reads(Method::GET, "/v1/heads", |call| files::heads(call.shell, &call.query)),
     reads(Method::GET, "/v1/head", |call| files::head(&call.shell, &call.query)),
+    runs(Method::GET, "/v1/merge", |call| Box::pin(merge::answer(call.shell, call.query, merge::preview))),
+    runs(Method::POST, "/v1/merge", |call| Box::pin(merge::answer(call.shell, call.query, merge::make))),
     reads(Method::GET, "/v1/history", |call| files::history(call.shell, &call.query)),
     reads(Method::GET, "/v1/tree", |call| files::tree(call.shell, &call.query)),
     reads(Method::GET, "/v1/peers", |call| peers::list(&call.shell)),

@@ -27,7 +27,7 @@ use crate::engine::{Batch, Engine, EngineError, Limit, MAX_BATCH_BYTES, Table};
 use crate::homes::Hosted;
 use crate::invite::{CodeHash, Invite};
 use crate::objects::{Keeping, Newest};
-use crate::outcome::{Allowed, Change, Fate, Flaw, META_OBJECTS, Outcome, PayloadFate, Policy};
+use crate::outcome::{Allowed, Change, Fate, Flaw, META_OBJECTS, Outcome, PayloadFate, Policy, Require};
 use crate::prefix;
 use crate::read::{self, Wanted};
 use crate::rows::RECORD_ENTRY;
@@ -327,7 +327,22 @@ impl<'a> Round<'a> {
                 self.batch.put(tables::META, name.as_bytes().to_vec(), value);
                 Ok(Outcome::Done)
             }
+            Change::Require(what) => {
+                if !self.is_met(&what)? {
+                    return Err(what.into());
+                }
+                Ok(Outcome::Done)
+            }
         }
+    }
+
+    fn is_met(&self, what: &Require) -> Result<bool, StoreError> {
+        Ok(match what {
+            Require::Head(author, log, entry) => self.head(*author, *log)?.map(|head| head.entry) == *entry,
+            Require::Blob(id) => {
+                self.content_size(*id)?.is_some() || self.engine.blobs().open(id.as_bytes())?.is_some()
+            }
+        })
     }
 
     fn set_policy(&mut self, author: AuthorId, policy: Policy) {
