@@ -25,7 +25,9 @@ use std::process::ExitCode;
 
 use madake_node::api::ApiError;
 
-use crate::args::{Args, Command, ForkCommand, HeadCommand, HomeCommand, ImportCommand, LogCommand, QuotaCommand};
+use crate::args::{
+    Args, Command, ForkCommand, HeadCommand, HomeCommand, ImportCommand, LogCommand, QuotaCommand,
+};
 use crate::call::{Api, home};
 use crate::out::Out;
 
