@@ -39,6 +39,7 @@ pub mod tables;
 mod tie;
 mod together;
 mod told;
+mod versioned;
 
 pub use asked::WantedSum;
 pub use author::{AppendError, Appended, Author, Committed, Given, GivenVersion, NewContent, NewVersion};
