@@ -77,9 +77,12 @@ pub(crate) enum Command {
     },
     /// Make a new version of a file, or of every changed file in a folder
     Commit(CommitArgs),
-    /// The newest versions of names
+    /// The newest versions of names, and what to do where they diverged
     #[command(subcommand)]
     Head(HeadCommand),
+    /// Nodes that agree on heads: make a cluster, add members, join one
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// The versions of a name, newest first
     History {
         /// The file's name; ~AUTHOR/NAME for somebody's own
@@ -348,7 +351,61 @@ pub(crate) enum HeadCommand {
         /// Whose version of the name
         #[arg(long)]
         author: Option<String>,
+        /// Ask the members what is agreed at this moment, rather than say what is known here
+        #[arg(long, conflicts_with = "author")]
+        ask: bool,
     },
+    /// Make a commit of a side branch the head; the head before it becomes a side branch
+    Take {
+        /// The file's name
+        name: String,
+        /// The commit, or the first 6 digits of its id or more
+        commit: String,
+    },
+    /// Forget a side branch; its commits stay in their author's log
+    Drop {
+        /// The file's name
+        name: String,
+        /// The branch's newest commit, or the first 6 digits of its id or more
+        commit: String,
+    },
+    /// Delete a name: the cluster agrees that it has no head any more; its history stays
+    Delete {
+        /// The file's name
+        name: String,
+    },
+    /// Give names of one's own, made before joining, to the cluster
+    Publish {
+        /// A name, or what is in front of `/` in several
+        prefix: String,
+        /// Whose: the name or id of an author whose key is here
+        #[arg(long)]
+        author: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Make a cluster of this node alone
+    Init,
+    /// Let another node become a member; its owner has to type `cluster join` too, before or after
+    Add {
+        /// What `madake id` prints at the other node, or a peer's name
+        ticket: String,
+        /// What to call it, if it is no peer yet
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Become a member of another node's cluster; its owner has to type `cluster add` too, before or after
+    Join {
+        /// What `madake id` prints at a member, or a peer's name
+        ticket: String,
+        /// What to call it, if it is no peer yet
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Who the members are, and who of them is in reach
+    Status,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -2,9 +2,11 @@
 
 mod backup;
 mod bundle;
+mod cluster;
 mod diff;
 mod files;
 mod forks;
+mod heads;
 mod help;
 mod logs;
 mod node;
@@ -21,7 +23,9 @@ use std::process::ExitCode;
 
 use madake_node::api::ApiError;
 
-use crate::args::{Args, Command, ForkCommand, HeadCommand, LogCommand, QuotaCommand};
+use crate::args::{
+    Args, ClusterCommand, Command, ForkCommand, HeadCommand, LogCommand, QuotaCommand,
+};
 use crate::call::{Api, home};
 use crate::out::Out;
 
@@ -75,8 +79,8 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
         Command::Put { files } => files::put(&api, files, out).await,
         Command::Get { id, output } => files::get(&api, &id, output.as_deref(), out).await,
         Command::Commit(args) => tree::commit(&api, &home, args, out).await,
-        Command::Head(HeadCommand::List { prefix, author }) => files::heads(&api, prefix, author, out).await,
-        Command::Head(HeadCommand::Show { name, author }) => files::head(&api, &name, author, out).await,
+        Command::Head(command) => heads::run(&api, command, out).await,
+        Command::Cluster(command) => cluster::run(&api, command, out).await,
         Command::History { name, author } => files::history(&api, &name, author, out).await,
         Command::Diff { name, a, b, author } => diff::diff(&api, &name, [a, b], author, out).await,
         Command::Show { commit } => files::show(&api, &commit, out).await,
@@ -113,7 +117,8 @@ fn only_reads(command: &Command) -> bool {
         | Command::Status
         | Command::Why { .. }
         | Command::Get { .. }
-        | Command::Head(_)
+        | Command::Head(HeadCommand::List { .. } | HeadCommand::Show { .. })
+        | Command::Cluster(ClusterCommand::Status)
         | Command::History { .. }
         | Command::Diff { .. }
         | Command::Show { .. }

@@ -5,6 +5,7 @@
 mod lock;
 mod marker;
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
@@ -13,7 +14,7 @@ use std::sync::Arc;
 
 use madake_log::AuthorKey;
 use madake_store::engine::{EngineError, JournalEngine, JournalOptions};
-use madake_store::{Change, META_COPY, META_EPOCH, Store, StoreError, StoreRows};
+use madake_store::{Change, ClusterChange, ClusterFact, META_COPY, META_EPOCH, Store, StoreError, StoreRows};
 
 pub use self::lock::HomeLock;
 use self::marker::{marker, marker_fits};
@@ -328,7 +329,9 @@ impl Home {
         }
         // What is wanted of whom goes by whose keys are here.
         let own = named.more_authors.iter().map(|(_, key)| key.author());
-        let own: Vec<_> = own.chain([named.author_key.author(), named.node_key.author()]).collect();
+        let own = own.chain([named.author_key.author(), named.node_key.author()]);
+        let own: BTreeSet<_> = own.chain(store.cluster_writers()?).collect();
+        let own: Vec<_> = own.into_iter().collect();
         store.settle_objects(&own)?;
         store.set_default_quota(named.config.quota(), &own)?;
         let copied = store.meta(META_COPY)?.is_some_and(|copy| copy == [1]);
@@ -406,7 +409,19 @@ impl Home {
         }
         // Should this be cut off between the two, it is done again: another key, as good as the first.
         let node_key = keys::replace_key(&self.path.join(NODE_KEY))?;
-        self.store.apply(vec![Change::Meta(META_COPY, vec![0])])?;
+        // What the original promised as a member, it promised: another node has nothing of it. What was committed
+        // is in the logs.
+        let mut changes = vec![
+            Change::Cluster(ClusterChange::Fact(ClusterFact::Member, None)),
+            Change::Cluster(ClusterChange::Fact(ClusterFact::Joining, None)),
+            Change::Cluster(ClusterChange::Fact(ClusterFact::Rounds, None)),
+            Change::Meta(META_COPY, vec![0]),
+        ];
+        self.store.for_each_cluster_head("", |name, _| {
+            changes.push(Change::Cluster(ClusterChange::Head(name, None)));
+            Ok::<(), StoreError>(())
+        })?;
+        self.store.apply(changes)?;
         Ok(Home { node_key, copied: false, ..self })
     }
 }

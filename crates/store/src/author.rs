@@ -60,6 +60,15 @@ pub struct NewVersion {
     pub only_if_changed: bool,
 }
 
+/// On what a version is built.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Base {
+    /// On the author's own newest version of the name.
+    Own,
+    /// On this commit, whoever made it, or on none.
+    Commit(Option<CommitId>),
+}
+
 /// An entry that is durable now.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Appended {
@@ -196,22 +205,40 @@ impl Author {
     /// Makes a commit per version, each on the author's head of its name (or on the one before it in
     /// `versions`). Versions that are left out as unchanged have no counterpart in the answer.
     pub fn commit(&self, versions: &[NewVersion]) -> Result<Vec<Committed>, AppendError> {
+        self.commit_on(versions, |_| Ok(Base::Own))
+    }
+
+    /// Like [`commit`](Self::commit), with the first version of each name on what `base` says of the name.
+    pub fn commit_on(
+        &self,
+        versions: &[NewVersion],
+        base: impl Fn(&FileName) -> Result<Base, StoreError>,
+    ) -> Result<Vec<Committed>, AppendError> {
         let attempt = |chains: &mut Chains<'_>| {
             let mut heads: HashMap<FileName, Option<(CommitId, Commit)>> = HashMap::new();
             let mut made = Vec::new();
             for version in versions {
+                let mut on = None;
                 let head = match heads.get(&version.name) {
                     Some(head) => head.clone(),
-                    None => self.head_commit(&version.name)?,
+                    None => match base(&version.name)? {
+                        Base::Own => self.head_commit(&version.name)?,
+                        Base::Commit(id) => {
+                            on = Some(id);
+                            let commit = id.map(|id| Ok::<_, StoreError>((id, self.store.find_commit(id)?)));
+                            commit.transpose()?.and_then(|(id, commit)| Some((id, commit?)))
+                        }
+                    },
                 };
                 let same =
                     |commit: &Commit| commit.object == version.content.id() && commit.mode == version.mode;
                 if version.only_if_changed && head.as_ref().is_some_and(|(_, commit)| same(commit)) {
                     continue;
                 }
-                let previous = match head {
-                    Some((id, _)) => Some(id),
-                    None => self.store.newest(self.id(), &version.name)?.map(|(commit, _)| commit),
+                let previous = match (head, on) {
+                    (Some((id, _)), _) => Some(id),
+                    (None, Some(on)) => on,
+                    (None, None) => self.store.newest(self.id(), &version.name)?.map(|(commit, _)| commit),
                 };
                 let commit = Commit {
                     name: version.name.clone(),

@@ -15,6 +15,7 @@ mod author;
 mod branches;
 mod by_digits;
 mod check;
+mod cluster;
 mod collect;
 mod control;
 mod fork;
@@ -39,8 +40,9 @@ mod together;
 mod told;
 
 pub use asked::WantedSum;
-pub use author::{AppendError, Appended, Author, Committed, NewContent, NewVersion};
+pub use author::{AppendError, Appended, Author, Base, Committed, NewContent, NewVersion};
 pub use check::{CheckStep, LogCheck, LogFault, LogProblem, StoreCheck, StoreProblem};
+pub use cluster::{Carrier, ClusterChange, ClusterFact};
 pub use collect::Collected;
 pub use control::{Control, ControlError, ControlPayload};
 pub use fork::{

@@ -4,6 +4,7 @@ use madake_log::{AuthenticEntry, AuthorId, EntryId, ForkProof, LogId, PlacementE
 use madake_object::{Object, ObjectId};
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::ClusterChange;
 use crate::fork::Seen;
 use crate::invite::{CodeHash, Invite};
 use crate::objects::Objects;
@@ -104,6 +105,8 @@ pub enum Change {
     Objects(Objects, Vec<AuthorId>),
     /// Note anew whether the object of this version is wanted: which are kept has changed.
     Weigh(Position),
+    /// What is kept as a member of a cluster.
+    Cluster(ClusterChange),
     /// A fact about this store itself, under a name of its own ([`META_EPOCH`], [`META_STARTS`]…).
     Meta(&'static str, Vec<u8>),
 }

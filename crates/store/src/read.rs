@@ -1,5 +1,6 @@
 //! Reading what is held.
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Schema, SeqNum};
@@ -96,6 +97,10 @@ pub trait Read: ReadForks {
     }
     /// All followed authors, ordered.
     fn followed(&self) -> Result<Vec<AuthorId>, StoreError>;
+    /// Authors whose logs are kept because heads of this node's cluster reach them; whoever does not ask has none.
+    fn writers(&self) -> Result<BTreeSet<AuthorId>, StoreError> {
+        Ok(BTreeSet::new())
+    }
     /// All blocked authors, ordered.
     fn blocked(&self) -> Result<Vec<AuthorId>, StoreError>;
     /// The schemas whose logs are kept, ordered; none if all are.
@@ -284,6 +289,10 @@ impl Read for Store {
 
     fn followed(&self) -> Result<Vec<AuthorId>, StoreError> {
         authors_with(self, Policy::Follow)
+    }
+
+    fn writers(&self) -> Result<BTreeSet<AuthorId>, StoreError> {
+        self.cluster_writers()
     }
 
     fn blocked(&self) -> Result<Vec<AuthorId>, StoreError> {

@@ -11,11 +11,16 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::bounded::Bounded;
+use crate::heads::Packet;
 pub use crate::come::Have;
 pub use crate::words::Word;
+pub use cluster::{
+    Address, Join, MAX_ADDRESSES, MAX_MET, MAX_WRITERS_FRAME, Meet, Met, NoAddress, NotYet, Welcome,
+};
 pub(crate) use forks::are_in_order;
 pub use forks::{CheckedFork, Fork, MAX_RUNGS, MAX_TIPS, WantBranch, Why, ladder};
 
+mod cluster;
 mod forks;
 
 /// The version of the protocol that this code speaks.
@@ -91,6 +96,16 @@ pub enum Message {
     Fork(Fork),
     /// Kind 41: send me the entries of a path of such a log.
     WantBranch(WantBranch),
+    /// Kind 60: about heads that a cluster agrees on.
+    Heads(Packet),
+    /// Kind 61: what members tell each other.
+    Meet(Meet),
+    /// Kind 62: I wish to be a member.
+    Join(Join),
+    /// Kind 63: you are a member.
+    Welcome(Box<Welcome>),
+    /// Kind 64: you are none.
+    NotYet(NotYet),
     /// Kinds 30 and 31: how a session that stays open goes on.
     Word(Word),
     /// A kind of [`FIRST_OPTIONAL_KIND`] or more that this version does not know: let it pass.
@@ -109,6 +124,8 @@ pub enum Class {
     User = 2,
     /// Objects.
     Content = 3,
+    /// What members of a cluster say to each other. It may be lost: who asks asks again.
+    Heads = 4,
 }
 
 /// The first message of each side.
@@ -138,7 +155,8 @@ pub struct Hello {
     /// dialler's that the other side names too is used.
     pub methods: Bounded<u8, 16>,
     /// What else the sender wishes, one bit each; bits that are not known are ignored. Bit 0: to keep the
-    /// session open when all is there, and to push what is new. Bit 1: it understands [`Fork`] and [`WantBranch`]. Bit 32: a
+    /// session open when all is there, and to push what is new. Bit 1: it understands [`Fork`] and [`WantBranch`]. Bit 6: it
+    /// understands what members of a cluster say ([`Class::Heads`]). Bit 32: a
     /// dry run ([`crate::DRY_RUN`]).
     pub capabilities: u64,
 }
@@ -463,6 +481,11 @@ impl Message {
             Message::Have(body) => postcard::to_extend(body, frame),
             Message::Fork(body) => postcard::to_extend(body, frame),
             Message::WantBranch(body) => postcard::to_extend(body, frame),
+            Message::Heads(body) => postcard::to_extend(body, frame),
+            Message::Meet(body) => postcard::to_extend(body, frame),
+            Message::Join(body) => postcard::to_extend(body, frame),
+            Message::Welcome(body) => postcard::to_extend(body, frame),
+            Message::NotYet(body) => postcard::to_extend(body, frame),
             Message::Word(_) => Ok(frame),
             Message::Unknown(kind) => return Err(WireError::Kind(*kind)),
         }
@@ -500,6 +523,11 @@ impl Message {
             20 => decode_body(kind, body).map(Message::Have),
             40 => decode_body(kind, body).map(Message::Fork),
             41 => decode_body(kind, body).map(Message::WantBranch),
+            60 => decode_body(kind, body).map(Message::Heads),
+            61 => decode_body(kind, body).map(Message::Meet),
+            62 => decode_body(kind, body).map(Message::Join),
+            63 => decode_body(kind, body).map(Message::Welcome),
+            64 => decode_body(kind, body).map(Message::NotYet),
             FIRST_OPTIONAL_KIND.. => Ok(Message::Unknown(kind)),
             other => {
                 let word = Word::of_kind(other).ok_or(WireError::Kind(other))?;
@@ -529,6 +557,11 @@ impl Message {
             Message::Have(_) => 20,
             Message::Fork(_) => 40,
             Message::WantBranch(_) => 41,
+            Message::Heads(_) => 60,
+            Message::Meet(_) => 61,
+            Message::Join(_) => 62,
+            Message::Welcome(_) => 63,
+            Message::NotYet(_) => 64,
             Message::Word(word) => *word as u8,
             Message::Unknown(kind) => *kind,
         }

@@ -8,10 +8,12 @@
 
 mod body;
 mod bundle;
+mod cluster;
 mod error;
 mod export;
 mod files;
 mod forks;
+mod heads;
 mod invites;
 mod logs;
 mod node;

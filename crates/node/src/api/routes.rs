@@ -6,7 +6,7 @@ use std::pin::Pin;
 use hyper::{Method, Response};
 
 use super::{
-    ApiError, Body, Call, bundle, export, files, forks, invites, logs, node, peers, policy, quota, sync,
+    ApiError, Body, Call, bundle, cluster, export, files, forks, heads, invites, logs, node, peers, policy, quota, sync,
     upkeep, why,
 };
 
@@ -50,8 +50,16 @@ pub static ROUTES: &[Route] = &[
     reads(Method::GET, "/v1/objects/{id}", |call| files::get(&call.shell, &call.id)),
     reads(Method::POST, "/v1/commits", |call| files::commit(call.shell, &call.query, call.body)),
     reads(Method::GET, "/v1/commits/{id}", |call| files::show(&call.shell, &call.id)),
-    reads(Method::GET, "/v1/heads", |call| files::heads(call.shell, &call.query)),
-    reads(Method::GET, "/v1/head", |call| files::head(&call.shell, &call.query)),
+    reads(Method::GET, "/v1/heads", |call| heads::list(call.shell, &call.query)),
+    runs(Method::GET, "/v1/head", |call| Box::pin(heads::show(call.shell, call.query))),
+    runs(Method::POST, "/v1/head/take", |call| Box::pin(heads::take(call.shell, call.query))),
+    runs(Method::POST, "/v1/head/drop", |call| Box::pin(heads::drop_side(call.shell, call.query))),
+    runs(Method::POST, "/v1/head/delete", |call| Box::pin(heads::delete(call.shell, call.query))),
+    runs(Method::POST, "/v1/head/publish", |call| Box::pin(heads::publish(call.shell, call.query))),
+    runs(Method::GET, "/v1/cluster", |call| Box::pin(cluster::status(call.shell))),
+    runs(Method::POST, "/v1/cluster/init", |call| Box::pin(cluster::init(call.shell))),
+    runs(Method::POST, "/v1/cluster/add", |call| Box::pin(cluster::add(call.shell, call.query))),
+    runs(Method::POST, "/v1/cluster/join", |call| Box::pin(cluster::join(call.shell, call.query))),
     reads(Method::GET, "/v1/history", |call| files::history(call.shell, &call.query)),
     reads(Method::GET, "/v1/tree", |call| files::tree(call.shell, &call.query)),
     reads(Method::GET, "/v1/peers", |call| peers::list(&call.shell)),

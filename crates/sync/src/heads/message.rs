@@ -82,6 +82,10 @@ pub enum Refusal {
     /// (3)
     #[error("this member holds as many names as it can")]
     Full,
+    /// The sender's store is not the one with which it became a member, or went back to an older state: what it
+    /// promised it may not know any more (4).
+    #[error("the sender's store was restored or copied: have the members remove this node and add it again")]
+    Restored,
 }
 
 /// Something that must be durable before a head is accepted.

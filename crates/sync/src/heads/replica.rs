@@ -151,6 +151,19 @@ impl Replica {
         })
     }
 
+    /// Whether anything was ever promised, accepted, learned or kept here, of any name.
+    pub fn has_rows(&self) -> bool {
+        !self.rows.is_empty()
+    }
+
+    /// Another configuration, which this node alone may make: for a founder, before anything is agreed. Nothing is
+    /// said after it before it is durable.
+    pub fn reconfigure(&mut self, config: Config) {
+        if config.epoch > self.config.epoch {
+            self.configure(config);
+        }
+    }
+
     /// A packet came over a connection of `from`.
     pub fn handle(&mut self, now: Now, from: NodeId, packet: Packet, look: &impl Look) {
         if packet.cluster != self.cluster {
@@ -368,18 +381,18 @@ impl Replica {
     /// A0, the second half: a newer configuration, from a member of the one that is known.
     fn take_config(&mut self, from: NodeId, config: Config) {
         if config.epoch > self.config.epoch && self.config.contains(&from) {
-            self.config = config.clone();
-            self.asked += 1;
-            let token = Token(self.asked);
-            self.outputs.push_back(ReplicaOutput::Persist {
-                token,
-                rows: BTreeMap::new(),
-                config: Some(config.clone()),
-            });
-            self.held.push_back((self.asked, ReplicaOutput::Configured(config)));
+            self.configure(config);
         } else if config.epoch < self.config.epoch {
             self.send(from, Body::Epoch(self.config.clone()));
         }
+    }
+
+    fn configure(&mut self, config: Config) {
+        self.config = config.clone();
+        self.asked += 1;
+        let (token, rows) = (Token(self.asked), BTreeMap::new());
+        self.outputs.push_back(ReplicaOutput::Persist { token, rows, config: Some(config.clone()) });
+        self.held.push_back((self.asked, ReplicaOutput::Configured(config)));
     }
 
     /// One write for all that changed; what is to be said waits for it.

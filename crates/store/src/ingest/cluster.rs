@@ -1,0 +1,27 @@
+//! What is kept of a cluster is written as it is said: the protocol has judged it.
+
+use super::Round;
+use crate::cluster::ClusterChange;
+use crate::tables;
+
+impl Round<'_> {
+    pub(super) fn cluster(&mut self, change: ClusterChange) {
+        let (table, key, value) = match change {
+            ClusterChange::Fact(fact, value) => (tables::CLUSTER, fact.key().to_vec(), value),
+            ClusterChange::Head(name, value) => (tables::HEAD, name.as_str().as_bytes().to_vec(), value),
+            ClusterChange::Invite(node, may) => {
+                (tables::INVITED, node.as_bytes().to_vec(), may.then(Vec::new))
+            }
+            ClusterChange::Admit(node, epoch) => {
+                (tables::ADMITTED, node.as_bytes().to_vec(), epoch.map(|epoch| epoch.to_vec()))
+            }
+            ClusterChange::Writer(author) => {
+                (tables::WRITER, author.as_bytes().to_vec(), Some(Vec::new()))
+            }
+        };
+        match value {
+            Some(value) => self.batch.put(table, key, value),
+            None => self.batch.delete(table, key),
+        };
+    }
+}

@@ -1,0 +1,578 @@
+//! A node as a member of a cluster: what its replica and its proposer say goes to those whom it may talk to, and to
+//! the store; what others say is heard only if they are members, with the store with which they became some.
+//!
+//! Like [`Node`](crate::Node) it is told what happened and says what to do; it reads the store, and writes through
+//! outputs. Writes are made in their order, so that one that is durable says that all before it are.
+//!
+//! Rooms: `held` (commits and objects, read from the store) · `join` (how one becomes a member) · `asks` (what the
+//! owner wants, and what is still to be agreed) · `waits` (what can't be said before something has come).
+
+mod asks;
+mod held;
+mod join;
+mod shown;
+mod waits;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use madake_log::AuthorId;
+use madake_object::{CommitId, FileName};
+use madake_store::{
+    Change, ClusterChange, ClusterFact, News, NodeId, PeerStore, Read as _, Store, StoreError,
+};
+use serde::{Deserialize, Serialize};
+
+pub use asks::{AskNumber, Ended, Reply, Request, Unable};
+pub use held::{Held, named_by};
+pub use shown::{Fault, HeadState, MemberShown, Status, StatusKind, check, read_row, state_of};
+
+use crate::heads::{
+    Body, ClusterId, Config, Look as _, OpId, Packet, Proposer, ProposerOutput, Refusal, Replica, ReplicaOutput, Row,
+    Settings, decode, encode,
+};
+use crate::io::{Now, SessionId, Token};
+use crate::report::PeerHistory;
+use crate::wire::{Address, Message};
+use asks::Asks;
+use held::writers_behind;
+use waits::Waits;
+
+/// Authors whose logs are kept because heads reach them.
+pub const MAX_WRITERS: usize = 32_768;
+/// What is pending is proposed again so often, while enough members are in reach.
+const AGAIN: Duration = Duration::from_secs(5);
+/// Who wishes to be a member says so again so often.
+const JOIN_AGAIN: Duration = Duration::from_secs(1);
+
+/// Who this node is, as the members see it.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The node's key.
+    pub me: NodeId,
+    /// The home's first author: others keep its logs from the start. Further authors are kept when they write.
+    pub author: AuthorId,
+    /// Where it may be found.
+    pub addresses: Vec<String>,
+    /// How often it was started: no operation of another start has the same number.
+    pub starts: u64,
+    /// For waiting times.
+    pub seed: u64,
+    /// Whether its store is a copy, or was restored: then it neither votes nor proposes.
+    pub copied: bool,
+    /// How it proposes.
+    pub settings: Settings,
+}
+
+/// Of which cluster a node is a member: what is durable of it.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Membership {
+    /// Which.
+    pub cluster: ClusterId,
+    /// Who votes.
+    pub config: Config,
+    /// Whether this node made the cluster.
+    pub founder: bool,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub enum Output {
+    /// Send this, if there is room; it may be lost.
+    Send {
+        /// In whose session.
+        session: SessionId,
+        /// What.
+        message: Message,
+    },
+    /// Make these durable, after all that was asked before; say [`Cluster::applied`].
+    Apply {
+        /// Which write.
+        token: Token,
+        /// What.
+        changes: Vec<Change>,
+    },
+    /// The answer to a request.
+    Reply(AskNumber, Reply),
+    /// A name has another head now, durably.
+    Moved {
+        /// The name.
+        name: FileName,
+        /// The commit; `None` if it was deleted.
+        commit: Option<CommitId>,
+        /// Its place in the chain.
+        generation: u64,
+    },
+}
+
+/// A session with a peer that understands what members say.
+struct Link {
+    peer: NodeId,
+    store: PeerStore,
+    /// Its store went back, or is not the one with which it became a member.
+    is_strange: bool,
+    /// Writers that it was told of.
+    told: BTreeSet<AuthorId>,
+}
+
+/// For whom a write was.
+enum Written {
+    Replica(Token),
+    Rounds(Token),
+    /// Of which cluster this node is a member.
+    Membership,
+    Other,
+}
+
+/// The node as a member.
+struct Member {
+    cluster: ClusterId,
+    founder: bool,
+    replica: Replica,
+    proposer: Proposer,
+    /// Names with commits that are still to be agreed.
+    pending: BTreeSet<FileName>,
+    /// The commit of each name from which it was last looked whose commits it reaches.
+    walked: BTreeMap<FileName, CommitId>,
+    waits: Waits,
+}
+
+/// A node as a member of a cluster, or of none.
+pub struct Cluster {
+    setup: Setup,
+    member: Option<Member>,
+    joining: Option<NodeId>,
+    /// Why that did not come about yet.
+    not_yet: Option<crate::wire::NotYet>,
+    join_again: Option<Duration>,
+    invited: BTreeSet<NodeId>,
+    admitted: BTreeMap<NodeId, [u8; 16]>,
+    writers: BTreeSet<AuthorId>,
+    links: BTreeMap<SessionId, Link>,
+    asks: Asks,
+    /// When what is pending is proposed again.
+    again: Option<Duration>,
+    writes: VecDeque<(Token, Written)>,
+    /// The number of the last write, and of the last that is durable.
+    asked: u64,
+    durable: u64,
+    outputs: VecDeque<Output>,
+}
+
+impl Cluster {
+    /// With what is durable of it.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub fn new(setup: Setup, store: &Store) -> Result<Self, StoreError> {
+        let mut cluster = Self {
+            setup,
+            member: None,
+            joining: None,
+            not_yet: None,
+            join_again: None,
+            invited: BTreeSet::new(),
+            admitted: BTreeMap::new(),
+            writers: BTreeSet::new(),
+            links: BTreeMap::new(),
+            asks: Asks::default(),
+            again: None,
+            writes: VecDeque::new(),
+            asked: 0,
+            durable: 0,
+            outputs: VecDeque::new(),
+        };
+        cluster.load(store)?;
+        Ok(cluster)
+    }
+
+    /// Takes what is durable for what is so: at the start, and after a write that failed.
+    fn load(&mut self, store: &Store) -> Result<(), StoreError> {
+        let broken = StoreError::Broken;
+        self.invited = store.invited_members()?;
+        self.writers = store.cluster_writers()?;
+        let joining = store.cluster_fact(ClusterFact::Joining)?;
+        let joining = joining.map(|node| node.try_into().map(NodeId::from_bytes));
+        self.joining = joining.transpose().map_err(|_| broken("the node whose cluster is to be joined"))?;
+        self.member = None;
+        let Some(fact) = store.cluster_fact(ClusterFact::Member)?.filter(|_| !self.setup.copied) else {
+            return Ok(());
+        };
+        let membership: Membership = decode(&fact).map_err(|_| broken("a membership"))?;
+        let mut rows = BTreeMap::new();
+        store.for_each_cluster_head("", |name, bytes| {
+            rows.insert(name, read_row(bytes)?);
+            Ok::<(), StoreError>(())
+        })?;
+        let rounds = store.cluster_fact(ClusterFact::Rounds)?;
+        let rounds = rounds.map_or(Some(0), |rounds| rounds.try_into().ok().map(u64::from_be_bytes));
+        let rounds = rounds.ok_or(broken("reserved rounds"))?;
+        for node in membership.config.members() {
+            self.admitted.extend(store.admitted(node)?.map(|epoch| (node, epoch)));
+        }
+        self.become_member(membership, rows, rounds);
+        Ok(())
+    }
+
+    fn become_member(&mut self, membership: Membership, rows: BTreeMap<FileName, Row>, rounds: u64) {
+        let Membership { cluster, config, founder } = membership;
+        let pending = |(name, row): (&FileName, &Row)| row.branches.pending.is_some().then(|| name.clone());
+        let pending = rows.iter().filter_map(pending).collect();
+        let me = self.setup.me;
+        let proposer =
+            Proposer::new(me, cluster, config.clone(), self.setup.settings, rounds, self.setup.seed);
+        let replica = Replica::new(me, cluster, config, rows);
+        let (walked, waits) = (BTreeMap::new(), Waits::default());
+        self.member = Some(Member { cluster, founder, replica, proposer, pending, walked, waits });
+        self.again = Some(Duration::ZERO);
+    }
+
+    /// A session reaches a peer that understands what members say.
+    pub fn reached(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        peer: NodeId,
+        said: PeerStore,
+        history: &PeerHistory,
+        store: &Store,
+    ) {
+        // A store that was once seen to have gone back stays so until it has another epoch.
+        let known = store.peer_store(peer).ok().flatten();
+        let went_back = matches!(history, PeerHistory::RolledBack(_))
+            || known.is_some_and(|known| known.epoch == said.epoch && known.rolled_back.is_some());
+        let is_other = self.admitted.get(&peer).is_some_and(|epoch| *epoch != said.epoch);
+        let is_strange = went_back || is_other;
+        let epoch = said.epoch;
+        let link = Link { peer, store: said, is_strange, told: BTreeSet::new() };
+        self.links.insert(session, link);
+        if !is_strange && self.is_member(&peer) {
+            if !self.admitted.contains_key(&peer) {
+                self.admitted.insert(peer, epoch);
+                let change = ClusterChange::Admit(peer, Some(epoch));
+                self.write(Written::Other, vec![Change::Cluster(change)]);
+            }
+            self.greet(session, store);
+            self.again = Some(now.monotonic);
+        }
+        if self.joining == Some(peer) {
+            self.join_again = Some(now.monotonic);
+        }
+        self.go_on(now, store);
+    }
+
+    /// A session is over.
+    pub fn left(&mut self, session: SessionId) {
+        self.links.remove(&session);
+    }
+
+    /// A message of [`Class::Heads`](crate::wire::Class::Heads) came.
+    pub fn hear(&mut self, now: Now, session: SessionId, message: Message, store: &Store) {
+        let Some(link) = self.links.get(&session) else { return };
+        let (peer, is_strange) = (link.peer, link.is_strange);
+        match message {
+            Message::Heads(packet) => self.hear_packet(now, session, peer, is_strange, packet, store),
+            Message::Meet(meet) if !is_strange => self.hear_meet(now, peer, meet, store),
+            Message::Join(join) => self.hear_join(now, session, peer, join, store),
+            Message::Welcome(welcome) => self.hear_welcome(now, peer, *welcome, store),
+            Message::NotYet(why) if self.joining == Some(peer) => self.not_yet = Some(why),
+            _ => {}
+        }
+        self.go_on(now, store);
+    }
+
+    fn hear_packet(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        peer: NodeId,
+        is_strange: bool,
+        packet: Packet,
+        store: &Store,
+    ) {
+        let Some(member) = &mut self.member else { return };
+        if is_strange && member.replica.config().contains(&peer) {
+            // Whatever it promised before, it may not know any more.
+            let body = Body::Refused(Refusal::Restored);
+            let (cluster, epoch) = (member.cluster, member.replica.config().epoch);
+            if !matches!(packet.body, Body::Refused(_)) {
+                return self.send(session, Message::Heads(Packet { cluster, epoch, body }));
+            }
+            return;
+        }
+        let look = Held(store);
+        match packet.body {
+            Body::Questions(_) | Body::Epoch(_) => {
+                member.waits.keep(now, peer, &packet, member.replica.config(), &look);
+                member.replica.handle(now, peer, packet, &look);
+            }
+            Body::Answers(_) | Body::Refused(_) => {
+                member.proposer.handle(now.monotonic, peer, packet, &look);
+            }
+        }
+    }
+
+    /// Something became durable, whoever wrote it.
+    pub fn learn(&mut self, now: Now, news: &News, store: &Store) {
+        if let Some(member) = &mut self.member {
+            let look = Held(store);
+            let ready = member.waits.ready(now, news, &look);
+            for (from, packet) in ready.questions {
+                member.replica.handle(now, from, packet, &look);
+            }
+            for (name, from) in ready.names {
+                member.replica.settle(now, &name, from, &look);
+            }
+            self.go_on(now, store);
+        }
+    }
+
+    /// A write is durable, or failed.
+    pub fn applied(&mut self, now: Now, token: Token, result: Result<(), StoreError>, store: &Store) {
+        if let Err(error) = result {
+            return self.fail(now, &error, store);
+        }
+        while let Some((next, _)) = self.writes.front()
+            && next.0 <= token.0
+        {
+            let Some((next, written)) = self.writes.pop_front() else { break };
+            self.durable = next.0;
+            match (written, &mut self.member) {
+                (Written::Replica(token), Some(member)) => member.replica.persisted(token),
+                (Written::Rounds(token), Some(member)) => {
+                    member.proposer.reserved(now.monotonic, token, &Held(store));
+                }
+                (Written::Membership, _) => self.enter(now, store),
+                _ => {}
+            }
+        }
+        self.go_on(now, store);
+    }
+
+    /// A write failed: nothing that depends on it may be said, and what is durable is what is so.
+    fn fail(&mut self, now: Now, error: &StoreError, store: &Store) {
+        self.writes.clear();
+        self.durable = self.asked;
+        self.asks.fail(&error.to_string(), &mut self.outputs);
+        if self.load(store).is_err() {
+            // It can't be read either: no member until it can, at the next start.
+            self.member = None;
+        }
+        self.go_on(now, store);
+    }
+
+    /// Time passed.
+    pub fn tick(&mut self, now: Now, store: &Store) {
+        if self.join_again.is_some_and(|at| at <= now.monotonic) {
+            self.ask_to_join(now);
+        }
+        if let Some(member) = &mut self.member {
+            member.proposer.tick(now.monotonic, &Held(store));
+            for (name, from) in member.waits.again(now) {
+                member.replica.settle(now, &name, from, &Held(store));
+            }
+        }
+        self.propose_again(now, store);
+        self.go_on(now, store);
+    }
+
+    /// When [`tick`](Self::tick) has something to do.
+    pub fn next_wake(&self) -> Option<Duration> {
+        let proposer = self.member.as_ref().and_then(|member| member.proposer.next_wake());
+        let waits = self.member.as_ref().and_then(|member| member.waits.next_wake());
+        let again = self.again.filter(|_| self.has_pending() && self.reaches_quorum());
+        [proposer, waits, again, self.join_again.filter(|_| self.joining.is_some())]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// What is to be done next.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn is_member(&self, node: &NodeId) -> bool {
+        self.member.as_ref().is_some_and(|member| member.replica.config().contains(node))
+    }
+
+    fn has_pending(&self) -> bool {
+        self.member.as_ref().is_some_and(|member| !member.pending.is_empty())
+    }
+
+    /// Whether enough members are in reach to agree on anything.
+    fn reaches_quorum(&self) -> bool {
+        let Some(member) = &self.member else { return false };
+        member.replica.config().is_quorum(|node| *node == self.setup.me || self.link_to(node).is_some())
+    }
+
+    /// The newest session with a member.
+    fn link_to(&self, node: &NodeId) -> Option<SessionId> {
+        let fits = |(_, link): &(&SessionId, &Link)| link.peer == *node && !link.is_strange;
+        self.links.iter().rev().find(fits).map(|(session, _)| *session)
+    }
+
+    fn send(&mut self, session: SessionId, message: Message) {
+        self.outputs.push_back(Output::Send { session, message });
+    }
+
+    fn write(&mut self, written: Written, changes: Vec<Change>) {
+        self.asked += 1;
+        let token = Token(self.asked);
+        self.writes.push_back((token, written));
+        self.outputs.push_back(Output::Apply { token, changes });
+    }
+
+    /// Carries out what replica and proposer say, until they say nothing more.
+    fn go_on(&mut self, now: Now, store: &Store) {
+        while let Some(member) = &mut self.member {
+            if let Some(output) = member.replica.poll_output() {
+                self.carry_out(now, output, store);
+            } else if let Some(output) = member.proposer.poll_output() {
+                self.propose(now, output, store);
+            } else {
+                break;
+            }
+        }
+        for (number, reply) in self.asks.due(self.asked, self.durable) {
+            // What was asked for is shown as it is when it is durable.
+            let reply = reply.unwrap_or_else(|| Reply::Status(self.status()));
+            self.outputs.push_back(Output::Reply(number, reply));
+        }
+    }
+
+    fn carry_out(&mut self, now: Now, output: ReplicaOutput, store: &Store) {
+        match output {
+            ReplicaOutput::Persist { token, rows, config } => {
+                let mut changes = Vec::with_capacity(rows.len() + 1);
+                if let (Some(config), Some(member)) = (config, &self.member) {
+                    let (cluster, founder) = (member.cluster, member.founder);
+                    changes.extend(membership(&Membership { cluster, config, founder }));
+                }
+                let mut writers = BTreeSet::new();
+                for (name, row) in rows {
+                    writers.extend(self.reached_writers(&name, &row, store));
+                    if let Some(member) = &mut self.member {
+                        match row.branches.pending {
+                            Some(_) => member.pending.insert(name.clone()),
+                            None => member.pending.remove(&name),
+                        };
+                    }
+                    // It was read back from such bytes, or is made of their parts.
+                    let bytes = encode(&row).unwrap_or_default();
+                    changes.push(Change::Cluster(ClusterChange::Head(name, Some(bytes))));
+                }
+                changes.extend(self.new_writers(writers));
+                self.write(Written::Replica(token), changes);
+                self.tell_writers();
+            }
+            ReplicaOutput::Send { to, packet } => self.route(now, to, packet, store),
+            ReplicaOutput::Configured(config) => {
+                if let Some(member) = &mut self.member {
+                    member.proposer.configure(now.monotonic, config, &Held(store));
+                }
+                self.meet_all(store);
+                self.again = Some(now.monotonic);
+            }
+            ReplicaOutput::Moved { name, decided } => {
+                let commit = decided.value.head.map(|head| head.commit);
+                let generation = decided.value.generation;
+                self.outputs.push_back(Output::Moved { name, commit, generation });
+            }
+            ReplicaOutput::Wanted { name, need, from } => {
+                let Some(member) = &mut self.member else { return };
+                let learned = member.replica.row(&name).and_then(|row| row.register.learned.as_ref());
+                let Some(head) = learned.and_then(|learned| learned.value.head) else { return };
+                // It may have come while it was waited for that the decision is durable.
+                match Held(store).missing(&head, &need).is_empty() {
+                    true => member.replica.settle(now, &name, from, &Held(store)),
+                    false => member.waits.want(now, name, need, from),
+                }
+            }
+        }
+    }
+
+    fn propose(&mut self, now: Now, output: ProposerOutput, store: &Store) {
+        match output {
+            ProposerOutput::Reserve { upto, token } => {
+                let fact = ClusterChange::Fact(ClusterFact::Rounds, Some(upto.to_be_bytes().to_vec()));
+                self.write(Written::Rounds(token), vec![Change::Cluster(fact)]);
+            }
+            ProposerOutput::Send { to, packet } => self.route(now, to, packet, store),
+            // It comes to every member that keeps its author's logs, by itself, and the question waits there for it.
+            ProposerOutput::Push { .. } => self.tell_writers(),
+            ProposerOutput::Done { name, op, outcome } => self.asks.done(name, op, outcome),
+        }
+    }
+
+    /// To a member in reach, or to this node itself. Who is not in reach hears nothing: who asks asks again.
+    fn route(&mut self, now: Now, to: NodeId, packet: Packet, store: &Store) {
+        if to != self.setup.me {
+            if let Some(session) = self.link_to(&to) {
+                self.send(session, Message::Heads(packet));
+            } else if let Some(session) = self.answerable(&to, &packet) {
+                self.send(session, Message::Heads(packet));
+            }
+            return;
+        }
+        let Some(member) = &mut self.member else { return };
+        match packet.body {
+            Body::Questions(_) | Body::Epoch(_) => member.replica.handle(now, to, packet, &Held(store)),
+            Body::Answers(_) | Body::Refused(_) => {
+                member.proposer.handle(now.monotonic, to, packet, &Held(store));
+            }
+        }
+    }
+
+    /// Who is no member is told at least that.
+    fn answerable(&self, to: &NodeId, packet: &Packet) -> Option<SessionId> {
+        let refuses = matches!(packet.body, Body::Refused(_) | Body::Epoch(_));
+        let fits = |(_, link): &(&SessionId, &Link)| link.peer == *to;
+        self.links.iter().rev().find(fits).filter(|_| refuses).map(|(session, _)| *session)
+    }
+
+    /// Whose commits a name's heads and tips reach that were not walked before.
+    fn reached_writers(&mut self, name: &FileName, row: &Row, store: &Store) -> BTreeSet<AuthorId> {
+        let Some(member) = &mut self.member else { return BTreeSet::new() };
+        let mut walked: BTreeSet<CommitId> = member.walked.get(name).copied().into_iter().collect();
+        let mut writers = BTreeSet::new();
+        for head in named_by(row) {
+            writers.extend(writers_behind(store, head.commit, &walked));
+            walked.insert(head.commit);
+        }
+        let newest = row.register.accepted.as_ref().and_then(|accepted| accepted.value.head);
+        if let Some(newest) = newest.or(row.branches.tip()) {
+            member.walked.insert(name.clone(), newest.commit);
+        }
+        writers
+    }
+
+    /// Those of these authors that were not kept for the cluster before, as changes.
+    fn new_writers(&mut self, writers: impl IntoIterator<Item = AuthorId>) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for author in writers {
+            if self.writers.len() < MAX_WRITERS && self.writers.insert(author) {
+                changes.push(Change::Cluster(ClusterChange::Writer(author)));
+            }
+        }
+        changes
+    }
+
+    fn addresses(&self) -> Vec<Address> {
+        self.setup.addresses.iter().filter_map(|text| text.clone().try_into().ok()).collect()
+    }
+
+    /// A number that no other operation of this node has.
+    fn next_op(&mut self) -> OpId {
+        OpId { node: self.setup.me, number: self.asks.next_number(self.setup.starts) }
+    }
+}
+
+/// The change that makes a membership durable.
+fn membership(membership: &Membership) -> Option<Change> {
+    let bytes = encode(membership).ok()?;
+    Some(Change::Cluster(ClusterChange::Fact(ClusterFact::Member, Some(bytes))))
+}
