@@ -110,6 +110,10 @@ pub(super) async fn checkout(api: &Api, args: CheckoutArgs, out: &Out) -> Result
     if let Some(name) = args.name {
         let query = given(&[("name", Some(&name)), ("author", author)]);
         let head = api.one(Method::GET, "/v1/head", &query).await?;
+        if head["state"] == "deleted" {
+            return Err(ApiError::not_found(format!("`{name}` was deleted"))
+                .hint(format!("`madake head show {name}` shows what was there before")));
+        }
         if head["mode"] == "symlink" {
             return Err(ApiError::new(
                 400,

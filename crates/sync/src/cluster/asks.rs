@@ -180,6 +180,14 @@ impl Cluster {
         self.go_on(now, store);
     }
 
+    /// Why there is no member.
+    fn no_member(&self) -> Unable {
+        match self.reload {
+            Some(_) => Unable::StoreFailed("a write failed, and what is durable is being read again".into()),
+            None => Unable::NoCluster,
+        }
+    }
+
     fn advance(
         &mut self,
         now: Now,
@@ -189,7 +197,7 @@ impl Cluster {
         store: &Store,
     ) {
         if self.member.is_none() {
-            return self.asks.complete.push((number, Some(Reply::Unable(Unable::NoCluster))));
+            return self.asks.complete.push((number, Some(Reply::Unable(self.no_member()))));
         }
         if heads.is_empty() {
             return self.asks.complete.push((number, Some(Reply::Ended(Vec::new()))));
@@ -224,7 +232,7 @@ impl Cluster {
     ) {
         let op = self.next_op();
         let Some(member) = &mut self.member else {
-            return self.asks.complete.push((number, Some(Reply::Unable(Unable::NoCluster))));
+            return self.asks.complete.push((number, Some(Reply::Unable(self.no_member()))));
         };
         self.asks.gathering.insert(number, vec![None]);
         self.asks.under_way.insert(op, (name.clone(), Some((number, 0))));

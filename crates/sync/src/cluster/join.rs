@@ -6,7 +6,7 @@ use madake_log::AuthorId;
 use madake_store::{Change, ClusterChange, ClusterFact, NodeId, Peer, Store};
 
 use super::asks::Unable;
-use super::{Cluster, JOIN_AGAIN, Membership, Written, membership};
+use super::{Cluster, JOIN_AGAIN, LOAD_AGAIN, Membership, Output, Written, membership};
 use crate::bounded::Bounded;
 use crate::heads::{Body, ClusterId, Config, Members, Packet, Voters};
 use crate::io::{Now, SessionId};
@@ -171,7 +171,7 @@ impl Cluster {
     /// The membership is durable: it counts from now on.
     pub(super) fn enter(&mut self, now: Now, store: &Store) {
         if self.load(store).is_err() {
-            self.member = None; // until it can be read, at the next start
+            (self.member, self.reload) = (None, Some(now.monotonic + LOAD_AGAIN));
         }
         let sessions: Vec<SessionId> = self.links.keys().copied().collect();
         for session in sessions {
@@ -190,6 +190,12 @@ impl Cluster {
         }
         link.told.clone_from(&self.writers);
         let cluster = member.cluster;
+        // Who the members are comes first: only of those it is heard where they are.
+        let (epoch, body) = (config.epoch, Body::Epoch(config));
+        self.outputs.push_back(Output::Send {
+            session,
+            message: Message::Heads(Packet { cluster, epoch, body }),
+        });
         let writers: Vec<AuthorId> = self.writers.iter().copied().collect();
         let mut parts: Vec<Vec<AuthorId>> = writers.chunks(MAX_WRITERS_FRAME).map(<[_]>::to_vec).collect();
         if parts.is_empty() {
@@ -199,8 +205,6 @@ impl Cluster {
             let meet = self.meet_of(cluster, part, store);
             self.send(session, Message::Meet(meet));
         }
-        let (epoch, body) = (config.epoch, Body::Epoch(config));
-        self.send(session, Message::Heads(Packet { cluster, epoch, body }));
     }
 
     /// Tells all members in reach who the members are.

@@ -45,6 +45,8 @@ use waits::Waits;
 pub const MAX_WRITERS: usize = 32_768;
 /// What is pending is proposed again so often, while enough members are in reach.
 const AGAIN: Duration = Duration::from_secs(5);
+/// So long after a write failed it is looked whether this node can be a member again.
+const LOAD_AGAIN: Duration = Duration::from_secs(1);
 /// Who wishes to be a member says so again so often.
 const JOIN_AGAIN: Duration = Duration::from_secs(1);
 
@@ -155,6 +157,8 @@ pub struct Cluster {
     asks: Asks,
     /// When what is pending is proposed again.
     again: Option<Duration>,
+    /// A write failed: when what is durable is read again.
+    reload: Option<Duration>,
     writes: VecDeque<(Token, Written)>,
     /// The number of the last write, and of the last that is durable.
     asked: u64,
@@ -180,6 +184,7 @@ impl Cluster {
             links: BTreeMap::new(),
             asks: Asks::default(),
             again: None,
+            reload: None,
             writes: VecDeque::new(),
             asked: 0,
             durable: 0,
@@ -357,15 +362,21 @@ impl Cluster {
         self.writes.clear();
         self.durable = self.asked;
         self.asks.fail(&error.to_string(), &mut self.outputs);
-        if self.load(store).is_err() {
-            // It can't be read either: no member until it can, at the next start.
-            self.member = None;
-        }
+        // No member until it can be read, and not at once: what it begins with is a write.
+        (self.member, self.reload) = (None, Some(now.monotonic + LOAD_AGAIN));
         self.go_on(now, store);
+    }
+
+    /// A while after a write failed: what is durable is what is so.
+    fn load_again(&mut self, now: Now, store: &Store) {
+        if self.reload.is_some_and(|at| at <= now.monotonic) {
+            self.reload = self.load(store).is_err().then(|| now.monotonic + LOAD_AGAIN);
+        }
     }
 
     /// Time passed.
     pub fn tick(&mut self, now: Now, store: &Store) {
+        self.load_again(now, store);
         if self.join_again.is_some_and(|at| at <= now.monotonic) {
             self.ask_to_join(now);
         }
@@ -384,7 +395,7 @@ impl Cluster {
         let proposer = self.member.as_ref().and_then(|member| member.proposer.next_wake());
         let waits = self.member.as_ref().and_then(|member| member.waits.next_wake());
         let again = self.again.filter(|_| self.has_pending() && self.reaches_quorum());
-        [proposer, waits, again, self.join_again.filter(|_| self.joining.is_some())]
+        [proposer, waits, again, self.reload, self.join_again.filter(|_| self.joining.is_some())]
             .into_iter()
             .flatten()
             .min()
