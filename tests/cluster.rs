@@ -12,9 +12,7 @@ use std::time::{Duration, Instant};
 use common::{Daemon, Home, PATIENCE, list, number, text};
 use madake_log::EntryId;
 use madake_object::{Commit, CommitAuthor, CommitId, Mode, ObjectId};
-use madake_sync::heads::{
-    Broken, Chain, HeadRef, HeadValue, Kind, Look, Need, OpId, Record, Shown,
-};
+use madake_sync::heads::{Broken, Chain, HeadRef, HeadValue, Kind, Look, Need, OpId, Record, Shown};
 use serde_json::Value;
 
 /// Three members; each knows the others.
@@ -85,7 +83,8 @@ impl Three {
 
 /// Commits some text under a name: what the command says, whatever its exit code.
 fn commit(home: &Home, name: &str, content: &str) -> (Value, i32) {
-    let ran = common::run(&mut home.command(["--json", "commit", name, "-", "-m", content]), content.as_bytes());
+    let ran =
+        common::run(&mut home.command(["--json", "commit", name, "-", "-m", content]), content.as_bytes());
     let line = std::str::from_utf8(&ran.stdout).unwrap().lines().next().map(str::to_owned);
     (serde_json::from_str(&line.unwrap_or_else(|| panic!("{ran}"))).unwrap(), ran.code)
 }
@@ -217,7 +216,10 @@ fn what_was_committed_on_both_sides_of_a_cut_is_agreed_once_and_kept_beside() {
     let head = home.json(["head", "show", "f"]);
     let side = &list(&head, "side")[0];
     common::has_fields(side, "commit author message base since");
-    assert_eq!((text(side, "commit"), text(side, "base"), text(side, "message")), (lost.clone(), base, "mine".into()));
+    assert_eq!(
+        (text(side, "commit"), text(side, "base"), text(side, "message")),
+        (lost.clone(), base, "mine".into())
+    );
     assert_eq!((text(&head, "commit"), number(&home.json(["status"]), "contested")), (won.clone(), 1));
     // It is made the head: the other one lies beside then, at all members.
     let taken = home.json(["head", "take", "f", &lost]);
@@ -380,7 +382,8 @@ fn client(n: usize, home: &Home, clock: &AtomicU64, stop: &AtomicBool) -> Vec<To
             let content = format!("{n} {begun}");
             let mut command = home.command(["--json", "commit", "f", "-"]);
             let ran = common::run(&mut command, content.as_bytes());
-            let made: Option<Value> = serde_json::from_slice(ran.stdout.split(|byte| *byte == b'\n').next().unwrap()).ok();
+            let made: Option<Value> =
+                serde_json::from_slice(ran.stdout.split(|byte| *byte == b'\n').next().unwrap()).ok();
             made.map(|made| What::Commit(text(&made, "commit"), text(&made, "state")))
         };
         let ended = clock.fetch_add(1, Ordering::SeqCst);
@@ -430,7 +433,9 @@ fn verdict(history: &[(String, Option<String>)], told: &[Told]) -> Result<(), Br
         values.push(value.clone());
         before = Some(value);
     }
-    let of = |commit: &str| values.iter().find(|value| value.head.unwrap().commit == id(commit)).map(HeadValue::id);
+    let of = |commit: &str| {
+        values.iter().find(|value| value.head.unwrap().commit == id(commit)).map(HeadValue::id)
+    };
     let chain = Chain::new(&values, &Commits(commits))?;
     let mut records = Vec::new();
     for (number, told) in (1_000_000..).zip(told) {
@@ -483,8 +488,11 @@ fn check(three: &Three, told: &[Told]) {
         let home = &three.homes[told.client];
         until("what lost lies beside", || {
             let shown = home.json(["head", "show", "f"]);
-            let tips: Vec<String> =
-                list(&shown, "side").iter().map(|side| text(side, "commit")).chain(shown["commit"].as_str().map(str::to_owned)).collect();
+            let tips: Vec<String> = list(&shown, "side")
+                .iter()
+                .map(|side| text(side, "commit"))
+                .chain(shown["commit"].as_str().map(str::to_owned))
+                .collect();
             let behind = tips.iter().any(|tip| {
                 let mut next = Some(tip.clone());
                 while let Some(id) = next.filter(|id| !history.iter().any(|(agreed, _)| agreed == id)) {
@@ -505,9 +513,19 @@ fn check(three: &Three, told: &[Told]) {
 fn the_verdict_finds_histories_that_break_a_rule() {
     let id = |byte: u8| format!("{byte:02x}").repeat(32);
     let history = [(id(1), None), (id(2), Some(id(1))), (id(3), Some(id(2)))];
-    let commit = |n, begun, ended, state: &str| Told { begun, ended, client: 0, what: What::Commit(id(n), state.into()) };
+    let commit = |n, begun, ended, state: &str| Told {
+        begun,
+        ended,
+        client: 0,
+        what: What::Commit(id(n), state.into()),
+    };
     let read = |n: Option<u8>, begun, ended| Told { begun, ended, client: 0, what: What::Read(n.map(id)) };
-    let good = vec![commit(1, 1, 2, "agreed"), commit(2, 3, 6, "agreed"), read(Some(2), 4, 5), commit(3, 7, 8, "agreed")];
+    let good = vec![
+        commit(1, 1, 2, "agreed"),
+        commit(2, 3, 6, "agreed"),
+        read(Some(2), 4, 5),
+        commit(3, 7, 8, "agreed"),
+    ];
     assert_eq!(verdict(&history, &good), Ok(()));
     let stale = vec![commit(1, 1, 2, "agreed"), commit(2, 3, 4, "agreed"), read(Some(1), 5, 6)];
     assert!(matches!(verdict(&history, &stale), Err(Broken::Stale(..))));

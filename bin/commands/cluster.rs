@@ -62,7 +62,9 @@ fn hint(status: &Value, path: &str) -> Option<String> {
             let why = status["waiting"].as_str().unwrap_or("that node is not in reach yet");
             format!("not a member yet: {}; it is asked again while `madake serve` runs here", clean(why))
         }
-        ("none", _) => "`madake cluster init` makes one, `madake cluster join TICKET` goes into another's".into(),
+        ("none", _) => {
+            "`madake cluster init` makes one, `madake cluster join TICKET` goes into another's".into()
+        }
         ("removed", _) => "the members have removed this node; what it holds stays".into(),
         ("copied", _) => "`madake init --clone` makes another node of a copy, which a member can add".into(),
         (_, "/v1/cluster/init") => {

@@ -23,9 +23,7 @@ use std::process::ExitCode;
 
 use madake_node::api::ApiError;
 
-use crate::args::{
-    Args, ClusterCommand, Command, ForkCommand, HeadCommand, LogCommand, QuotaCommand,
-};
+use crate::args::{Args, ClusterCommand, Command, ForkCommand, HeadCommand, LogCommand, QuotaCommand};
 use crate::call::{Api, home};
 use crate::out::Out;
 

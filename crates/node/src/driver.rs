@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use madake_log::AuthorId;
 use madake_store::{Change, News, Store, StoreError};
-use madake_sync::ranged::RangeRequest;
 use madake_sync::cluster::{AskNumber, Cluster, Reply, Request};
+use madake_sync::ranged::RangeRequest;
 use madake_sync::wire::{Class, Message};
 use madake_sync::{
     Config, EndReason, Input, Node, Now, Output, Plan, RangeEnd, Report, SessionId, Standing, Token, cluster,
@@ -193,6 +193,7 @@ impl Driver {
             objects: self.objects.clone(),
             waiting: Arc::new(Waiting::up_to(CONTROL_BYTES)),
             waiting_heads: Arc::new(Waiting::up_to(HEADS_BYTES)),
+            ranges: Arc::default(),
             told_alive: Arc::new(Mutex::new([Instant::now(); 2])),
         };
         let streams = async {

@@ -346,7 +346,9 @@ impl Daemon {
     async fn settle_kept(self: &Arc<Self>) {
         let daemon = self.clone();
         match work::beside(move || daemon.shell.settle_kept()).await {
-            Ok(Err(error)) => tracing::warn!(%error, "what is wanted could not be settled: the next start does it"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "what is wanted could not be settled: the next start does it")
+            }
             Ok(Ok(())) | Err(_) => {}
         }
     }

@@ -114,7 +114,8 @@ impl Store {
     /// The engine failed.
     pub fn admitted(&self, node: NodeId) -> Result<Option<[u8; 16]>, StoreError> {
         let value = self.engine().get(tables::ADMITTED, node.as_bytes())?;
-        let epoch = |value: Vec<u8>| value.try_into().map_err(|_| StoreError::broken("a member's store epoch"));
+        let epoch =
+            |value: Vec<u8>| value.try_into().map_err(|_| StoreError::broken("a member's store epoch"));
         value.map(epoch).transpose()
     }
 

@@ -102,8 +102,7 @@ impl Store {
         // Rounds that began before the notes are over when this one is.
         self.apply(Vec::new())?;
         let mut collected = Collected::default();
-        let without =
-            if dry_run { self.forgettable()?.into_iter().collect() } else { BTreeSet::new() };
+        let without = if dry_run { self.forgettable()?.into_iter().collect() } else { BTreeSet::new() };
         let roots = Roots { keeping: Keeping::of(self.engine())?, without };
         self.forget_blocked(dry_run, &mut collected)?;
         self.sweep_files(dry_run, &roots.without, &mut collected)?;

@@ -97,6 +97,9 @@ pub enum Change {
     DefaultQuota(Limits, Vec<AuthorId>),
     /// What an author uses is to be counted anew.
     Recount(AuthorId),
+    /// Counts what is kept of an author who has a quota and was not counted: else everybody who asks whether there is
+    /// room counts it.
+    Count(AuthorId),
     /// Keep logs of this schema, and of no others but those that are listed too.
     KeepSchema(Schema),
     /// List this schema no longer; when none is listed, all are kept.

@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use crate::bounded::Bounded;
-use crate::heads::Packet;
 pub use crate::come::Have;
+use crate::heads::Packet;
+pub use crate::refusals::Refused;
 pub use crate::words::Word;
 pub use cluster::{
     Address, Join, MAX_ADDRESSES, MAX_MET, MAX_WRITERS_FRAME, Meet, Met, NoAddress, NotYet, Welcome,
@@ -92,6 +93,8 @@ pub enum Message {
     Differ(Differ),
     /// Kind 20: what you asked for and I did not have, I have now.
     Have(Have),
+    /// Kind 26: what I did not take since I said Done.
+    Refused(Refused),
     /// Kind 40: what I hold of a log that is forked, or seems to be.
     Fork(Fork),
     /// Kind 41: send me the entries of a path of such a log.
@@ -156,8 +159,8 @@ pub struct Hello {
     pub methods: Bounded<u8, 16>,
     /// What else the sender wishes, one bit each; bits that are not known are ignored. Bit 0: to keep the
     /// session open when all is there, and to push what is new. Bit 1: it understands [`Fork`] and [`WantBranch`]. Bit 6: it
-    /// understands what members of a cluster say ([`Class::Heads`]). Bit 32: a
-    /// dry run ([`crate::DRY_RUN`]).
+    /// understands what members of a cluster say ([`Class::Heads`]). Bit 8: it understands [`Refused`]. Bit 32: a dry run
+    /// ([`crate::DRY_RUN`]).
     pub capabilities: u64,
 }
 
@@ -479,6 +482,7 @@ impl Message {
             Message::Cells(body) => postcard::to_extend(body, frame),
             Message::Differ(body) => postcard::to_extend(body, frame),
             Message::Have(body) => postcard::to_extend(body, frame),
+            Message::Refused(body) => postcard::to_extend(body, frame),
             Message::Fork(body) => postcard::to_extend(body, frame),
             Message::WantBranch(body) => postcard::to_extend(body, frame),
             Message::Heads(body) => postcard::to_extend(body, frame),
@@ -521,6 +525,7 @@ impl Message {
             15 => decode_body(kind, body).map(Message::Cells),
             16 => decode_body(kind, body).map(Message::Differ),
             20 => decode_body(kind, body).map(Message::Have),
+            26 => decode_body(kind, body).map(Message::Refused),
             40 => decode_body(kind, body).map(Message::Fork),
             41 => decode_body(kind, body).map(Message::WantBranch),
             60 => decode_body(kind, body).map(Message::Heads),
@@ -555,6 +560,7 @@ impl Message {
             Message::Cells(_) => 15,
             Message::Differ(_) => 16,
             Message::Have(_) => 20,
+            Message::Refused(_) => 26,
             Message::Fork(_) => 40,
             Message::WantBranch(_) => 41,
             Message::Heads(_) => 60,

@@ -108,12 +108,14 @@ fn unable(why: &Unable) -> ApiError {
             .hint("`madake cluster init` makes one, `madake cluster join TICKET` goes into another's"),
         Unable::InACluster => ApiError::new(409, "in-a-cluster", message)
             .hint("`madake cluster status` shows which; a home is in one cluster at a time"),
-        Unable::Joining => ApiError::new(409, "joining", message)
-            .hint("`madake cluster status` shows whose; the owner there has to type: madake cluster add TICKET"),
+        Unable::Joining => ApiError::new(409, "joining", message).hint(
+            "`madake cluster status` shows whose; the owner there has to type: madake cluster add TICKET",
+        ),
         Unable::Copied => ApiError::new(409, "copied", message)
             .hint("`madake init --clone` makes another node of it, which a member can add"),
-        Unable::NotFounder => ApiError::new(409, "not-founder", message)
-            .hint("type it at the node that made the cluster"),
+        Unable::NotFounder => {
+            ApiError::new(409, "not-founder", message).hint("type it at the node that made the cluster")
+        }
         Unable::Begun => ApiError::new(409, "begun", message)
             .hint("name all members before the first commit: `madake cluster status` shows who they are"),
         Unable::NotNow => ApiError::new(409, "not-now", message).hint("try again in a moment"),

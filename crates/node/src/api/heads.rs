@@ -186,9 +186,7 @@ async fn wish(shell: &Shell, name: FileName, wish: Wish) -> Result<Outcome, ApiE
 /// Does something with a name, and shows how it stands after.
 async fn settle(shell: Arc<Shell>, name: FileName, what: Wish) -> Result<Response<Body>, ApiError> {
     match wish(&shell, name.clone(), what).await? {
-        Outcome::Agreed { .. } => {
-            blocking(move || Ok(object(&shell.shown_head(name.as_str(), None)?))).await
-        }
+        Outcome::Agreed { .. } => blocking(move || Ok(object(&shell.shown_head(name.as_str(), None)?))).await,
         other => Err(not_done(name.as_str(), &other)),
     }
 }
@@ -206,11 +204,13 @@ fn not_done(name: &str, outcome: &Outcome) -> ApiError {
             )
         }
         Outcome::Unknown => {
-            let message = "the time was over while the members were at it: it may be done, or not, or be done yet";
+            let message =
+                "the time was over while the members were at it: it may be done, or not, or be done yet";
             ApiError::new(503, "unknown", message).hint(format!("`madake head show {name} --ask` says which"))
         }
         Outcome::Conflict { head, .. } => {
-            let now = head.head.map_or_else(|| "it was deleted".into(), |head| format!("it is {}", head.commit));
+            let now =
+                head.head.map_or_else(|| "it was deleted".into(), |head| format!("it is {}", head.commit));
             let message = format!("the head of `{name}` is another one by now: {now}");
             ApiError::new(409, "contested", message)
                 .hint(format!("look at it, then type the command again: madake head show {name}"))

@@ -6,8 +6,8 @@ use std::pin::Pin;
 use hyper::{Method, Response};
 
 use super::{
-    ApiError, Body, Call, bundle, cluster, export, files, forks, heads, invites, logs, node, peers, policy, quota, sync,
-    upkeep, why,
+    ApiError, Body, Call, bundle, cluster, export, files, forks, heads, invites, logs, node, peers, policy,
+    quota, sync, upkeep, why,
 };
 
 type Answer = Result<Response<Body>, ApiError>;

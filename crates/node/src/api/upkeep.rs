@@ -120,7 +120,8 @@ pub(super) fn check(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, 
         problems.extend(heads.iter().map(ToString::to_string));
         let more = engine.more + report.more;
         problems.extend((more > 0).then(|| format!("and {more} more")));
-        let index_only = report.problems.is_empty() && heads.is_empty() && engine.is_mendable() && !engine.is_well();
+        let index_only =
+            report.problems.is_empty() && heads.is_empty() && engine.is_mendable() && !engine.is_well();
         let (_, partial) = super::partial::partial_json(&shell)?;
         lines.send(&json!({
             "partial": partial,

@@ -15,9 +15,7 @@ impl Round<'_> {
             ClusterChange::Admit(node, epoch) => {
                 (tables::ADMITTED, node.as_bytes().to_vec(), epoch.map(|epoch| epoch.to_vec()))
             }
-            ClusterChange::Writer(author) => {
-                (tables::WRITER, author.as_bytes().to_vec(), Some(Vec::new()))
-            }
+            ClusterChange::Writer(author) => (tables::WRITER, author.as_bytes().to_vec(), Some(Vec::new())),
         };
         match value {
             Some(value) => self.batch.put(table, key, value),

@@ -21,7 +21,8 @@ impl Look for Held<'_> {
 
     fn missing(&self, head: &HeadRef, need: &[Need]) -> Vec<Need> {
         let mut missing = Vec::new();
-        let has_object = |commit: &Commit| self.0.content_size(commit.object).is_ok_and(|size| size.is_some());
+        let has_object =
+            |commit: &Commit| self.0.content_size(commit.object).is_ok_and(|size| size.is_some());
         // A row of a carrier is there only for an entry of the commit's own author, with that commit as its payload.
         let carriers = self.0.carriers(head.commit).unwrap_or_default();
         if !carriers.iter().any(|carrier| carrier.entry == head.entry) {

@@ -192,10 +192,8 @@ impl Cluster {
         let cluster = member.cluster;
         // Who the members are comes first: only of those it is heard where they are.
         let (epoch, body) = (config.epoch, Body::Epoch(config));
-        self.outputs.push_back(Output::Send {
-            session,
-            message: Message::Heads(Packet { cluster, epoch, body }),
-        });
+        self.outputs
+            .push_back(Output::Send { session, message: Message::Heads(Packet { cluster, epoch, body }) });
         let writers: Vec<AuthorId> = self.writers.iter().copied().collect();
         let mut parts: Vec<Vec<AuthorId>> = writers.chunks(MAX_WRITERS_FRAME).map(<[_]>::to_vec).collect();
         if parts.is_empty() {
@@ -286,8 +284,12 @@ impl Cluster {
             let name = if is_taken { digits } else { short };
             let before = by_node.remove(&met.node);
             let is_new = before.is_none();
-            let mut peer =
-                before.unwrap_or_else(|| Peer { node: met.node, name, addresses: Vec::new(), added: now.wall });
+            let mut peer = before.unwrap_or_else(|| Peer {
+                node: met.node,
+                name,
+                addresses: Vec::new(),
+                added: now.wall,
+            });
             let old = std::mem::take(&mut peer.addresses);
             peer.addresses = match (by_itself && !said.is_empty(), old.is_empty()) {
                 // Where it is now comes first; where it was may be the way through some wall.
@@ -305,4 +307,3 @@ impl Cluster {
         changes
     }
 }
-

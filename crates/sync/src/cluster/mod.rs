@@ -31,8 +31,8 @@ pub use held::{Held, named_by};
 pub use shown::{Fault, HeadState, MemberShown, Status, StatusKind, check, read_row, state_of};
 
 use crate::heads::{
-    Body, ClusterId, Config, Look as _, OpId, Packet, Proposer, ProposerOutput, Refusal, Replica, ReplicaOutput, Row,
-    Settings, decode, encode,
+    Body, ClusterId, Config, Look as _, OpId, Packet, Proposer, ProposerOutput, Refusal, Replica,
+    ReplicaOutput, Row, Settings, decode, encode,
 };
 use crate::io::{Now, SessionId, Token};
 use crate::report::PeerHistory;

@@ -193,7 +193,8 @@ impl World {
         let entries = self.nodes[from].store.entries(author, log, madake_log::SeqNum::FIRST, 1_000).unwrap();
         let (mut changes, mut contents) = (Vec::new(), Vec::new());
         for entry in entries {
-            let bytes = self.nodes[from].store.content(madake_store::payload_object(&entry)).unwrap().unwrap();
+            let bytes =
+                self.nodes[from].store.content(madake_store::payload_object(&entry)).unwrap().unwrap();
             let commit = madake_object::Commit::decode(&bytes).unwrap();
             contents.push(self.nodes[from].store.content(commit.object).unwrap().unwrap());
             changes.push(Change::Entry { entry, payload: Some(Object::new(bytes)) });
@@ -201,7 +202,11 @@ impl World {
         changes.extend(contents.into_iter().map(|bytes| Change::Content(Object::new(bytes))));
         let listener = self.nodes[to].store.listen(|| {});
         let outcomes = self.nodes[to].store.apply(changes).unwrap();
-        assert!(outcomes.iter().all(|outcome| !matches!(outcome, Outcome::Entry { fate, .. } if fate.refusal().is_some())));
+        assert!(
+            outcomes
+                .iter()
+                .all(|outcome| !matches!(outcome, Outcome::Entry { fate, .. } if fate.refusal().is_some()))
+        );
         let (now, node) = (self.now(), &mut self.nodes[to]);
         node.cluster.learn(now, &listener.take(), &node.store);
         self.run();
@@ -250,7 +255,10 @@ fn members_are_taken_in_by_both_owners_in_either_order_and_nobody_is_drafted() {
     world.ask(2, Request::Join(node_id(0)));
     world.pass(Duration::from_secs(5));
     let status = world.nodes[2].cluster.status();
-    assert_eq!((status.kind, status.joining), (StatusKind::Joining, Some((node_id(0), Some(NotYet::NotAdded)))));
+    assert_eq!(
+        (status.kind, status.joining),
+        (StatusKind::Joining, Some((node_id(0), Some(NotYet::NotAdded))))
+    );
     assert_eq!(world.nodes[0].cluster.status().members.len(), 1);
     // Both of both.
     world.ask(1, Request::Join(node_id(0)));
@@ -258,7 +266,11 @@ fn members_are_taken_in_by_both_owners_in_either_order_and_nobody_is_drafted() {
     world.pass(Duration::from_secs(5));
     for node in &world.nodes {
         let status = node.cluster.status();
-        assert_eq!((status.kind, status.members.len(), status.epoch), (StatusKind::Member, 3, 3), "{status:?}");
+        assert_eq!(
+            (status.kind, status.members.len(), status.epoch),
+            (StatusKind::Member, 3, 3),
+            "{status:?}"
+        );
         assert_eq!(node.store.cluster_writers().unwrap().len(), 3, "they keep each other's logs");
     }
     // Those that never had anything to do with each other are peers now, and know where.
@@ -446,7 +458,15 @@ fn strangers_and_other_clusters_and_wrong_ballots_are_refused() {
         (1, packet(8, 2, vec![prepare(ballot(1, 1))]), Some(Body::Refused(Refusal::OtherCluster))),
         (1, packet(9, 2, vec![prepare(ballot(0, 1))]), Some(Body::Refused(Refusal::Malformed))),
         (1, packet(9, 2, vec![prepare(ballot(1, u64::MAX))]), Some(Body::Refused(Refusal::Malformed))),
-        (3, Message::Meet(Meet { cluster: ClusterId([9; 16]), members: Bounded::default(), writers: Bounded::truncated(vec![node_id(50)]) }), None),
+        (
+            3,
+            Message::Meet(Meet {
+                cluster: ClusterId([9; 16]),
+                members: Bounded::default(),
+                writers: Bounded::truncated(vec![node_id(50)]),
+            }),
+            None,
+        ),
     ];
     for (from, message, told) in cases {
         world.way.push_back((from, 0, message.clone()));
@@ -468,7 +488,10 @@ fn strangers_and_other_clusters_and_wrong_ballots_are_refused() {
     let now = Now { monotonic: Duration::from_secs(9), wall: 0 };
     node.cluster.hear(now, SessionId(1), packet(9, 1, vec![prepare(ballot(1, 1))]), &node.store);
     let told = std::iter::from_fn(|| node.cluster.poll_output()).next().unwrap();
-    assert!(matches!(told, Output::Send { message: Message::Heads(Packet { body: Body::Epoch(_), .. }), .. }));
+    assert!(matches!(
+        told,
+        Output::Send { message: Message::Heads(Packet { body: Body::Epoch(_), .. }), .. }
+    ));
 }
 
 #[test]
@@ -495,7 +518,10 @@ fn members_are_not_added_once_anything_is_agreed() {
     world.ask(0, Request::Found(ClusterId([9; 16])));
     let head = world.commit(0, "one", None);
     let number = world.advance(0, head);
-    assert!(matches!(world.ended(0, number), Ended::Outcome(Agreement::Agreed { .. })), "a cluster of one agrees");
+    assert!(
+        matches!(world.ended(0, number), Ended::Outcome(Agreement::Agreed { .. })),
+        "a cluster of one agrees"
+    );
     let number = world.ask(0, Request::Invite(node_id(1)));
     assert_eq!(world.reply(0, number), Some(Reply::Unable(Unable::Begun)));
     world.ask(1, Request::Join(node_id(0)));
