@@ -396,6 +396,11 @@ pub(crate) enum ClusterCommand {
         #[arg(long)]
         name: Option<String>,
     },
+    /// Make a node a member no more; `self` for this one
+    Remove {
+        /// A member's id, or its name or the first 6 digits of its id or more, if it is a peer
+        node: String,
+    },
     /// Become a member of another node's cluster; its owner has to type `cluster add` too, before or after
     Join {
         /// What `madake id` prints at a member, or a peer's name

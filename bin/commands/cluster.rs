@@ -16,6 +16,11 @@ pub(super) async fn run(api: &Api, command: ClusterCommand, out: &Out) -> Result
         ClusterCommand::Status => (Method::GET, "/v1/cluster", None, None),
         ClusterCommand::Init => (Method::POST, "/v1/cluster/init", None, None),
         ClusterCommand::Add { ticket, name } => (Method::POST, "/v1/cluster/add", Some(ticket), name),
+        ClusterCommand::Remove { node } => {
+            let status = api.one(Method::POST, "/v1/cluster/remove", &[("node", &node)]).await?;
+            out.result(&status, || status_text(&status));
+            return Ok(ExitCode::SUCCESS);
+        }
         ClusterCommand::Join { ticket, name } => (Method::POST, "/v1/cluster/join", Some(ticket), name),
     };
     let query = given(&[("ticket", ticket.as_deref()), ("name", name.as_deref())]);
@@ -34,6 +39,11 @@ fn status_text(status: &Value) -> String {
         lines.push(format!("epoch    {}", number(status, "epoch")));
         let reach = if status["has_quorum"] == true { "in reach" } else { "not in reach" };
         lines.push(format!("quorum   {}, {reach}", number(status, "quorum")));
+        if status["changing"] == true {
+            lines.push(
+                "changing the members: a majority of those before and of those after has to agree".into(),
+            );
+        }
     }
     for node in status["nodes"].as_array().into_iter().flatten() {
         let name = node["name"].as_str().map(clean).unwrap_or_default();
@@ -66,7 +76,7 @@ fn hint(status: &Value, path: &str) -> Option<String> {
             "`madake cluster init` makes one, `madake cluster join TICKET` goes into another's".into()
         }
         ("removed", _) => "the members have removed this node; what it holds stays".into(),
-        ("copied", _) => "`madake init --clone` makes another node of a copy, which a member can add".into(),
+        ("copied", _) => "a restored home is added again: `madake cluster add TICKET` at a member, `madake cluster join TICKET` here; a copy becomes another node with `madake init --clone`".into(),
         (_, "/v1/cluster/init") => {
             "`madake cluster add TICKET` here and `madake cluster join TICKET` there add a member".into()
         }

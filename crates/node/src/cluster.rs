@@ -19,10 +19,12 @@ impl Shell {
     /// whose cluster is to be joined.
     pub(crate) fn is_of_cluster(&self, node: NodeId) -> bool {
         let belongs = || -> Result<bool, StoreError> {
-            let member = self.membership()?.is_some_and(|membership| membership.config.contains(&node));
+            let member = self.membership()?.is_some_and(|Membership { standing, .. }| {
+                standing.config.contains(&node) || standing.invited.contains(&node)
+            });
             let joining = self.store().cluster_fact(ClusterFact::Joining)?;
             let joined = joining.is_some_and(|joining| joining == node.as_bytes());
-            Ok(member || joined || self.store().invited_members()?.contains(&node))
+            Ok(member || joined)
         };
         belongs().unwrap_or(false)
     }

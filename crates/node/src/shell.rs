@@ -371,6 +371,7 @@ impl Shell {
             addresses: self.ticket().into_parts().1,
             starts,
             seed: u64::from_be_bytes(random()?),
+            epoch: self.store().epoch()?,
             copied: self.home.copied,
             settings: Settings::default(),
         };

@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 use madake_log::{AuthorId, EntryId, SeqNum};
 use madake_object::{CommitId, FileName};
 
-use crate::outcome::NodeId;
 use crate::prefix::{for_each_prefix, is_empty};
 use crate::store::{Store, StoreError};
 use crate::tables;
@@ -21,10 +20,6 @@ pub enum ClusterChange {
     Fact(ClusterFact, Option<Vec<u8>>),
     /// What is here of a name; `None` for nothing any more.
     Head(FileName, Option<Vec<u8>>),
-    /// Whether this node may become a member, as far as this side is concerned.
-    Invite(NodeId, bool),
-    /// The store with which a node became a member, by its epoch; `None` if it has to be let in anew.
-    Admit(NodeId, Option<[u8; 16]>),
     /// The logs of this author are kept because the cluster's heads reach them.
     Writer(AuthorId),
 }
@@ -32,7 +27,7 @@ pub enum ClusterChange {
 /// Facts about a node's membership.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum ClusterFact {
-    /// Of which cluster it is a member, and who the members are.
+    /// Of which cluster it is a member, who the members are, and what it promised about that.
     Member,
     /// Below which number all rounds may be used up: u64, big-endian.
     Rounds,
@@ -100,25 +95,6 @@ impl Store {
         ended
     }
 
-    /// The nodes that may become members, as far as this side is concerned.
-    ///
-    /// # Errors
-    /// The engine failed.
-    pub fn invited_members(&self) -> Result<BTreeSet<NodeId>, StoreError> {
-        ids(self, tables::INVITED)
-    }
-
-    /// The epoch of the store with which a node became a member, if that is known.
-    ///
-    /// # Errors
-    /// The engine failed.
-    pub fn admitted(&self, node: NodeId) -> Result<Option<[u8; 16]>, StoreError> {
-        let value = self.engine().get(tables::ADMITTED, node.as_bytes())?;
-        let epoch =
-            |value: Vec<u8>| value.try_into().map_err(|_| StoreError::broken("a member's store epoch"));
-        value.map(epoch).transpose()
-    }
-
     /// Authors whose logs are kept because the cluster's heads reach them.
     ///
     /// # Errors
@@ -127,7 +103,13 @@ impl Store {
         if is_empty(self.engine(), tables::WRITER)? {
             return Ok(BTreeSet::new());
         }
-        ids(self, tables::WRITER)
+        let mut writers = BTreeSet::new();
+        for_each_prefix(self.engine(), tables::WRITER, &[], |key, _| {
+            let id = key.try_into().map_err(|_| StoreError::broken("a writer"))?;
+            writers.insert(AuthorId::from_bytes(id));
+            Ok(())
+        })?;
+        Ok(writers)
     }
 
     /// The entries by which a commit counts: of its own author, linked, and held.
@@ -149,14 +131,4 @@ impl Store {
         })?;
         Ok(carriers)
     }
-}
-
-fn ids(store: &Store, table: crate::engine::Table) -> Result<BTreeSet<AuthorId>, StoreError> {
-    let mut ids = BTreeSet::new();
-    for_each_prefix(store.engine(), table, &[], |key, _| {
-        let id = key.try_into().map_err(|_| StoreError::broken("an id"))?;
-        ids.insert(AuthorId::from_bytes(id));
-        Ok(())
-    })?;
-    Ok(ids)
 }

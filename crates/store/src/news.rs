@@ -89,10 +89,9 @@ impl News {
             // Its logs are asked for from now on.
             Change::Cluster(ClusterChange::Writer(_)) => Topic::Interest,
             // Members are kept in touch with.
-            Change::Cluster(
-                ClusterChange::Fact(ClusterFact::Member | ClusterFact::Joining, _)
-                | ClusterChange::Invite(..),
-            ) => Topic::Peers,
+            Change::Cluster(ClusterChange::Fact(ClusterFact::Member | ClusterFact::Joining, _)) => {
+                Topic::Peers
+            }
             Change::Quota(..) | Change::Weigh(_) => Topic::Room,
             _ => Topic::Nothing,
         };

@@ -96,15 +96,11 @@ pub const CLUSTER: Table = Table(56);
 /// `name` → what is here of the name as a member: promised, accepted, learned; the head, pending, side branches. The
 /// protocol's bytes.
 pub const HEAD: Table = Table(57);
-/// `node id` → nothing: it may become a member of this node's cluster.
-pub const INVITED: Table = Table(58);
 /// `author` → nothing: heads of the cluster reach commits of this author, whose logs are kept.
-pub const WRITER: Table = Table(59);
-/// `node id` → the store epoch (16 bytes) with which it became a member.
-pub const ADMITTED: Table = Table(60);
+pub const WRITER: Table = Table(58);
 
 /// One more than the highest number of a table.
-pub(crate) const COUNT: usize = 61;
+pub(crate) const COUNT: usize = 59;
 
 /// Where an entry stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]

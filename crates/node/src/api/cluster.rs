@@ -46,20 +46,36 @@ pub(super) async fn add(shell: Arc<Shell>, query: Query) -> Result<Response<Body
     shown(&shell, &status)
 }
 
+/// `POST /v1/cluster/remove?node=P` → as `GET /v1/cluster`, when it is done or goes on by itself
+pub(super) async fn remove(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
+    let text = query.need("node")?;
+    let node = match text.parse::<NodeId>() {
+        Ok(node) => node,
+        Err(_) if text == "self" => shell.node(),
+        Err(_) => work::in_place(|| shell.resolve_peer(text))?.0,
+    };
+    let status = ask_status(&shell, Request::Remove(node)).await?;
+    shown(&shell, &status)
+}
+
 /// `POST /v1/cluster/join?ticket=T[&name=N]` → as `GET /v1/cluster`, when this node is a member or after 5 s
 pub(super) async fn join(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
     let node = peer_of(&shell, &query).await?;
     let mut status = ask_status(&shell, Request::Join(node)).await?;
     let until = Instant::now() + PATIENCE;
-    while shell.listening().is_some() && status.kind == StatusKind::Joining && Instant::now() < until {
+    while shell.listening().is_some()
+        && (status.kind == StatusKind::Joining || status.is_changing)
+        && Instant::now() < until
+    {
         tokio::time::sleep(LOOK).await;
         status = ask_status(&shell, Request::Status).await?;
     }
     shown(&shell, &status)
 }
 
+/// Whether it is a member, and the change is over.
 fn has(status: &Status, node: NodeId) -> bool {
-    status.members.iter().any(|member| member.node == node)
+    !status.is_changing && status.members.iter().any(|member| member.node == node)
 }
 
 /// The node that a ticket, or a peer's name, names: a peer of this node from now on.
@@ -112,12 +128,14 @@ fn unable(why: &Unable) -> ApiError {
             "`madake cluster status` shows whose; the owner there has to type: madake cluster add TICKET",
         ),
         Unable::Copied => ApiError::new(409, "copied", message)
-            .hint("`madake init --clone` makes another node of it, which a member can add"),
-        Unable::NotFounder => {
-            ApiError::new(409, "not-founder", message).hint("type it at the node that made the cluster")
-        }
-        Unable::Begun => ApiError::new(409, "begun", message)
-            .hint("name all members before the first commit: `madake cluster status` shows who they are"),
+            .hint("`madake cluster add TICKET` at a member and `madake cluster join TICKET` here add it again; a copy becomes another node with `madake init --clone`"),
+        Unable::TooMany => ApiError::new(409, "too-many", message)
+            .hint("`madake cluster status` shows them; `madake cluster remove NODE` takes one back"),
+        Unable::NotAMember => ApiError::not_found(message).hint("`madake cluster status` shows the members"),
+        Unable::NoQuorum { .. } => ApiError::new(503, "no-quorum", message)
+            .hint("`madake cluster status` shows who is in reach"),
+        Unable::NoChange(_) => ApiError::new(409, "no-change", message)
+            .hint("`madake cluster status` shows the members, and who is in reach"),
         Unable::NotNow => ApiError::new(409, "not-now", message).hint("try again in a moment"),
         other => ApiError::new(500, "store", other.to_string()),
     }
@@ -147,6 +165,7 @@ fn status_json(shell: &Shell, status: &Status) -> Result<Value, ApiError> {
         "quorum": status.quorum,
         "state": status.kind.as_str(),
         "has_quorum": status.has_quorum,
+        "changing": status.is_changing,
         "nodes": nodes,
         "invited": ids(&status.invited),
         "joining": status.joining.map(|(node, _)| node.to_string()),

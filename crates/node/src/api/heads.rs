@@ -165,7 +165,7 @@ fn state_after(ended: &Ended) -> HeadState {
 
 /// A command by itself reaches nobody: the daemon will.
 fn patience(shell: &Shell) -> Result<Duration, ApiError> {
-    let alone = shell.membership()?.is_some_and(|membership| membership.config.members().len() == 1);
+    let alone = shell.membership()?.is_some_and(|membership| membership.standing.config.members().len() == 1);
     Ok(if shell.listening().is_some() || alone { PATIENCE } else { Duration::ZERO })
 }
 

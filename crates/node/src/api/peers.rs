@@ -126,7 +126,7 @@ pub(super) async fn remove(shell: Arc<Shell>, query: Query) -> Result<Response<B
         let known = shell.store().peer(node)?;
         let none = || ApiError::not_found(format!("{node} is no peer of this node")).hint("madake peer list");
         let peer = known.ok_or_else(none)?;
-        if shell.membership()?.is_some_and(|membership| membership.config.contains(&node)) {
+        if shell.membership()?.is_some_and(|membership| membership.standing.config.contains(&node)) {
             return Err(ApiError::new(409, "member", format!("{node} is a member of this node's cluster"))
                 .hint("`madake cluster status` shows the members, who talk to each other"));
         }

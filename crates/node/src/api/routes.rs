@@ -59,6 +59,7 @@ pub static ROUTES: &[Route] = &[
     runs(Method::GET, "/v1/cluster", |call| Box::pin(cluster::status(call.shell))),
     runs(Method::POST, "/v1/cluster/init", |call| Box::pin(cluster::init(call.shell))),
     runs(Method::POST, "/v1/cluster/add", |call| Box::pin(cluster::add(call.shell, call.query))),
+    runs(Method::POST, "/v1/cluster/remove", |call| Box::pin(cluster::remove(call.shell, call.query))),
     runs(Method::POST, "/v1/cluster/join", |call| Box::pin(cluster::join(call.shell, call.query))),
     reads(Method::GET, "/v1/history", |call| files::history(call.shell, &call.query)),
     reads(Method::GET, "/v1/tree", |call| files::tree(call.shell, &call.query)),

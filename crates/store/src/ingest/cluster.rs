@@ -9,12 +9,6 @@ impl Round<'_> {
         let (table, key, value) = match change {
             ClusterChange::Fact(fact, value) => (tables::CLUSTER, fact.key().to_vec(), value),
             ClusterChange::Head(name, value) => (tables::HEAD, name.as_str().as_bytes().to_vec(), value),
-            ClusterChange::Invite(node, may) => {
-                (tables::INVITED, node.as_bytes().to_vec(), may.then(Vec::new))
-            }
-            ClusterChange::Admit(node, epoch) => {
-                (tables::ADMITTED, node.as_bytes().to_vec(), epoch.map(|epoch| epoch.to_vec()))
-            }
             ClusterChange::Writer(author) => (tables::WRITER, author.as_bytes().to_vec(), Some(Vec::new())),
         };
         match value {

@@ -7,7 +7,7 @@ use madake_object::{CommitId, FileName};
 use madake_store::{NodeId, Store};
 
 use super::{AGAIN, Cluster, Held, Output, Status};
-use crate::heads::{Ask, ClusterId, HeadRef, NotTaken, OpId, Outcome, Wish};
+use crate::heads::{Ask, Change, ChangeOutcome, ClusterId, HeadRef, NoChange, NotTaken, OpId, Outcome, Wish};
 use crate::io::Now;
 
 /// What is pending of so many names is proposed again at a time.
@@ -28,6 +28,8 @@ pub enum Request {
     Found(ClusterId),
     /// This node may become a member.
     Invite(NodeId),
+    /// This one is to be a member no more.
+    Remove(NodeId),
     /// Become a member of the cluster that this node is a member of.
     Join(NodeId),
     /// These commits were made here, are durable, and are to be agreed within this time.
@@ -74,14 +76,27 @@ pub enum Unable {
     #[error("this node wishes to join another node's cluster")]
     Joining,
     /// A copy has the name of another node.
-    #[error("this home is a copy or was restored: it neither votes nor proposes, as its original may go on")]
+    #[error("this home is a copy or was restored: it neither votes nor proposes until it is added again")]
     Copied,
-    /// Only one node names members.
-    #[error("only the node that made the cluster can add members, for now")]
-    NotFounder,
-    /// What was agreed rests on who the members are.
-    #[error("members can be added only before anything is agreed, and up to three in all, for now")]
-    Begun,
+    /// As many invitations as there may be.
+    #[error("too many nodes are added and have not joined")]
+    TooMany,
+    /// It can't be removed.
+    #[error("that node is no member of the cluster")]
+    NotAMember,
+    /// The members can't be changed so.
+    #[error(transparent)]
+    NoChange(NoChange),
+    /// Too few members were in reach.
+    #[error("{need} of the {members} members have to agree, and {have} answered: nothing was changed")]
+    NoQuorum {
+        /// So many answered.
+        have: usize,
+        /// So many have to.
+        need: usize,
+        /// So many were asked.
+        members: usize,
+    },
     /// The configuration is on its way to another one.
     #[error("the members are being changed")]
     NotNow,
@@ -100,6 +115,8 @@ pub(super) struct Asks {
     /// Complete, and not yet put behind the writes of the moment. `None`: how it stands then.
     complete: Vec<(AskNumber, Option<Reply>)>,
     last_number: u64,
+    /// Who waits for a change of the members.
+    changing: Vec<(Change, AskNumber)>,
 }
 
 impl Asks {
@@ -110,6 +127,31 @@ impl Asks {
 
     fn has(&self, name: &FileName) -> bool {
         self.under_way.values().any(|(other, _)| other == name)
+    }
+
+    /// Somebody waits for a change of the members.
+    pub(super) fn waits_for(&mut self, change: Change, number: AskNumber) {
+        self.changing.push((change, number));
+    }
+
+    /// A change of the members ended.
+    pub(super) fn changed(&mut self, change: Change, outcome: ChangeOutcome) {
+        let reply = match outcome {
+            // What is under way goes on by itself: it is shown how far it is.
+            ChangeOutcome::Refused(why) => Some(Reply::Unable(Unable::NoChange(why))),
+            ChangeOutcome::NoQuorum { have, need, members } => {
+                Some(Reply::Unable(Unable::NoQuorum { have, need, members: members.len() }))
+            }
+            _ => None,
+        };
+        let waiting = std::mem::take(&mut self.changing);
+        for (other, number) in waiting {
+            if other == change {
+                self.complete.push((number, reply.clone()));
+            } else {
+                self.changing.push((other, number));
+            }
+        }
     }
 
     /// An operation ended.
@@ -144,10 +186,14 @@ impl Asks {
     /// The store failed: nobody is told that anything was done.
     pub(super) fn fail(&mut self, why: &str, outputs: &mut VecDeque<Output>) {
         self.under_way.clear();
+        let changing = std::mem::take(&mut self.changing).into_iter().map(|(_, number)| number);
         let waiting = self.replies.drain(..).map(|(_, number, _)| number);
         let complete = self.complete.drain(..).map(|(number, _)| number);
-        let all: Vec<AskNumber> =
-            waiting.chain(complete).chain(std::mem::take(&mut self.gathering).into_keys()).collect();
+        let all: Vec<AskNumber> = waiting
+            .chain(complete)
+            .chain(changing)
+            .chain(std::mem::take(&mut self.gathering).into_keys())
+            .collect();
         let failed = || Reply::Unable(Unable::StoreFailed(why.to_owned()));
         outputs.extend(all.into_iter().map(|number| Output::Reply(number, failed())));
     }
@@ -161,6 +207,13 @@ impl Cluster {
             Request::Found(cluster) => self.found(cluster),
             Request::Invite(node) => self.invite(node),
             Request::Join(node) => self.join(now, node),
+            Request::Remove(node) => {
+                let is_member = self.is_member(&node);
+                match self.remove(now, number, node, store) {
+                    Ok(()) if is_member => return self.go_on(now, store),
+                    done => done,
+                }
+            }
             Request::Advance(heads, patience) => {
                 self.advance(now, number, heads, patience, store);
                 return self.go_on(now, store);
@@ -184,6 +237,7 @@ impl Cluster {
     fn no_member(&self) -> Unable {
         match self.reload {
             Some(_) => Unable::StoreFailed("a write failed, and what is durable is being read again".into()),
+            None if self.is_restored => Unable::Copied,
             None => Unable::NoCluster,
         }
     }
@@ -196,7 +250,7 @@ impl Cluster {
         patience: Duration,
         store: &Store,
     ) {
-        if self.member.is_none() {
+        if !self.votes() {
             return self.asks.complete.push((number, Some(Reply::Unable(self.no_member()))));
         }
         if heads.is_empty() {
@@ -231,7 +285,7 @@ impl Cluster {
         store: &Store,
     ) {
         let op = self.next_op();
-        let Some(member) = &mut self.member else {
+        let Some(member) = self.member.as_mut().filter(|member| member.replica.votes()) else {
             return self.asks.complete.push((number, Some(Reply::Unable(self.no_member()))));
         };
         self.asks.gathering.insert(number, vec![None]);

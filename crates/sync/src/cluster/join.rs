@@ -1,19 +1,22 @@
 //! How a node becomes a member: a member's owner adds it, and its own owner has it join. Nobody is drafted.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use madake_log::AuthorId;
 use madake_store::{Change, ClusterChange, ClusterFact, NodeId, Peer, Store};
 
-use super::asks::Unable;
-use super::{Cluster, JOIN_AGAIN, LOAD_AGAIN, Membership, Output, Written, membership};
+use super::asks::{AskNumber, Unable};
+use super::{Cluster, Held, JOIN_AGAIN, LOAD_AGAIN, MemberChange, Membership, Output, Written, membership};
 use crate::bounded::Bounded;
-use crate::heads::{Body, ClusterId, Config, Members, Packet, Voters};
+use crate::heads::{Body, ClusterId, Config, Members, Packet, Standing, StoreEpoch, Voter};
 use crate::io::{Now, SessionId};
 use crate::wire::{Join, MAX_ADDRESSES, MAX_WRITERS_FRAME, Meet, Message, Met, NotYet, Welcome};
 
-/// Members that can be named one after the other before anything is agreed.
-const MAX_NAMED: usize = 3;
+/// How long a change of the members may take until it is said that it goes on by itself.
+const CHANGE_PATIENCE: Duration = Duration::from_secs(30);
+/// Nodes that are told at once when they are members.
+const MAX_NEWCOMERS: usize = 64;
 /// Digits of a node's id that are its name as a peer, unless its owner gave it another.
 const NAME_DIGITS: usize = 8;
 
@@ -29,8 +32,11 @@ impl Cluster {
         if self.joining.is_some() {
             return Err(Unable::Joining);
         }
-        let me = Members::new([self.setup.me]).map_err(|_| Unable::NotNow)?;
-        let new = Membership { cluster, config: Config::first(me), founder: true };
+        if self.is_restored {
+            return Err(Unable::InACluster);
+        }
+        let me = Members::new([self.voter()]).map_err(|_| Unable::NotNow)?;
+        let new = Membership { cluster, standing: Standing::of(Config::first(me)) };
         let author = self.setup.author;
         let changes = membership(&new).into_iter().chain(self.new_writers([author])).collect();
         self.write(Written::Membership, changes);
@@ -39,46 +45,47 @@ impl Cluster {
 
     /// A node may become a member, as far as this side is concerned.
     pub(super) fn invite(&mut self, node: NodeId) -> Result<(), Unable> {
-        if node == self.setup.me || self.is_member(&node) {
-            return Ok(());
+        if !self.votes() {
+            return Err(Unable::NoCluster);
         }
-        self.may_grow()?;
-        if self.invited.insert(node) {
-            self.write(Written::Other, vec![Change::Cluster(ClusterChange::Invite(node, true))]);
+        let Some(member) = &mut self.member else { return Err(Unable::NoCluster) };
+        // A member that was restored is added again, with its other store.
+        if node == self.setup.me || member.replica.invite(node) { Ok(()) } else { Err(Unable::TooMany) }
+    }
+
+    /// A node is to be a member no more, or not to become one.
+    pub(super) fn remove(
+        &mut self,
+        now: Now,
+        number: AskNumber,
+        node: NodeId,
+        store: &Store,
+    ) -> Result<(), Unable> {
+        if !self.votes() {
+            return Err(Unable::NoCluster);
         }
+        let Some(member) = &mut self.member else { return Err(Unable::NoCluster) };
+        let was_invited = member.replica.uninvite(&node);
+        if !member.replica.config().contains(&node) {
+            return if was_invited { Ok(()) } else { Err(Unable::NotAMember) };
+        }
+        let (change, deadline) = (MemberChange::Remove(node), now.monotonic + CHANGE_PATIENCE);
+        self.asks.waits_for(change, number);
+        member.proposer.change(now.monotonic, change, deadline, &Held(store));
         Ok(())
     }
 
     /// This node wishes to be a member of the cluster that this one is a member of.
     pub(super) fn join(&mut self, now: Now, of: NodeId) -> Result<(), Unable> {
-        if self.setup.copied {
-            return Err(Unable::Copied);
-        }
         match &self.member {
-            Some(member) if member.replica.config().contains(&of) => return Ok(()),
-            Some(_) => return Err(Unable::InACluster),
-            None => {}
+            Some(member) if self.votes() && member.replica.config().contains(&of) => return Ok(()),
+            Some(_) if self.votes() => return Err(Unable::InACluster),
+            _ => {}
         }
         self.joining = Some(of);
         (self.join_again, self.not_yet) = (Some(now.monotonic), None);
         let fact = ClusterChange::Fact(ClusterFact::Joining, Some(of.as_bytes().to_vec()));
         self.write(Written::Other, vec![Change::Cluster(fact)]);
-        Ok(())
-    }
-
-    /// Whether members can be added now. There is no change of a configuration that has decided anything: so only
-    /// before any register was touched, and only as long as every quorum has the founder in it, who alone names
-    /// members. What the founder has not promised or accepted, no quorum has, and once the next configuration is
-    /// durable there, it never will.
-    fn may_grow(&self) -> Result<(), Unable> {
-        let member = self.member.as_ref().ok_or(Unable::NoCluster)?;
-        let Voters::Stable(members) = &member.replica.config().voters else { return Err(Unable::NotNow) };
-        if !member.founder {
-            return Err(Unable::NotFounder);
-        }
-        if members.iter().count() >= MAX_NAMED || member.replica.has_rows() {
-            return Err(Unable::Begun);
-        }
         Ok(())
     }
 
@@ -89,7 +96,8 @@ impl Cluster {
             return;
         };
         self.join_again = Some(now.monotonic + JOIN_AGAIN);
-        let Some(session) = self.link_to(&of) else { return };
+        let newest = self.links.iter().rev().find(|(_, link)| link.peer == of);
+        let Some(session) = newest.map(|(session, _)| *session) else { return };
         let addresses = Bounded::truncated(self.addresses());
         let writers = Bounded::truncated(vec![self.setup.author]);
         self.send(session, Message::Join(Join { addresses, writers }));
@@ -103,36 +111,50 @@ impl Cluster {
         join: Join,
         store: &Store,
     ) {
-        let Some(member) = &self.member else {
+        if !self.votes() {
             return self.send(session, Message::NotYet(NotYet::NoCluster));
-        };
-        let config = member.replica.config().clone();
-        if config.contains(&peer) {
+        }
+        let Some(epoch) = self.links.get(&session).map(|link| link.epoch) else { return };
+        let Some(member) = &self.member else { return };
+        if member.replica.config().votes(&peer, epoch) {
             // The welcome was lost, or is not durable yet at the other side.
             return self.welcome(session, store);
         }
-        if !self.invited.contains(&peer) {
+        if !member.replica.standing().invited.contains(&peer) {
             return self.send(session, Message::NotYet(NotYet::NotAdded));
         }
-        let members = config.members().into_iter().chain([peer]);
-        let (Ok(()), Ok(members)) = (self.may_grow(), Members::new(members)) else {
-            return self.send(session, Message::NotYet(NotYet::NotNow));
-        };
-        let next = Config { epoch: config.epoch + 1, voters: Voters::Stable(members) };
-        let epoch = self.links.get(&session).map(|link| link.store.epoch);
-        self.invited.remove(&peer);
-        self.admitted.extend(epoch.map(|epoch| (peer, epoch)));
-        let mut changes = vec![
-            Change::Cluster(ClusterChange::Invite(peer, false)),
-            Change::Cluster(ClusterChange::Admit(peer, epoch)),
-        ];
+        if self.newcomers.len() < MAX_NEWCOMERS {
+            self.newcomers.insert(peer, session);
+        }
         let met = Met { node: peer, addresses: join.addresses };
-        changes.extend(self.as_peers(now, [(&met, true)], store));
+        let mut changes = self.as_peers(now, [(&met, true)], store);
         changes.extend(self.new_writers(join.writers));
-        self.write(Written::Other, changes);
+        if !changes.is_empty() {
+            self.write(Written::Other, changes);
+        }
+        self.add(now, Voter { node: peer, store: epoch }, store);
+        self.send(session, Message::NotYet(NotYet::NotNow));
+    }
+
+    /// Somebody who was invited has asked.
+    pub(super) fn add(&mut self, now: Now, voter: Voter, store: &Store) {
         if let Some(member) = &mut self.member {
-            // Durable before it is used, or said: the welcome waits behind it, as the newcomer asks again.
-            member.replica.reconfigure(next);
+            let deadline = now.monotonic + CHANGE_PATIENCE;
+            member.proposer.change(now.monotonic, MemberChange::Add(voter), deadline, &Held(store));
+        }
+    }
+
+    /// Another configuration is durable here: those in it who asked are told.
+    pub(super) fn welcome_newcomers(&mut self, store: &Store) {
+        for (node, session) in std::mem::take(&mut self.newcomers) {
+            let link = self.links.get(&session).filter(|link| link.peer == node);
+            let Some(epoch) = link.map(|link| link.epoch) else { continue };
+            let votes =
+                self.member.as_ref().is_some_and(|member| member.replica.config().votes(&node, epoch));
+            match votes {
+                true => self.welcome(session, store),
+                false => drop(self.newcomers.insert(node, session)),
+            }
         }
     }
 
@@ -147,24 +169,19 @@ impl Cluster {
 
     pub(super) fn hear_welcome(&mut self, now: Now, peer: NodeId, welcome: Welcome, store: &Store) {
         let Welcome { config, meet } = welcome;
-        let is_asked = self.joining == Some(peer) && self.member.is_none();
-        if !is_asked || !config.contains(&self.setup.me) || !config.contains(&peer) || self.setup.copied {
+        let (is_asked, me) = (self.joining == Some(peer) && !self.votes(), self.voter());
+        if !is_asked || !config.votes(&me.node, me.store) || !config.contains(&peer) {
             return;
         }
         self.joining = None;
         (self.join_again, self.not_yet) = (None, None);
-        let new = Membership { cluster: meet.cluster, config, founder: false };
+        let new = Membership { cluster: meet.cluster, standing: Standing::of(config) };
         let mut changes: Vec<Change> = membership(&new).into_iter().collect();
         changes.push(Change::Cluster(ClusterChange::Fact(ClusterFact::Joining, None)));
-        let others = meet.members.iter().filter(|met| new.config.contains(&met.node));
+        let others = meet.members.iter().filter(|met| new.standing.config.contains(&met.node));
         changes.extend(self.as_peers(now, others.map(|met| (met, met.node == peer)), store));
         let author = self.setup.author;
         changes.extend(self.new_writers([author].into_iter().chain(meet.writers)));
-        if let Some(link) = self.links.values().rev().find(|link| link.peer == peer) {
-            let epoch = link.store.epoch;
-            self.admitted.insert(peer, epoch);
-            changes.push(Change::Cluster(ClusterChange::Admit(peer, Some(epoch))));
-        }
         self.write(Written::Membership, changes);
     }
 
@@ -173,10 +190,7 @@ impl Cluster {
         if self.load(store).is_err() {
             (self.member, self.reload) = (None, Some(now.monotonic + LOAD_AGAIN));
         }
-        let sessions: Vec<SessionId> = self.links.keys().copied().collect();
-        for session in sessions {
-            self.greet(session, store);
-        }
+        self.meet_all(store);
         self.again = Some(now.monotonic);
     }
 
@@ -185,15 +199,15 @@ impl Cluster {
         let Some(link) = self.links.get_mut(&session) else { return };
         let Some(member) = &self.member else { return };
         let config = member.replica.config().clone();
-        if !config.contains(&link.peer) || link.is_strange {
+        if !config.votes(&link.peer, link.epoch) || link.went_back {
             return;
         }
         link.told.clone_from(&self.writers);
         let cluster = member.cluster;
         // Who the members are comes first: only of those it is heard where they are.
         let (epoch, body) = (config.epoch, Body::Epoch(config));
-        self.outputs
-            .push_back(Output::Send { session, message: Message::Heads(Packet { cluster, epoch, body }) });
+        let packet = Packet { cluster, store: StoreEpoch(self.setup.epoch), epoch, body };
+        self.outputs.push_back(Output::Send { session, message: Message::Heads(packet) });
         let writers: Vec<AuthorId> = self.writers.iter().copied().collect();
         let mut parts: Vec<Vec<AuthorId>> = writers.chunks(MAX_WRITERS_FRAME).map(<[_]>::to_vec).collect();
         if parts.is_empty() {
@@ -217,7 +231,10 @@ impl Cluster {
         let (cluster, config) = (member.cluster, member.replica.config());
         let mut messages = Vec::new();
         for (session, link) in &mut self.links {
-            if link.is_strange || !config.contains(&link.peer) || self.writers.len() == link.told.len() {
+            if link.went_back
+                || !config.votes(&link.peer, link.epoch)
+                || self.writers.len() == link.told.len()
+            {
                 continue;
             }
             let new: Vec<AuthorId> = self.writers.difference(&link.told).copied().collect();

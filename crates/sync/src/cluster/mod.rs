@@ -26,13 +26,14 @@ use madake_store::{
 };
 use serde::{Deserialize, Serialize};
 
+pub use crate::heads::ChangeStage;
 pub use asks::{AskNumber, Ended, Reply, Request, Unable};
 pub use held::{Held, named_by};
 pub use shown::{Fault, HeadState, MemberShown, Status, StatusKind, check, read_row, state_of};
 
 use crate::heads::{
-    Body, ClusterId, Config, Look as _, OpId, Packet, Proposer, ProposerOutput, Refusal, Replica,
-    ReplicaOutput, Row, Settings, decode, encode,
+    Body, Change as MemberChange, ClusterId, Life, Look as _, OpId, Packet, Proposer, ProposerOutput,
+    Refusal, Replica, ReplicaOutput, Row, Settings, Standing, StoreEpoch, Voter, decode, encode,
 };
 use crate::io::{Now, SessionId, Token};
 use crate::report::PeerHistory;
@@ -47,6 +48,8 @@ pub const MAX_WRITERS: usize = 32_768;
 const AGAIN: Duration = Duration::from_secs(5);
 /// So long after a write failed it is looked whether this node can be a member again.
 const LOAD_AGAIN: Duration = Duration::from_secs(1);
+/// So long after a comparison in which somebody differed the next one begins.
+const COMPARE_AGAIN: Duration = Duration::from_millis(500);
 /// Who wishes to be a member says so again so often.
 const JOIN_AGAIN: Duration = Duration::from_secs(1);
 
@@ -63,7 +66,10 @@ pub struct Setup {
     pub starts: u64,
     /// For waiting times.
     pub seed: u64,
-    /// Whether its store is a copy, or was restored: then it neither votes nor proposes.
+    /// The epoch of its store: new when that turns out to be a copy, or to be restored. With another one than it was
+    /// admitted with, it neither votes nor proposes.
+    pub epoch: [u8; 16],
+    /// Whether it has the key of another node, whose home it is a copy of.
     pub copied: bool,
     /// How it proposes.
     pub settings: Settings,
@@ -74,10 +80,8 @@ pub struct Setup {
 pub struct Membership {
     /// Which.
     pub cluster: ClusterId,
-    /// Who votes.
-    pub config: Config,
-    /// Whether this node made the cluster.
-    pub founder: bool,
+    /// Who votes, and what this node promised about it.
+    pub standing: Standing,
 }
 
 /// What is to be done.
@@ -113,9 +117,9 @@ pub enum Output {
 /// A session with a peer that understands what members say.
 struct Link {
     peer: NodeId,
-    store: PeerStore,
-    /// Its store went back, or is not the one with which it became a member.
-    is_strange: bool,
+    epoch: StoreEpoch,
+    /// Its store went back to an older state of itself.
+    went_back: bool,
     /// Writers that it was told of.
     told: BTreeSet<AuthorId>,
 }
@@ -132,11 +136,13 @@ enum Written {
 /// The node as a member.
 struct Member {
     cluster: ClusterId,
-    founder: bool,
     replica: Replica,
     proposer: Proposer,
     /// Names with commits that are still to be agreed.
     pending: BTreeSet<FileName>,
+    /// When what was learned here is compared with what the others did, and how often that was done.
+    compare: Option<Duration>,
+    compared: u64,
     /// The commit of each name from which it was last looked whose commits it reaches.
     walked: BTreeMap<FileName, CommitId>,
     waits: Waits,
@@ -150,8 +156,10 @@ pub struct Cluster {
     /// Why that did not come about yet.
     not_yet: Option<crate::wire::NotYet>,
     join_again: Option<Duration>,
-    invited: BTreeSet<NodeId>,
-    admitted: BTreeMap<NodeId, [u8; 16]>,
+    /// Its store is another one than the one that was admitted.
+    is_restored: bool,
+    /// Who asked to be a member of late, and over which session.
+    newcomers: BTreeMap<NodeId, SessionId>,
     writers: BTreeSet<AuthorId>,
     links: BTreeMap<SessionId, Link>,
     asks: Asks,
@@ -178,8 +186,8 @@ impl Cluster {
             joining: None,
             not_yet: None,
             join_again: None,
-            invited: BTreeSet::new(),
-            admitted: BTreeMap::new(),
+            is_restored: false,
+            newcomers: BTreeMap::new(),
             writers: BTreeSet::new(),
             links: BTreeMap::new(),
             asks: Asks::default(),
@@ -197,16 +205,20 @@ impl Cluster {
     /// Takes what is durable for what is so: at the start, and after a write that failed.
     fn load(&mut self, store: &Store) -> Result<(), StoreError> {
         let broken = StoreError::Broken;
-        self.invited = store.invited_members()?;
         self.writers = store.cluster_writers()?;
         let joining = store.cluster_fact(ClusterFact::Joining)?;
         let joining = joining.map(|node| node.try_into().map(NodeId::from_bytes));
         self.joining = joining.transpose().map_err(|_| broken("the node whose cluster is to be joined"))?;
-        self.member = None;
-        let Some(fact) = store.cluster_fact(ClusterFact::Member)?.filter(|_| !self.setup.copied) else {
-            return Ok(());
-        };
+        (self.member, self.is_restored) = (None, false);
+        let Some(fact) = store.cluster_fact(ClusterFact::Member)? else { return Ok(()) };
         let membership: Membership = decode(&fact).map_err(|_| broken("a membership"))?;
+        let me = self.voter();
+        if membership.standing.config.contains(&me.node)
+            && !membership.standing.config.votes(&me.node, me.store)
+        {
+            self.is_restored = true;
+            return Ok(());
+        }
         let mut rows = BTreeMap::new();
         store.for_each_cluster_head("", |name, bytes| {
             rows.insert(name, read_row(bytes)?);
@@ -215,24 +227,26 @@ impl Cluster {
         let rounds = store.cluster_fact(ClusterFact::Rounds)?;
         let rounds = rounds.map_or(Some(0), |rounds| rounds.try_into().ok().map(u64::from_be_bytes));
         let rounds = rounds.ok_or(broken("reserved rounds"))?;
-        for node in membership.config.members() {
-            self.admitted.extend(store.admitted(node)?.map(|epoch| (node, epoch)));
-        }
         self.become_member(membership, rows, rounds);
         Ok(())
     }
 
     fn become_member(&mut self, membership: Membership, rows: BTreeMap<FileName, Row>, rounds: u64) {
-        let Membership { cluster, config, founder } = membership;
+        let Membership { cluster, standing } = membership;
         let pending = |(name, row): (&FileName, &Row)| row.branches.pending.is_some().then(|| name.clone());
         let pending = rows.iter().filter_map(pending).collect();
-        let me = self.setup.me;
-        let proposer =
-            Proposer::new(me, cluster, config.clone(), self.setup.settings, rounds, self.setup.seed);
-        let replica = Replica::new(me, cluster, config, rows);
+        let (me, config) = (self.voter(), standing.config.clone());
+        let proposer = Proposer::new(me, cluster, config, self.setup.settings, rounds, self.setup.seed);
+        let replica = Replica::new(me, cluster, standing, rows);
         let (walked, waits) = (BTreeMap::new(), Waits::default());
-        self.member = Some(Member { cluster, founder, replica, proposer, pending, walked, waits });
+        let compare = Some(Duration::ZERO);
+        self.member =
+            Some(Member { cluster, replica, proposer, pending, compare, compared: 0, walked, waits });
         self.again = Some(Duration::ZERO);
+    }
+
+    fn voter(&self) -> Voter {
+        Voter { node: self.setup.me, store: StoreEpoch(self.setup.epoch) }
     }
 
     /// A session reaches a peer that understands what members say.
@@ -249,20 +263,18 @@ impl Cluster {
         let known = store.peer_store(peer).ok().flatten();
         let went_back = matches!(history, PeerHistory::RolledBack(_))
             || known.is_some_and(|known| known.epoch == said.epoch && known.rolled_back.is_some());
-        let is_other = self.admitted.get(&peer).is_some_and(|epoch| *epoch != said.epoch);
-        let is_strange = went_back || is_other;
-        let epoch = said.epoch;
-        let link = Link { peer, store: said, is_strange, told: BTreeSet::new() };
-        self.links.insert(session, link);
-        if !is_strange && self.is_member(&peer) {
-            if !self.admitted.contains_key(&peer) {
-                self.admitted.insert(peer, epoch);
-                let change = ClusterChange::Admit(peer, Some(epoch));
-                self.write(Written::Other, vec![Change::Cluster(change)]);
+        let epoch = StoreEpoch(said.epoch);
+        self.links.insert(session, Link { peer, epoch, went_back, told: BTreeSet::new() });
+        if let Some(member) = &mut self.member {
+            let (start, nonce) = said.incarnation;
+            member.replica.meet(peer, Life { store: epoch, start, nonce });
+            if went_back {
+                member.proposer.distrust(peer);
             }
-            self.greet(session, store);
-            self.again = Some(now.monotonic);
+            member.compare = Some(now.monotonic);
         }
+        self.again = Some(now.monotonic);
+        self.greet(session, store);
         if self.joining == Some(peer) {
             self.join_again = Some(now.monotonic);
         }
@@ -277,10 +289,15 @@ impl Cluster {
     /// A message of [`Class::Heads`](crate::wire::Class::Heads) came.
     pub fn hear(&mut self, now: Now, session: SessionId, message: Message, store: &Store) {
         let Some(link) = self.links.get(&session) else { return };
-        let (peer, is_strange) = (link.peer, link.is_strange);
+        let (peer, epoch, went_back) = (link.peer, link.epoch, link.went_back);
         match message {
-            Message::Heads(packet) => self.hear_packet(now, session, peer, is_strange, packet, store),
-            Message::Meet(meet) if !is_strange => self.hear_meet(now, peer, meet, store),
+            // Of which store it speaks was said when the session began.
+            Message::Heads(packet) if packet.store == epoch => {
+                self.hear_packet(now, session, peer, went_back, packet, store);
+            }
+            Message::Meet(meet) if self.is_listened_to(&peer, epoch) => {
+                self.hear_meet(now, peer, meet, store)
+            }
             Message::Join(join) => self.hear_join(now, session, peer, join, store),
             Message::Welcome(welcome) => self.hear_welcome(now, peer, *welcome, store),
             Message::NotYet(why) if self.joining == Some(peer) => self.not_yet = Some(why),
@@ -294,29 +311,27 @@ impl Cluster {
         now: Now,
         session: SessionId,
         peer: NodeId,
-        is_strange: bool,
+        went_back: bool,
         packet: Packet,
         store: &Store,
     ) {
         let Some(member) = &mut self.member else { return };
-        if is_strange && member.replica.config().contains(&peer) {
+        let config = member.replica.config();
+        if went_back && config.contains(&peer) {
             // Whatever it promised before, it may not know any more.
-            let body = Body::Refused(Refusal::Restored);
-            let (cluster, epoch) = (member.cluster, member.replica.config().epoch);
-            if !matches!(packet.body, Body::Refused(_)) {
-                return self.send(session, Message::Heads(Packet { cluster, epoch, body }));
+            if packet.body.is_for_replica() {
+                let (cluster, epoch, store) = (member.cluster, config.epoch, StoreEpoch(self.setup.epoch));
+                let packet = Packet { cluster, store, epoch, body: Body::Refused(Refusal::WentBack) };
+                self.send(session, Message::Heads(packet));
             }
             return;
         }
         let look = Held(store);
-        match packet.body {
-            Body::Questions(_) | Body::Epoch(_) => {
-                member.waits.keep(now, peer, &packet, member.replica.config(), &look);
-                member.replica.handle(now, peer, packet, &look);
-            }
-            Body::Answers(_) | Body::Refused(_) => {
-                member.proposer.handle(now.monotonic, peer, packet, &look);
-            }
+        if packet.body.is_for_replica() {
+            member.waits.keep(now, peer, &packet, config, &look);
+            member.replica.handle(now, peer, packet, &look);
+        } else {
+            member.proposer.handle(now.monotonic, peer, packet, &look);
         }
     }
 
@@ -386,6 +401,7 @@ impl Cluster {
                 member.replica.settle(now, &name, from, &Held(store));
             }
         }
+        self.compare(now);
         self.propose_again(now, store);
         self.go_on(now, store);
     }
@@ -395,7 +411,8 @@ impl Cluster {
         let proposer = self.member.as_ref().and_then(|member| member.proposer.next_wake());
         let waits = self.member.as_ref().and_then(|member| member.waits.next_wake());
         let again = self.again.filter(|_| self.has_pending() && self.reaches_quorum());
-        [proposer, waits, again, self.reload, self.join_again.filter(|_| self.joining.is_some())]
+        let compare = self.member.as_ref().and_then(|member| member.compare);
+        [proposer, waits, again, compare, self.reload, self.join_again.filter(|_| self.joining.is_some())]
             .into_iter()
             .flatten()
             .min()
@@ -410,6 +427,32 @@ impl Cluster {
         self.member.as_ref().is_some_and(|member| member.replica.config().contains(node))
     }
 
+    /// Whether this node votes.
+    fn votes(&self) -> bool {
+        self.member.as_ref().is_some_and(|member| member.replica.votes())
+    }
+
+    /// Whether what this node says counts: it is a member, with the store with which it became one, and that has not
+    /// gone back.
+    fn is_listened_to(&self, node: &NodeId, store: StoreEpoch) -> bool {
+        let Some(member) = &self.member else { return false };
+        member.replica.config().votes(node, store) && member.replica.standing().listens_to(node)
+    }
+
+    /// Compares what was learned here with what members in reach did, when it is time to.
+    fn compare(&mut self, now: Now) {
+        let links: BTreeSet<NodeId> = self.links.values().map(|link| link.peer).collect();
+        let links: Vec<NodeId> = links.into_iter().filter(|node| self.link_to(node).is_some()).collect();
+        let Some(member) = &mut self.member else { return };
+        if member.compare.is_some_and(|at| at <= now.monotonic) {
+            member.compare = None;
+            member.compared += 1;
+            if !links.is_empty() {
+                member.replica.compare(self.setup.starts << 32 | member.compared, links);
+            }
+        }
+    }
+
     fn has_pending(&self) -> bool {
         self.member.as_ref().is_some_and(|member| !member.pending.is_empty())
     }
@@ -422,7 +465,9 @@ impl Cluster {
 
     /// The newest session with a member.
     fn link_to(&self, node: &NodeId) -> Option<SessionId> {
-        let fits = |(_, link): &(&SessionId, &Link)| link.peer == *node && !link.is_strange;
+        let fits = |(_, link): &(&SessionId, &Link)| {
+            link.peer == *node && !link.went_back && self.is_listened_to(node, link.epoch)
+        };
         self.links.iter().rev().find(fits).map(|(session, _)| *session)
     }
 
@@ -457,11 +502,10 @@ impl Cluster {
 
     fn carry_out(&mut self, now: Now, output: ReplicaOutput, store: &Store) {
         match output {
-            ReplicaOutput::Persist { token, rows, config } => {
+            ReplicaOutput::Persist { token, rows, standing } => {
                 let mut changes = Vec::with_capacity(rows.len() + 1);
-                if let (Some(config), Some(member)) = (config, &self.member) {
-                    let (cluster, founder) = (member.cluster, member.founder);
-                    changes.extend(membership(&Membership { cluster, config, founder }));
+                if let (Some(standing), Some(member)) = (standing, &self.member) {
+                    changes.extend(membership(&Membership { cluster: member.cluster, standing }));
                 }
                 let mut writers = BTreeSet::new();
                 for (name, row) in rows {
@@ -485,8 +529,21 @@ impl Cluster {
                 if let Some(member) = &mut self.member {
                     member.proposer.configure(now.monotonic, config, &Held(store));
                 }
+                self.welcome_newcomers(store);
                 self.meet_all(store);
                 self.again = Some(now.monotonic);
+            }
+            ReplicaOutput::Joins(voter) => self.add(now, voter, store),
+            ReplicaOutput::Distrusted(node) => {
+                if let Some(member) = &mut self.member {
+                    member.proposer.distrust(node);
+                }
+            }
+            // Somebody differed: again, once it is quiet.
+            ReplicaOutput::Compared { with, .. } => {
+                if let Some(member) = self.member.as_mut().filter(|_| with.is_some()) {
+                    member.compare = Some(now.monotonic + COMPARE_AGAIN);
+                }
             }
             ReplicaOutput::Moved { name, decided } => {
                 let commit = decided.value.head.map(|head| head.commit);
@@ -516,6 +573,7 @@ impl Cluster {
             // It comes to every member that keeps its author's logs, by itself, and the question waits there for it.
             ProposerOutput::Push { .. } => self.tell_writers(),
             ProposerOutput::Done { name, op, outcome } => self.asks.done(name, op, outcome),
+            ProposerOutput::Changed { change, outcome } => self.asks.changed(change, outcome),
         }
     }
 
@@ -530,11 +588,10 @@ impl Cluster {
             return;
         }
         let Some(member) = &mut self.member else { return };
-        match packet.body {
-            Body::Questions(_) | Body::Epoch(_) => member.replica.handle(now, to, packet, &Held(store)),
-            Body::Answers(_) | Body::Refused(_) => {
-                member.proposer.handle(now.monotonic, to, packet, &Held(store));
-            }
+        if packet.body.is_for_replica() {
+            member.replica.handle(now, to, packet, &Held(store));
+        } else {
+            member.proposer.handle(now.monotonic, to, packet, &Held(store));
         }
     }
 

@@ -4,8 +4,8 @@ use madake_object::FileName;
 use madake_store::{NodeId, Store, StoreError};
 
 use super::held::named_by;
-use super::{Cluster, Held};
-use crate::heads::{ClusterId, HeadRef, Look as _, Reason, Row, decode};
+use super::{Cluster, Held, Link};
+use crate::heads::{ChangeStage, ClusterId, Config, HeadRef, Look as _, Reason, Row, decode};
 use crate::wire::NotYet;
 
 /// Faults that are named one by one.
@@ -22,6 +22,10 @@ pub struct Status {
     pub epoch: u64,
     /// Who votes, ascending.
     pub members: Vec<MemberShown>,
+    /// Whether they are on the way to others: then a majority of each has to agree.
+    pub is_changing: bool,
+    /// How far that is, if this node does it.
+    pub stage: Option<ChangeStage>,
     /// The least number of members that can agree.
     pub quorum: usize,
     /// Whether enough of them are in reach.
@@ -173,27 +177,36 @@ impl Cluster {
     /// How it stands.
     pub fn status(&self) -> Status {
         let kind = match (&self.member, self.joining) {
-            _ if self.setup.copied => StatusKind::Copied,
-            (Some(member), _) if !member.replica.config().contains(&self.setup.me) => StatusKind::Removed,
-            (Some(_), _) => StatusKind::Member,
-            (None, Some(_)) => StatusKind::Joining,
+            (Some(_), _) if self.votes() => StatusKind::Member,
+            (_, Some(_)) => StatusKind::Joining,
+            (Some(_), None) => StatusKind::Removed,
+            (None, None) if self.is_restored => StatusKind::Copied,
             (None, None) => StatusKind::None,
         };
         let config = self.member.as_ref().map(|member| member.replica.config());
-        let strange = |node: &NodeId| self.links.values().any(|link| link.peer == *node && link.is_strange);
+        let standing = self.member.as_ref().map(|member| member.replica.standing());
+        let strange = |node: &NodeId| {
+            let is_strange = |link: &Link| link.went_back || !self.is_listened_to(node, link.epoch);
+            *node != self.setup.me
+                && self.link_to(node).is_none()
+                && self.links.values().any(|link| link.peer == *node && is_strange(link))
+        };
         let shown = |node: NodeId| MemberShown {
             node,
             in_reach: node == self.setup.me || self.link_to(&node).is_some(),
             is_strange: strange(&node),
         };
+        let stage = self.member.as_ref().and_then(|member| member.proposer.change_stage());
         Status {
             kind,
             cluster: self.member.as_ref().map(|member| member.cluster),
             epoch: config.map_or(0, |config| config.epoch),
             members: config.into_iter().flat_map(|config| config.members()).map(shown).collect(),
-            quorum: config.map_or(0, |config| config.need()),
+            is_changing: config.is_some_and(Config::is_joint),
+            stage,
+            quorum: config.map_or(0, Config::need),
             has_quorum: self.reaches_quorum(),
-            invited: self.invited.iter().copied().collect(),
+            invited: standing.into_iter().flat_map(|standing| standing.invited.iter().copied()).collect(),
             joining: self.joining.map(|node| (node, self.not_yet)),
             pending: self.member.as_ref().map_or(0, |member| member.pending.len()),
         }

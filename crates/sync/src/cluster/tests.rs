@@ -11,7 +11,9 @@ use madake_store::{Author, Base, NewContent, NewVersion, Outcome, StoreRows};
 
 use super::*;
 use crate::Bounded;
-use crate::heads::{Accepted, Ballot, HeadRef, HeadValue, Kind, Outcome as Agreement, Question, Wish};
+use crate::heads::{
+    Accepted, Ballot, Config, HeadRef, HeadValue, Kind, Outcome as Agreement, Question, Wish,
+};
 use crate::wire::{Meet, NotYet, Welcome};
 
 /// A node by itself: its store, its author, and what it is as a member.
@@ -45,11 +47,24 @@ fn node_id(n: usize) -> NodeId {
 fn setup(n: usize, starts: u64, author: AuthorId) -> Setup {
     let settings = Settings { block: 8, ..Settings::default() };
     let addresses = vec![format!("127.0.0.1:{}", 1000 + n)];
-    Setup { me: node_id(n), author, addresses, starts, seed: n as u64, copied: false, settings }
+    Setup {
+        me: node_id(n),
+        author,
+        addresses,
+        starts,
+        seed: n as u64,
+        epoch: [n as u8; 16],
+        copied: false,
+        settings,
+    }
 }
 
 fn said(n: usize) -> PeerStore {
     PeerStore { epoch: [n as u8; 16], generation: 1, incarnation: (1, [n as u8; 16]), rolled_back: None }
+}
+
+fn voter(n: usize) -> Voter {
+    Voter { node: node_id(n), store: StoreEpoch([n as u8; 16]) }
 }
 
 fn name() -> FileName {
@@ -268,7 +283,7 @@ fn members_are_taken_in_by_both_owners_in_either_order_and_nobody_is_drafted() {
         let status = node.cluster.status();
         assert_eq!(
             (status.kind, status.members.len(), status.epoch),
-            (StatusKind::Member, 3, 3),
+            (StatusKind::Member, 3, 5),
             "{status:?}"
         );
         assert_eq!(node.store.cluster_writers().unwrap().len(), 3, "they keep each other's logs");
@@ -281,7 +296,7 @@ fn members_are_taken_in_by_both_owners_in_either_order_and_nobody_is_drafted() {
 #[test]
 fn a_welcome_that_nobody_asked_for_is_ignored() {
     let mut world = World::new(2);
-    let config = Config::first(crate::heads::Members::new([node_id(0), node_id(1)]).unwrap());
+    let config = Config::first(crate::heads::Members::new([voter(0), voter(1)]).unwrap());
     let meet = Meet { cluster: ClusterId([3; 16]), members: Bounded::default(), writers: Bounded::default() };
     let welcome = || Message::Welcome(Box::new(Welcome { config: config.clone(), meet: meet.clone() }));
     world.way.push_back((1, 0, welcome()));
@@ -293,7 +308,7 @@ fn a_welcome_that_nobody_asked_for_is_ignored() {
     world.run();
     assert_eq!(world.nodes[0].cluster.status().kind, StatusKind::Joining);
     world.ask(0, Request::Join(node_id(1)));
-    let others = Config::first(crate::heads::Members::new([node_id(1)]).unwrap());
+    let others = Config::first(crate::heads::Members::new([voter(1)]).unwrap());
     let without = Message::Welcome(Box::new(Welcome { config: others, meet: meet.clone() }));
     world.way.push_back((1, 0, without));
     world.run();
@@ -398,10 +413,14 @@ fn two_sides_of_a_cut_get_one_head_and_what_lost_lies_beside() {
 
 #[test]
 fn a_store_that_is_another_one_or_went_back_is_no_member() {
-    for (store, history) in [
-        (PeerStore { epoch: [77; 16], ..said(1) }, PeerHistory::New),
-        (said(1), PeerHistory::RolledBack("it had 9 batches, and has 3".into())),
+    let earlier = PeerStore { incarnation: (0, [5; 16]), ..said(1) };
+    for (store, history, why) in [
+        (PeerStore { epoch: [77; 16], ..said(1) }, PeerHistory::New, Refusal::OtherStore),
+        (said(1), PeerHistory::RolledBack("it had 9 batches, and has 3".into()), Refusal::WentBack),
+        // Also if nothing but its starts tells.
+        (earlier, PeerHistory::Same, Refusal::WentBack),
     ] {
+        let epoch = store.epoch;
         let mut world = World::cluster();
         let (now, node) = (world.now(), &mut world.nodes[0]);
         node.cluster.left(SessionId(1));
@@ -419,12 +438,12 @@ fn a_store_that_is_another_one_or_went_back_is_no_member() {
         assert!(matches!(world.ended(0, number), Ended::Outcome(Agreement::NoQuorum { have: 1, .. })));
         let question = Question::Ask { name: name(), number: 1 };
         let body = Body::Questions(Bounded::truncated(vec![question]));
-        let packet = Packet { cluster: ClusterId([9; 16]), epoch: 3, body };
+        let packet = Packet { cluster: ClusterId([9; 16]), store: StoreEpoch(epoch), epoch: 5, body };
         let node = &mut world.nodes[0];
         node.cluster.hear(now, SessionId(1), Message::Heads(packet), &node.store);
         let refused = std::iter::from_fn(|| node.cluster.poll_output()).any(|output| {
             let Output::Send { message: Message::Heads(packet), .. } = output else { return false };
-            packet.body == Body::Refused(Refusal::Restored)
+            packet.body == Body::Refused(why)
         });
         assert!(refused, "{history:?}");
     }
@@ -438,7 +457,7 @@ fn strangers_and_other_clusters_and_wrong_ballots_are_refused() {
     world.ask(0, Request::Invite(node_id(1)));
     world.ask(1, Request::Join(node_id(0)));
     world.pass(Duration::from_secs(2));
-    let ballot = |node: usize, round| Ballot { round, node: node_id(node) };
+    let ballot = |node: usize, round| Ballot { epoch: 3, round, node: node_id(node) };
     let prepare = |ballot| Question::Prepare { name: name(), ballot, hold: 50 };
     let value = HeadValue::after(
         None,
@@ -447,17 +466,17 @@ fn strangers_and_other_clusters_and_wrong_ballots_are_refused() {
         OpId { node: node_id(3), number: 1 },
     );
     let decided = Question::Commit { name: name(), decided: Accepted { ballot: ballot(3, 5), value } };
-    let packet = |cluster: u8, epoch, questions| {
-        let body = Body::Questions(Bounded::truncated(questions));
-        Message::Heads(Packet { cluster: ClusterId([cluster; 16]), epoch, body })
+    let packet = |from: usize, cluster: u8, epoch, questions| {
+        let (body, store) = (Body::Questions(Bounded::truncated(questions)), StoreEpoch([from as u8; 16]));
+        Message::Heads(Packet { cluster: ClusterId([cluster; 16]), store, epoch, body })
     };
     let cases = [
         // From whom, what, and what it is told.
-        (3, packet(9, 2, vec![prepare(ballot(3, 1))]), Some(Body::Refused(Refusal::NotAMember))),
-        (3, packet(9, 2, vec![decided]), Some(Body::Refused(Refusal::NotAMember))),
-        (1, packet(8, 2, vec![prepare(ballot(1, 1))]), Some(Body::Refused(Refusal::OtherCluster))),
-        (1, packet(9, 2, vec![prepare(ballot(0, 1))]), Some(Body::Refused(Refusal::Malformed))),
-        (1, packet(9, 2, vec![prepare(ballot(1, u64::MAX))]), Some(Body::Refused(Refusal::Malformed))),
+        (3, packet(3, 9, 3, vec![prepare(ballot(3, 1))]), Some(Body::Refused(Refusal::NotAMember))),
+        (3, packet(3, 9, 3, vec![decided]), Some(Body::Refused(Refusal::NotAMember))),
+        (1, packet(1, 8, 3, vec![prepare(ballot(1, 1))]), Some(Body::Refused(Refusal::OtherCluster))),
+        (1, packet(1, 9, 3, vec![prepare(ballot(0, 1))]), Some(Body::Refused(Refusal::Malformed))),
+        (1, packet(1, 9, 3, vec![prepare(ballot(1, u64::MAX))]), Some(Body::Refused(Refusal::Malformed))),
         (
             3,
             Message::Meet(Meet {
@@ -486,7 +505,7 @@ fn strangers_and_other_clusters_and_wrong_ballots_are_refused() {
     // Another epoch: told which is ours, and nothing else.
     let node = &mut world.nodes[0];
     let now = Now { monotonic: Duration::from_secs(9), wall: 0 };
-    node.cluster.hear(now, SessionId(1), packet(9, 1, vec![prepare(ballot(1, 1))]), &node.store);
+    node.cluster.hear(now, SessionId(1), packet(1, 9, 1, vec![prepare(ballot(1, 1))]), &node.store);
     let told = std::iter::from_fn(|| node.cluster.poll_output()).next().unwrap();
     assert!(matches!(
         told,
@@ -513,20 +532,66 @@ fn a_write_that_fails_is_told_and_nothing_that_rests_on_it_is_said() {
 }
 
 #[test]
-fn members_are_not_added_once_anything_is_agreed() {
-    let mut world = World::new(2);
+fn a_member_that_comes_later_has_all_that_was_agreed_and_one_that_goes_is_not_asked() {
+    let mut world = World::new(3);
     world.ask(0, Request::Found(ClusterId([9; 16])));
     let head = world.commit(0, "one", None);
     let number = world.advance(0, head);
-    assert!(
-        matches!(world.ended(0, number), Ended::Outcome(Agreement::Agreed { .. })),
-        "a cluster of one agrees"
-    );
-    let number = world.ask(0, Request::Invite(node_id(1)));
-    assert_eq!(world.reply(0, number), Some(Reply::Unable(Unable::Begun)));
-    world.ask(1, Request::Join(node_id(0)));
+    let ended = world.ended(0, number);
+    assert!(matches!(ended, Ended::Outcome(Agreement::Agreed { .. })), "a cluster of one agrees: {ended:?}");
+    for n in 1..3 {
+        world.bring(0, n);
+        world.ask(n, Request::Join(node_id(0)));
+        world.ask(0, Request::Invite(node_id(n)));
+        world.pass(Duration::from_secs(5));
+        let status = world.nodes[n].cluster.status();
+        assert_eq!((status.kind, status.members.len()), (StatusKind::Member, n + 1), "{status:?}");
+        assert_eq!(world.row(n).branches.head(), Some(head));
+    }
+    // Any member may send one away, also itself; who is gone says so, and the others go on.
+    let number = world.ask(2, Request::Remove(node_id(0)));
+    world.pass(Duration::from_secs(10));
+    assert!(matches!(world.reply(2, number), Some(Reply::Status(status)) if status.members.len() == 2));
+    assert_eq!(world.nodes[0].cluster.status().kind, StatusKind::Removed);
+    let number = world.advance(0, head);
+    assert_eq!(world.reply(0, number), Some(Reply::Unable(Unable::NoCluster)));
+    let next = world.commit(1, "two", Some(head.commit));
+    world.bring(1, 2);
+    let number = world.advance(1, next);
     world.pass(Duration::from_secs(3));
-    assert_eq!(world.nodes[1].cluster.status().kind, StatusKind::Joining);
+    assert!(matches!(world.ended(1, number), Ended::Outcome(Agreement::Agreed { .. })));
+    world.ask(1, Request::Remove(node_id(2)));
+    world.pass(Duration::from_secs(10));
+    let number = world.ask(1, Request::Remove(node_id(1)));
+    world.pass(Duration::from_secs(10));
+    let refused = world.reply(1, number);
+    assert_eq!(refused, Some(Reply::Unable(Unable::NoChange(crate::heads::NoChange::LastMember))));
+    let number = world.ask(1, Request::Remove(node_id(7)));
+    assert_eq!(world.reply(1, number), Some(Reply::Unable(Unable::NotAMember)));
+}
+
+#[test]
+fn a_member_that_was_away_learns_what_was_agreed_meanwhile() {
+    let mut world = World::cluster();
+    world.nodes[0].cluster.left(SessionId(2));
+    world.nodes[1].cluster.left(SessionId(2));
+    for n in 0..2 {
+        world.nodes[2].cluster.left(SessionId(n));
+    }
+    let head = world.commit(0, "one", None);
+    world.bring(0, 1);
+    world.bring(0, 2);
+    let number = world.advance(0, head);
+    world.pass(Duration::from_secs(3));
+    assert!(matches!(world.ended(0, number), Ended::Outcome(Agreement::Agreed { .. })));
+    assert_eq!(world.nodes[2].store.cluster_head(&name()).unwrap(), None);
+    for n in 0..2 {
+        world.meet(n, 2, said(2));
+        world.meet(2, n, said(n));
+    }
+    world.pass(Duration::from_secs(3));
+    assert_eq!(world.row(2).branches.head(), Some(head));
+    assert!(world.nodes.iter().all(|node| node.cluster.next_wake().is_none()), "all is quiet");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use madake_object::{FileName, ObjectId};
 use madake_store::{News, NodeId};
 
 use crate::bounded::Bounded;
-use crate::heads::{Body, ClusterId, Config, Look, Need, Packet, Question};
+use crate::heads::{Body, ClusterId, Config, Look, Need, Packet, Question, StoreEpoch};
 use crate::io::Now;
 
 /// Questions that are kept.
@@ -24,6 +24,7 @@ const MAX_LOOKED: usize = 1_024;
 struct Kept {
     from: NodeId,
     cluster: ClusterId,
+    store: StoreEpoch,
     epoch: u64,
     question: Question,
     until: Duration,
@@ -60,7 +61,7 @@ impl Waits {
         look: &impl Look,
     ) {
         let Body::Questions(questions) = &packet.body else { return };
-        if !config.contains(&from) || packet.epoch != config.epoch {
+        if !config.votes(&from, packet.store) || packet.epoch != config.epoch {
             return;
         }
         self.questions.retain(|kept| kept.until > now.monotonic);
@@ -74,9 +75,9 @@ impl Waits {
             // Of one member the newest question about a name counts.
             self.questions.retain(|kept| !is_same(kept));
             if is_missing && self.questions.len() < MAX_QUESTIONS {
-                let (cluster, epoch) = (packet.cluster, packet.epoch);
-                let until = now.monotonic + KEPT;
-                self.questions.push_back(Kept { from, cluster, epoch, question: question.clone(), until });
+                let (cluster, store, epoch) = (packet.cluster, packet.store, packet.epoch);
+                let (question, until) = (question.clone(), now.monotonic + KEPT);
+                self.questions.push_back(Kept { from, cluster, store, epoch, question, until });
             }
         }
     }
@@ -113,7 +114,7 @@ impl Waits {
                 continue;
             }
             let body = Body::Questions(Bounded::truncated(vec![kept.question]));
-            let packet = Packet { cluster: kept.cluster, epoch: kept.epoch, body };
+            let packet = Packet { cluster: kept.cluster, store: kept.store, epoch: kept.epoch, body };
             ready.questions.push((kept.from, packet));
         }
         self.questions = still;
