@@ -50,6 +50,24 @@ impl Replica {
         self.judge_comparison();
     }
 
+    /// Whoever has not answered is not waited for any more: a round trip or two after [`Self::compare`].
+    pub fn compare_on(&mut self) {
+        if let Some(own) = self.rejoin.own.as_mut().filter(|own| !own.waiting.is_empty()) {
+            own.waiting.clear();
+            self.judge_comparison();
+        }
+    }
+
+    /// Names whose decided head is not shown, because not all of it is here: to be settled
+    /// ([`Self::settle`]) again now and then, as what was fetched for them may not have come. At most so many.
+    pub fn lagging(&self, most: usize) -> Vec<FileName> {
+        let rows = self.rows.iter().filter(|(_, row)| {
+            let learned = row.register.learned.as_ref();
+            learned.map(|learned| learned.ballot) > row.branches.head.as_ref().map(|head| head.ballot)
+        });
+        rows.map(|(name, _)| name.clone()).take(most).collect()
+    }
+
     /// Names with something that was accepted here and, as far as this node knows, not decided: to be read
     /// ([`super::super::Wish::Read`]), which settles them. At most so many.
     pub fn unsettled(&self, most: usize) -> Vec<FileName> {

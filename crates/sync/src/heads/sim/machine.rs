@@ -55,9 +55,8 @@ pub(super) struct Up {
     pub(super) asked: BTreeMap<OpId, Asked>,
     pub(super) wake: Option<u64>,
     pub(super) life: Life,
+    /// How often its quiet work was done.
     pub(super) compares: u64,
-    /// Whether the last comparison found that nobody differs, and nothing was left to settle.
-    pub(super) is_quiet: bool,
 }
 
 pub(super) struct Machine {
@@ -126,7 +125,6 @@ impl Machine {
             wake: None,
             life,
             compares: 0,
-            is_quiet: false,
         });
     }
 

@@ -13,6 +13,7 @@ mod client;
 mod machine;
 #[cfg(test)]
 mod tests;
+mod traffic;
 mod watch;
 mod weather;
 mod world;

@@ -55,14 +55,15 @@ pub(super) struct Weather {
 }
 
 impl Weather {
-    pub(super) fn of(chance: &mut Chance) -> Self {
+    pub(super) fn of(chance: &mut Chance, is_bad: bool) -> Self {
         let is_calm = chance.permille(150);
         let mut some = |most: u64| if is_calm || chance.permille(250) { 0 } else { chance.below(most + 1) };
         let (loss, repeats, late) = (some(200), some(200), some(100));
         let (crashes, partitions, members, restores) = (some(300), some(300), some(300), some(150));
         let delay = MILLI + chance.below(20 * MILLI);
         let write = 50 + chance.below(10 * MILLI);
-        Self {
+        let is_bad = is_bad || chance.permille(200);
+        let mut weather = Self {
             loss,
             repeats,
             delay,
@@ -73,12 +74,15 @@ impl Weather {
             members,
             restores,
             cut: BTreeSet::new(),
+        };
+        if is_bad {
+            weather.worsen();
         }
+        weather
     }
 
-    /// So bad that what is wrong on purpose soon shows.
-    #[cfg(test)]
-    pub(super) fn worsen(&mut self) {
+    /// So bad that what is wrong soon shows.
+    fn worsen(&mut self) {
         self.loss = self.loss.max(150);
         self.late = self.late.max(100);
         self.crashes = self.crashes.max(250);

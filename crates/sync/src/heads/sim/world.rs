@@ -9,15 +9,15 @@ use madake_store::NodeId;
 
 #[cfg(test)]
 use super::Fault;
-use super::machine::{Disk, Machine, Shelf, Up, Write, word};
+use super::machine::{Disk, Machine, Shelf, Up, Write};
 use super::watch::Watch;
 use super::weather::{Chance, Weather};
 use super::{MILLI, Options, Outcome, RULES, SECOND, Tally, Time, Violation};
 #[cfg(test)]
 use crate::heads::Row;
 use crate::heads::{
-    Answer, Ask, Body, Change, Config, Members, Need, Packet, ProposerOutput, Question, ReplicaOutput,
-    Settings, Standing, StoreEpoch, Voter, Wish,
+    Ask, Change, Config, Members, Need, Packet, ProposerOutput, ReplicaOutput, Settings, Standing,
+    StoreEpoch, Voter, Wish,
 };
 use crate::io::Now;
 
@@ -70,7 +70,7 @@ pub(super) struct World {
     /// Numbers of operations, comparisons and stores: none is given twice.
     numbers: u64,
     steps: u64,
-    trace: DefaultHasher,
+    pub(super) trace: DefaultHasher,
     tail: VecDeque<String>,
 }
 
@@ -78,19 +78,18 @@ pub(super) fn node(at: usize) -> NodeId {
     NodeId::from_bytes([at as u8 + 1; 32])
 }
 
-fn place(of: &NodeId) -> usize {
+pub(super) fn place(of: &NodeId) -> usize {
     usize::from(of.as_bytes()[0]).saturating_sub(1)
 }
 
 impl World {
     pub(super) fn new(options: &Options) -> Self {
         let mut chance = Chance::new(options.seed);
-        #[allow(unused_mut)] // where nothing is wrong on purpose
-        let mut weather = Weather::of(&mut chance);
         #[cfg(test)]
-        if options.fault.is_some() {
-            weather.worsen();
-        }
+        let is_bad = options.fault.is_some();
+        #[cfg(not(test))]
+        let is_bad = false;
+        let weather = Weather::of(&mut chance, is_bad);
         let members = 1 + chance.below(5) as usize;
         let names = 1 + chance.below(4);
         let names = (0..names).map(|at| format!("n{at}").parse().expect("a name")).collect();
@@ -304,110 +303,6 @@ impl World {
         self.after(wait, Event::Start(at));
     }
 
-    fn send(&mut self, from: usize, to: NodeId, packet: Packet) {
-        let to = place(&to);
-        self.look_at(from, &packet);
-        let process = self.machines[from].process;
-        if to >= self.machines.len() || self.machines[to].up.is_none() {
-            return;
-        }
-        let receiver = self.machines[to].process;
-        if from == to {
-            return self.after(10, Event::Arrive { from, process, to, receiver, packet: Box::new(packet) });
-        }
-        if self.weather.cut.contains(&(from, to)) || self.chance.permille(self.weather.loss) {
-            self.tally.faults += 1;
-            return;
-        }
-        let copies = if self.chance.permille(self.weather.repeats) { 2 } else { 1 };
-        self.tally.faults += copies - 1;
-        for _ in 0..copies {
-            let mut wait = 100 + self.chance.below(self.weather.delay);
-            if self.chance.permille(self.weather.late) {
-                wait *= 10;
-            }
-            let packet = Box::new(packet.clone());
-            self.after(wait, Event::Arrive { from, process, to, receiver, packet });
-        }
-    }
-
-    /// I1, I3, I9, I14: what a machine says.
-    fn look_at(&mut self, from: usize, packet: &Packet) {
-        match &packet.body {
-            Body::Questions(questions) => {
-                for question in questions.iter() {
-                    match question {
-                        Question::Accept { name, ballot, value, .. } => {
-                            self.watch.proposed(name, *ballot, value)
-                        }
-                        Question::Commit { name, decided } => self.watch.decided(name, decided),
-                        _ => {}
-                    }
-                }
-            }
-            Body::Answers(answers) => {
-                for answer in answers.iter() {
-                    if let Answer::Nack { name, hold_left, .. } = answer
-                        && *hold_left > 0
-                    {
-                        let until = self.now + u64::from(*hold_left) * MILLI;
-                        // What is said waits for the disk.
-                        self.watch.refused(from, name, until.saturating_sub(self.weather.write * 64));
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn arrive(&mut self, from: usize, process: u64, to: usize, receiver: u64, packet: Packet) {
-        if self.machines[to].process != receiver || self.machines[to].up.is_none() {
-            return; // the connection went with the process
-        }
-        if from != to && self.weather.cut.contains(&(from, to)) && self.chance.permille(500) {
-            self.tally.faults += 1;
-            return;
-        }
-        let bytes = packet.encode().unwrap_or_default();
-        (from, to, &bytes).hash(&mut self.trace);
-        let Ok(packet) = Packet::decode(&bytes) else { return };
-        self.tally.packets += 1;
-        if from != to {
-            let words = word(&packet.body);
-            self.say(format!("{from} → {to}: {words}, epoch {}", packet.epoch));
-        }
-        if let Body::Questions(questions) = &packet.body {
-            for question in questions.iter() {
-                if let Question::Prepare { name, hold, .. } = question {
-                    let longest = u64::from(*hold).min(250) * MILLI;
-                    self.watch.held(to, name, self.now + longest);
-                }
-            }
-        }
-        let life = self.machines[from]
-            .up
-            .as_ref()
-            .map(|up| up.life)
-            .filter(|_| self.machines[from].process == process);
-        let (now, wall, sender) = (self.monotonic(), self.wall(), node(from));
-        self.with(to, receiver, |up, shelf| {
-            let newest = up.seen.get(&from).copied().unwrap_or(0);
-            if process < newest {
-                return; // that connection has ended
-            }
-            if process > newest {
-                let Some(life) = life else { return };
-                up.seen.insert(from, process);
-                up.replica.meet(sender, life);
-            }
-            if packet.body.is_for_replica() {
-                up.replica.handle(wall, sender, packet, shelf);
-            } else {
-                up.proposer.handle(now, sender, packet, shelf);
-            }
-        });
-    }
-
     /// All that a machine says, to the end.
     fn pump(&mut self, at: usize) {
         loop {
@@ -512,7 +407,7 @@ impl World {
                 self.with(at, process, |up, _| up.proposer.distrust(node));
             }
             ReplicaOutput::Moved { .. } => {}
-            ReplicaOutput::Compared { ranges, .. } => self.compared(at, ranges),
+            ReplicaOutput::Compared { ranges, .. } => self.tally.compared += u64::from(ranges > 0),
             ReplicaOutput::Wanted { name, need, from } => {
                 self.fetch(at, need, Then::Settled { name, from });
             }
@@ -574,22 +469,35 @@ impl World {
         };
         let others: Vec<NodeId> = (0..self.machines.len()).filter(reach).map(node).collect();
         let number = self.number();
-        self.with(at, process, |up, _| up.replica.compare(number, others));
-        self.after(300 * MILLI, Event::Compare { at, process });
+        let now = self.wall();
+        self.with(at, process, |up, shelf| {
+            // The one before: who has not answered by now does not.
+            up.replica.compare_on();
+            for name in up.replica.lagging(1_024) {
+                up.replica.settle(now, &name, others.first().copied().unwrap_or(node(at)), shelf);
+            }
+        });
+        self.settle_own(at);
+        let is_new = self.machines[at].up.as_ref().is_some_and(|up| up.compares % 2 == 0);
+        self.with(at, process, |up, _| {
+            up.compares += 1;
+            if is_new {
+                up.replica.compare(number, others);
+            }
+        });
+        self.after(150 * MILLI, Event::Compare { at, process });
     }
 
-    fn compared(&mut self, at: usize, ranges: u16) {
-        self.tally.compared += u64::from(ranges > 0);
+    /// What was accepted here and is not known to be decided is settled; what was written here and is not agreed is
+    /// brought forward.
+    fn settle_own(&mut self, at: usize) {
         let Some(up) = self.machines[at].up.as_mut() else { return };
-        up.compares += 1;
         let unsettled = up.replica.unsettled(1_024);
-        let pending = if up.compares % 4 == 0 { up.replica.pending(1_024) } else { Vec::new() };
-        up.is_quiet = ranges == 0 && unsettled.is_empty();
-        let wishes = unsettled.into_iter().map(|name| (name, Wish::Read));
-        let wishes: Vec<_> =
-            wishes.chain(pending.into_iter().map(|(name, tip)| (name, Wish::Advance(tip)))).collect();
-        for (name, wish) in wishes {
-            if up_is_free(&self.machines[at], &name) {
+        let pending = if up.compares % 8 == 0 { up.replica.pending(1_024) } else { Vec::new() };
+        let reads = unsettled.into_iter().map(|name| (name, Wish::Read));
+        let advances = pending.into_iter().map(|(name, tip)| (name, Wish::Advance(tip)));
+        for (name, wish) in reads.chain(advances).collect::<Vec<_>>() {
+            if is_free(&self.machines[at], &name) {
                 self.begin(at, name, wish, None);
             }
         }
@@ -620,6 +528,6 @@ impl World {
 }
 
 /// Whether nothing is under way for a name at a machine.
-pub(super) fn up_is_free(machine: &Machine, name: &FileName) -> bool {
+fn is_free(machine: &Machine, name: &FileName) -> bool {
     machine.up.as_ref().is_some_and(|up| up.asked.values().all(|asked| asked.name != *name))
 }
