@@ -308,13 +308,21 @@ impl Cluster {
                 tips.extend(pending.map(|pending| (name.clone(), pending.tip)));
             }
         }
-        let mut asks = Vec::with_capacity(tips.len());
-        for (name, tip) in tips {
+        // What was accepted here and, as far as is known, not decided, is settled by asking what it is.
+        let open = self.member.as_ref().map_or_else(Vec::new, |member| member.replica.unsettled(MAX_AGAIN));
+        let reads =
+            open.iter().filter(|name| !self.asks.has(name) && !tips.iter().any(|(tip, _)| tip == *name));
+        let reads: Vec<_> = reads.map(|name| (name.clone(), Wish::Read, false)).collect();
+        // It may be under way since before: that it is not done then can't be said lightly.
+        let wishes = tips.into_iter().map(|(name, tip)| (name, Wish::Advance(tip), true)).chain(reads);
+        let mut asks = Vec::new();
+        for (name, wish, again) in wishes {
             let op = self.next_op();
             self.asks.under_way.insert(op, (name.clone(), None));
-            let deadline = now.monotonic + AGAIN_PATIENCE;
-            // It may be under way since before: that it is not done then can't be said lightly.
-            asks.push(Ask { name, op, wish: Wish::Advance(tip), again: true, deadline });
+            asks.push(Ask { name, op, wish, again, deadline: now.monotonic + AGAIN_PATIENCE });
+        }
+        if let Some(member) = &mut self.member {
+            member.is_open = !open.is_empty();
         }
         if let Some(member) = &mut self.member {
             member.proposer.begin(now.monotonic, asks, &Held(store));

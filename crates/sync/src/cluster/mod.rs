@@ -32,8 +32,9 @@ pub use held::{Held, named_by};
 pub use shown::{Fault, HeadState, MemberShown, Status, StatusKind, check, read_row, state_of};
 
 use crate::heads::{
-    Body, Change as MemberChange, ClusterId, Life, Look as _, OpId, Packet, Proposer, ProposerOutput,
-    Refusal, Replica, ReplicaOutput, Row, Settings, Standing, StoreEpoch, Voter, decode, encode,
+    Accepted, Body, Change as MemberChange, ClusterId, Life, Look as _, OpId, Packet, Proposer,
+    ProposerOutput, Refusal, Replica, ReplicaOutput, Row, Settings, Standing, StoreEpoch, Voter, decode,
+    encode,
 };
 use crate::io::{Now, SessionId, Token};
 use crate::report::PeerHistory;
@@ -48,7 +49,8 @@ pub const MAX_WRITERS: usize = 32_768;
 const AGAIN: Duration = Duration::from_secs(5);
 /// So long after a write failed it is looked whether this node can be a member again.
 const LOAD_AGAIN: Duration = Duration::from_secs(1);
-/// So long after a comparison in which somebody differed the next one begins.
+/// So long after a comparison in which somebody differed the next one begins, and so long those are waited for who do not
+/// answer.
 const COMPARE_AGAIN: Duration = Duration::from_millis(500);
 /// Who wishes to be a member says so again so often.
 const JOIN_AGAIN: Duration = Duration::from_secs(1);
@@ -143,6 +145,10 @@ struct Member {
     /// When what was learned here is compared with what the others did, and how often that was done.
     compare: Option<Duration>,
     compared: u64,
+    /// When those who have not answered to that are not waited for any more.
+    compare_on: Option<Duration>,
+    /// Something may be accepted here of which it is not known whether it was decided.
+    is_open: bool,
     /// The commit of each name from which it was last looked whose commits it reaches.
     walked: BTreeMap<FileName, CommitId>,
     waits: Waits,
@@ -238,10 +244,23 @@ impl Cluster {
         let (me, config) = (self.voter(), standing.config.clone());
         let proposer = Proposer::new(me, cluster, config, self.setup.settings, rounds, self.setup.seed);
         let replica = Replica::new(me, cluster, standing, rows);
-        let (walked, waits) = (BTreeMap::new(), Waits::default());
-        let compare = Some(Duration::ZERO);
-        self.member =
-            Some(Member { cluster, replica, proposer, pending, compare, compared: 0, walked, waits });
+        let (walked, mut waits) = (BTreeMap::new(), Waits::default());
+        for name in replica.lagging(usize::MAX) {
+            waits.want(Now { monotonic: Duration::ZERO, wall: 0 }, name, Vec::new(), me.node);
+        }
+        let (compare, is_open) = (Some(Duration::ZERO), true);
+        self.member = Some(Member {
+            cluster,
+            replica,
+            proposer,
+            pending,
+            compare,
+            compared: 0,
+            compare_on: None,
+            is_open,
+            walked,
+            waits,
+        });
         self.again = Some(Duration::ZERO);
     }
 
@@ -411,7 +430,8 @@ impl Cluster {
         let proposer = self.member.as_ref().and_then(|member| member.proposer.next_wake());
         let waits = self.member.as_ref().and_then(|member| member.waits.next_wake());
         let again = self.again.filter(|_| self.has_pending() && self.reaches_quorum());
-        let compare = self.member.as_ref().and_then(|member| member.compare);
+        let compare =
+            self.member.as_ref().and_then(|member| member.compare.into_iter().chain(member.compare_on).min());
         [proposer, waits, again, compare, self.reload, self.join_again.filter(|_| self.joining.is_some())]
             .into_iter()
             .flatten()
@@ -444,17 +464,22 @@ impl Cluster {
         let links: BTreeSet<NodeId> = self.links.values().map(|link| link.peer).collect();
         let links: Vec<NodeId> = links.into_iter().filter(|node| self.link_to(node).is_some()).collect();
         let Some(member) = &mut self.member else { return };
+        if member.compare_on.is_some_and(|at| at <= now.monotonic) {
+            member.compare_on = None;
+            member.replica.compare_on();
+        }
         if member.compare.is_some_and(|at| at <= now.monotonic) {
             member.compare = None;
             member.compared += 1;
             if !links.is_empty() {
+                member.compare_on = Some(now.monotonic + COMPARE_AGAIN);
                 member.replica.compare(self.setup.starts << 32 | member.compared, links);
             }
         }
     }
 
     fn has_pending(&self) -> bool {
-        self.member.as_ref().is_some_and(|member| !member.pending.is_empty())
+        self.member.as_ref().is_some_and(|member| member.is_open || !member.pending.is_empty())
     }
 
     /// Whether enough members are in reach to agree on anything.
@@ -511,6 +536,9 @@ impl Cluster {
                 for (name, row) in rows {
                     writers.extend(self.reached_writers(&name, &row, store));
                     if let Some(member) = &mut self.member {
+                        let ballot =
+                            |accepted: &Option<Accepted>| accepted.as_ref().map(|found| found.ballot);
+                        member.is_open |= ballot(&row.register.accepted) > ballot(&row.register.learned);
                         match row.branches.pending {
                             Some(_) => member.pending.insert(name.clone()),
                             None => member.pending.remove(&name),

@@ -401,7 +401,7 @@ fn two_sides_of_a_cut_get_one_head_and_what_lost_lies_beside() {
         world.meet(0, n, said(n));
         world.meet(n, 0, said(0));
     }
-    world.pass(Duration::from_secs(3));
+    world.pass(Duration::from_secs(20));
     let row = world.row(0);
     assert_eq!((row.branches.head(), row.branches.pending.clone()), (Some(theirs), None));
     assert_eq!(row.branches.side.iter().map(|side| side.tip).collect::<Vec<_>>(), [mine]);
@@ -589,7 +589,7 @@ fn a_member_that_was_away_learns_what_was_agreed_meanwhile() {
         world.meet(n, 2, said(2));
         world.meet(2, n, said(n));
     }
-    world.pass(Duration::from_secs(3));
+    world.pass(Duration::from_secs(20));
     assert_eq!(world.row(2).branches.head(), Some(head));
     assert!(world.nodes.iter().all(|node| node.cluster.next_wake().is_none()), "all is quiet");
 }
