@@ -155,9 +155,10 @@ pub(super) async fn agree(
 }
 
 fn state_after(ended: &Ended) -> HeadState {
-    match ended {
-        Ended::Outcome(Outcome::Agreed { .. }) => HeadState::Agreed,
-        Ended::Outcome(Outcome::Conflict { .. }) => HeadState::Contested,
+    let Ended::Outcome(outcome) = ended else { return HeadState::Pending };
+    match **outcome {
+        Outcome::Agreed { .. } => HeadState::Agreed,
+        Outcome::Conflict { .. } => HeadState::Contested,
         // It is durable, listed, and proposed again.
         _ => HeadState::Pending,
     }
@@ -173,7 +174,7 @@ async fn wish(shell: &Shell, name: FileName, wish: Wish) -> Result<Outcome, ApiE
     let reply = ask(shell, Request::Wish(name, wish, patience(shell)?)).await?;
     match reply {
         Reply::Ended(mut ended) => match ended.pop() {
-            Some((_, Ended::Outcome(outcome))) => Ok(outcome),
+            Some((_, Ended::Outcome(outcome))) => Ok(*outcome),
             Some((name, Ended::NotTaken(why))) => {
                 Err(ApiError::new(409, "not-taken", format!("`{name}`: {why}")))
             }

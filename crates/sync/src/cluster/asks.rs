@@ -57,7 +57,7 @@ pub enum Reply {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Ended {
     /// As the proposer says.
-    Outcome(Outcome),
+    Outcome(Box<Outcome>),
     /// It could not be taken in.
     NotTaken(NotTaken),
 }
@@ -157,7 +157,7 @@ impl Asks {
     /// An operation ended.
     pub(super) fn done(&mut self, name: FileName, op: OpId, outcome: Outcome) {
         let Some((_, Some((number, at)))) = self.under_way.remove(&op) else { return };
-        self.ended(number, at, name, Ended::Outcome(outcome));
+        self.ended(number, at, name, Ended::Outcome(Box::new(outcome)));
     }
 
     fn ended(&mut self, number: AskNumber, at: usize, name: FileName, ended: Ended) {

@@ -1,13 +1,7 @@
 //! Three members over stores in memory, whose messages are carried by hand.
 #![allow(clippy::unwrap_used)] // a panic is how a test reports
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-
-use madake_log::AuthorKey;
-use madake_object::Object;
-use madake_store::engine::MemoryEngine;
-use madake_store::{Author, Base, NewContent, NewVersion, Outcome, StoreRows};
+mod world;
 
 use super::*;
 use crate::Bounded;
@@ -15,247 +9,7 @@ use crate::heads::{
     Accepted, Ballot, Config, HeadRef, HeadValue, Kind, Outcome as Agreement, Question, Wish,
 };
 use crate::wire::{Meet, NotYet, Welcome};
-
-/// A node by itself: its store, its author, and what it is as a member.
-struct Node {
-    store: Arc<Store>,
-    author: Author,
-    cluster: Cluster,
-    replies: Vec<(AskNumber, Reply)>,
-    starts: u64,
-}
-
-/// Some nodes, and what is on the way between them.
-struct World {
-    nodes: Vec<Node>,
-    /// From whom, to whom, what.
-    way: VecDeque<(usize, usize, Message)>,
-    /// Whose writes fail.
-    broken: Option<usize>,
-    now: Duration,
-    asked: u64,
-}
-
-fn key(number: usize) -> Arc<AuthorKey> {
-    Arc::new(AuthorKey::from_seed(*blake3::hash(&[u8::try_from(number).unwrap()]).as_bytes()))
-}
-
-fn node_id(n: usize) -> NodeId {
-    key(n).author()
-}
-
-fn setup(n: usize, starts: u64, author: AuthorId) -> Setup {
-    let settings = Settings { block: 8, ..Settings::default() };
-    let addresses = vec![format!("127.0.0.1:{}", 1000 + n)];
-    Setup {
-        me: node_id(n),
-        author,
-        addresses,
-        starts,
-        seed: n as u64,
-        epoch: [n as u8; 16],
-        copied: false,
-        settings,
-    }
-}
-
-fn said(n: usize) -> PeerStore {
-    PeerStore { epoch: [n as u8; 16], generation: 1, incarnation: (1, [n as u8; 16]), rolled_back: None }
-}
-
-fn voter(n: usize) -> Voter {
-    Voter { node: node_id(n), store: StoreEpoch([n as u8; 16]) }
-}
-
-fn name() -> FileName {
-    "notes/plan".parse().unwrap()
-}
-
-impl World {
-    fn new(count: usize) -> Self {
-        let node = |n: usize| {
-            let store = Arc::new(Store::new(Arc::new(MemoryEngine::new([n as u8; 16], Arc::new(StoreRows)))));
-            let author = Author::new(key(100 + n), store.clone());
-            let cluster = Cluster::new(setup(n, 1, author.id()), &store).unwrap();
-            Node { store, author, cluster, replies: Vec::new(), starts: 1 }
-        };
-        let nodes = (0..count).map(node).collect();
-        let mut world = Self { nodes, way: VecDeque::new(), broken: None, now: Duration::ZERO, asked: 0 };
-        for a in 0..count {
-            for b in 0..count {
-                world.meet(a, b, said(b));
-            }
-        }
-        world.run();
-        world
-    }
-
-    /// All three are members.
-    fn cluster() -> Self {
-        let mut world = Self::new(3);
-        world.ask(0, Request::Found(ClusterId([9; 16])));
-        for n in 1..3 {
-            world.ask(0, Request::Invite(node_id(n)));
-            world.ask(n, Request::Join(node_id(0)));
-            world.pass(Duration::from_secs(2));
-        }
-        for n in 0..3 {
-            let status = world.nodes[n].cluster.status();
-            assert_eq!((status.members.len(), status.quorum, status.has_quorum), (3, 2, true), "{status:?}");
-        }
-        world
-    }
-
-    fn meet(&mut self, a: usize, b: usize, store: PeerStore) {
-        if a != b {
-            let now = self.now();
-            let node = &mut self.nodes[a];
-            let session = SessionId(b as u64);
-            node.cluster.reached(now, session, node_id(b), store, &PeerHistory::First, &node.store);
-        }
-    }
-
-    fn now(&self) -> Now {
-        Now { monotonic: self.now, wall: 1_000 + i64::try_from(self.now.as_millis()).unwrap() }
-    }
-
-    /// Carries out what all say, and delivers what is on the way, until nothing is left.
-    fn run(&mut self) {
-        loop {
-            for n in 0..self.nodes.len() {
-                self.carry_out(n);
-            }
-            let Some((from, to, message)) = self.way.pop_front() else { return };
-            let now = self.now();
-            // As on the wire.
-            let frame = message.encode().unwrap();
-            let message = Message::decode(&frame[4..]).unwrap();
-            let node = &mut self.nodes[to];
-            node.cluster.hear(now, SessionId(from as u64), message, &node.store);
-        }
-    }
-
-    fn carry_out(&mut self, n: usize) {
-        while let Some(output) = self.nodes[n].cluster.poll_output() {
-            let now = self.now();
-            let node = &mut self.nodes[n];
-            match output {
-                Output::Send { session, message } => {
-                    self.way.push_back((n, usize::try_from(session.0).unwrap(), message));
-                }
-                Output::Apply { token, .. } if self.broken == Some(n) => {
-                    let failed = Err(StoreError::Broken("a disk"));
-                    node.cluster.applied(now, token, failed, &node.store);
-                }
-                Output::Apply { token, changes } => {
-                    node.store.apply(changes).unwrap();
-                    node.cluster.applied(now, token, Ok(()), &node.store);
-                }
-                Output::Reply(number, reply) => node.replies.push((number, reply)),
-                Output::Moved { .. } => {}
-            }
-        }
-    }
-
-    /// Lets time pass, with all that is to be done in it.
-    fn pass(&mut self, time: Duration) {
-        let end = self.now + time;
-        loop {
-            self.run();
-            let wakes = self.nodes.iter().filter_map(|node| node.cluster.next_wake());
-            let Some(next) = wakes.min().filter(|next| *next <= end) else { break };
-            self.now = self.now.max(next) + Duration::from_millis(1);
-            let now = self.now();
-            for node in &mut self.nodes {
-                node.cluster.tick(now, &node.store);
-            }
-        }
-        self.now = self.now.max(end);
-        self.run();
-    }
-
-    fn ask(&mut self, n: usize, request: Request) -> AskNumber {
-        self.asked += 1;
-        let (number, now) = (AskNumber(self.asked), self.now());
-        let node = &mut self.nodes[n];
-        node.cluster.ask(now, number, request, &node.store);
-        self.run();
-        number
-    }
-
-    fn reply(&mut self, n: usize, number: AskNumber) -> Option<Reply> {
-        self.nodes[n].replies.iter().find(|(other, _)| *other == number).map(|(_, reply)| reply.clone())
-    }
-
-    /// A commit, made and durable at one node; not asked for yet.
-    fn commit(&mut self, n: usize, content: &str, on: Option<CommitId>) -> HeadRef {
-        let version = NewVersion {
-            name: name(),
-            content: NewContent::Bytes(Object::new(content.into())),
-            mode: madake_object::Mode::File,
-            message: String::new(),
-            time: 0,
-            only_if_changed: false,
-        };
-        let made = self.nodes[n].author.commit_on(&[version], |_| Ok(Base::Commit(on))).unwrap();
-        HeadRef { commit: made[0].commit, entry: made[0].entry }
-    }
-
-    /// Brings all that one node has of its author's commits to another, as a session does.
-    fn bring(&mut self, from: usize, to: usize) {
-        let author = self.nodes[from].author.id();
-        let log = madake_log::LogId::COMMIT;
-        let entries = self.nodes[from].store.entries(author, log, madake_log::SeqNum::FIRST, 1_000).unwrap();
-        let (mut changes, mut contents) = (Vec::new(), Vec::new());
-        for entry in entries {
-            let bytes =
-                self.nodes[from].store.content(madake_store::payload_object(&entry)).unwrap().unwrap();
-            let commit = madake_object::Commit::decode(&bytes).unwrap();
-            contents.push(self.nodes[from].store.content(commit.object).unwrap().unwrap());
-            changes.push(Change::Entry { entry, payload: Some(Object::new(bytes)) });
-        }
-        changes.extend(contents.into_iter().map(|bytes| Change::Content(Object::new(bytes))));
-        let listener = self.nodes[to].store.listen(|| {});
-        let outcomes = self.nodes[to].store.apply(changes).unwrap();
-        assert!(
-            outcomes
-                .iter()
-                .all(|outcome| !matches!(outcome, Outcome::Entry { fate, .. } if fate.refusal().is_some()))
-        );
-        let (now, node) = (self.now(), &mut self.nodes[to]);
-        node.cluster.learn(now, &listener.take(), &node.store);
-        self.run();
-    }
-
-    fn advance(&mut self, n: usize, head: HeadRef) -> AskNumber {
-        self.ask(n, Request::Advance(vec![(name(), head)], Duration::from_secs(2)))
-    }
-
-    #[track_caller]
-    fn ended(&mut self, n: usize, number: AskNumber) -> Ended {
-        match self.reply(n, number) {
-            Some(Reply::Ended(mut ended)) => ended.pop().unwrap().1,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    fn row(&self, n: usize) -> Row {
-        read_row(&self.nodes[n].store.cluster_head(&name()).unwrap().unwrap()).unwrap()
-    }
-
-    /// It crashes, and comes back with what is durable.
-    fn restart(&mut self, n: usize) {
-        self.way.retain(|(from, to, _)| *from != n && *to != n);
-        let author = self.nodes[n].author.id();
-        self.nodes[n].starts += 1;
-        let setup = setup(n, self.nodes[n].starts, author);
-        self.nodes[n].cluster = Cluster::new(setup, &self.nodes[n].store).unwrap();
-        for other in 0..self.nodes.len() {
-            self.meet(n, other, said(other));
-        }
-        self.run();
-    }
-}
+use world::*;
 
 #[test]
 fn members_are_taken_in_by_both_owners_in_either_order_and_nobody_is_drafted() {
@@ -327,7 +81,7 @@ fn a_head_is_agreed_when_a_quorum_has_all_of_it_and_not_before() {
     assert!(world.row(0).branches.pending.is_some(), "it is durable as pending before anything is said");
     // What was asked waits at the member for it to come: nobody has to ask again.
     world.bring(0, 1);
-    assert!(matches!(world.ended(0, number), Ended::Outcome(Agreement::Agreed { .. })));
+    assert!(matches!(world.ended(0, number), Agreement::Agreed { .. }));
     assert_eq!(world.row(1).branches.head(), Some(head));
     assert_eq!(world.row(0).branches.head(), Some(head));
     // The third learned it, and shows it when it has it.
@@ -344,7 +98,7 @@ fn who_comes_back_after_a_crash_keeps_what_it_promised_and_goes_on() {
     world.bring(0, 1);
     world.bring(0, 2);
     let number = world.advance(0, head);
-    assert!(matches!(world.ended(0, number), Ended::Outcome(Agreement::Agreed { .. })));
+    assert!(matches!(world.ended(0, number), Agreement::Agreed { .. }));
     let before = world.row(1);
     for n in 0..3 {
         world.restart(n);
@@ -358,7 +112,7 @@ fn who_comes_back_after_a_crash_keeps_what_it_promised_and_goes_on() {
     let next = world.commit(1, "two", Some(head.commit));
     world.bring(1, 0);
     let number = world.advance(1, next);
-    assert!(matches!(world.ended(1, number), Ended::Outcome(Agreement::Agreed { .. })));
+    assert!(matches!(world.ended(1, number), Agreement::Agreed { .. }));
     assert!(world.row(0).register.promised > before.register.promised);
 }
 
@@ -371,7 +125,7 @@ fn what_is_pending_is_proposed_again_when_a_quorum_is_back() {
     let head = world.commit(0, "one", None);
     let number = world.advance(0, head);
     world.pass(Duration::from_secs(3));
-    assert!(matches!(world.ended(0, number), Ended::Outcome(Agreement::NoQuorum { have: 1, need: 2, .. })));
+    assert!(matches!(world.ended(0, number), Agreement::NoQuorum { have: 1, need: 2, .. }));
     world.pass(Duration::from_secs(30));
     assert_eq!(world.nodes[0].cluster.status().pending, 1);
     assert_eq!(world.nodes[0].cluster.next_wake(), None, "nothing is tried while nobody is there");
@@ -395,7 +149,7 @@ fn two_sides_of_a_cut_get_one_head_and_what_lost_lies_beside() {
     world.bring(1, 2);
     let number = world.advance(1, theirs);
     world.pass(Duration::from_secs(3));
-    assert!(matches!(world.ended(1, number), Ended::Outcome(Agreement::Agreed { .. })));
+    assert!(matches!(world.ended(1, number), Agreement::Agreed { .. }));
     world.bring(1, 0);
     for n in 1..3 {
         world.meet(0, n, said(n));
@@ -435,7 +189,7 @@ fn a_store_that_is_another_one_or_went_back_is_no_member() {
         world.bring(0, 1);
         let number = world.advance(0, head);
         world.pass(Duration::from_secs(3));
-        assert!(matches!(world.ended(0, number), Ended::Outcome(Agreement::NoQuorum { have: 1, .. })));
+        assert!(matches!(world.ended(0, number), Agreement::NoQuorum { have: 1, .. }));
         let question = Question::Ask { name: name(), number: 1 };
         let body = Body::Questions(Bounded::truncated(vec![question]));
         let packet = Packet { cluster: ClusterId([9; 16]), store: StoreEpoch(epoch), epoch: 5, body };
@@ -528,7 +282,7 @@ fn a_write_that_fails_is_told_and_nothing_that_rests_on_it_is_said() {
     world.pass(Duration::from_secs(3));
     let number = world.advance(0, head);
     world.pass(Duration::from_secs(3));
-    assert!(matches!(world.ended(0, number), Ended::Outcome(Agreement::Agreed { .. })));
+    assert!(matches!(world.ended(0, number), Agreement::Agreed { .. }));
 }
 
 #[test]
@@ -538,7 +292,7 @@ fn a_member_that_comes_later_has_all_that_was_agreed_and_one_that_goes_is_not_as
     let head = world.commit(0, "one", None);
     let number = world.advance(0, head);
     let ended = world.ended(0, number);
-    assert!(matches!(ended, Ended::Outcome(Agreement::Agreed { .. })), "a cluster of one agrees: {ended:?}");
+    assert!(matches!(ended, Agreement::Agreed { .. })), "a cluster of one agrees: {ended:?}");
     for n in 1..3 {
         world.bring(0, n);
         world.ask(n, Request::Join(node_id(0)));
@@ -559,7 +313,7 @@ fn a_member_that_comes_later_has_all_that_was_agreed_and_one_that_goes_is_not_as
     world.bring(1, 2);
     let number = world.advance(1, next);
     world.pass(Duration::from_secs(3));
-    assert!(matches!(world.ended(1, number), Ended::Outcome(Agreement::Agreed { .. })));
+    assert!(matches!(world.ended(1, number), Agreement::Agreed { .. }));
     world.ask(1, Request::Remove(node_id(2)));
     world.pass(Duration::from_secs(10));
     let number = world.ask(1, Request::Remove(node_id(1)));
@@ -583,7 +337,7 @@ fn a_member_that_was_away_learns_what_was_agreed_meanwhile() {
     world.bring(0, 2);
     let number = world.advance(0, head);
     world.pass(Duration::from_secs(3));
-    assert!(matches!(world.ended(0, number), Ended::Outcome(Agreement::Agreed { .. })));
+    assert!(matches!(world.ended(0, number), Agreement::Agreed { .. }));
     assert_eq!(world.nodes[2].store.cluster_head(&name()).unwrap(), None);
     for n in 0..2 {
         world.meet(n, 2, said(2));
@@ -604,12 +358,12 @@ fn a_side_branch_is_let_go_of_and_a_head_is_replaced_on_purpose() {
     world.advance(0, two);
     let over = world.row(0).branches.head.unwrap().value.id();
     let number = world.ask(0, Request::Wish(name(), Wish::Reset { to: one, over }, Duration::from_secs(2)));
-    assert!(matches!(world.ended(0, number), Ended::Outcome(Agreement::Agreed { .. })));
+    assert!(matches!(world.ended(0, number), Agreement::Agreed { .. }));
     assert_eq!(world.row(0).branches.side[0].tip, two);
     let number = world.ask(0, Request::LetGo(name(), two.commit));
     assert_eq!(world.reply(0, number), Some(Reply::LetGo(true)));
     assert!(world.row(0).branches.side.is_empty());
     // What was replaced meanwhile is not replaced again.
     let number = world.ask(0, Request::Wish(name(), Wish::Delete { over }, Duration::from_secs(2)));
-    assert!(matches!(world.ended(0, number), Ended::Outcome(Agreement::Conflict { .. })));
+    assert!(matches!(world.ended(0, number), Agreement::Conflict { .. }));
 }
