@@ -345,11 +345,8 @@ impl Daemon {
     /// Of whom everything is kept may be otherwise now.
     async fn settle_kept(self: &Arc<Self>) {
         let daemon = self.clone();
-        match work::beside(move || daemon.shell.settle_kept()).await {
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "what is wanted could not be settled: the next start does it")
-            }
-            Ok(Ok(())) | Err(_) => {}
+        if let Ok(Err(error)) = work::beside(move || daemon.shell.settle_kept()).await {
+            tracing::warn!(%error, "what is wanted could not be settled: the next start does it");
         }
     }
 

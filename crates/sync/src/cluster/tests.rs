@@ -292,7 +292,7 @@ fn a_member_that_comes_later_has_all_that_was_agreed_and_one_that_goes_is_not_as
     let head = world.commit(0, "one", None);
     let number = world.advance(0, head);
     let ended = world.ended(0, number);
-    assert!(matches!(ended, Agreement::Agreed { .. })), "a cluster of one agrees: {ended:?}");
+    assert!(matches!(ended, Agreement::Agreed { .. }), "a cluster of one agrees: {ended:?}");
     for n in 1..3 {
         world.bring(0, n);
         world.ask(n, Request::Join(node_id(0)));
