@@ -7,7 +7,7 @@ use madake_node::api::ApiError;
 use serde_json::Value;
 
 use super::files::plain;
-use super::{given, text};
+use super::{given, merge, text};
 use crate::args::HeadCommand;
 use crate::call::Api;
 use crate::out::{Out, Table, clean, short};
@@ -27,12 +27,22 @@ pub(super) async fn run(api: &Api, command: HeadCommand, out: &Out) -> Result<Ex
         HeadCommand::Drop { name, commit } => {
             post(api, "/v1/head/drop", &[("name", &name), ("commit", &commit)], out).await
         }
-        HeadCommand::Delete { name } => post(api, "/v1/head/delete", &[("name", &name)], out).await,
+        // A name of the cluster is deleted by its members, one's own by oneself.
+        HeadCommand::Delete { name, author: None, .. } if is_of_cluster(api, &name).await => {
+            post(api, "/v1/head/delete", &[("name", &name)], out).await
+        }
+        HeadCommand::Delete { name, message, author } => merge::delete(api, name, message, author, out).await,
+        HeadCommand::Merge(args) => merge::merge(api, &args, out).await,
         HeadCommand::Publish { prefix, author } => {
             let query = given(&[("prefix", Some(&prefix)), ("author", author.as_deref())]);
             post(api, "/v1/head/publish", &query, out).await
         }
     }
+}
+
+async fn is_of_cluster(api: &Api, name: &str) -> bool {
+    let head = api.one(Method::GET, "/v1/head", &[("name", name)]).await;
+    head.is_ok_and(|head| head.get("agreed").is_some())
 }
 
 async fn list(

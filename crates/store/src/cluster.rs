@@ -100,11 +100,11 @@ impl Store {
     /// # Errors
     /// The engine failed.
     pub fn cluster_writers(&self) -> Result<BTreeSet<AuthorId>, StoreError> {
-        if is_empty(self.engine(), tables::WRITER)? {
+        if is_empty(self.engine(), tables::CLUSTER_WRITER)? {
             return Ok(BTreeSet::new());
         }
         let mut writers = BTreeSet::new();
-        for_each_prefix(self.engine(), tables::WRITER, &[], |key, _| {
+        for_each_prefix(self.engine(), tables::CLUSTER_WRITER, &[], |key, _| {
             let id = key.try_into().map_err(|_| StoreError::broken("a writer"))?;
             writers.insert(AuthorId::from_bytes(id));
             Ok(())

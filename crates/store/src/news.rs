@@ -80,7 +80,10 @@ impl News {
             }
             Change::Content(object) => Topic::Content(object.id()),
             Change::Blob { id, .. } => Topic::Content(*id),
-            Change::Policy(..) | Change::KeepSchema(_) | Change::DropSchema(_) => Topic::Interest,
+            // Both at once: of a new peer nothing is known that would have to be told apart.
+            Change::Enter(_) | Change::Policy(..) | Change::KeepSchema(_) | Change::DropSchema(_) => {
+                Topic::Interest
+            }
             Change::Peer(_)
             | Change::Tie(..)
             | Change::Allow(..)
@@ -126,6 +129,11 @@ impl News {
                 _ => {}
             }
         }
+    }
+
+    /// Takes in an entry that was signed here for what others brought.
+    pub(crate) fn signed(&mut self, at: &Position) {
+        self.grew((at.author, at.log), (at.seq, at.seq));
     }
 
     fn grew(&mut self, log: (AuthorId, LogId), (from, to): (SeqNum, SeqNum)) {

@@ -29,13 +29,15 @@ pub(crate) fn kept_schemas(read: &dyn Read) -> Result<Option<BTreeSet<Schema>>, 
     Ok(Some(kept))
 }
 
-/// Whose logs a node keeps that does not keep everybody's: those whose keys it has, those whose commits heads of its
-/// cluster reach, and those that it follows.
+/// Whose logs a node keeps that does not keep everybody's: those whose keys it has, those that it follows or whose
+/// commits heads of its cluster reach, and of the homes and recovery keys that these name what the store takes of them.
 pub(crate) fn kept_authors(own: &[AuthorId], read: &dyn Read) -> Result<BTreeSet<AuthorId>, StoreError> {
     let mut authors: BTreeSet<AuthorId> = own.iter().copied().collect();
     let writers = read.writers()?;
     authors.extend(writers.into_iter().take(MAX_SCOPE.saturating_sub(authors.len())));
     authors.extend(read.followed()?.into_iter().take(MAX_SCOPE.saturating_sub(authors.len())));
+    let named = read.named_keys(&authors)?;
+    authors.extend(named.into_iter().take(MAX_SCOPE.saturating_sub(authors.len())));
     Ok(authors)
 }
 

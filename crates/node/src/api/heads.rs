@@ -13,7 +13,7 @@ use madake_sync::heads::{HeadRef, HeadValue, Outcome, Reason, Row, Side, Wish};
 use serde_json::{Value, json};
 
 use super::cluster::ask;
-use super::files::{commit_json, committers};
+use super::files::{commit_json, committers, head_json, head_shown};
 use super::node::{blocking, rfc3339};
 use super::{ApiError, Body, Query, lines, object, respond};
 use crate::driver::wall_clock;
@@ -43,7 +43,8 @@ pub(super) fn list(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, A
         for author in authors {
             for head in shell.store().heads(author, &prefix)? {
                 if !agreed.contains_key(&head.name) {
-                    lines.send(&head_json(&head))?;
+                    let commit = shell.store().find_commit(head.commit)?;
+                    lines.send(&head_json(&head, commit.as_ref()))?;
                 }
             }
         }
@@ -342,11 +343,7 @@ impl Shell {
             return Ok(value);
         }
         let head = self.resolve_head(name, author)?;
-        let mut value = head_json(&head);
-        value["side"] = json!([]);
-        value["as_of"] = json!(rfc3339(wall_clock()));
-        self.add_commit(&mut value, head.commit)?;
-        Ok(value)
+        head_shown(self, &head)
     }
 
     fn add_commit(&self, value: &mut Value, commit: CommitId) -> Result<(), ApiError> {
@@ -425,15 +422,4 @@ fn asked_json(shell: &Shell, name: &str, value: Option<&HeadValue>) -> Result<Va
         shell.add_commit(&mut shown, head.commit)?;
     }
     Ok(shown)
-}
-
-fn head_json(head: &Head) -> Value {
-    json!({
-        "name": head.name.as_str(),
-        "commit": head.commit.to_string(),
-        "gen": head.generation,
-        "state": "local",
-        "author": head.author.to_string(),
-        "entry": head.entry.to_string(),
-    })
 }

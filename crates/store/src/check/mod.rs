@@ -247,7 +247,7 @@ impl Store {
         let damaged = self.check_files(repair, &mut report, progress)?;
 
         let mut verifier = BatchVerifier::new(threads);
-        let mut stated = [0u64; 4];
+        let mut stated = CountStated::default();
         // Before the walk: what comes meanwhile must not look like more than there should be.
         let (mut counts, all) = (Vec::new(), self.engine().count(tables::ENTRY)?);
         for table in STATED {
@@ -376,7 +376,17 @@ impl Store {
 }
 
 /// The tables whose rows follow from what entries state.
-const STATED: [Table; 4] = [tables::REGISTER, tables::VERSION, tables::COMMIT, tables::LINKED];
+const STATED: [Table; 7] = [
+    tables::REGISTER,
+    tables::VERSION,
+    tables::COMMIT,
+    tables::LINKED,
+    tables::STATED,
+    tables::NAMED_KEY,
+    tables::RECEIPT,
+];
+/// Rows that follow from entries, by table of [`STATED`].
+type CountStated = [u64; STATED.len()];
 
 /// Compares what the entries of a log stand for with the rows that are there.
 struct Expected<'a> {
@@ -385,7 +395,7 @@ struct Expected<'a> {
     /// From where on the log is held, if it is in part.
     part: Option<SeqNum>,
     /// Rows that follow from entries, by table of [`STATED`].
-    stated: &'a mut [u64; 4],
+    stated: &'a mut CountStated,
     report: &'a mut StoreCheck,
 }
 

@@ -9,7 +9,9 @@ impl Round<'_> {
         let (table, key, value) = match change {
             ClusterChange::Fact(fact, value) => (tables::CLUSTER, fact.key().to_vec(), value),
             ClusterChange::Head(name, value) => (tables::HEAD, name.as_str().as_bytes().to_vec(), value),
-            ClusterChange::Writer(author) => (tables::WRITER, author.as_bytes().to_vec(), Some(Vec::new())),
+            ClusterChange::Writer(author) => {
+                (tables::CLUSTER_WRITER, author.as_bytes().to_vec(), Some(Vec::new()))
+            }
         };
         match value {
             Some(value) => self.batch.put(table, key, value),

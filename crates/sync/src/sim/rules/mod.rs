@@ -67,6 +67,8 @@ pub(super) struct NotTwice;
 pub(super) struct OthersComplete;
 /// Nobody is said to have an older state of its store who has not.
 pub(super) struct NoneAccused;
+/// Quotas hold.
+pub(super) struct WithinQuotas;
 /// Nothing panics.
 pub(super) struct NoPanic;
 
@@ -134,6 +136,8 @@ rules! {
         "a fork whose sides reach a node is proven there, and when the faults have ended all who want the log have every history of it, and the same proof"
     NeverMarked "never-marked"
         "an author who never used a key in two places is never marked as forked"
+    WithinQuotas "within-quotas"
+        "no more of an author is kept than its quota allows, but what was there when it was set"
     NoPanic "no-panic"
         "nothing panics"
 }
