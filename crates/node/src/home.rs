@@ -14,9 +14,7 @@ use std::sync::Arc;
 
 use madake_log::{AuthorId, AuthorKey};
 use madake_store::engine::{EngineError, JournalEngine, JournalOptions};
-use madake_store::{
-    Change, ClusterChange, ClusterFact, GuardReason, META_COPY, META_EPOCH, Store, StoreError, StoreRows,
-};
+use madake_store::{Change, GuardReason, META_COPY, META_EPOCH, Store, StoreError, StoreRows};
 
 pub use self::lock::HomeLock;
 use self::marker::{marker, marker_fits};
@@ -424,19 +422,8 @@ impl Home {
         }
         // Should this be cut off between the two, it is done again: another key, as good as the first.
         let node_key = keys::replace_key(&self.path.join(NODE_KEY))?;
-        // What the original promised as a member, it promised: another node has nothing of it. What was committed
-        // is in the logs.
-        let mut changes = vec![
-            Change::Cluster(ClusterChange::Fact(ClusterFact::Member, None)),
-            Change::Cluster(ClusterChange::Fact(ClusterFact::Joining, None)),
-            Change::Cluster(ClusterChange::Fact(ClusterFact::Rounds, None)),
-            Change::Meta(META_COPY, vec![0]),
-        ];
-        self.store.for_each_cluster_head("", |name, _| {
-            changes.push(Change::Cluster(ClusterChange::Head(name, None)));
-            Ok::<(), StoreError>(())
-        })?;
-        self.store.apply(changes)?;
+        self.store.leave_cluster()?;
+        self.store.apply(vec![Change::Meta(META_COPY, vec![0])])?;
         Ok(Home { node_key, copied: false, ..self })
     }
 }

@@ -19,7 +19,7 @@ use crate::read::Read;
 use crate::store::{Store, StoreError};
 use crate::tables::Position;
 
-pub use given::{Given, GivenVersion};
+pub use given::{Base, Given, GivenVersion};
 
 /// So many logs of one schema may have ended before we give up looking for the next.
 const MAX_GENERATIONS: u32 = 10_000;
@@ -63,15 +63,6 @@ pub struct NewVersion {
     pub time: i64,
     /// Leave it out if the head has the same object and mode.
     pub only_if_changed: bool,
-}
-
-/// On what a version is built.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Base {
-    /// On the author's own newest version of the name.
-    Own,
-    /// On this commit, whoever made it, or on none.
-    Commit(Option<CommitId>),
 }
 
 /// An entry that is durable now.
@@ -259,17 +250,9 @@ impl Author {
             let mut made = Vec::new();
             chains.head(LogId::COMMIT)?; // before the versions that follow from it are looked up
             for version in versions {
-                let mut on = None;
-                let head = match heads.get(&version.name) {
-                    Some(head) => head.clone(),
-                    None => match base(&version.name)? {
-                        Base::Own => self.head_commit(&version.name)?,
-                        Base::Commit(id) => {
-                            on = Some(id);
-                            let commit = id.map(|id| Ok::<_, StoreError>((id, self.store.find_commit(id)?)));
-                            commit.transpose()?.and_then(|(id, commit)| Some((id, commit?)))
-                        }
-                    },
+                let (head, on) = match heads.get(&version.name) {
+                    Some(head) => (head.clone(), None),
+                    None => self.built_on(base(&version.name)?, &version.name)?,
                 };
                 let same = |commit: &Commit| {
                     !commit.is_deleted()

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use madake_log::{AuthorId, EntryId, SeqNum};
 use madake_object::{CommitId, FileName};
 
+use crate::outcome::Change;
 use crate::prefix::{for_each_prefix, is_empty};
 use crate::store::{Store, StoreError};
 use crate::tables;
@@ -130,5 +131,22 @@ impl Store {
             Ok(())
         })?;
         Ok(carriers)
+    }
+
+    /// For a copy that becomes another node: what the original promised as a member, it promised, and this one has nothing
+    /// of it. What was committed is in the logs.
+    ///
+    /// # Errors
+    /// The engine failed.
+    pub fn leave_cluster(&self) -> Result<(), StoreError> {
+        let facts = [ClusterFact::Member, ClusterFact::Rounds, ClusterFact::Joining];
+        let mut changes: Vec<ClusterChange> =
+            facts.into_iter().map(|fact| ClusterChange::Fact(fact, None)).collect();
+        self.for_each_cluster_head("", |name, _| {
+            changes.push(ClusterChange::Head(name, None));
+            Ok::<(), StoreError>(())
+        })?;
+        self.apply(changes.into_iter().map(Change::Cluster).collect())?;
+        Ok(())
     }
 }
