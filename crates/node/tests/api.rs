@@ -490,7 +490,7 @@ async fn real_answers_are_as_they_are_described() {
     let export = api.ok(&a, "POST", "/v1/export", "", &[], b"").await.bytes;
     let empty = Node::start();
     let imported = api.ok(&empty, "POST", "/v1/import", "", &[], &export).await.lines.pop().unwrap();
-    assert_eq!(imported["objects"], 3, "{imported}");
+    assert_eq!(imported["objects"], 6, "{imported}");
 
     // Upkeep.
     let gone = api.ok(&a, "POST", "/v1/unput", "", &[("object", text(&put, "object"))], b"").await.lines;
