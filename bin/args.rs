@@ -87,9 +87,12 @@ pub(crate) enum Command {
     },
     /// Make a new version of a file, or of every changed file in a folder
     Commit(CommitArgs),
-    /// The newest versions of names
+    /// The newest versions of names, and what to do where they diverged
     #[command(subcommand)]
     Head(HeadCommand),
+    /// Nodes that agree on heads: make a cluster, add members, join one
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// The versions of a name, newest first
     History(HistoryArgs),
     /// What changed between two versions of a file
@@ -354,6 +357,35 @@ pub(crate) enum HomeCommand {
         /// The author's key, or its first 6 digits or more
         author: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Make a cluster of this node alone
+    Init,
+    /// Let another node become a member; its owner has to type `cluster join` too, before or after
+    Add {
+        /// What `madake id` prints at the other node, or a peer's name
+        ticket: String,
+        /// What to call it, if it is no peer yet
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Make a node a member no more; `self` for this one
+    Remove {
+        /// A member's id, or its name or the first 6 digits of its id or more, if it is a peer
+        node: String,
+    },
+    /// Become a member of another node's cluster; its owner has to type `cluster add` too, before or after
+    Join {
+        /// What `madake id` prints at a member, or a peer's name
+        ticket: String,
+        /// What to call it, if it is no peer yet
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Who the members are, and who of them is in reach
+    Status,
 }
 
 #[derive(Debug, ClapArgs)]

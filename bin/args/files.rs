@@ -110,6 +110,31 @@ pub(crate) enum HeadCommand {
         /// Whose version of the name
         #[arg(long)]
         author: Option<String>,
+        /// Ask the members what is agreed at this moment, rather than say what is known here
+        #[arg(long, conflicts_with = "author")]
+        ask: bool,
+    },
+    /// Make a commit of a side branch the head; the head before it becomes a side branch
+    Take {
+        /// The file's name
+        name: String,
+        /// The commit, or the first 6 digits of its id or more
+        commit: String,
+    },
+    /// Forget a side branch; its commits stay in their author's log
+    Drop {
+        /// The file's name
+        name: String,
+        /// The branch's newest commit, or the first 6 digits of its id or more
+        commit: String,
+    },
+    /// Give names of one's own, made before joining, to the cluster
+    Publish {
+        /// A name, or what is in front of `/` in several
+        prefix: String,
+        /// Whose: the name or id of an author whose key is here
+        #[arg(long)]
+        author: Option<String>,
     },
     /// Merge another version into one's own: by lines, from what both have in common
     Merge(MergeArgs),

@@ -1,4 +1,4 @@
-//! `put`, `get`, `head`, `history`, `show`.
+//! `put`, `get`, `history`, `show`.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,9 +9,9 @@ use hyper::body::Body as _;
 use madake_node::api::{ApiError, Body, RecordHeader};
 use serde_json::{Value, json};
 
-use super::{given, text};
+use super::text;
 use crate::call::{Api, Feed, open, reading};
-use crate::out::{Out, Table, clean, short};
+use crate::out::{Out, clean};
 use crate::progress::{Progress, Unit};
 
 pub(super) async fn put(api: &Api, files: Vec<PathBuf>, out: &Out) -> Result<ExitCode, ApiError> {
@@ -41,39 +41,6 @@ pub(super) async fn get(api: &Api, id: &str, output: Option<&Path>, out: &Out) -
     let size = write_file(body, &id, path, false, out).await?;
     let value = json!({"object": id, "size": size, "file": path.to_string_lossy()});
     out.result(&value, || format!("{id}  {}", path.display()));
-    Ok(ExitCode::SUCCESS)
-}
-
-pub(super) async fn heads(
-    api: &Api,
-    prefix: Option<String>,
-    author: Option<String>,
-    out: &Out,
-) -> Result<ExitCode, ApiError> {
-    let query = given(&[("prefix", prefix.as_deref()), ("author", author.as_deref())]);
-    let mut answer = api.ask(Method::GET, "/v1/heads", &query).await?;
-    let mut table = Table::default();
-    while let Some(head) = answer.next().await? {
-        if out.json {
-            out.result(&head, String::new);
-            continue;
-        }
-        let (name, commit) = (text(&head, "name").to_owned(), short(text(&head, "commit")));
-        table.row([name, commit, head["gen"].to_string(), short(text(&head, "author"))]);
-    }
-    table.print();
-    Ok(ExitCode::SUCCESS)
-}
-
-pub(super) async fn head(
-    api: &Api,
-    name: &str,
-    author: Option<String>,
-    out: &Out,
-) -> Result<ExitCode, ApiError> {
-    let query = given(&[("name", Some(name)), ("author", author.as_deref())]);
-    let head = api.one(Method::GET, "/v1/head", &query).await?;
-    out.result(&head, || head_text(&head));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -215,7 +182,7 @@ pub(super) async fn copy(
 }
 
 /// A JSON value as a person would write it.
-fn plain(value: &Value) -> String {
+pub(super) fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Null => "-".into(),

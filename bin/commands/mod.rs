@@ -2,10 +2,12 @@
 
 mod backup;
 mod bundle;
+mod cluster;
 mod diff;
 mod files;
 mod forks;
 mod git;
+mod heads;
 mod help;
 mod history;
 mod homes;
@@ -26,7 +28,8 @@ use std::process::ExitCode;
 use madake_node::api::ApiError;
 
 use crate::args::{
-    Args, Command, ForkCommand, HeadCommand, HomeCommand, ImportCommand, LogCommand, QuotaCommand,
+    Args, ClusterCommand, Command, ForkCommand, HeadCommand, HomeCommand, ImportCommand, LogCommand,
+    QuotaCommand,
 };
 use crate::call::{Api, home};
 use crate::out::Out;
@@ -82,12 +85,8 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
         Command::Put { files } => files::put(&api, files, out).await,
         Command::Get { id, output } => files::get(&api, &id, output.as_deref(), out).await,
         Command::Commit(args) => tree::commit(&api, &home, args, out).await,
-        Command::Head(HeadCommand::List { prefix, author }) => files::heads(&api, prefix, author, out).await,
-        Command::Head(HeadCommand::Show { name, author }) => files::head(&api, &name, author, out).await,
-        Command::Head(HeadCommand::Merge(args)) => merge::merge(&api, &args, out).await,
-        Command::Head(HeadCommand::Delete { name, message, author }) => {
-            merge::delete(&api, name, message, author, out).await
-        }
+        Command::Head(command) => heads::run(&api, command, out).await,
+        Command::Cluster(command) => cluster::run(&api, command, out).await,
         Command::History(args) => history::history(&api, args, out).await,
         Command::Diff { name, a, b, author } => diff::diff(&api, &name, [a, b], author, out).await,
         Command::Show { commit } => files::show(&api, &commit, out).await,
@@ -126,6 +125,7 @@ fn only_reads(command: &Command) -> bool {
         | Command::Why { .. }
         | Command::Get { .. }
         | Command::Head(HeadCommand::List { .. } | HeadCommand::Show { .. })
+        | Command::Cluster(ClusterCommand::Status)
         | Command::History(_)
         | Command::Diff { .. }
         | Command::Show { .. }

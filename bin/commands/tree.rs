@@ -30,10 +30,21 @@ pub(super) async fn commit(
     let risk = args.accept_fork_risk.then_some("1");
     let query = given(&[("author", args.author.as_deref()), ("accept_fork_risk", risk)]);
     let mut made = 0;
+    // Names whose heads a cluster agrees on, and that are not agreed.
+    let (mut pending, mut contested) = (0, Vec::new());
     let mut show = |commit: serde_json::Value| {
         made += 1;
+        match text(&commit, "state") {
+            "pending" => pending += 1,
+            "contested" => contested.push(text(&commit, "name").to_owned()),
+            _ => {}
+        }
         out.result(&commit, || {
-            format!("{}  {}", short(text(&commit, "commit")), clean(text(&commit, "name")))
+            let state = match text(&commit, "state") {
+                "local" | "" => String::new(),
+                state => format!("  {state}"),
+            };
+            format!("{}  {}{state}", short(text(&commit, "commit")), clean(text(&commit, "name")))
         });
     };
     if let (Some(name), Some(file)) = (args.name, args.file) {
@@ -48,7 +59,7 @@ pub(super) async fn commit(
         }
         let source = move |feed: &mut Feed| feed.record(&header, open(&file)?, &file);
         api.upload(path, &query, source, show).await?;
-        return Ok(ExitCode::SUCCESS);
+        return settled(pending, &contested, out);
     }
     let Some(root) = args.tree else { return Ok(ExitCode::from(2)) };
     let prefix = args.prefix.as_deref().map(|prefix| prefix.trim_end_matches('/')).unwrap_or_default();
@@ -83,7 +94,24 @@ pub(super) async fn commit(
     };
     api.upload("/v1/commits", &query, source, &mut show).await?;
     out.note(&format!("{made} of {count} files have a new version"));
-    Ok(ExitCode::SUCCESS)
+    settled(pending, &contested, out)
+}
+
+/// What the cluster made of commits. What is contested is kept, on side branches: the heads are others'.
+fn settled(pending: usize, contested: &[String], out: &Out) -> Result<ExitCode, ApiError> {
+    if pending > 0 {
+        out.note(&format!(
+            "{pending} not agreed yet: kept here, and proposed again by itself while `madake serve` runs \
+             (`madake cluster status` shows who is in reach)"
+        ));
+    }
+    let Some(first) = contested.first() else { return Ok(ExitCode::SUCCESS) };
+    let message = format!("another version of `{first}` was agreed: this one lies on a side branch");
+    let message = match contested.len() {
+        1 => message,
+        more => format!("{message}, and so with {} more names", more - 1),
+    };
+    Err(ApiError::new(409, "contested", message).hint(format!("madake head show {first}")))
 }
 
 /// Has a version follow the author's head, and these commits.

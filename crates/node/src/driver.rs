@@ -9,18 +9,19 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use madake_log::AuthorId;
-use madake_store::{Change, News, Store};
+use madake_store::{Change, News, Store, StoreError};
+use madake_sync::cluster::{AskNumber, Cluster, Reply, Request};
 use madake_sync::ranged::RangeRequest;
-use madake_sync::wire::Class;
+use madake_sync::wire::{Class, Message};
 use madake_sync::{
-    Config, EndReason, Input, Node, Now, Output, Plan, RangeEnd, Report, SessionId, Standing, Token,
+    Config, EndReason, Input, Node, Now, Output, Plan, RangeEnd, Report, SessionId, Standing, Token, cluster,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::api::rfc3339;
-use crate::inputs::{Applied, Inputs};
-use crate::link::{CREDIT, Checkers, Link, QUEUE, close};
+use crate::inputs::{Applied, Inputs, Whose};
+use crate::link::{CONTROL_BYTES, CREDIT, Checkers, HEADS_BYTES, Link, QUEUE, Waiting, close};
 use crate::net::Connection;
 use crate::ranges::OpenObjects;
 use crate::work;
@@ -54,6 +55,19 @@ pub(crate) enum Event {
     Open(Box<Opening>),
     /// These keys are in this home.
     Own(Vec<AuthorId>),
+    /// Members of a cluster said something.
+    Heads {
+        /// In whose session.
+        session: SessionId,
+        /// What.
+        message: Message,
+        /// What its frame weighs: given back when it is dealt with.
+        bytes: usize,
+    },
+    /// A write of the member of a cluster is durable, or failed.
+    ClusterApplied(Token, Result<(), StoreError>),
+    /// The owner wants something of the cluster.
+    Ask(Box<Request>, oneshot::Sender<Reply>),
     /// The loop is to end, though others can still send to it.
     Stop,
 }
@@ -91,18 +105,32 @@ pub(crate) struct Opening {
 /// A session that is under way, as the loop knows it.
 struct Open {
     link: Link,
-    queues: [mpsc::Sender<Vec<u8>>; 4],
+    queues: [mpsc::Sender<Vec<u8>>; 5],
     writers: Vec<tokio::task::JoinHandle<()>>,
     watchers: Watchers,
     ended: oneshot::Sender<(EndReason, Report)>,
 }
 
-/// A write: its number, what its data weighs, and what is to be written.
-type Write = (Token, u64, Vec<Change>);
+/// A write: whose, its number, what its data weighs, and what is to be written.
+type Write = (Whose, Token, u64, Vec<Change>);
+
+/// What the loop drives.
+struct Loop {
+    node: Node,
+    cluster: Cluster,
+    store: Arc<Store>,
+    objects: Arc<OpenObjects>,
+    writes: mpsc::UnboundedSender<Write>,
+    open: BTreeMap<SessionId, Open>,
+    /// Who waits for the member's answers.
+    asked: BTreeMap<AskNumber, oneshot::Sender<Reply>>,
+    last_ask: u64,
+    began: Instant,
+}
 
 impl Driver {
     /// Starts the loop and its writer, on threads of their own; they end when the last clone is gone.
-    pub fn start(config: Config, store: Arc<Store>) -> Self {
+    pub fn start(config: Config, cluster: Cluster, store: Arc<Store>) -> Self {
         let (events, inbox) = mpsc::channel(EVENTS);
         let checkers = Arc::new(Checkers::default());
         let objects = Arc::new(OpenObjects::new(store.clone(), events.downgrade()));
@@ -111,7 +139,7 @@ impl Driver {
         let driver =
             Self { events, next_session: Arc::default(), store: store.clone(), checkers, objects, gone };
         work::in_a_loop(async move {
-            drive(Node::new(config), store, ours, inbox).await;
+            drive(Node::new(config), cluster, store, ours, inbox).await;
             drop(alive);
         });
         driver
@@ -125,6 +153,13 @@ impl Driver {
             while self.gone.clone().changed().await.is_ok() {}
         };
         tokio::time::timeout(at_most, stopped).await.is_ok()
+    }
+
+    /// Asks the member of a cluster; `None` if this node is stopping.
+    pub async fn ask(&self, request: Request) -> Option<Reply> {
+        let (answer, answered) = oneshot::channel();
+        self.events.send(Event::Ask(Box::new(request), answer)).await.ok()?;
+        answered.await.ok()
     }
 
     /// Tells which keys are in this home, for the sessions to come.
@@ -156,7 +191,8 @@ impl Driver {
             store: self.store.clone(),
             checkers: self.checkers.clone(),
             objects: self.objects.clone(),
-            waiting: Arc::default(),
+            waiting: Arc::new(Waiting::up_to(CONTROL_BYTES)),
+            waiting_heads: Arc::new(Waiting::up_to(HEADS_BYTES)),
             ranges: Arc::default(),
             told_alive: Arc::new(Mutex::new([Instant::now(); 2])),
         };
@@ -183,8 +219,13 @@ impl Driver {
     }
 }
 
-async fn drive(mut node: Node, store: Arc<Store>, objects: Arc<OpenObjects>, inbox: mpsc::Receiver<Event>) {
-    let began = Instant::now();
+async fn drive(
+    node: Node,
+    cluster: Cluster,
+    store: Arc<Store>,
+    objects: Arc<OpenObjects>,
+    inbox: mpsc::Receiver<Event>,
+) {
     // Both are bounded by the credit of the open sessions: a frame is written once, and only after its
     // bytes were taken out of the credit.
     let (writes, to_write) = mpsc::unbounded_channel();
@@ -192,31 +233,118 @@ async fn drive(mut node: Node, store: Arc<Store>, objects: Arc<OpenObjects>, inb
     let writer = work::in_a_loop(write(store.clone(), to_write, written));
 
     let mut inputs = Inputs::new(&store, applied, inbox);
-    let mut open: BTreeMap<SessionId, Open> = BTreeMap::new();
+    let (open, asked, began) = (BTreeMap::new(), BTreeMap::new(), Instant::now());
+    let mut driven = Loop { node, cluster, store, objects, writes, open, asked, last_ask: 0, began };
+    driven.carry_out();
     loop {
-        let timeout = node.poll_timeout().map(|at| began + at);
-        let input = match inputs.next(timeout).await {
-            Some(Event::Input(input)) => input,
-            Some(Event::Open(opening)) => begin(*opening, &mut open),
-            Some(Event::Own(own)) => {
-                node.set_own(own);
-                Input::Changed(News { interest: true, ..News::default() })
-            }
+        let timeout = driven.node.poll_timeout().into_iter().chain(driven.cluster.next_wake()).min();
+        match inputs.next(timeout.map(|at| began + at)).await {
             Some(Event::Stop) | None => break,
-        };
-        node.handle(now(began), input, &*store);
-        while let Some(output) = node.poll_output() {
-            if let Some(lost) = carry_out(output, &mut open, &objects, &writes) {
-                node.handle(now(began), lost, &*store);
-            }
+            Some(event) => driven.handle(event),
         }
+        driven.carry_out();
     }
+    let Loop { open, writes, objects, .. } = driven;
     // Nobody takes what is still to be read, and nobody waits for its credit.
     open.into_values().for_each(|session| session.link.credit.close());
     drop((inputs, writes));
     // A writer that panicked has said so.
     let _ = writer.await;
     objects.close_all();
+}
+
+impl Loop {
+    fn handle(&mut self, event: Event) {
+        let now = now(self.began);
+        let input = match event {
+            Event::Input(input) => input,
+            Event::Open(opening) => begin(*opening, &mut self.open),
+            Event::Own(own) => {
+                self.node.set_own(own);
+                Input::Changed(News { interest: true, ..News::default() })
+            }
+            Event::Heads { session, message, bytes } => {
+                self.cluster.hear(now, session, message, &self.store);
+                if let Some(open) = self.open.get(&session) {
+                    open.link.credit.add_permits(bytes);
+                }
+                return;
+            }
+            Event::ClusterApplied(token, result) => {
+                return self.cluster.applied(now, token, result, &self.store);
+            }
+            Event::Ask(request, answer) => {
+                self.last_ask += 1;
+                let number = AskNumber(self.last_ask);
+                self.asked.insert(number, answer);
+                return self.cluster.ask(now, number, *request, &self.store);
+            }
+            Event::Stop => return,
+        };
+        match &input {
+            Input::Changed(news) => self.cluster.learn(now, news, &self.store),
+            Input::Tick => self.cluster.tick(now, &self.store),
+            _ => {}
+        }
+        self.node.handle(now, input, &*self.store);
+    }
+
+    /// Does what node and member say, until they say nothing more.
+    fn carry_out(&mut self) {
+        loop {
+            let now = now(self.began);
+            if let Some(output) = self.node.poll_output() {
+                let output = match output {
+                    Output::Reaches { session, peer, store, history } => {
+                        self.cluster.reached(now, session, peer, store, &history, &self.store);
+                        continue;
+                    }
+                    Output::Ended { session, .. } => {
+                        self.cluster.left(session);
+                        output
+                    }
+                    output => output,
+                };
+                if let Some(lost) = carry_out(output, &mut self.open, &self.objects, &self.writes) {
+                    self.node.handle(now, lost, &*self.store);
+                }
+            } else if let Some(output) = self.cluster.poll_output() {
+                self.carry_out_of_cluster(output);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn carry_out_of_cluster(&mut self, output: cluster::Output) {
+        match output {
+            cluster::Output::Send { session, message } => {
+                let Some(Open { link, queues, .. }) = self.open.get(&session) else { return };
+                let frame = match message.encode() {
+                    Ok(frame) => frame,
+                    Err(error) => return tracing::error!(%error, "a message to a member has no bytes"),
+                };
+                // What does not fit is lost, as on the way: who asks asks again.
+                let bytes = frame.len();
+                if link.waiting_heads.admits(bytes) && queues[Class::Heads as usize].try_send(frame).is_err()
+                {
+                    link.waiting_heads.wrote(bytes);
+                }
+            }
+            cluster::Output::Apply { token, changes } => {
+                // The writer goes only after the loop.
+                let _ = self.writes.send((Whose::Cluster, token, 0, changes));
+            }
+            cluster::Output::Reply(number, reply) => {
+                if let Some(answer) = self.asked.remove(&number) {
+                    let _ = answer.send(reply); // who asked may be gone
+                }
+            }
+            cluster::Output::Moved { name, generation, .. } => {
+                tracing::debug!(%name, generation, "a head was agreed");
+            }
+        }
+    }
 }
 
 /// Starts a session's tasks.
@@ -227,16 +355,18 @@ fn begin(opening: Opening, open: &mut BTreeMap<SessionId, Open>) -> Input {
     let (system, system_queue) = mpsc::channel(QUEUE);
     let (user, user_queue) = mpsc::channel(QUEUE);
     let (content, content_queue) = mpsc::channel(QUEUE);
+    let (heads, heads_queue) = mpsc::channel(QUEUE);
     let writers = vec![
         tokio::spawn(link.clone().write_control(send, control_queue)),
         tokio::spawn(link.clone().write_class(Class::System, system_queue)),
         tokio::spawn(link.clone().write_class(Class::User, user_queue)),
         tokio::spawn(link.clone().write_class(Class::Content, content_queue)),
+        tokio::spawn(link.clone().write_class(Class::Heads, heads_queue)),
     ];
     tokio::spawn(link.clone().read_control(recv));
     tokio::spawn(link.clone().accept_classes());
     tokio::spawn(link.clone().accept_gets());
-    let queues = [control, system, user, content];
+    let queues = [control, system, user, content, heads];
     open.insert(session, Open { link, queues, writers, watchers, ended });
     Input::Opened { session, peer, initiator, plan }
 }
@@ -263,7 +393,7 @@ fn carry_out(
         }
         Output::Apply { token, bytes, changes } => {
             // The writer goes only after the loop.
-            let _ = writes.send((token, bytes, changes));
+            let _ = writes.send((Whose::Node, token, bytes, changes));
             None
         }
         Output::OpenObject { id, size } => {
@@ -306,6 +436,8 @@ fn carry_out(
             }
             None
         }
+        // The loop tells the member.
+        Output::Reaches { .. } => None,
         Output::Standing { session, standing } => {
             if let Some(stage) = &open.get(&session)?.watchers.stage {
                 stage.send_modify(|stage| stage.standing = Some(standing));
@@ -342,16 +474,16 @@ async fn write(
     written: mpsc::UnboundedSender<Applied>,
 ) {
     while let Some(first) = to_write.recv().await {
-        let (mut tokens, mut bytes, mut groups) = (vec![first.0], first.1, vec![first.2]);
+        let (mut tokens, mut bytes, mut groups) = (vec![(first.0, first.1)], first.2, vec![first.3]);
         while bytes < ROUND_BYTES
-            && let Ok((token, more, changes)) = to_write.try_recv()
+            && let Ok((whose, token, more, changes)) = to_write.try_recv()
         {
-            tokens.push(token);
+            tokens.push((whose, token));
             bytes += more;
             groups.push(changes);
         }
-        for applied in tokens.into_iter().zip(store.apply_all(groups)) {
-            if written.send(applied).is_err() {
+        for ((whose, token), result) in tokens.into_iter().zip(store.apply_all(groups)) {
+            if written.send((whose, token, result)).is_err() {
                 return;
             }
         }

@@ -335,8 +335,9 @@ impl Home {
             replace(&marker_path, marker(path)?.as_bytes(), 0o600)?;
         }
         // What is wanted of whom goes by whose keys are here.
-        let own = named.own();
+        let mut own = named.own();
         store.limit_named(named.config.keep != Keep::All, &own)?;
+        own.extend(store.cluster_writers()?);
         store.settle_objects(&own)?;
         store.set_default_quota(named.config.quota(), &own)?;
         let copied = store.meta(META_COPY)?.is_some_and(|copy| copy == [1]);
@@ -421,6 +422,7 @@ impl Home {
         }
         // Should this be cut off between the two, it is done again: another key, as good as the first.
         let node_key = keys::replace_key(&self.path.join(NODE_KEY))?;
+        self.store.leave_cluster()?;
         self.store.apply(vec![Change::Meta(META_COPY, vec![0])])?;
         Ok(Home { node_key, copied: false, ..self })
     }

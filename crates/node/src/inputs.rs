@@ -9,8 +9,17 @@ use tokio::time::Instant;
 
 use crate::driver::Event;
 
-/// A write that is durable or has failed.
-pub(crate) type Applied = (Token, Result<Vec<Outcome>, StoreError>);
+/// A write that is durable or has failed: whose, which.
+pub(crate) type Applied = (Whose, Token, Result<Vec<Outcome>, StoreError>);
+
+/// Who asked for a write.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Whose {
+    /// The node, for its sessions.
+    Node,
+    /// The member of a cluster.
+    Cluster,
+}
 
 /// Where things wait for the loop.
 pub(crate) struct Inputs {
@@ -19,7 +28,7 @@ pub(crate) struct Inputs {
     applied: mpsc::UnboundedReceiver<Applied>,
     inbox: mpsc::Receiver<Event>,
     /// What became of a write, while the news of it are taken up.
-    held: Option<Input>,
+    held: Option<Event>,
     /// The last thing was that time passed.
     ticked: bool,
 }
@@ -47,7 +56,7 @@ impl Inputs {
         }
         self.ticked = false;
         if let Some(held) = self.held.take() {
-            return Some(Event::Input(held));
+            return Some(held);
         }
         let tick = async {
             match at {
@@ -58,11 +67,15 @@ impl Inputs {
         let input = tokio::select! {
             biased;
             () = self.changed.notified() => Input::Changed(self.listener.take()),
-            Some((token, outcomes)) = self.applied.recv() => {
-                let (news, applied) = (self.listener.take(), Input::Applied { token, outcomes });
+            Some((whose, token, outcomes)) = self.applied.recv() => {
+                let applied = match whose {
+                    Whose::Node => Event::Input(Input::Applied { token, outcomes }),
+                    Whose::Cluster => Event::ClusterApplied(token, outcomes.map(drop)),
+                };
+                let news = self.listener.take();
                 // The bell may ring just when it has been looked at.
                 match news.is_empty() {
-                    true => applied,
+                    true => return Some(applied),
                     false => {
                         self.held = Some(applied);
                         Input::Changed(news)
@@ -119,7 +132,7 @@ mod tests {
         let outcomes = store.apply(vec![Change::Policy(AuthorId::from_bytes([1; 32]), Policy::Follow)]);
         // The bell was looked at before it rang, and the outcome is there now.
         inputs.changed = Arc::default();
-        assert!(written.send((Token(1), outcomes)).is_ok());
+        assert!(written.send((Whose::Node, Token(1), outcomes)).is_ok());
         let Some(Event::Input(Input::Changed(news))) = inputs.next(None).await else { panic!("no news") };
         assert!(news.interest);
         assert!(matches!(

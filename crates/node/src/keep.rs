@@ -324,13 +324,29 @@ impl Daemon {
             }
             loop {
                 tokio::select! {
-                    () = changed.notified() => if listener.take().peers { break },
+                    () = changed.notified() => {
+                        let news = listener.take();
+                        if news.interest {
+                            self.settle_kept().await;
+                        }
+                        if news.peers {
+                            break;
+                        }
+                    }
                     Some(Ok(node)) = tasks.join_next(), if !tasks.is_empty() => {
                         running.remove(&node);
                         break; // it may be wished again by now
                     }
                 }
             }
+        }
+    }
+
+    /// Of whom everything is kept may be otherwise now.
+    async fn settle_kept(self: &Arc<Self>) {
+        let daemon = self.clone();
+        if let Ok(Err(error)) = work::beside(move || daemon.shell.settle_kept()).await {
+            tracing::warn!(%error, "what is wanted could not be settled: the next start does it");
         }
     }
 
@@ -343,7 +359,8 @@ impl Daemon {
             Some((peer, tie, access))
         };
         let (peer, tie, access) = work::in_place(read)?;
-        let wished = (tie.live || self.shell.home.config.live) && !peer.addresses.is_empty();
+        let wished = tie.live || self.shell.home.config.live || self.shell.is_of_cluster(node);
+        let wished = wished && !peer.addresses.is_empty();
         wished.then_some((peer, tie, access))
     }
 

@@ -8,6 +8,7 @@
 
 pub mod api;
 pub mod client;
+mod cluster;
 mod config;
 pub mod daemon;
 pub mod driver;

@@ -29,7 +29,10 @@ pub(crate) const CREDIT: usize = 16 * 1024 * 1024;
 pub(crate) const QUEUE: usize = 1_024;
 /// Bytes that may wait for the control stream, which the node's windows don't keep down: the longest summary (a million
 /// logs of as many authors) and what is said beside it.
-const CONTROL_BYTES: usize = 72 << 20;
+pub(crate) const CONTROL_BYTES: usize = 72 << 20;
+/// Likewise for what members of a cluster say to each other: a batch of 10,000 names is some 3 MiB. What is beyond is
+/// lost, and asked again.
+pub(crate) const HEADS_BYTES: usize = 16 << 20;
 /// Data frames whose signatures or hashes are being checked, per stream.
 const CHECKING: usize = 4;
 /// Verifiers that are kept for later, with the authors' keys that they have checked (4 MiB each at most).
@@ -65,27 +68,36 @@ pub(crate) struct Link {
     pub(crate) objects: Arc<OpenObjects>,
     /// What waits for the control stream.
     pub(crate) waiting: Arc<Waiting>,
+    /// Likewise, of what members of a cluster say to each other.
+    pub(crate) waiting_heads: Arc<Waiting>,
     /// Ranges that the peer is asked for.
     pub(crate) ranges: Arc<AtomicU32>,
     /// When the node was last told that bytes go to the peer, and that they come from it.
     pub(crate) told_alive: Arc<Mutex<[Instant; 2]>>,
 }
 
-/// Bytes that wait for the control stream.
-#[derive(Default)]
-pub(crate) struct Waiting(AtomicUsize);
+/// Bytes that wait for a stream, and how many may.
+pub(crate) struct Waiting {
+    bytes: AtomicUsize,
+    most: usize,
+}
 
 impl Waiting {
+    pub(crate) fn up_to(most: usize) -> Self {
+        Self { bytes: AtomicUsize::new(0), most }
+    }
+
     /// Takes in a frame, if it fits.
     pub(crate) fn admits(&self, bytes: usize) -> bool {
         // One thread adds: the loop.
-        let fits = self.0.load(Ordering::Relaxed).saturating_add(bytes) <= CONTROL_BYTES;
-        self.0.fetch_add(if fits { bytes } else { 0 }, Ordering::Relaxed);
+        let fits = self.bytes.load(Ordering::Relaxed).saturating_add(bytes) <= self.most;
+        self.bytes.fetch_add(if fits { bytes } else { 0 }, Ordering::Relaxed);
         fits
     }
 
-    fn wrote(&self, bytes: usize) {
-        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    /// They wait no more.
+    pub(crate) fn wrote(&self, bytes: usize) {
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -120,7 +132,8 @@ impl Link {
     pub(crate) async fn write_class(self, class: Class, mut queue: mpsc::Receiver<Vec<u8>>) {
         let Some(first) = queue.recv().await else { return };
         let Ok(mut stream) = self.connection.quinn().open_uni().await else { return };
-        let _ = stream.set_priority(3 - class as i32);
+        // Members wait for each other; what they say is short.
+        let _ = stream.set_priority(if class == Class::Heads { 3 } else { 3 - class as i32 });
         if stream.write_all(&[class as u8]).await.is_err() || !self.write(class, &mut stream, first).await {
             return;
         }
@@ -145,8 +158,13 @@ impl Link {
     async fn write(&self, class: Class, stream: &mut quinn::SendStream, frame: Vec<u8>) -> bool {
         let bytes = frame.len() as u64;
         let written = stream.write_all(&frame).await.is_ok();
-        if class == Class::Control {
-            self.waiting.wrote(frame.len());
+        match class {
+            Class::Control => self.waiting.wrote(frame.len()),
+            Class::Heads => {
+                self.waiting_heads.wrote(frame.len());
+                return written;
+            }
+            _ => {}
         }
         written && self.input(Input::Sent { session: self.session, class, bytes }).await
     }
@@ -188,21 +206,50 @@ impl Link {
 
     /// Takes the peer's data streams, one for each class.
     pub(crate) async fn accept_classes(self) {
-        let mut seen = [false; 4];
+        let mut seen = [false; 5];
         while let Ok(mut stream) = self.connection.quinn().accept_uni().await {
             let mut class = [0];
             if stream.read_exact(&mut class).await.is_err() {
                 continue;
             }
-            let fresh = (1..4).contains(&class[0]) && !std::mem::replace(&mut seen[class[0] as usize], true);
+            let fresh = (1..5).contains(&class[0]) && !std::mem::replace(&mut seen[class[0] as usize], true);
             if !fresh {
                 let reason =
                     EndReason::PeerMisbehaved(format!("a data stream of class {} too many", class[0]));
                 self.input(Input::Closed { session: self.session, reason }).await;
                 return;
             }
-            tokio::spawn(self.clone().read_class(stream));
+            if class[0] == Class::Heads as u8 {
+                tokio::spawn(self.clone().read_heads(stream));
+            } else {
+                tokio::spawn(self.clone().read_class(stream));
+            }
         }
+    }
+
+    /// Reads what a member of a cluster says, one frame after the other.
+    async fn read_heads(self, mut stream: quinn::RecvStream) {
+        let reason = loop {
+            let frame = match self.read_frame(&mut stream).await {
+                Ok(Some(frame)) => frame,
+                Ok(None) | Err(Broken::Lost) => return,
+                Err(Broken::Cut) => break cut(),
+                Err(Broken::Wire(error)) => break misbehaved(error),
+            };
+            let bytes = frame.len();
+            let Ok(permit) = self.credit.acquire_many(bytes as u32).await else { return };
+            permit.forget(); // given back by the driver when the member has dealt with it
+            let message = match Message::decode(&frame) {
+                Ok(message) if is_of_heads(&message) => message,
+                Ok(message) => break misbehaved(WireError::WrongStream(message.kind())),
+                Err(error) => break misbehaved(error),
+            };
+            let session = self.session;
+            if self.events.send(Event::Heads { session, message, bytes }).await.is_err() {
+                return;
+            }
+        };
+        self.input(Input::Closed { session: self.session, reason }).await;
     }
 
     /// Reads a data stream. Frames are checked on other threads, several at a time, and handed on in
@@ -397,8 +444,17 @@ fn check_entries(
 fn class_of(message: &Message) -> Option<Class> {
     match message {
         Message::Entries(_) | Message::Content(_) | Message::Served(_) => None,
+        message if is_of_heads(message) => Some(Class::Heads),
         _ => Some(Class::Control),
     }
+}
+
+/// Whether members of a cluster say it to each other.
+fn is_of_heads(message: &Message) -> bool {
+    matches!(
+        message,
+        Message::Heads(_) | Message::Meet(_) | Message::Join(_) | Message::Welcome(_) | Message::NotYet(_)
+    )
 }
 
 fn misbehaved(error: WireError) -> EndReason {
@@ -421,7 +477,7 @@ mod tests {
     /// The longest summary fits beside other words, and a second one does not, until the first is on its way.
     #[test]
     fn one_summary_waits_for_a_peer_that_does_not_read_and_no_second() {
-        let (waiting, frame) = (Waiting::default(), 8_192 * (10 + 7 + 16 + 33));
+        let (waiting, frame) = (Waiting::up_to(CONTROL_BYTES), 8_192 * (10 + 7 + 16 + 33));
         for _ in 0..128 {
             assert!(waiting.admits(frame));
         }

@@ -9,6 +9,8 @@ use madake_store::engine::EngineError;
 use madake_store::{
     Allowed, Author, Change, LastSession, META_STARTS, PeerStore, Read as _, Store, StoreError,
 };
+use madake_sync::cluster::{Cluster, Setup};
+use madake_sync::heads::Settings;
 use madake_sync::{CompareBy, Config as NodeConfig, EndReason, PeerHistory, Report, Standing};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
@@ -167,8 +169,7 @@ impl Shell {
             more.push((name, author));
             more.sort_by(|(a, _), (b, _)| a.cmp(b));
             drop(more);
-            self.store().settle_objects(&self.own())?;
-            self.store().set_default_quota(self.home.config.quota(), &self.own())?;
+            self.settle_kept()?;
             self.store().limit_named(self.home.config.keep != Keep::All, &self.own())?;
             Ok(id)
         };
@@ -183,6 +184,22 @@ impl Shell {
     pub(crate) fn own(&self) -> Vec<AuthorId> {
         let authors = self.authors().into_iter().map(|(_, author)| author.id());
         authors.chain([self.node()]).collect()
+    }
+
+    /// Those of whom everything is kept: the keys in this home, and whose commits the cluster's heads reach.
+    pub(crate) fn kept_whole(&self) -> Result<Vec<AuthorId>, StoreError> {
+        let mut kept = self.own();
+        kept.extend(self.store().cluster_writers()?);
+        kept.sort_unstable();
+        kept.dedup();
+        Ok(kept)
+    }
+
+    /// What is wanted of whom follows from of whom everything is kept.
+    pub(crate) fn settle_kept(&self) -> Result<(), StoreError> {
+        let kept = self.kept_whole()?;
+        self.store().settle_objects(&kept)?;
+        self.store().set_default_quota(self.home.config.quota(), &kept)
     }
 
     /// Whether this key is in this home.
@@ -355,7 +372,18 @@ impl Shell {
             incarnation: (starts, random()?),
             compare_by: CompareBy::Cheapest,
         };
-        Ok(Driver::start(config, self.store().clone()))
+        let setup = Setup {
+            me: self.node(),
+            author: self.author.id(),
+            addresses: self.ticket().into_parts().1,
+            starts,
+            seed: u64::from_be_bytes(random()?),
+            epoch: self.store().epoch()?,
+            copied: self.home.copied,
+            settings: Settings::default(),
+        };
+        let cluster = Cluster::new(setup, self.store())?;
+        Ok(Driver::start(config, cluster, self.store().clone()))
     }
 }
 

@@ -507,6 +507,33 @@ async fn real_answers_are_as_they_are_described() {
     assert_eq!(checked.last().unwrap()["ok"], true, "{checked:?}");
 
     api.ok(&a, "DELETE", "/v1/peers", "", &[("peer", "b")], b"").await;
+
+    // A cluster of one, and one that waits for another; heads that it agrees on.
+    api.ok(&a, "POST", "/v1/cluster/init", "", &[], b"").await;
+    let ticket = text(&other, "ticket");
+    api.ok(&a, "POST", "/v1/cluster/add", "", &[("ticket", ticket), ("name", "bob")], b"").await;
+    let waits = api.ok(&fresh, "POST", "/v1/cluster/join", "", &[("ticket", ticket)], b"").await.lines;
+    assert_eq!(waits[0]["state"], "joining", "{waits:?}");
+    assert_eq!(api.ok(&a, "GET", "/v1/cluster", "", &[], b"").await.lines[0]["quorum"], 1);
+    let mut commits = Vec::new();
+    for content in [b"one", b"two"] {
+        let records = record(Some("agreed/name"), content);
+        let made = api.ok(&a, "POST", "/v1/commits", "", &[], &records).await.lines.remove(0);
+        assert_eq!(made["state"], "agreed", "{made}");
+        commits.push(text(&made, "commit").to_owned());
+    }
+    let name = ("name", "agreed/name");
+    let taken = api.ok(&a, "POST", "/v1/head/take", "", &[name, ("commit", &commits[0])], b"").await.lines;
+    assert_eq!(taken[0]["side"][0]["reason"], "reset", "{taken:?}");
+    let shown = api.ok(&a, "GET", "/v1/head", "", &[name, ("ask", "1")], b"").await.lines;
+    assert_eq!((&shown[0]["commit"], &shown[0]["gen"]), (&taken[0]["commit"], &json!(3)));
+    api.ok(&a, "POST", "/v1/head/drop", "", &[name, ("commit", &commits[1])], b"").await;
+    let gone = api.ok(&a, "POST", "/v1/head/delete", "", &[name], b"").await.lines;
+    assert_eq!((&gone[0]["state"], &gone[0]["commit"]), (&json!("deleted"), &Value::Null));
+    let published = api.ok(&a, "POST", "/v1/head/publish", "", &[("prefix", "notes")], b"").await.lines;
+    assert!(published.iter().all(|head| head["state"] == "agreed"), "{published:?}");
+    assert!(!published.is_empty());
+    api.ok(&a, "GET", "/v1/heads", "", &[], b"").await;
     let all: BTreeSet<_> = api.operations.keys().cloned().collect();
     assert_eq!(api.asked, all, "a route that was never asked");
     for node in [a, b, fresh, elsewhere, empty] {

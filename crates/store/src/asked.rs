@@ -1,13 +1,13 @@
 //! What an owner asks of one thing: what names it, what it names, and what of it is not here.
 
 use madake_log::{AuthorId, EntryId, LogId, SeqNum};
-use madake_object::{CommitId, FileName, ObjectId};
+use madake_object::{CommitId, FileName, ObjectId, TreeHasher};
 
-use crate::engine::Direction;
+use crate::engine::{Direction, RangedBlob};
 use crate::objects::Keeping;
-use crate::outcome::Flaw;
+use crate::outcome::{Dropped, Flaw};
 use crate::prefix::{for_each_prefix, scan_prefix};
-use crate::read::{Read as _, Wanted};
+use crate::read::{NamedObject, Read as _, Wanted};
 use crate::store::{Store, StoreError};
 use crate::tables::{self, Position, parse_u64};
 
@@ -26,6 +26,31 @@ pub struct WantedSum {
 }
 
 impl Store {
+    /// An object for a peer: of those that are here, only what something held names.
+    pub fn open_named(&self, id: ObjectId) -> Result<Option<NamedObject>, StoreError> {
+        let Some(named_by) = self.named_by(id)? else { return Ok(None) };
+        if let Some(bytes) = self.content(id)? {
+            let mut hasher = TreeHasher::new();
+            hasher.update(&bytes);
+            let (size, outboard) = (bytes.len() as u64, Box::new(hasher.finish().outboard));
+            let ranged = RangedBlob { size, data: Box::new(bytes), outboard };
+            return Ok(Some(NamedObject { ranged, named_by }));
+        }
+        let ranged = self.engine().blobs().open_ranged(id.as_bytes())?;
+        Ok(ranged.map(|ranged| NamedObject { ranged, named_by }))
+    }
+
+    /// By whom and when an object was given up, if it was.
+    pub fn dropped(&self, id: ObjectId) -> Result<Option<Dropped>, StoreError> {
+        let value = self.engine().get(tables::DROPPED, id.as_bytes())?;
+        value.map(|value| Dropped::decode(&value)).transpose()
+    }
+
+    /// Why the payload of an entry does not count, if it does not.
+    pub fn flaw(&self, at: &Position) -> Result<Option<Flaw>, StoreError> {
+        self.engine().get(tables::FLAW, &at.key())?.map(|value| Flaw::decode(&value)).transpose()
+    }
+
     /// Sums up the wants that `about` picks, with the first `limit` of them: reads all wants.
     pub fn sum_wanted(&self, limit: usize, about: impl Fn(&Wanted) -> bool) -> Result<WantedSum, StoreError> {
         let (mut sum, mut after, mut last) = (WantedSum::default(), None, None);

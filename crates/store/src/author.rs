@@ -19,7 +19,7 @@ use crate::read::Read;
 use crate::store::{Store, StoreError};
 use crate::tables::Position;
 
-pub use given::{Given, GivenVersion};
+pub use given::{Base, Given, GivenVersion};
 
 /// So many logs of one schema may have ended before we give up looking for the next.
 const MAX_GENERATIONS: u32 = 10_000;
@@ -236,14 +236,23 @@ impl Author {
     /// Makes a commit per version, each on the author's head of its name (or on the one before it in
     /// `versions`). Versions that are left out as unchanged have no counterpart in the answer.
     pub fn commit(&self, versions: &[NewVersion]) -> Result<Vec<Committed>, AppendError> {
+        self.commit_on(versions, |_| Ok(Base::Own))
+    }
+
+    /// Like [`commit`](Self::commit), with the first version of each name on what `base` says of the name.
+    pub fn commit_on(
+        &self,
+        versions: &[NewVersion],
+        base: impl Fn(&FileName) -> Result<Base, StoreError>,
+    ) -> Result<Vec<Committed>, AppendError> {
         let attempt = |chains: &mut Chains<'_>| {
             let mut heads: HashMap<FileName, Option<(CommitId, Commit)>> = HashMap::new();
             let mut made = Vec::new();
             chains.head(LogId::COMMIT)?; // before the versions that follow from it are looked up
             for version in versions {
-                let head = match heads.get(&version.name) {
-                    Some(head) => head.clone(),
-                    None => self.head_commit(&version.name)?,
+                let (head, on) = match heads.get(&version.name) {
+                    Some(head) => (head.clone(), None),
+                    None => self.built_on(base(&version.name)?, &version.name)?,
                 };
                 let same = |commit: &Commit| {
                     !commit.is_deleted()
@@ -253,9 +262,10 @@ impl Author {
                 if version.only_if_changed && head.as_ref().is_some_and(|(_, commit)| same(commit)) {
                     continue;
                 }
-                let previous = match head {
-                    Some((id, _)) => Some(id),
-                    None => self.store.newest(self.id(), &version.name)?.map(|(commit, _)| commit),
+                let previous = match (head, on) {
+                    (Some((id, _)), _) => Some(id),
+                    (None, Some(on)) => on,
+                    (None, None) => self.store.newest(self.id(), &version.name)?.map(|(commit, _)| commit),
                 };
                 let commit = Commit {
                     name: version.name.clone(),

@@ -102,7 +102,7 @@ impl Store {
         // Rounds that began before the notes are over when this one is.
         self.apply(Vec::new())?;
         let mut collected = Collected::default();
-        let without = if dry_run { self.blocked()?.into_iter().collect() } else { BTreeSet::new() };
+        let without = if dry_run { self.forgettable()?.into_iter().collect() } else { BTreeSet::new() };
         let roots = Roots { keeping: Keeping::of(self.engine())?, without };
         self.forget_blocked(dry_run, &mut collected)?;
         self.sweep_files(dry_run, &roots.without, &mut collected)?;
@@ -140,9 +140,15 @@ impl Store {
         Ok(collected)
     }
 
+    /// Blocked authors, but those whose commits the cluster's heads reach.
+    fn forgettable(&self) -> Result<Vec<AuthorId>, StoreError> {
+        let writers = self.cluster_writers()?;
+        Ok(self.blocked()?.into_iter().filter(|author| !writers.contains(author)).collect())
+    }
+
     /// Takes the logs of blocked authors away.
     fn forget_blocked(&self, dry_run: bool, collected: &mut Collected) -> Result<(), StoreError> {
-        for author in self.blocked()? {
+        for author in self.forgettable()? {
             let mut after = None;
             // By the entries: some may have been left without a head.
             while let Some(log) = self.next_log_of(author, after)? {

@@ -15,6 +15,7 @@ mod author;
 mod branches;
 mod by_digits;
 mod check;
+mod cluster;
 mod collect;
 mod counts;
 mod fork;
@@ -42,8 +43,11 @@ mod told;
 mod versioned;
 
 pub use asked::WantedSum;
-pub use author::{AppendError, Appended, Author, Committed, Given, GivenVersion, NewContent, NewVersion};
+pub use author::{
+    AppendError, Appended, Author, Base, Committed, Given, GivenVersion, NewContent, NewVersion,
+};
 pub use check::{CheckStep, LogCheck, LogFault, LogProblem, StoreCheck, StoreProblem};
+pub use cluster::{Carrier, ClusterChange, ClusterFact};
 pub use collect::Collected;
 pub use fork::{
     BRANCH_BYTES_LIMIT, BRANCH_ENTRIES_LIMIT, Fork, ForkedLog, LogState, ReadForks, Seen, TIPS_LIMIT, Tip,

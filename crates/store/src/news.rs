@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use madake_log::{AuthenticEntry, AuthorId, LogId, SeqNum};
 use madake_object::ObjectId;
 
+use crate::cluster::{ClusterChange, ClusterFact};
 use crate::outcome::{Change, ContentFate, Fate, Outcome, PayloadFate};
 use crate::store::Store;
 use crate::tables::Position;
@@ -88,6 +89,12 @@ impl News {
             | Change::Allow(..)
             | Change::Redeem { .. }
             | Change::ForgetPeer(_) => Topic::Peers,
+            // Its logs are asked for from now on.
+            Change::Cluster(ClusterChange::Writer(_)) => Topic::Interest,
+            // Members are kept in touch with.
+            Change::Cluster(ClusterChange::Fact(ClusterFact::Member | ClusterFact::Joining, _)) => {
+                Topic::Peers
+            }
             Change::Quota(..) | Change::Weigh(_) => Topic::Room,
             _ => Topic::Nothing,
         };

@@ -4,6 +4,7 @@ use madake_log::{AuthenticEntry, AuthorId, EntryId, ForkProof, LogId, PlacementE
 use madake_object::{Object, ObjectId};
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::ClusterChange;
 use crate::fork::Seen;
 use crate::homes::{Entering, Guard, Hosted};
 use crate::invite::{CodeHash, Invite};
@@ -117,6 +118,8 @@ pub enum Change {
     Objects(Objects, Vec<AuthorId>),
     /// Note anew whether the object of this version is wanted: which are kept has changed.
     Weigh(Position),
+    /// What is kept as a member of a cluster.
+    Cluster(ClusterChange),
     /// A fact about this store itself, under a name of its own ([`META_EPOCH`], [`META_STARTS`]…).
     Meta(&'static str, Vec<u8>),
     /// If this is not so when the batch's turn comes, nothing of the batch is done. It stands before all other changes.
@@ -563,30 +566,4 @@ impl Policy {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)] // a panic is how a test reports
-
-    use super::*;
-    use crate::told::Fared;
-
-    #[test]
-    fn how_a_session_went_is_read_in_both_versions() {
-        let mut last = LastSession {
-            ended: -5,
-            rtt: 300,
-            failure: Some("the connection was lost".into()),
-            missing: 2,
-            clock_difference: None,
-            told: Told::default(),
-        };
-        let first = (last.ended, last.rtt, &last.failure, last.missing, last.clock_difference);
-        let first = encode_versioned(&first).unwrap();
-        assert_eq!(first[0], 1);
-        assert_eq!(LastSession::decode(&first).unwrap(), last);
-        last.told.add(Fared::Missing, "object", "ab", "not-there: the peer does not have it");
-        let now = last.encode().unwrap();
-        assert_eq!((now[0], LastSession::decode(&now).unwrap()), (2, last));
-        assert!(LastSession::decode(&[3, 0]).is_err());
-        assert!(LastSession::decode(&[]).is_err());
-    }
-}
+mod tests;

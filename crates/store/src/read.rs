@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Schema, SeqNum};
-use madake_object::{Commit, CommitId, FileName, ObjectId, TreeHasher};
+use madake_object::{Commit, CommitId, FileName, ObjectId};
 
 use crate::engine::{Direction, Engine, RangedBlob};
 use crate::fork::ReadForks;
 use crate::ingest::logs_in_part;
-use crate::outcome::{Allowed, Dropped, Flaw, LastSession, META_EPOCH, NodeId, Peer, PeerStore, Policy};
+use crate::outcome::{Allowed, LastSession, META_EPOCH, NodeId, Peer, PeerStore, Policy};
 use crate::part::{self, HeldPart};
 use crate::prefix::{for_each_prefix, has_prefix, scan_prefix};
 use crate::store::{Store, StoreError};
@@ -102,6 +102,10 @@ pub trait Read: ReadForks {
     }
     /// All followed authors, ordered.
     fn followed(&self) -> Result<Vec<AuthorId>, StoreError>;
+    /// Authors whose logs are kept because heads of this node's cluster reach them; whoever does not ask has none.
+    fn writers(&self) -> Result<BTreeSet<AuthorId>, StoreError> {
+        Ok(BTreeSet::new())
+    }
     /// All blocked authors, ordered.
     fn blocked(&self) -> Result<Vec<AuthorId>, StoreError>;
     /// The keys that these authors named as homes or for recovery, ordered.
@@ -301,6 +305,10 @@ impl Read for Store {
         authors_with(self, Policy::Follow)
     }
 
+    fn writers(&self) -> Result<BTreeSet<AuthorId>, StoreError> {
+        self.cluster_writers()
+    }
+
     fn blocked(&self) -> Result<Vec<AuthorId>, StoreError> {
         authors_with(self, Policy::Block)
     }
@@ -481,31 +489,6 @@ impl Store {
         let bytes = self.content(id.as_object())?;
         let decoded = bytes.map(|bytes| Commit::decode(&bytes).map_err(|_| StoreError::broken("a commit")));
         decoded.transpose()
-    }
-
-    /// An object for a peer: of those that are here, only what something held names.
-    pub fn open_named(&self, id: ObjectId) -> Result<Option<NamedObject>, StoreError> {
-        let Some(named_by) = self.named_by(id)? else { return Ok(None) };
-        if let Some(bytes) = self.content(id)? {
-            let mut hasher = TreeHasher::new();
-            hasher.update(&bytes);
-            let (size, outboard) = (bytes.len() as u64, Box::new(hasher.finish().outboard));
-            let ranged = RangedBlob { size, data: Box::new(bytes), outboard };
-            return Ok(Some(NamedObject { ranged, named_by }));
-        }
-        let ranged = self.engine().blobs().open_ranged(id.as_bytes())?;
-        Ok(ranged.map(|ranged| NamedObject { ranged, named_by }))
-    }
-
-    /// By whom and when an object was given up, if it was.
-    pub fn dropped(&self, id: ObjectId) -> Result<Option<Dropped>, StoreError> {
-        let value = self.engine().get(tables::DROPPED, id.as_bytes())?;
-        value.map(|value| Dropped::decode(&value)).transpose()
-    }
-
-    /// Why the payload of an entry does not count, if it does not.
-    pub fn flaw(&self, at: &Position) -> Result<Option<Flaw>, StoreError> {
-        self.engine().get(tables::FLAW, &at.key())?.map(|value| Flaw::decode(&value)).transpose()
     }
 }
 

@@ -105,8 +105,16 @@ pub const HOSTED: Table = Table(45);
 /// `author` → epoch: under which vow this home writes as the author.
 pub const WRITER: Table = Table(46);
 
+/// A fact about a node's membership in a cluster ([`crate::ClusterFact`]) → what the protocol says of it.
+pub const CLUSTER: Table = Table(56);
+/// `name` → what is here of the name as a member: promised, accepted, learned; the head, pending, side branches. The
+/// protocol's bytes.
+pub const HEAD: Table = Table(57);
+/// `author` → nothing: heads of the cluster reach commits of this author, whose logs are kept.
+pub const CLUSTER_WRITER: Table = Table(58);
+
 /// One more than the highest number of a table.
-pub(crate) const COUNT: usize = 47;
+pub(crate) const COUNT: usize = 59;
 
 /// Where an entry stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]

@@ -18,14 +18,23 @@ pub struct Interest {
 
 /// The schemas that a node keeps, as far as a Hello can name them; `None` for all.
 pub(crate) fn kept_schemas(read: &dyn Read) -> Result<Option<BTreeSet<Schema>>, StoreError> {
-    let kept: BTreeSet<Schema> = read.kept_schemas()?.into_iter().take(MAX_SCHEMAS).collect();
-    Ok((!kept.is_empty()).then_some(kept))
+    let mut kept: BTreeSet<Schema> = read.kept_schemas()?.into_iter().take(MAX_SCHEMAS).collect();
+    if kept.is_empty() {
+        return Ok(None);
+    }
+    // A member of a cluster keeps what its heads reach.
+    if kept.len() < MAX_SCHEMAS && !read.writers()?.is_empty() {
+        kept.extend("commit".parse::<Schema>());
+    }
+    Ok(Some(kept))
 }
 
-/// Whose logs a node keeps that does not keep everybody's: those whose keys it has, those that it follows, and of the
-/// homes and recovery keys that these name what the store takes of them.
+/// Whose logs a node keeps that does not keep everybody's: those whose keys it has, those that it follows or whose
+/// commits heads of its cluster reach, and of the homes and recovery keys that these name what the store takes of them.
 pub(crate) fn kept_authors(own: &[AuthorId], read: &dyn Read) -> Result<BTreeSet<AuthorId>, StoreError> {
     let mut authors: BTreeSet<AuthorId> = own.iter().copied().collect();
+    let writers = read.writers()?;
+    authors.extend(writers.into_iter().take(MAX_SCOPE.saturating_sub(authors.len())));
     authors.extend(read.followed()?.into_iter().take(MAX_SCOPE.saturating_sub(authors.len())));
     let named = read.named_keys(&authors)?;
     authors.extend(named.into_iter().take(MAX_SCOPE.saturating_sub(authors.len())));

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use madake_log::{AuthenticEntry, AuthorId, LogId, Schema};
 use madake_object::{Object, ObjectId, Ranges};
-use madake_store::{Change, News, NodeId, Outcome, StoreError};
+use madake_store::{Change, News, NodeId, Outcome, PeerStore, StoreError};
 
-use crate::report::{EndReason, Report, Standing};
+use crate::report::{EndReason, PeerHistory, Report, Standing};
 use crate::wire::{CheckedFork, Class, Message};
 
 /// Who this node is and what it keeps.
@@ -355,6 +355,17 @@ pub enum Output {
         start: (u64, [u8; 16]),
         /// Whether all that the peer had is here; else it has only been agreed.
         caught_up: bool,
+    },
+    /// A session stays open, and its peer understands what members of a cluster say.
+    Reaches {
+        /// Whose session.
+        session: SessionId,
+        /// The peer.
+        peer: NodeId,
+        /// What it said of its store, and how that fits to what it said before.
+        store: PeerStore,
+        /// The same.
+        history: PeerHistory,
     },
     /// How it stands with the peer of a session that stays open: when that is agreed, before it is said to have caught
     /// up, and when it has come to rest again and may have changed.

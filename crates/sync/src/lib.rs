@@ -13,6 +13,7 @@
 
 mod again;
 mod bounded;
+pub mod cluster;
 mod come;
 mod compare;
 mod fetch;

@@ -25,6 +25,8 @@ use crate::wire::{Class, Entries, Hello, Message, Range, Want, Word};
 
 /// The bit in Hello's capabilities: this side would keep the session open.
 pub(crate) const LIVE: u64 = 1;
+/// Likewise: this side understands what members of a cluster say.
+pub(crate) const HEADS: u64 = 1 << 6;
 /// Logs of which something waits to be pushed, in one session; with more the two sides compare again.
 pub(crate) const MAX_BACKLOG: usize = 4_096;
 /// Logs of which we remember what was asked for and sent, so as not to push it too: twice so many.
@@ -204,6 +206,12 @@ impl Session {
         context.output(|session| Output::Live { session, start, caught_up: false });
         let standing = self.report.standing();
         context.output(|session| Output::Standing { session, standing });
+        if let Some((store, history)) =
+            self.report.peer_store.clone().filter(|_| hello.capabilities & HEADS != 0)
+        {
+            let peer = self.peer;
+            context.output(|session| Output::Reaches { session, peer, store, history });
+        }
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use crate::forks::FORKS;
 use crate::hello::{BY_CELLS, FULL_CLOCK};
 use crate::interest::{Interest, kept_authors, kept_schemas};
 use crate::io::{CompareBy, Config, Input, Now, Output, Plan, SessionId, Token};
-use crate::live::{LIVE, MAX_BACKLOG};
+use crate::live::{HEADS, LIVE, MAX_BACKLOG};
 use crate::pace::Paces;
 use crate::preview::DRY_RUN;
 use crate::receive::Applying;
@@ -203,7 +203,7 @@ impl Node {
                 self.with(session, now, read, |s, context| s.on_fork(context, *fork));
             }
             // That our own words went out says nothing of the peer.
-            Input::Sent { class: Class::Control, .. } => {}
+            Input::Sent { class: Class::Control | Class::Heads, .. } => {}
             Input::Sent { session, class, bytes } => {
                 self.with(session, now, read, |s, context| {
                     s.serving.sent(class, bytes);
@@ -303,7 +303,7 @@ impl Node {
             methods: session.methods.clone(),
             capabilities: match (session.plan.dry_run, session.plan.live) {
                 (true, _) => DRY_RUN,
-                (false, true) => FORKS | REFUSALS | LIVE,
+                (false, true) => FORKS | REFUSALS | LIVE | HEADS,
                 (false, false) => FORKS | REFUSALS,
             },
         };

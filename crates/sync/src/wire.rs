@@ -12,11 +12,18 @@ use serde_bytes::ByteBuf;
 
 use crate::bounded::Bounded;
 pub use crate::come::Have;
+use crate::heads::Packet;
 pub use crate::refusals::Refused;
 pub use crate::words::Word;
+pub use cluster::{
+    Address, Join, MAX_ADDRESSES, MAX_MET, MAX_WRITERS_FRAME, Meet, Met, NoAddress, NotYet, Welcome,
+};
+pub use error::WireError;
 pub(crate) use forks::are_in_order;
 pub use forks::{CheckedFork, Fork, MAX_RUNGS, MAX_TIPS, WantBranch, Why, ladder};
 
+mod cluster;
+mod error;
 mod forks;
 
 /// The version of the protocol that this code speaks.
@@ -94,6 +101,16 @@ pub enum Message {
     Fork(Fork),
     /// Kind 41: send me the entries of a path of such a log.
     WantBranch(WantBranch),
+    /// Kind 60: about heads that a cluster agrees on.
+    Heads(Packet),
+    /// Kind 61: what members tell each other.
+    Meet(Meet),
+    /// Kind 62: I wish to be a member.
+    Join(Join),
+    /// Kind 63: you are a member.
+    Welcome(Box<Welcome>),
+    /// Kind 64: you are none.
+    NotYet(NotYet),
     /// Kinds 30 and 31: how a session that stays open goes on.
     Word(Word),
     /// A kind of [`FIRST_OPTIONAL_KIND`] or more that this version does not know: let it pass.
@@ -112,6 +129,8 @@ pub enum Class {
     User = 2,
     /// Objects.
     Content = 3,
+    /// What members of a cluster say to each other. It may be lost: who asks asks again.
+    Heads = 4,
 }
 
 /// The first message of each side.
@@ -141,8 +160,9 @@ pub struct Hello {
     /// dialler's that the other side names too is used.
     pub methods: Bounded<u8, 16>,
     /// What else the sender wishes, one bit each; bits that are not known are ignored. Bit 0: to keep the
-    /// session open when all is there, and to push what is new. Bit 1: it understands [`Fork`] and [`WantBranch`]. Bit 8: it
-    /// understands [`Refused`]. Bit 32: a dry run ([`crate::DRY_RUN`]).
+    /// session open when all is there, and to push what is new. Bit 1: it understands [`Fork`] and [`WantBranch`]. Bit 6: it
+    /// understands what members of a cluster say ([`Class::Heads`]). Bit 8: it understands [`Refused`]. Bit 32: a dry run
+    /// ([`crate::DRY_RUN`]).
     pub capabilities: u64,
 }
 
@@ -400,41 +420,6 @@ impl What {
     }
 }
 
-/// Why bytes are no message. All of them are the peer's fault.
-#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[non_exhaustive]
-pub enum WireError {
-    /// A frame that announces more than [`MAX_FRAME`].
-    #[error("a frame of {0} bytes; the limit is {MAX_FRAME}")]
-    TooLong(u32),
-    /// A frame that announces nothing, not even a kind.
-    #[error("an empty frame")]
-    Empty,
-    /// A kind that this version does not know.
-    #[error("an unknown kind of message, {0}")]
-    Kind(u8),
-    /// A body's version that this version does not know.
-    #[error("an unknown version of a message of kind {0}")]
-    Version(u8),
-    /// A body that does not hold the message's fields.
-    #[error("a malformed message of kind {kind}: {error}")]
-    Fields {
-        /// The message's kind.
-        kind: u8,
-        /// What was wrong.
-        error: postcard::Error,
-    },
-    /// A body that is longer than it needs to be, or is followed by something.
-    #[error("a message of kind {0} that is not in its shortest form")]
-    NotCanonical(u8),
-    /// A message too long for a frame.
-    #[error("a message of {0} bytes does not fit into a frame")]
-    Overflow(usize),
-    /// A message on a stream that is not for it.
-    #[error("a message of kind {0} on a stream that is not for it")]
-    WrongStream(u8),
-}
-
 /// The version byte in front of a body's postcard.
 const VERSION: u8 = 1;
 
@@ -467,6 +452,11 @@ impl Message {
             Message::Refused(body) => postcard::to_extend(body, frame),
             Message::Fork(body) => postcard::to_extend(body, frame),
             Message::WantBranch(body) => postcard::to_extend(body, frame),
+            Message::Heads(body) => postcard::to_extend(body, frame),
+            Message::Meet(body) => postcard::to_extend(body, frame),
+            Message::Join(body) => postcard::to_extend(body, frame),
+            Message::Welcome(body) => postcard::to_extend(body, frame),
+            Message::NotYet(body) => postcard::to_extend(body, frame),
             Message::Word(_) => Ok(frame),
             Message::Unknown(kind) => return Err(WireError::Kind(*kind)),
         }
@@ -505,6 +495,11 @@ impl Message {
             26 => decode_body(kind, body).map(Message::Refused),
             40 => decode_body(kind, body).map(Message::Fork),
             41 => decode_body(kind, body).map(Message::WantBranch),
+            60 => decode_body(kind, body).map(Message::Heads),
+            61 => decode_body(kind, body).map(Message::Meet),
+            62 => decode_body(kind, body).map(Message::Join),
+            63 => decode_body(kind, body).map(Message::Welcome),
+            64 => decode_body(kind, body).map(Message::NotYet),
             FIRST_OPTIONAL_KIND.. => Ok(Message::Unknown(kind)),
             other => {
                 let word = Word::of_kind(other).ok_or(WireError::Kind(other))?;
@@ -535,6 +530,11 @@ impl Message {
             Message::Refused(_) => 26,
             Message::Fork(_) => 40,
             Message::WantBranch(_) => 41,
+            Message::Heads(_) => 60,
+            Message::Meet(_) => 61,
+            Message::Join(_) => 62,
+            Message::Welcome(_) => 63,
+            Message::NotYet(_) => 64,
             Message::Word(word) => *word as u8,
             Message::Unknown(kind) => *kind,
         }

@@ -194,7 +194,8 @@ impl Table {
             Output::Consumed { .. }
             | Output::Progress { .. }
             | Output::Live { .. }
-            | Output::Standing { .. } => {}
+            | Output::Standing { .. }
+            | Output::Reaches { .. } => {}
         }
     }
 

@@ -386,7 +386,7 @@ fn settle(shell: &Shell, settings: Settings) -> Result<Settled, ApiError> {
     if let Some(objects) = kept.filter(|kept| *kept != Objects::All)
         && store.objects()? == Objects::All
     {
-        store.set_objects(objects, &shell.own())?;
+        store.set_objects(objects, &shell.kept_whole()?)?;
     }
     let epoch = data_encoding::HEXLOWER.encode(&epoch);
     Ok(vec![("peers", json!(peers)), ("policies", json!(policies.len())), ("epoch", json!(epoch))])

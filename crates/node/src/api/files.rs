@@ -1,11 +1,14 @@
 //! Objects and commits: put, get, commit, heads, history, trees.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use hyper::{Response, StatusCode};
 use madake_log::{AuthorId, LogId};
 use madake_object::{Commit, CommitId, FileName, HistoryError, Mode, ObjectId, path_back};
-use madake_store::{Change, Committed, Head, NewContent, NewVersion, Read as _, Require, Store};
+use madake_store::{Base, Change, Committed, Head, NewContent, NewVersion, Read as _, Require, Store};
+use madake_sync::cluster::HeadState;
+use madake_sync::heads::HeadRef;
 use serde_json::{Value, json};
 
 use super::logs::batched;
@@ -70,7 +73,10 @@ pub(super) fn get(shell: &Shell, id: &str) -> Result<Response<Body>, ApiError> {
     Ok(response)
 }
 
-/// `POST /v1/commits[?author=A][&accept_fork_risk=1]`, records with `name` as the body → per commit `{name, commit, object, previous, author, entry}`
+/// `POST /v1/commits[?author=A]`, records with `name` as the body → per commit `{name, commit, object, previous, author, entry, state}`
+///
+/// A commit of a name that a cluster agrees on is answered within two seconds after it is durable: `agreed`, `pending`
+/// or `contested`. Any other is `local`.
 pub(super) async fn commit(shell: Arc<Shell>, query: Query, body: Body) -> Result<Response<Body>, ApiError> {
     let records = Records::new(body, shell.store().clone());
     let cleared = async {
@@ -85,6 +91,7 @@ pub(super) async fn commit(shell: Arc<Shell>, query: Query, body: Body) -> Resul
             return Err(error);
         }
     };
+    let mut waits = true;
     Ok(batched(records, false, move |batch, lines| {
         let mut versions = Vec::with_capacity(batch.len());
         for Record { header, content, .. } in batch {
@@ -94,9 +101,34 @@ pub(super) async fn commit(shell: Arc<Shell>, query: Query, body: Body) -> Resul
             let (message, only_if_changed) = (header.message, header.only_if_changed);
             versions.push(NewVersion { name, content, mode, message, time: wall_clock(), only_if_changed });
         }
-        let made = author.commit(&versions)?;
+        let mut bases = HashMap::new();
+        for version in &versions {
+            if !bases.contains_key(&version.name) {
+                bases.insert(version.name.clone(), shell.base_of(&version.name, author.id())?);
+            }
+        }
+        let base = |name: &FileName| Ok(bases.get(name).map_or(Base::Own, |(base, _)| *base));
+        let made = author.commit_on(&versions, base)?;
+        let of_cluster = |made: &&Committed| bases.get(&made.name).is_some_and(|(_, agreed)| *agreed);
+        let head = |made: &Committed| HeadRef { commit: made.commit, entry: made.entry };
+        let heads: Vec<_> =
+            made.iter().filter(of_cluster).map(|made| (made.name.clone(), head(made))).collect();
+        let mut states = Vec::new().into_iter();
+        if !heads.is_empty() {
+            let agreed = super::heads::agree(&shell, heads, waits);
+            let agreed = tokio::runtime::Handle::current().block_on(agreed)?;
+            // Where nobody is in reach, all further ones don't wait for anybody either.
+            waits &= agreed.iter().any(|(_, state)| *state != HeadState::Pending);
+            states = agreed.into_iter();
+        }
         for made in made {
-            lines.send(&made_json(&made, author.id()))?;
+            let state = match of_cluster(&&made) {
+                true => states.next().map_or("pending", |(_, state)| state.as_str()),
+                false => "local",
+            };
+            let mut line = made_json(&made, author.id());
+            line["state"] = json!(state);
+            lines.send(&line)?;
         }
         lines.flush()
     }))
@@ -136,32 +168,6 @@ pub(super) fn show(shell: &Shell, id: &str) -> Result<Response<Body>, ApiError> 
     };
     let commit = shell.store().find_commit(id)?.ok_or_else(none)?;
     Ok(object(&commit_json(id, &commit)))
-}
-
-/// `GET /v1/heads[?prefix=P][&author=A]` → per head `{name, commit, gen, state, author, entry}`
-pub(super) fn heads(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
-    let prefix = query.get("prefix").unwrap_or_default().to_owned();
-    let author = query.get("author").map(|author| shell.resolve_author(author)).transpose()?;
-    let body = lines(move |lines| {
-        let authors = match author {
-            Some(author) => vec![author],
-            None => committers(shell.store())?,
-        };
-        for author in authors {
-            for head in shell.store().heads(author, &prefix)? {
-                let commit = shell.store().find_commit(head.commit)?;
-                lines.send(&head_json(&head, commit.as_ref()))?;
-            }
-        }
-        Ok(())
-    });
-    Ok(respond(StatusCode::OK, body))
-}
-
-/// `GET /v1/head?name=N[&author=A]` → `{name, commit, gen, state, author, entry, side, as_of}` and the commit's fields
-pub(super) fn head(shell: &Shell, query: &Query) -> Result<Response<Body>, ApiError> {
-    let head = shell.resolve_head(query.need("name")?, query.get("author"))?;
-    Ok(object(&head_shown(shell, &head)?))
 }
 
 /// A head with its commit's fields, as `head show` has it.
@@ -236,7 +242,7 @@ pub(super) fn tree(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, A
     Ok(respond(StatusCode::OK, body))
 }
 
-fn head_json(head: &Head, commit: Option<&Commit>) -> Value {
+pub(super) fn head_json(head: &Head, commit: Option<&Commit>) -> Value {
     let is_deleted = commit.is_some_and(Commit::is_deleted);
     json!({
         "name": head.name.as_str(),

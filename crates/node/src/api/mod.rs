@@ -8,12 +8,14 @@
 
 mod body;
 mod bundle;
+mod cluster;
 mod error;
 mod export;
 mod files;
 mod forks;
 mod given;
 mod graph;
+mod heads;
 mod homes;
 mod invites;
 mod logs;

@@ -48,8 +48,8 @@ fn author_json(name: &AuthorName, author: AuthorId) -> Value {
 
 /// `GET /v1/status` → `{node, author, listening, peers, logs, partial, partial_logs, entries, objects, missing, bytes, forks, contested, generation}`
 ///
-/// `bytes` is what the store takes on disk, `forks` the number of forked logs. Heads are their author's own, so
-/// `contested` is 0.
+/// `bytes` is what the store takes on disk, `forks` the number of forked logs, `contested` that of the cluster's names
+/// of which something committed here lost.
 pub(super) async fn status(shell: Arc<Shell>) -> Result<Response<Body>, ApiError> {
     let count = move || -> Result<_, ApiError> {
         let counts = shell.store().counts()?;
@@ -102,7 +102,7 @@ pub(super) async fn status(shell: Arc<Shell>) -> Result<Response<Body>, ApiError
             "missing": counts.missing,
             "bytes": shell.store().engine().disk_bytes()?,
             "forks": shell.store().count_forks()?,
-            "contested": 0,
+            "contested": shell.count_contested()?,
             "generation": shell.store().generation(),
         })))
     };

@@ -43,27 +43,7 @@ pub(super) async fn add(shell: Arc<Shell>, query: Query) -> Result<Response<Body
     let name = query.get("name").map(str::to_owned);
     let (live, server) = (query.wish("live")?, query.wish("server")?);
     let code = invites::code_of(&query)?;
-    let plan = move |shell: &Shell| {
-        let peers = shell.store().peers()?;
-        let known = peers.iter().find(|peer| peer.node == node);
-        let name = match (name.clone(), known) {
-            (Some(name), _) => name,
-            (None, Some(known)) => known.name.clone(),
-            (None, None) => node.to_string()[..8].to_owned(),
-        };
-        check_name(&name)?;
-        if peers.iter().any(|peer| peer.name == name && peer.node != node) {
-            return Err(
-                ApiError::usage(format!("another peer is called `{name}`")).hint("give it another --name")
-            );
-        }
-        let addresses = match known {
-            Some(known) if addresses.is_empty() => known.addresses.clone(),
-            _ => addresses.clone(),
-        };
-        let added = known.map_or_else(wall_clock, |known| known.added);
-        Ok(Peer { node, name, addresses, added })
-    };
+    let plan = move |shell: &Shell| planned(shell, node, name.clone(), addresses.clone());
     if let Some(code) = code {
         let peer = work::in_place(|| plan(&shell))?; // what can't be added is not knocked for
         invites::bring(&shell, node, &peer.addresses, &code).await?;
@@ -77,6 +57,34 @@ pub(super) async fn add(shell: Arc<Shell>, query: Query) -> Result<Response<Body
         Ok(object(&peer_json(&peer, tie, shell.store().allowed(node)?)))
     })
     .await
+}
+
+/// A node as it will be as a peer: as it was, but for what is said of it now.
+pub(super) fn planned(
+    shell: &Shell,
+    node: NodeId,
+    name: Option<String>,
+    addresses: Vec<String>,
+) -> Result<Peer, ApiError> {
+    let peers = shell.store().peers()?;
+    let known = peers.iter().find(|peer| peer.node == node);
+    let name = match (name, known) {
+        (Some(name), _) => name,
+        (None, Some(known)) => known.name.clone(),
+        (None, None) => node.to_string()[..8].to_owned(),
+    };
+    check_name(&name)?;
+    if peers.iter().any(|peer| peer.name == name && peer.node != node) {
+        return Err(
+            ApiError::usage(format!("another peer is called `{name}`")).hint("give it another --name")
+        );
+    }
+    let addresses = match known {
+        Some(known) if addresses.is_empty() => known.addresses.clone(),
+        _ => addresses,
+    };
+    let added = known.map_or_else(wall_clock, |known| known.added);
+    Ok(Peer { node, name, addresses, added })
 }
 
 /// Socket and loop.
@@ -118,6 +126,10 @@ pub(super) async fn remove(shell: Arc<Shell>, query: Query) -> Result<Response<B
         let known = shell.store().peer(node)?;
         let none = || ApiError::not_found(format!("{node} is no peer of this node")).hint("madake peer list");
         let peer = known.ok_or_else(none)?;
+        if shell.membership()?.is_some_and(|membership| membership.standing.config.contains(&node)) {
+            return Err(ApiError::new(409, "member", format!("{node} is a member of this node's cluster"))
+                .hint("`madake cluster status` shows the members, who talk to each other"));
+        }
         shell.store().apply(vec![Change::ForgetPeer(node)])?;
         let nothing = Allowed { read: false, write: false };
         let mut value = peer_json(&peer, Tie::default(), nothing);

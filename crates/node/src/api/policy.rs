@@ -64,7 +64,7 @@ pub(super) async fn keep(shell: Arc<Shell>, query: Query) -> Result<Response<Bod
             list(&shell, schema)?;
         }
         if let Some(objects) = objects {
-            shell.store().set_objects(objects, &shell.own())?;
+            shell.store().set_objects(objects, &shell.kept_whole()?)?;
         }
         interest(&shell)
     })

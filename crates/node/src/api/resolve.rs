@@ -149,13 +149,18 @@ impl Shell {
         Ok((peer.node, peer.addresses.clone()))
     }
 
-    /// Whose version of `name` is meant: `author`'s, else one's own, else the one followed author's.
+    /// Whose version of `name` is meant: `author`'s, else the cluster's, else one's own, else the one followed author's.
     pub(super) fn resolve_head(&self, name: &str, author: Option<&str>) -> Result<Head, ApiError> {
         let (name, author) = split_owner(name, author);
         let parsed: FileName = name.parse().map_err(|error| {
             ApiError::usage(format!("`{name}` is no name: {error}"))
                 .hint("`madake head list` shows the names")
         })?;
+        if author.is_none()
+            && let Some(head) = self.cluster_version(&parsed)?
+        {
+            return Ok(head);
+        }
         let authors = match author {
             Some(author) => [vec![self.resolve_author(author)?], Vec::new(), Vec::new()],
             None => self.candidates()?,
@@ -181,7 +186,8 @@ impl Shell {
         }
     }
 
-    /// The heads below `prefix` (whole parts), of one author, chosen as for a single name.
+    /// The heads below `prefix` (whole parts): of one author, chosen as for a single name; and the cluster's, which come
+    /// before those of the home's first author.
     pub(super) fn resolve_tree(&self, prefix: &str, author: Option<&str>) -> Result<Vec<Head>, ApiError> {
         let (prefix, author) = split_owner(prefix.trim_end_matches('/'), author);
         let authors = match author {
@@ -190,6 +196,15 @@ impl Shell {
         };
         let mut found: Vec<Vec<Head>> = Vec::new();
         let search = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
+        if author.is_none() {
+            let mut agreed = self.cluster_versions(&search)?;
+            if !agreed.is_empty() {
+                for head in self.store().heads(self.author.id(), &search)? {
+                    agreed.entry(head.name.clone()).or_insert(Some(head));
+                }
+                return Ok(agreed.into_values().flatten().collect());
+            }
+        }
         for tier in authors {
             for candidate in tier {
                 let heads = self.store().heads(candidate, &search)?;

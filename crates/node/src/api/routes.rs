@@ -6,8 +6,8 @@ use std::pin::Pin;
 use hyper::{Method, Response};
 
 use super::{
-    ApiError, Body, Call, bundle, export, files, forks, given, homes, invites, logs, merge, node, peers,
-    policy, quota, sync, upkeep, why,
+    ApiError, Body, Call, bundle, cluster, export, files, forks, given, heads, homes, invites, logs, merge,
+    node, peers, policy, quota, sync, upkeep, why,
 };
 
 type Answer = Result<Response<Body>, ApiError>;
@@ -52,8 +52,17 @@ pub static ROUTES: &[Route] = &[
     reads(Method::POST, "/v1/commits/given", |call| given::commit(call.shell, &call.query, call.body)),
     runs(Method::POST, "/v1/commits/missing", |call| Box::pin(given::missing(call.shell, call.body))),
     reads(Method::GET, "/v1/commits/{id}", |call| files::show(&call.shell, &call.id)),
-    reads(Method::GET, "/v1/heads", |call| files::heads(call.shell, &call.query)),
-    reads(Method::GET, "/v1/head", |call| files::head(&call.shell, &call.query)),
+    reads(Method::GET, "/v1/heads", |call| heads::list(call.shell, &call.query)),
+    runs(Method::GET, "/v1/head", |call| Box::pin(heads::show(call.shell, call.query))),
+    runs(Method::POST, "/v1/head/take", |call| Box::pin(heads::take(call.shell, call.query))),
+    runs(Method::POST, "/v1/head/drop", |call| Box::pin(heads::drop_side(call.shell, call.query))),
+    runs(Method::POST, "/v1/head/delete", |call| Box::pin(heads::delete(call.shell, call.query))),
+    runs(Method::POST, "/v1/head/publish", |call| Box::pin(heads::publish(call.shell, call.query))),
+    runs(Method::GET, "/v1/cluster", |call| Box::pin(cluster::status(call.shell))),
+    runs(Method::POST, "/v1/cluster/init", |call| Box::pin(cluster::init(call.shell))),
+    runs(Method::POST, "/v1/cluster/add", |call| Box::pin(cluster::add(call.shell, call.query))),
+    runs(Method::POST, "/v1/cluster/remove", |call| Box::pin(cluster::remove(call.shell, call.query))),
+    runs(Method::POST, "/v1/cluster/join", |call| Box::pin(cluster::join(call.shell, call.query))),
     runs(Method::GET, "/v1/merge", |call| Box::pin(merge::answer(call.shell, call.query, merge::preview))),
     runs(Method::POST, "/v1/merge", |call| Box::pin(merge::answer(call.shell, call.query, merge::make))),
     reads(Method::GET, "/v1/history", |call| files::history(call.shell, &call.query)),

@@ -116,9 +116,12 @@ pub(super) fn check(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, 
         let engine = &report.engine;
         let mut problems: Vec<String> = engine.problems.iter().map(ToString::to_string).collect();
         problems.extend(report.problems.iter().map(ToString::to_string));
+        let heads = madake_sync::cluster::check(shell.store());
+        problems.extend(heads.iter().map(ToString::to_string));
         let more = engine.more + report.more;
         problems.extend((more > 0).then(|| format!("and {more} more")));
-        let index_only = report.problems.is_empty() && engine.is_mendable() && !engine.is_well();
+        let index_only =
+            report.problems.is_empty() && heads.is_empty() && engine.is_mendable() && !engine.is_well();
         let (_, partial) = super::partial::partial_json(&shell)?;
         lines.send(&json!({
             "partial": partial,
@@ -133,7 +136,7 @@ pub(super) fn check(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, 
             },
             "problems": problems,
             "repaired": report.repaired,
-            "ok": report.is_well(),
+            "ok": report.is_well() && heads.is_empty(),
             "read_only": shell.home.read_only,
             "index_only": index_only,
             "mendable": index_only || report.mendable > 0,

@@ -11,6 +11,15 @@ use crate::prefix::scan_prefix;
 use crate::store::StoreError;
 use crate::tables;
 
+/// On what a version is built.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Base {
+    /// On the author's own newest version of the name.
+    Own,
+    /// On this commit, whoever made it, or on none.
+    Commit(Option<CommitId>),
+}
+
 /// A version that follows given ones.
 #[derive(Clone, Debug)]
 pub struct GivenVersion {
@@ -70,6 +79,18 @@ impl GivenVersion {
 }
 
 impl Author {
+    /// What a version of this name is built on, if that is here; and what was said that it is.
+    #[allow(clippy::type_complexity)] // a commit with its id, and an id
+    pub(super) fn built_on(
+        &self,
+        base: Base,
+        name: &FileName,
+    ) -> Result<(Option<(CommitId, Commit)>, Option<Option<CommitId>>), StoreError> {
+        let Base::Commit(id) = base else { return Ok((self.head_commit(name)?, None)) };
+        let commit = id.map(|id| self.store.find_commit(id)).transpose()?.flatten();
+        Ok((id.zip(commit), Some(id)))
+    }
+
     /// Makes the commit of each version, unless it counts already. Each may follow the ones before it. Returns, in
     /// the same order, when all are durable: all or none.
     ///

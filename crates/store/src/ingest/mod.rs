@@ -4,6 +4,7 @@
 //! an earlier change of the round did is seen by the later ones through [`Pending`], since nothing of
 //! the round is in the engine before all of it is durable.
 
+mod cluster;
 mod content;
 mod fork;
 mod homes;
@@ -321,6 +322,10 @@ impl<'a> Round<'a> {
             }
             Change::Weigh(at) => {
                 self.weigh(&at)?;
+                Ok(Outcome::Done)
+            }
+            Change::Cluster(change) => {
+                self.cluster(change);
                 Ok(Outcome::Done)
             }
             Change::Meta(name, value) => {

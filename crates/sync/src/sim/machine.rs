@@ -452,7 +452,7 @@ impl World<'_> {
                 let open = self.machines[m].running.as_mut()?.sessions.get_mut(&session)?;
                 open.watched.staying.agreed = true;
             }
-            Output::Progress { .. } | Output::Standing { .. } => {}
+            Output::Progress { .. } | Output::Standing { .. } | Output::Reaches { .. } => {}
             Output::Ended { session, reason, report } => {
                 self.trace.note(self.now, format_args!("{m} ends {}: {reason}", session.0));
                 let open = self.machines[m].running.as_mut()?.sessions.remove(&session)?;

@@ -217,7 +217,8 @@ pub fn run_tampered(a: &mut Peer, b: &mut Peer, plan: Plan, tamper: &mut Tamper<
                     Output::Consumed { .. }
                     | Output::Progress { .. }
                     | Output::Live { .. }
-                    | Output::Standing { .. } => {}
+                    | Output::Standing { .. }
+                    | Output::Reaches { .. } => {}
                     Output::Ended { reason, report, .. } => {
                         inbox[1 - side].push_back(None);
                         ends[side] = Some((reason, report));

@@ -178,7 +178,10 @@ impl Net {
                     }
                     self.ended.push((end, reason, report));
                 }
-                Output::Consumed { .. } | Output::Progress { .. } | Output::Standing { .. } => {}
+                Output::Consumed { .. }
+                | Output::Progress { .. }
+                | Output::Standing { .. }
+                | Output::Reaches { .. } => {}
             }
         }
     }

@@ -1,0 +1,150 @@
+//! Questions and heads that wait for something to come: bounded, and never for safety's sake.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use madake_object::{FileName, ObjectId};
+use madake_store::{News, NodeId};
+
+use crate::bounded::Bounded;
+use crate::heads::{Body, ClusterId, Config, Look, Need, Packet, Question, StoreEpoch};
+use crate::io::Now;
+
+/// Questions that are kept.
+const MAX_QUESTIONS: usize = 2_048;
+/// For how long: who asked asks again, and gives up in the end.
+const KEPT: Duration = Duration::from_secs(10);
+/// Names whose decided head is not all here are looked at so often, also if nothing was heard of them.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Names that are looked at then.
+const MAX_LOOKED: usize = 1_024;
+
+/// What can't be answered yet.
+#[derive(Clone, Debug)]
+struct Kept {
+    from: NodeId,
+    cluster: ClusterId,
+    store: StoreEpoch,
+    epoch: u64,
+    question: Question,
+    until: Duration,
+}
+
+/// What waits.
+#[derive(Debug, Default)]
+pub(super) struct Waits {
+    questions: VecDeque<Kept>,
+    /// Names whose decided head is not all here, and who told of it.
+    names: BTreeMap<FileName, NodeId>,
+    /// Which names wait for which content.
+    by_content: BTreeMap<ObjectId, BTreeSet<FileName>>,
+    look: Option<Duration>,
+    /// The name after which the next look begins.
+    looked: Option<FileName>,
+}
+
+/// What may be answered, or shown, now.
+#[derive(Debug, Default)]
+pub(super) struct Ready {
+    pub(super) questions: Vec<(NodeId, Packet)>,
+    pub(super) names: Vec<(FileName, NodeId)>,
+}
+
+impl Waits {
+    /// Keeps the questions of a member's packet that ask to accept what is not here.
+    pub(super) fn keep(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        packet: &Packet,
+        config: &Config,
+        look: &impl Look,
+    ) {
+        let Body::Questions(questions) = &packet.body else { return };
+        if !config.votes(&from, packet.store) || packet.epoch != config.epoch {
+            return;
+        }
+        self.questions.retain(|kept| kept.until > now.monotonic);
+        for question in questions.iter() {
+            let Question::Accept { name, value, need, .. } = question else { continue };
+            let is_missing = value.head.is_some_and(|head| !look.missing(&head, need).is_empty());
+            let is_same = |kept: &Kept| {
+                kept.from == from
+                    && matches!(&kept.question, Question::Accept { name: other, .. } if other == name)
+            };
+            // Of one member the newest question about a name counts.
+            self.questions.retain(|kept| !is_same(kept));
+            if is_missing && self.questions.len() < MAX_QUESTIONS {
+                let (cluster, store, epoch) = (packet.cluster, packet.store, packet.epoch);
+                let (question, until) = (question.clone(), now.monotonic + KEPT);
+                self.questions.push_back(Kept { from, cluster, store, epoch, question, until });
+            }
+        }
+    }
+
+    /// Something was decided, and not all of it is here.
+    pub(super) fn want(&mut self, now: Now, name: FileName, need: Vec<Need>, from: NodeId) {
+        for need in need {
+            let id = match need {
+                Need::Commit(id) => id.as_object(),
+                Need::Object(id) => id,
+                // It comes with its commit, or is looked for again.
+                Need::Entry(_) => continue,
+            };
+            self.by_content.entry(id).or_default().insert(name.clone());
+        }
+        self.names.insert(name, from);
+        self.look.get_or_insert(now.monotonic + LOOK_AGAIN);
+    }
+
+    /// What may have come with these news.
+    pub(super) fn ready(&mut self, now: Now, news: &News, look: &impl Look) -> Ready {
+        let mut ready = Ready::default();
+        if news.contents.is_empty() && !news.more_contents && news.grown.is_empty() {
+            return ready;
+        }
+        let mut still = VecDeque::new();
+        for kept in std::mem::take(&mut self.questions) {
+            let Question::Accept { value, need, .. } = &kept.question else { continue };
+            if kept.until <= now.monotonic {
+                continue;
+            }
+            if value.head.is_some_and(|head| !look.missing(&head, need).is_empty()) {
+                still.push_back(kept);
+                continue;
+            }
+            let body = Body::Questions(Bounded::truncated(vec![kept.question]));
+            let packet = Packet { cluster: kept.cluster, store: kept.store, epoch: kept.epoch, body };
+            ready.questions.push((kept.from, packet));
+        }
+        self.questions = still;
+        let mut names = BTreeSet::new();
+        for id in &news.contents {
+            names.extend(self.by_content.remove(id).into_iter().flatten());
+        }
+        ready.names.extend(names.into_iter().filter_map(|name| self.take(name)));
+        ready
+    }
+
+    /// Names to be looked at because it is time to.
+    pub(super) fn again(&mut self, now: Now) -> Vec<(FileName, NodeId)> {
+        if self.look.is_none_or(|at| at > now.monotonic) {
+            return Vec::new();
+        }
+        self.look = (!self.names.is_empty()).then(|| now.monotonic + LOOK_AGAIN);
+        let after = |name: &FileName| self.looked.as_ref().is_none_or(|looked| name > looked);
+        let names: Vec<FileName> =
+            self.names.keys().filter(|name| after(name)).take(MAX_LOOKED).cloned().collect();
+        self.looked = names.last().filter(|_| names.len() == MAX_LOOKED).cloned();
+        names.into_iter().filter_map(|name| self.take(name)).collect()
+    }
+
+    pub(super) fn next_wake(&self) -> Option<Duration> {
+        self.look.filter(|_| !self.names.is_empty())
+    }
+
+    fn take(&mut self, name: FileName) -> Option<(FileName, NodeId)> {
+        let from = self.names.remove(&name)?;
+        Some((name, from))
+    }
+}
