@@ -30,6 +30,7 @@ mod part;
 mod prefix;
 mod quota;
 mod read;
+mod resolution;
 mod rows;
 mod store;
 mod summary;

@@ -153,6 +153,11 @@ pub enum Outcome {
     },
     /// Of content that was to go.
     Release(Release),
+    /// Of a log whose resolutions were to take effect: whether another such change is needed.
+    Settled {
+        /// It is.
+        more: bool,
+    },
     /// Of a log that was to be taken away: how many of its entries were, the rest being left for another time.
     Forgotten(u64),
     /// Of an invite code that was brought: whether it was good, and is used up now.
@@ -275,6 +280,9 @@ pub enum ProofFate {
     Blocked,
     /// It is about sequence numbers of 2^48 or more.
     SeqTooHigh,
+    /// It is about a place above what a resolution keeps, and whether its entries hang on that or on what was dropped can't
+    /// be told before they are here.
+    Unplaced,
 }
 
 /// What became of the payload that was handed over with an entry.

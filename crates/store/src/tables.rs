@@ -91,8 +91,16 @@ pub const FORK: Table = Table(39);
 /// entry here ([`crate::HeldPart`]).
 pub const PART: Table = Table(40);
 
+/// `author ‖ log ‖ entry id` → the statement's bytes: this entry of the author's control log resolves a fork of the log.
+pub const RESOLVE: Table = Table(50);
+/// `author ‖ log` → what of the log is beside the history that a resolution keeps, and the proof of that
+/// ([`crate::Fork`]).
+pub const HEALED: Table = Table(51);
+/// `author ‖ log ‖ entry id` → `log ‖ seq ‖ entry id`: an entry of a dropped branch was written again, as this one.
+pub const SALVAGED: Table = Table(52);
+
 /// One more than the highest number of a table.
-pub(crate) const COUNT: usize = 41;
+pub(crate) const COUNT: usize = 53;
 
 /// Where an entry stands.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
@@ -139,6 +147,20 @@ pub fn branch_key(at: &Position, entry: EntryId) -> [u8; 80] {
     key[..48].copy_from_slice(&at.key());
     key[48..].copy_from_slice(entry.as_bytes());
     key
+}
+
+/// The key of an entry in [`RESOLVE`] and [`SALVAGED`].
+pub fn about_key(author: AuthorId, log: LogId, entry: EntryId) -> [u8; 72] {
+    let mut key = [0; 72];
+    key[..40].copy_from_slice(&log_key(author, log));
+    key[40..].copy_from_slice(entry.as_bytes());
+    key
+}
+
+/// The log and the entry that a key of [`RESOLVE`] or [`SALVAGED`] names.
+pub fn parse_about_key(key: &[u8]) -> Option<((AuthorId, LogId), EntryId)> {
+    let (log, entry) = key.split_at_checked(40)?;
+    Some((parse_log_key(log)?, EntryId::from_bytes(entry.try_into().ok()?)))
 }
 
 /// The key of a log in [`LOG_HEAD`].
