@@ -31,7 +31,7 @@
 //! - Two histories of one log, proved to anybody: [`proof`].
 //!
 //! The bytes of it all, and the reasons for the rules, are in `docs/spec.md`. With the feature `serde` the ids,
-//! [`Schema`] and [`LogHead`] can be parts of messages.
+//! [`Schema`] and [`LogHead`] can be parts of messages; with `system` the statements of the system logs are there too.
 
 mod builder;
 pub mod bundle;
@@ -42,6 +42,8 @@ mod lipmaa;
 mod partial;
 pub mod proof;
 mod schema;
+#[cfg(feature = "system")]
+pub mod system;
 #[cfg(test)]
 mod testing;
 mod varu64;

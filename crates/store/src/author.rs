@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use madake_log::system::{Control, StatementError};
 use madake_log::{
     AuthenticEntry, AuthorId, AuthorKey, Entry, EntryId, LogHead, LogId, PayloadId, Schema, SeqNum, SignError,
 };
 use madake_object::{Commit, CommitAuthor, CommitError, CommitId, FileName, Mode, Object, ObjectId};
 
-use crate::control::{Control, ControlError};
 use crate::fork::ReadForks as _;
 use crate::ingest::LOGS_LIMIT;
 use crate::outcome::{Change, Fate, Outcome};
@@ -136,7 +136,7 @@ pub enum AppendError {
     TooManyGenerations(Schema),
     /// A registration could not be written down.
     #[error(transparent)]
-    Control(#[from] ControlError),
+    Control(#[from] StatementError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

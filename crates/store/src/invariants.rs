@@ -8,11 +8,11 @@ mod part;
 use std::collections::BTreeSet;
 use std::io::Read as _;
 
+use madake_log::system::{Control, ControlPayload};
 use madake_log::{AuthorId, Entry, LogHead, LogId, Placement, SeqNum, check_position, lipmaa};
 use madake_object::{Commit, ObjectId};
 
 use crate::branches::{branches_at, has_payload};
-use crate::control::{Control, ControlPayload};
 use crate::engine::Table;
 use crate::ingest::payload_object;
 use crate::outcome::{Flaw, META_OBJECTS};
@@ -300,7 +300,7 @@ impl Walk<'_, '_> {
         if at.log == LogId::CONTROL {
             let (schema, log) = match Control::decode(&bytes) {
                 Ok(ControlPayload::Known(Control::Register { schema, log })) => (schema, log),
-                Ok(ControlPayload::Unknown(_)) => return Ok(None),
+                Ok(ControlPayload::Known(_) | ControlPayload::Unknown(_)) => return Ok(None),
                 Err(_) => return Ok(Some("bad-control")),
             };
             if schema.is_reserved() || log <= LogId::COMMIT {

@@ -16,7 +16,6 @@ mod branches;
 mod by_digits;
 mod check;
 mod collect;
-mod control;
 mod fork;
 mod group;
 mod ingest;
@@ -43,7 +42,6 @@ pub use asked::WantedSum;
 pub use author::{AppendError, Appended, Author, Committed, NewContent, NewVersion};
 pub use check::{CheckStep, LogCheck, LogFault, LogProblem, StoreCheck, StoreProblem};
 pub use collect::Collected;
-pub use control::{Control, ControlError, ControlPayload};
 pub use fork::{
     BRANCH_BYTES_LIMIT, BRANCH_ENTRIES_LIMIT, Fork, ForkedLog, LogState, ReadForks, Seen, TIPS_LIMIT, Tip,
     fork_tag,
@@ -52,6 +50,7 @@ pub use ingest::{CONTENT_LIMIT, LOGS_LIMIT, SEQ_LIMIT, payload_object};
 #[cfg(feature = "fake-disk")]
 pub use invariants::{Broken, Invariant, Look, Walked, store_invariants};
 pub use invite::{CodeHash, Invite, Purpose};
+pub use madake_log::system::{self, Control, ControlPayload, StatementError};
 pub use news::{Listener, News};
 pub use objects::{Objects, UnknownObjects};
 pub use outcome::{

@@ -2,11 +2,11 @@
 
 use std::ops::Bound;
 
+use madake_log::system::{Control, ControlPayload};
 use madake_log::{AuthorId, Entry, LogHead, LogId};
 use madake_object::{Commit, ObjectId};
 
 use super::{CONTENT_LIMIT, Round, payload_object, read_statement, says_something};
-use crate::control::{Control, ControlPayload};
 use crate::engine::{Direction, MAX_BATCH_BYTES};
 use crate::outcome::{Dropped, KeptFor, Release};
 use crate::prefix;

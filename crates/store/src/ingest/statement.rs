@@ -1,9 +1,9 @@
 //! What the payloads of control and commit logs say, as rows. Pure, so that a check can ask again.
 
+use madake_log::system::{Control, ControlPayload};
 use madake_log::{AuthorId, Entry, LogId};
 use madake_object::{Commit, FileName, ObjectId};
 
-use crate::control::{Control, ControlPayload};
 use crate::engine::Table;
 use crate::outcome::Flaw;
 use crate::tables;
@@ -46,7 +46,7 @@ fn control(entry: &Entry, bytes: &[u8]) -> Result<Meaning, Flaw> {
             let row = (tables::REGISTER, key, schema.as_str().as_bytes().to_vec());
             Ok(Meaning { rows: vec![row], ..Meaning::default() })
         }
-        ControlPayload::Unknown(_) => Ok(Meaning::default()),
+        ControlPayload::Known(_) | ControlPayload::Unknown(_) => Ok(Meaning::default()),
     }
 }
 
