@@ -1,5 +1,9 @@
 //! Writing an author's own logs: schemas are registered, entries chained, signed and stored.
 
+mod heal;
+
+pub use heal::{NotSalvaged, SalvagedEntry};
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,7 +13,7 @@ use madake_log::{
 };
 use madake_object::{Commit, CommitAuthor, CommitError, CommitId, FileName, Mode, Object, ObjectId};
 
-use crate::fork::ReadForks as _;
+use crate::fork::{ReadForks as _, Tip};
 use crate::ingest::LOGS_LIMIT;
 use crate::outcome::{Change, Fate, Outcome};
 use crate::read::Read;
@@ -114,6 +118,42 @@ pub enum AppendError {
         log: LogId,
         /// The place that the proof is about.
         at: SeqNum,
+    },
+    /// There is nothing to resolve: of the log one history is known here.
+    #[error("{author}/{log} is not forked, as far as is known here")]
+    NotForked {
+        /// Whose log.
+        author: AuthorId,
+        /// Which of the author's logs.
+        log: LogId,
+    },
+    /// No resolution of the log is in force: nothing of it is dropped.
+    #[error("{author}/{log} is not resolved: nothing of it is dropped")]
+    NotResolved {
+        /// Whose log.
+        author: AuthorId,
+        /// Which of the author's logs.
+        log: LogId,
+    },
+    /// The caller's: this entry can't be what is kept of a forked log.
+    #[error("entry {} of {author}/{log} can't be kept: {why}", kept.seq)]
+    CantKeep {
+        /// Whose log.
+        author: AuthorId,
+        /// Which of the author's logs.
+        log: LogId,
+        /// The entry.
+        kept: Tip,
+        /// Why not.
+        why: &'static str,
+    },
+    /// Nothing can be written behind an end of log.
+    #[error("{author}/{log} has ended: nothing can be written into it again")]
+    Ended {
+        /// Whose log.
+        author: AuthorId,
+        /// Which of the author's logs.
+        log: LogId,
     },
     /// The author's quota has no room for it: only authors whose keys are not in the home have one.
     #[error("the quota has no room for it: {0}")]
@@ -321,6 +361,28 @@ impl<'a> Chains<'a> {
     }
 
     fn push(&mut self, log: LogId, payload: NewContent, end: bool) -> Result<EntryId, AppendError> {
+        let (payload_id, size) = (payload.id(), payload.size());
+        let entry = self.link(log, payload_id, size, end)?;
+        let id = entry.id();
+        self.undrop(payload_id)?;
+        match payload {
+            NewContent::Bytes(object) => self.changes.push(Change::Append { entry, payload: Some(object) }),
+            NewContent::Blob { .. } => {
+                self.changes.push(Change::Append { entry, payload: None });
+                self.content(payload);
+            }
+        }
+        Ok(id)
+    }
+
+    /// Signs the next entry of a log, on what is stored and on what was signed before.
+    fn link(
+        &mut self,
+        log: LogId,
+        payload: ObjectId,
+        size: u64,
+        end: bool,
+    ) -> Result<AuthenticEntry, AppendError> {
         let author = self.key.author();
         let head = match self.heads.get(&log) {
             Some(head) => *head,
@@ -338,20 +400,12 @@ impl<'a> Chains<'a> {
             Some(head) => head.seq.next().ok_or(AppendError::Sign(SignError::SeqExhausted))?,
             None => SeqNum::FIRST,
         };
-        let entry = self.sign(log, head.as_ref(), seq, &payload, end)?;
-        let (id, payload_id) = (entry.id(), payload.id());
-        self.undrop(payload_id)?;
+        let entry = self.sign(log, head.as_ref(), seq, (payload, size), end)?;
+        let id = entry.id();
         self.heads.insert(log, Some(LogHead::of(&entry)));
         self.signed.insert((log, seq), id);
-        match payload {
-            NewContent::Bytes(object) => self.changes.push(Change::Entry { entry, payload: Some(object) }),
-            NewContent::Blob { .. } => {
-                self.changes.push(Change::Entry { entry, payload: None });
-                self.content(payload);
-            }
-        }
-        self.appended.push(Appended { at: Position { author, log, seq }, entry: id, payload: payload_id });
-        Ok(id)
+        self.appended.push(Appended { at: Position { author, log, seq }, entry: id, payload });
+        Ok(entry)
     }
 
     fn content(&mut self, content: NewContent) {
@@ -374,7 +428,7 @@ impl<'a> Chains<'a> {
         log: LogId,
         head: Option<&LogHead>,
         seq: SeqNum,
-        payload: &NewContent,
+        (payload, size): (ObjectId, u64),
         end: bool,
     ) -> Result<AuthenticEntry, AppendError> {
         let author = self.key.author();
@@ -387,7 +441,7 @@ impl<'a> Chains<'a> {
         } else {
             None
         };
-        let payload_id = PayloadId::from_bytes(*payload.id().as_bytes());
-        Ok(Entry::sign(self.key, log, head, lipmaa, payload_id, payload.size(), end)?)
+        let payload = PayloadId::from_bytes(*payload.as_bytes());
+        Ok(Entry::sign(self.key, log, head, lipmaa, payload, size, end)?)
     }
 }

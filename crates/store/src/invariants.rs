@@ -152,7 +152,7 @@ pub fn store_invariants(
     broken: &mut dyn FnMut(Broken),
 ) -> Result<Walked, StoreError> {
     let (walked, expected, payloads) = (Walked::default(), Expected::default(), BTreeSet::new());
-    let mut walk = Walk { store, look, broken, walked, expected, payloads };
+    let mut walk = Walk { store, look, broken, walked, expected, payloads, beside: BTreeSet::new() };
     store.for_each_log(|held| walk.log(&held))?;
     let whole = walk.walked.entries;
     walk.parts()?;
@@ -175,12 +175,15 @@ struct Walk<'a, 'b> {
     expected: Expected,
     /// What entries name and what is here.
     payloads: BTreeSet<ObjectId>,
+    /// Files of versions that don't count, as their entries are beside a trunk: they may be here, and be kept.
+    beside: BTreeSet<ObjectId>,
 }
 
 /// Rows that must be there, each counted when it was found: if a table has more, they come from nothing held.
 #[derive(Default)]
 struct Expected {
     registers: u64,
+    resolves: u64,
     versions: u64,
     flaws: u64,
     branches: u64,
@@ -300,6 +303,15 @@ impl Walk<'_, '_> {
         if at.log == LogId::CONTROL {
             let (schema, log) = match Control::decode(&bytes) {
                 Ok(ControlPayload::Known(Control::Register { schema, log })) => (schema, log),
+                Ok(ControlPayload::Known(Control::Resolve(said))) => {
+                    let key = tables::about_key(at.author, said.log, entry.id());
+                    if self.store.engine().get(tables::RESOLVE, &key)?.as_deref() != Some(&bytes) {
+                        let what = format!("{at} resolves {}, and the row is not there", said.log);
+                        self.tell(Invariant::Statement, what);
+                    }
+                    self.expected.resolves += 1;
+                    return Ok(None);
+                }
                 Ok(ControlPayload::Known(_) | ControlPayload::Unknown(_)) => return Ok(None),
                 Err(_) => return Ok(Some("bad-control")),
             };
@@ -381,6 +393,7 @@ impl Walk<'_, '_> {
             (tables::ENTRY, entries, Invariant::Head, "entries"),
             (tables::BRANCH, self.expected.branches, Invariant::Fork, "entries of branches"),
             (tables::REGISTER, self.expected.registers, Invariant::Statement, "registrations"),
+            (tables::RESOLVE, self.expected.resolves, Invariant::Statement, "resolutions"),
             (tables::VERSION, self.expected.versions, Invariant::Statement, "versions"),
             (tables::COMMIT, self.expected.versions, Invariant::Statement, "entries that carry commits"),
             (tables::FLAW, self.expected.flaws, Invariant::Statement, "flaws"),
@@ -520,20 +533,20 @@ impl Walk<'_, '_> {
 
     fn content(&mut self) -> Result<(), StoreError> {
         let (store, broken, walked) = (self.store, &mut *self.broken, &mut self.walked);
-        let payloads = &self.payloads;
+        let named_by = (&self.payloads, &self.beside);
         for_each_prefix(store.engine(), tables::CONTENT, &[], |key, bytes| {
             walked.objects += 1;
             if blake3::hash(bytes).as_bytes() != key {
                 let what = format!("{} has other bytes", hex(key));
                 broken(Broken { rule: Invariant::Content, what });
             }
-            named(store, payloads, key, broken)
+            named(store, named_by, key, broken)
         })
     }
 
     fn blobs(&mut self) -> Result<(), StoreError> {
         let (store, broken, walked) = (self.store, &mut *self.broken, &mut self.walked);
-        let payloads = &self.payloads;
+        let named_by = (&self.payloads, &self.beside);
         let hashed = self.look.blobs;
         for_each_prefix(store.engine(), tables::BLOB, &[], |key, size| {
             walked.objects += 1;
@@ -561,7 +574,7 @@ impl Walk<'_, '_> {
                 let what = format!("blob {} {found}", hex(key));
                 broken(Broken { rule: Invariant::Content, what });
             }
-            named(store, payloads, key, broken)
+            named(store, named_by, key, broken)
         })
     }
 }
@@ -569,7 +582,7 @@ impl Walk<'_, '_> {
 /// An object that is here has a reason to be, and the store says the right one when a peer asks.
 fn named(
     store: &Store,
-    payloads: &BTreeSet<ObjectId>,
+    (payloads, beside): (&BTreeSet<ObjectId>, &BTreeSet<ObjectId>),
     key: &[u8],
     broken: &mut dyn FnMut(Broken),
 ) -> Result<(), StoreError> {
@@ -581,6 +594,9 @@ fn named(
     } else {
         payloads.contains(&id).then_some(NamedBy::Entry)
     };
+    if named.is_none() && beside.contains(&id) {
+        return Ok(());
+    }
     if named.is_none() && !pinned {
         broken(Broken { rule: Invariant::Named, what: format!("nothing names {id}") });
     } else if store.named_by(id)? != named {

@@ -31,6 +31,7 @@ mod quota;
 mod read;
 mod resolution;
 mod rows;
+mod settle;
 mod store;
 mod summary;
 pub mod tables;
@@ -39,7 +40,9 @@ mod together;
 mod told;
 
 pub use asked::WantedSum;
-pub use author::{AppendError, Appended, Author, Committed, NewContent, NewVersion};
+pub use author::{
+    AppendError, Appended, Author, Committed, NewContent, NewVersion, NotSalvaged, SalvagedEntry,
+};
 pub use check::{CheckStep, LogCheck, LogFault, LogProblem, StoreCheck, StoreProblem};
 pub use collect::Collected;
 pub use fork::{
@@ -61,6 +64,7 @@ pub use outcome::{
 pub use part::{HeldPart, NewPart, PART_ENTRIES, PartEntry, PartRefused};
 pub use quota::{Full, Limits, Usage};
 pub use read::{Counts, Head, HeldLog, NamedBy, NamedObject, Read, Wanted};
+pub use resolution::{By, Resolution, Verdict};
 pub use rows::{RECORD_BRANCH, RECORD_CONTENT, RECORD_ENTRY, RECORD_PART, RECORD_PATH, StoreRows};
 pub use store::{Store, StoreError};
 pub use summary::{

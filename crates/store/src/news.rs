@@ -70,7 +70,7 @@ impl News {
     /// What a list of changes is about.
     pub(crate) fn topics(changes: &[Change]) -> Vec<Topic> {
         let topic = |change: &Change| match change {
-            Change::Entry { entry, .. } => {
+            Change::Entry { entry, .. } | Change::Append { entry, .. } => {
                 Topic::Entry(Position::of(entry), crate::ingest::payload_object(entry))
             }
             Change::Part(part) => {

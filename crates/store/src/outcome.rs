@@ -33,10 +33,20 @@ pub enum Change {
     Part(NewPart),
     /// A proof that a log is forked, and who told of it when. The better one replaces what is known.
     Proof(Box<ForkProof>, Seen),
+    /// An entry that was signed here, for the end of its log. All of these of one call are taken, or none: if a log has
+    /// grown meanwhile, what was signed in vain makes no fork of it.
+    Append {
+        /// The entry.
+        entry: AuthenticEntry,
+        /// Its payload, if it is to be stored with it.
+        payload: Option<Object>,
+    },
     /// Who told of a log's fork first, and when, unless that was noted.
     Seen(AuthorId, LogId, Seen),
     /// What is known of a log's fork is to be found out anew, from what is held beside its trunk.
     Refork(AuthorId, LogId),
+    /// A step towards what the resolutions of a log say; the store takes these itself.
+    Settle(AuthorId, LogId),
     /// Content that something held names, or that was pinned before.
     Content(Object),
     /// Content that is durable as a blob.

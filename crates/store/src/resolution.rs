@@ -1,7 +1,8 @@
 //! Which history of a forked log stands, as its author said: a function of the statements and entries that are held, in
 //! whatever order they came.
 
-use madake_log::{AuthorId, Control, ControlPayload, EntryId, LogId, Point, ProofId, Resolve, SeqNum};
+use madake_log::system::{Control, ControlPayload, Point, Resolve};
+use madake_log::{AuthorId, EntryId, LogId, ProofId, SeqNum};
 
 use crate::branches::{Branches as _, On, ancestor};
 use crate::engine::Engine;

@@ -1,6 +1,9 @@
 //! The store: changes in, outcomes out when they are durable.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use madake_log::{AuthorId, LogId};
 
 use crate::collect::Collecting;
 use crate::engine::{Engine, EngineError, MAX_APPLY_BYTES};
@@ -22,6 +25,8 @@ pub struct Store {
     pub(crate) collecting: Collecting,
     pub(crate) summaries: Summaries,
     pub(crate) listeners: Listeners,
+    /// Logs of which resolutions are to take effect; `None` until it was looked which a crash left.
+    pub(crate) unsettled: Mutex<Option<BTreeSet<(AuthorId, LogId)>>>,
 }
 
 /// Why the store could not do what was asked.
@@ -65,6 +70,7 @@ impl Store {
             collecting: Collecting::default(),
             summaries: Summaries::default(),
             listeners: Listeners::default(),
+            unsettled: Mutex::default(),
         }
     }
 
@@ -98,6 +104,14 @@ impl Store {
     }
 
     fn apply_round(&self, groups: Vec<Vec<Change>>) -> Vec<Result<Vec<Outcome>, StoreError>> {
+        self.settle_what_is_left();
+        let results = self.write_round(groups);
+        self.settle_what_is_left();
+        results
+    }
+
+    /// As [`apply_round`](Self::apply_round), without what follows for logs that are resolved. One at a time.
+    pub(crate) fn write_round(&self, groups: Vec<Vec<Change>>) -> Vec<Result<Vec<Outcome>, StoreError>> {
         let mut results = Vec::with_capacity(groups.len());
         let mut groups = groups.into_iter();
         let noted = self.summaries.round();
@@ -124,11 +138,13 @@ impl Store {
                     Err(error) => derived.push(Err(error)),
                 }
             }
+            let unsettled = round.take_unsettled();
             let before = noted.before(self.engine(), round.touched());
             let applied = if batches.is_empty() { Ok(0) } else { self.engine.apply(&batches) };
             match applied.map_err(StoreError::from) {
                 Ok(_) => {
                     noted.after(self.engine(), before);
+                    self.is_unsettled(unsettled);
                     self.collecting.names(round.take_naming());
                     self.listeners.tell(&news);
                     results.extend(derived);

@@ -247,7 +247,7 @@ impl Store {
         let damaged = self.check_files(repair, &mut report, progress)?;
 
         let mut verifier = BatchVerifier::new(threads);
-        let mut stated = [0u64; 4];
+        let mut stated = [0u64; STATED.len()];
         // Before the walk: what comes meanwhile must not look like more than there should be.
         let (mut counts, all) = (Vec::new(), self.engine().count(tables::ENTRY)?);
         for table in STATED {
@@ -376,7 +376,14 @@ impl Store {
 }
 
 /// The tables whose rows follow from what entries state.
-const STATED: [Table; 4] = [tables::REGISTER, tables::VERSION, tables::COMMIT, tables::LINKED];
+const STATED: [Table; 6] = [
+    tables::REGISTER,
+    tables::VERSION,
+    tables::COMMIT,
+    tables::LINKED,
+    tables::RESOLVE,
+    tables::SALVAGED,
+];
 
 /// Compares what the entries of a log stand for with the rows that are there.
 struct Expected<'a> {
@@ -385,7 +392,7 @@ struct Expected<'a> {
     /// From where on the log is held, if it is in part.
     part: Option<SeqNum>,
     /// Rows that follow from entries, by table of [`STATED`].
-    stated: &'a mut [u64; 4],
+    stated: &'a mut [u64; STATED.len()],
     report: &'a mut StoreCheck,
 }
 

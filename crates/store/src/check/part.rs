@@ -40,7 +40,7 @@ impl Store {
         repair: bool,
         files: &Damaged,
         verifier: &mut BatchVerifier,
-        stated: &mut [u64; 4],
+        stated: &mut [u64; super::STATED.len()],
         report: &mut StoreCheck,
     ) -> Result<(), StoreError> {
         for part in self.held_parts(None)? {

@@ -157,6 +157,9 @@ impl<'a> Round<'a> {
 
     /// The batch of one caller's changes, what became of each of them, and the logs of whose forks more is known.
     pub(crate) fn derive(&mut self, changes: Vec<Change>) -> Result<Derived, StoreError> {
+        if let Some(overtaken) = self.overtaken(&changes)? {
+            return Ok((Batch::new(), overtaken, BTreeSet::new()));
+        }
         let (gone, naming) = (self.gone_blobs.clone(), self.naming.clone());
         let outcomes = changes.into_iter().map(|change| self.change(change)).collect::<Result<_, _>>();
         let outcomes = outcomes.and_then(|outcomes| self.settle_freed().map(|()| outcomes));
@@ -177,9 +180,34 @@ impl<'a> Round<'a> {
         Ok((std::mem::take(&mut self.batch), outcomes, forked))
     }
 
+    /// If what was signed here does not go to the end of its log any more: the outcome of all changes, of which none is
+    /// made.
+    fn overtaken(&self, changes: &[Change]) -> Result<Option<Vec<Outcome>>, StoreError> {
+        let mut seen = HashSet::new();
+        for change in changes {
+            let Change::Append { entry, .. } = change else { continue };
+            // The others of its log were signed for the places after it.
+            if !seen.insert((entry.author(), entry.log())) {
+                continue;
+            }
+            let head = self.head(entry.author(), entry.log())?;
+            let (held, id) = head.map_or((0, None), |head| (head.seq.get(), Some(head.entry)));
+            if (held + 1, id) != (entry.seq().get(), entry.backlink()) {
+                let refused =
+                    Outcome::Entry { fate: Fate::Gap { held }, payload: PayloadFate::NotGiven, flaw: None };
+                let outcome = |change: &Change| match change {
+                    Change::Append { .. } => refused.clone(),
+                    _ => Outcome::Done,
+                };
+                return Ok(Some(changes.iter().map(outcome).collect()));
+            }
+        }
+        Ok(None)
+    }
+
     fn change(&mut self, change: Change) -> Result<Outcome, StoreError> {
         match change {
-            Change::Entry { entry, payload } => self.entry(entry, payload),
+            Change::Entry { entry, payload } | Change::Append { entry, payload } => self.entry(entry, payload),
             Change::Part(new) => self.take_part(new),
             Change::Proof(proof, seen) => self.proof(*proof, seen),
             Change::Refork(author, log) => {

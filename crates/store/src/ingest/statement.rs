@@ -1,6 +1,6 @@
 //! What the payloads of control and commit logs say, as rows. Pure, so that a check can ask again.
 
-use madake_log::system::{Control, ControlPayload};
+use madake_log::system::{Control, ControlPayload, Salvaged};
 use madake_log::{AuthorId, Entry, LogId};
 use madake_object::{Commit, FileName, ObjectId};
 
@@ -45,6 +45,18 @@ fn control(entry: &Entry, bytes: &[u8]) -> Result<Meaning, Flaw> {
             let key = tables::register_key(entry.author(), log, entry.seq()).to_vec();
             let row = (tables::REGISTER, key, schema.as_str().as_bytes().to_vec());
             Ok(Meaning { rows: vec![row], ..Meaning::default() })
+        }
+        ControlPayload::Known(Control::Resolve(said)) => {
+            let key = tables::about_key(entry.author(), said.log, entry.id()).to_vec();
+            Ok(Meaning { rows: vec![(tables::RESOLVE, key, bytes.to_vec())], ..Meaning::default() })
+        }
+        ControlPayload::Known(Control::Salvage(said)) => {
+            let row = |one: &Salvaged| {
+                let mut key = tables::about_key(entry.author(), said.log, one.origin).to_vec();
+                key.extend(entry.seq().get().to_be_bytes());
+                (tables::SALVAGED, key, tables::salvaged_value(&one.again))
+            };
+            Ok(Meaning { rows: said.entries.iter().map(row).collect(), ..Meaning::default() })
         }
         ControlPayload::Known(_) | ControlPayload::Unknown(_) => Ok(Meaning::default()),
     }
