@@ -330,6 +330,7 @@ impl Home {
         let own = named.more_authors.iter().map(|(_, key)| key.author());
         let own: Vec<_> = own.chain([named.author_key.author(), named.node_key.author()]).collect();
         store.settle_objects(&own)?;
+        store.settle()?;
         store.set_default_quota(named.config.quota(), &own)?;
         let copied = store.meta(META_COPY)?.is_some_and(|copy| copy == [1]);
         Ok(named.home(path, store, copied))

@@ -274,8 +274,9 @@ impl Store {
             })?;
         }
         // Files of versions that don't count, as their entries are beside a trunk: what was here of them stays.
-        for (_, commit) in beside.into_iter().filter(|(author, _)| !roots.without.contains(author)) {
+        for (author, commit) in beside.into_iter().filter(|(author, _)| !roots.without.contains(author)) {
             let commit = self.content(commit)?.and_then(|bytes| Commit::decode(&bytes).ok());
+            let commit = commit.filter(|commit| commit.author.as_bytes() == author.as_bytes());
             marked.extend(commit.map(|commit| commit.object).filter(|id| {
                 bytes.contains(&usize::from(id.as_bytes()[0])) // each pass sees its own
             }));

@@ -206,12 +206,7 @@ pub(crate) fn ends(engine: &dyn Engine, log: Log) -> Result<Vec<Tip>, StoreError
 }
 
 /// Whether the path to an entry is held and goes beyond no end of log.
-pub(crate) fn can_stand(
-    engine: &dyn Engine,
-    log: Log,
-    kept: Tip,
-    ends: &[Tip],
-) -> Result<bool, StoreError> {
+pub(crate) fn can_stand(engine: &dyn Engine, log: Log, kept: Tip, ends: &[Tip]) -> Result<bool, StoreError> {
     if on_path(engine, log, kept, kept.seq)?.is_none() {
         return Ok(false);
     }

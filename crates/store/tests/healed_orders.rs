@@ -37,7 +37,8 @@ fn point(entry: &Entry) -> Point {
 impl World {
     fn new(key: &AuthorKey, random: &mut Random) -> Self {
         let log = if random.below(4) == 0 { LogId::COMMIT } else { LOG };
-        let mut world = Self { paths: Vec::new(), control: Vec::new(), said: Vec::new(), payloads: Vec::new() };
+        let mut world =
+            Self { paths: Vec::new(), control: Vec::new(), said: Vec::new(), payloads: Vec::new() };
         world.longer(key, log, random, Vec::new(), 20);
         let mut ends = 0;
         for _ in 0..1 + random.below(4) {

@@ -50,7 +50,11 @@ fn texts(store: &Store, key: &AuthorKey, log: LogId) -> Vec<String> {
 }
 
 /// A store in which an author wrote `here`, and its other device `there` after the first `shared` of them.
-fn forked(here: &[&str], shared: usize, there: &[&str]) -> (Arc<Store>, Author, AuthorKey, LogId, Vec<AuthenticEntry>) {
+fn forked(
+    here: &[&str],
+    shared: usize,
+    there: &[&str],
+) -> (Arc<Store>, Author, AuthorKey, LogId, Vec<AuthenticEntry>) {
     let (_, store) = open();
     let key = key(1);
     let author = Author::new(Arc::new(trees::key(1)), store.clone());
@@ -112,7 +116,10 @@ fn who_keeps_the_other_history_reads_it_and_writes_on() {
     let anew = grow(&key, log, &now[..5], &["other"]);
     store.apply(vec![with(&anew[5], "other")]).unwrap();
     let fork = store.fork(id, log).unwrap().unwrap();
-    assert_eq!((fork.at(), &fork.tips, fork.kept), (anew[5].seq(), &vec![tip(&anew[5])], Some(tip(&other[4]))));
+    assert_eq!(
+        (fork.at(), &fork.tips, fork.kept),
+        (anew[5].seq(), &vec![tip(&anew[5])], Some(tip(&other[4])))
+    );
     assert!(matches!(state(&store, &now[0]), LogState::Forked { .. }));
     sound(&store);
     author.resolve(log, tip(&anew[5])).unwrap();
@@ -204,7 +211,10 @@ fn what_was_dropped_is_written_again_once_and_names_its_origin() {
         }
     }
     assert_eq!(texts(&friend, &key, log), texts(&store, &key, log));
-    assert_eq!(friend.salvaged_as(id, log, other[2].id()).unwrap(), Some(Tip { seq: again[0].again.at.seq, entry: again[0].again.entry }));
+    assert_eq!(
+        friend.salvaged_as(id, log, other[2].id()).unwrap(),
+        Some(Tip { seq: again[0].again.at.seq, entry: again[0].again.entry })
+    );
     assert_eq!(state(&friend, &trunk[0]), state(&store, &trunk[0]));
     sound(&friend);
 }
@@ -234,7 +244,8 @@ fn files_follow_the_history_that_stands() {
         let (_, here) = open();
         let (_, there) = open();
         let key = key(1);
-        let [at_home, away] = [&here, &there].map(|store| Author::new(Arc::new(trees::key(1)), (*store).clone()));
+        let [at_home, away] =
+            [&here, &there].map(|store| Author::new(Arc::new(trees::key(1)), (*store).clone()));
         let give = |from: &Store, to: &Store| {
             let log = LogId::COMMIT;
             for entry in from.entries(key.author(), log, SeqNum::FIRST, 99).unwrap() {
@@ -267,7 +278,8 @@ fn files_follow_the_history_that_stands() {
         sound(&here);
         // What counts now is wanted; what counted before is not lost.
         for wanted in here.wanted(None, 99).unwrap() {
-            here.apply(vec![Change::Content(Object::new(there.content(wanted.id).unwrap().unwrap()))]).unwrap();
+            here.apply(vec![Change::Content(Object::new(there.content(wanted.id).unwrap().unwrap()))])
+                .unwrap();
         }
         assert_eq!(files(&here), [Some("away".into()), None, Some("young".into())]);
         here.collect(false, &mut |_| ()).unwrap();

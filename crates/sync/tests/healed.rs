@@ -76,7 +76,10 @@ fn a_resolution_ends_the_fork_with_whomever_it_reaches() {
             assert!(matches!(stands, LogState::Resolved { kept: of, .. } if of == kept));
             for peer in [third, second, fourth, fifth] {
                 finished(&run(peer, &mut first[0], sync()));
-                assert_eq!((state(peer, log), texts(peer, log)), (stands, expected.map(str::to_owned).to_vec()));
+                assert_eq!(
+                    (state(peer, log), texts(peer, log)),
+                    (stands, expected.map(str::to_owned).to_vec())
+                );
                 still(peer, &mut first[0]);
             }
             // Nothing that anybody had is gone.
@@ -86,8 +89,9 @@ fn a_resolution_ends_the_fork_with_whomever_it_reaches() {
                 tips.push(head(peer, log));
                 let mut all = Vec::new();
                 for tip in tips {
-                    let path = peer.store.branch_entries_with_payloads(log, tip, SeqNum::FIRST, 99, 99).unwrap();
-                    all.extend(path.into_iter().filter_map(|(_, payload)| payload));
+                    let path =
+                        peer.store.branch_entries_with_payloads(log, tip, SeqNum::FIRST, 99, 99).unwrap();
+                    all.extend(path.into_iter().filter_map(|(_, payload)| payload.unwrap()));
                 }
                 assert!(all.iter().any(|payload| payload == path.as_bytes()), "{i} {path}");
             }
@@ -123,6 +127,13 @@ fn what_is_kept_may_come_later() {
         for peer in [&b, &c] {
             assert_eq!((state(peer, log), texts(peer, log)), (state(&a, log), texts(&a, log)));
         }
-        assert!(c.store.holds(&madake_store::Position { author: log.0, log: log.1, seq: SeqNum::new(2).unwrap() }, a.store.healed(log.0, log.1).unwrap().unwrap().tips[0].entry).unwrap());
+        assert!(
+            c.store
+                .holds(
+                    &madake_store::Position { author: log.0, log: log.1, seq: SeqNum::new(2).unwrap() },
+                    a.store.healed(log.0, log.1).unwrap().unwrap().tips[0].entry
+                )
+                .unwrap()
+        );
     }
 }

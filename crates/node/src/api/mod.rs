@@ -12,6 +12,7 @@ mod error;
 mod export;
 mod files;
 mod forks;
+mod heal;
 mod invites;
 mod logs;
 mod node;

@@ -83,7 +83,12 @@ impl Author {
                     log,
                     seq: fork.at(),
                     kept: kept.into(),
-                    dropped: dropped.iter().map(|tip| (*tip).into()).collect::<Vec<_>>().try_into().unwrap_or_default(),
+                    dropped: dropped
+                        .iter()
+                        .map(|tip| (*tip).into())
+                        .collect::<Vec<_>>()
+                        .try_into()
+                        .unwrap_or_default(),
                     proof: fork.proof.id(),
                     epoch: 0,
                     replaces,

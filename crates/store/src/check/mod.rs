@@ -376,14 +376,8 @@ impl Store {
 }
 
 /// The tables whose rows follow from what entries state.
-const STATED: [Table; 6] = [
-    tables::REGISTER,
-    tables::VERSION,
-    tables::COMMIT,
-    tables::LINKED,
-    tables::RESOLVE,
-    tables::SALVAGED,
-];
+const STATED: [Table; 6] =
+    [tables::REGISTER, tables::VERSION, tables::COMMIT, tables::LINKED, tables::RESOLVE, tables::SALVAGED];
 
 /// Compares what the entries of a log stand for with the rows that are there.
 struct Expected<'a> {

@@ -532,9 +532,12 @@ impl Round<'_> {
 
     /// Takes away what is beside the trunk of a log that is forgotten. How many entries there were.
     pub(super) fn forget_branches(&mut self, author: AuthorId, log: LogId) -> Result<u64, StoreError> {
-        if Side::BOTH.map(Side::table).into_iter().chain([tables::BRANCH]).try_fold(true, |all, table| {
-            self.is_empty(table).map(|empty| all && empty)
-        })? {
+        if Side::BOTH
+            .map(Side::table)
+            .into_iter()
+            .chain([tables::BRANCH])
+            .try_fold(true, |all, table| self.is_empty(table).map(|empty| all && empty))?
+        {
             return Ok(0);
         }
         let prefix = tables::log_key(author, log);

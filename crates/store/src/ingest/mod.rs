@@ -207,7 +207,9 @@ impl<'a> Round<'a> {
 
     fn change(&mut self, change: Change) -> Result<Outcome, StoreError> {
         match change {
-            Change::Entry { entry, payload } | Change::Append { entry, payload } => self.entry(entry, payload),
+            Change::Entry { entry, payload } | Change::Append { entry, payload } => {
+                self.entry(entry, payload)
+            }
             Change::Part(new) => self.take_part(new),
             Change::Proof(proof, seen) => self.proof(*proof, seen),
             Change::Refork(author, log) => {

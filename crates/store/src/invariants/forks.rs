@@ -144,7 +144,8 @@ impl Walk<'_, '_> {
             path.reverse();
             Some(path)
         };
-        let said: Vec<_> = said.values().map(|said| Tip::from(said.kept)).map(|tip| (tip, path(tip))).collect();
+        let said: Vec<_> =
+            said.values().map(|said| Tip::from(said.kept)).map(|tip| (tip, path(tip))).collect();
         for (i, (one, path)) in said.iter().enumerate() {
             for (other, others) in &said[..i] {
                 let place = one.seq.min(other.seq);
@@ -159,9 +160,8 @@ impl Walk<'_, '_> {
                 }
             }
         }
-        let ends = |id: &EntryId| {
-            held.get(id).is_some_and(|entry| entry.is_end()) || head.end && head.entry == *id
-        };
+        let ends =
+            |id: &EntryId| held.get(id).is_some_and(|entry| entry.is_end()) || head.end && head.entry == *id;
         let goes = |path: &Vec<EntryId>| !path.iter().rev().skip(1).any(ends);
         let standing = said.into_iter().filter(|(_, path)| path.as_ref().is_some_and(goes));
         Ok(standing.map(|(tip, _)| tip).max_by_key(|tip| tip.seq))

@@ -7,7 +7,7 @@ use madake_object::ObjectId;
 use madake_store::engine::Random;
 use madake_store::{
     Change, ContentFate, Fate, HeldLog, KeptFor, NodeId, Outcome, PayloadFate, Policy, Position, Read,
-    Release, Store, StoreError, payload_object, tables,
+    ReadForks as _, Release, Store, StoreError, payload_object, tables,
 };
 
 use super::forks::Branches;
@@ -151,13 +151,15 @@ impl Memory {
         for (note, outcome) in notes.iter().zip(outcomes) {
             match (note, outcome) {
                 (Note::Entry(at, id, payload), Outcome::Entry { fate, payload: stored, .. }) => {
-                    if *fate == Fate::Branched {
+                    if *fate == Fate::Appended && at.seq == SeqNum::FIRST && self.may_have_lost(&at.author) {
+                        self.forget((at.author, at.log)); // by the collection that did not end
+                    }
+                    // Where a resolution may come, either is beside the other's trunk in the end.
+                    let twice = self.twice.contains(&at.author);
+                    if *fate == Fate::Branched || twice && *fate == Fate::Appended {
                         self.branches.took(at, *id);
                     }
-                    if *fate == Fate::Appended {
-                        if at.seq == SeqNum::FIRST && self.may_have_lost(&at.author) {
-                            self.forget((at.author, at.log)); // by the collection that did not end
-                        }
+                    if *fate == Fate::Appended && !twice {
                         let log = self.logs.entry((at.author, at.log)).or_default();
                         if at.seq.get() != log.len() as u64 + 1 {
                             let height = log.len();
@@ -303,6 +305,25 @@ impl Memory {
         }
     }
 
+    /// What of an acknowledged log is not there, and how many of its entries are; `None` if all of them.
+    pub(super) fn lost_of(
+        &self,
+        store: &Store,
+        author: AuthorId,
+        log: LogId,
+    ) -> Result<Option<(String, usize)>, StoreError> {
+        let lost = if self.twice.contains(&author) { lost_of_twice } else { lost_of_log };
+        lost(store, author, log, self.log(author, log))
+    }
+
+    /// Takes in which histories are read now, of authors who write in two places.
+    pub(in crate::sim) fn follow(&mut self, store: &Store) -> Result<(), StoreError> {
+        for author in self.twice.clone() {
+            self.adopt(store, author)?;
+        }
+        Ok(())
+    }
+
     /// Takes in what an author has written: everything that its logs show.
     pub(in crate::sim) fn adopt(
         &mut self,
@@ -312,6 +333,15 @@ impl Memory {
         let mut new = Vec::new();
         for HeldLog { log, .. } in store.logs_of(author)? {
             let known = self.logs.entry((author, log)).or_default();
+            if let Some(seq) = SeqNum::new(known.len() as u64)
+                && self.twice.contains(&author)
+                && store.entry_id(&Position { author, log, seq })?.as_ref() != known.last()
+            {
+                // A resolution made another history the trunk.
+                for (seq, id) in (1..).filter_map(SeqNum::new).zip(known.drain(..)) {
+                    self.branches.took(&Position { author, log, seq }, id);
+                }
+            }
             while let Some(from) = SeqNum::new(known.len() as u64 + 1) {
                 let page = store.entries(author, log, from, PAGE)?;
                 known.extend(page.iter().map(|entry| entry.id()));
@@ -332,8 +362,8 @@ impl Memory {
         adopt: bool,
     ) -> Result<Option<String>, StoreError> {
         let mut gone = Vec::new();
-        for ((author, log), known) in &self.logs {
-            match lost_of_log(store, *author, *log, known)? {
+        for (author, log) in self.logs.keys() {
+            match self.lost_of(store, *author, *log)? {
                 None => {}
                 // A collection takes a log whole, or not at all.
                 Some((_, 0)) if self.may_have_lost(author) => gone.push((*author, *log)),
@@ -497,7 +527,24 @@ impl Memory {
 }
 
 /// What of an acknowledged log is not there, and how many of its entries are; `None` if all of them.
-pub(super) fn lost_of_log(
+/// As [`lost_of_log`], of an author whose resolutions may make another history the trunk.
+fn lost_of_twice(
+    store: &Store,
+    author: AuthorId,
+    log: LogId,
+    known: &[EntryId],
+) -> Result<Option<(String, usize)>, StoreError> {
+    let there = store.log_head(author, log)?.is_some();
+    for (seq, id) in (1..).filter_map(SeqNum::new).zip(known) {
+        let at = Position { author, log, seq };
+        if !store.holds(&at, *id)? {
+            return Ok(Some((format!("{id}, that stood at {at}, is gone"), usize::from(there))));
+        }
+    }
+    Ok(None)
+}
+
+fn lost_of_log(
     store: &Store,
     author: AuthorId,
     log: LogId,

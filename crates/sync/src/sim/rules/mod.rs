@@ -11,7 +11,7 @@ mod telling;
 
 use std::time::Duration;
 
-pub(super) use forks::{ForksMeet, NeverMarked};
+pub(super) use forks::{ForksMeet, NeverMarked, ResolutionsEnd};
 pub(super) use keeping::{CollectsNameless, DroppedStays, WholeBatches};
 pub(super) use live::Pushing;
 pub(super) use memory::{AcknowledgedStays, Impossible, Memory, Note};
@@ -134,6 +134,8 @@ rules! {
         "a fork whose sides reach a node is proven there, and when the faults have ended all who want the log have every history of it, and the same proof"
     NeverMarked "never-marked"
         "an author who never used a key in two places is never marked as forked"
+    ResolutionsEnd "resolutions-end"
+        "when the faults have ended, all who keep a log that its author resolved read the same history of it"
     NoPanic "no-panic"
         "nothing panics"
 }
