@@ -5,7 +5,7 @@ use crate::lipmaa::has_lipmaa_link;
 use crate::varu64::decode_varu64;
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A well-formed Bamboo entry: the received bytes, and where its fields are in them.
 ///
@@ -19,7 +19,8 @@ use std::sync::Arc;
 #[derive(Clone)]
 pub struct Entry {
     bytes: Arc<[u8]>,
-    id: EntryId,
+    /// Once somebody has asked for it: whoever only hands entries on needs no hash.
+    id: OnceLock<EntryId>,
     log: LogId,
     seq: SeqNum,
     payload_size: u64,
@@ -67,7 +68,7 @@ impl Entry {
             return Err(DecodeError::Trailing);
         }
         Ok(Self {
-            id: EntryId::from_bytes(*blake3::hash(bytes).as_bytes()),
+            id: OnceLock::new(),
             bytes: bytes.into(),
             log,
             seq,
@@ -82,9 +83,9 @@ impl Entry {
         &self.bytes
     }
 
-    /// The entry's own hash, over all its bytes. It was computed once, at decoding.
+    /// The entry's own hash, over all its bytes. It is computed once, when it is first asked for.
     pub fn id(&self) -> EntryId {
-        self.id
+        *self.id.get_or_init(|| EntryId::from_bytes(*blake3::hash(&self.bytes).as_bytes()))
     }
 
     /// Who the entry says wrote it.
@@ -162,10 +163,10 @@ impl Entry {
     }
 }
 
-/// Entries are equal if their bytes are, for which their hashes stand.
+/// Entries are equal if their bytes are.
 impl PartialEq for Entry {
     fn eq(&self, other: &Self) -> bool {
-        self.id == other.id
+        self.bytes == other.bytes
     }
 }
 
@@ -173,14 +174,14 @@ impl Eq for Entry {}
 
 impl Hash for Entry {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.id.hash(state);
+        self.bytes.hash(state);
     }
 }
 
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = if self.is_end() { "EndOfLog" } else { "Entry" };
-        write!(f, "{name}({:?} {:?} {:?} {:?})", self.author(), self.log, self.seq, self.id)
+        write!(f, "{name}({:?} {:?} {:?} {:?})", self.author(), self.log, self.seq, self.id())
     }
 }
 

@@ -83,6 +83,7 @@ fn run_child(args: &[String]) {
         "crash" => reads::crash(folder, &load),
         "read" => reads::read(folder, &load),
         "read-fjall" => reads::read_fjall(folder, &load),
+        "read-logs" => reads::read_logs(folder, &load),
         "read-one" => reads::read_one(folder, &load),
         "sled-index" => indexes::sled(folder, &load, true),
         "sled-heads" => indexes::sled(folder, &load, false),

@@ -121,6 +121,18 @@ impl World<'_> {
         self.says(m, Input::ObjectOpened { id, here: Ok(here) });
     }
 
+    /// After a collection, or a start after one that was cut off: what nobody wants any more may be gone.
+    pub(super) fn forgets_unwanted(&mut self, m: usize) {
+        let Some(running) = self.machines[m].running.as_mut() else { return };
+        let (store, open) = (&running.store, &running.objects.open);
+        let mut stays = |key: &(ObjectId, u64), _: &mut Ranges| {
+            let wanted = store.wanted_for(key.0, 1);
+            open.contains_key(&key.0) || wanted.map_or(true, |wanted| !wanted.is_empty())
+        };
+        running.objects.verified.retain(&mut stays);
+        self.synced[m].retain(&mut stays);
+    }
+
     /// A node has all of an object, or goes on with it another time.
     pub(super) fn close_object(&mut self, m: usize, id: ObjectId, finish: bool) {
         let Some(object) = self.objects(m).and_then(|objects| objects.open.remove(&id)) else { return };

@@ -156,7 +156,7 @@ impl World<'_> {
         let started = engine.map_err(StoreError::from).and_then(|engine| self.begin(m, engine));
         let dead = self.machines[m].disk.is_dead();
         match started {
-            Ok(()) if !dead => {}
+            Ok(()) if !dead => self.forgets_unwanted(m),
             _ if dead => self.crash(m),
             Ok(()) => {}
             Err(error) => {

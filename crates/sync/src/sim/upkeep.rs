@@ -195,6 +195,7 @@ impl World<'_> {
             Ok(_) => Err(None),
             Err(error) => Err(Some(error)),
         };
+        self.forgets_unwanted(m);
         // What has not come yet comes while the space is given back, or after it.
         let reclaimed = judged.and_then(|()| self.reclaims(m, &mut meanwhile).map_err(Some));
         meanwhile.calls = 0;

@@ -103,6 +103,7 @@ mod recovery;
 mod replay;
 mod run;
 mod segment;
+mod side_by_side;
 mod slot;
 mod state;
 mod witness;

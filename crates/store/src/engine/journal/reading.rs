@@ -17,7 +17,7 @@ const PIECE: usize = 64 << 10;
 /// Bytes that are read beyond a value when the record after it is asked for too.
 const AHEAD: usize = 1 << 10;
 /// Values with no more than so many bytes between them lie close together.
-const GAP: u64 = 16 << 10;
+pub(super) const GAP: u64 = 16 << 10;
 
 /// A row, and what was read to know it.
 struct Found {
@@ -61,7 +61,7 @@ impl Core {
             None => Ok(None),
             Some(Found { record: Some(record), .. }) => Ok(Some(record)),
             Some(Found { slot, segments, .. }) => {
-                Ok(Some(Values::new(self.meaning(), &segments).read(table, key, &slot)?.1))
+                Ok(Some(Values::new(self.meaning(), &segments).value(table, key, &slot)?.1))
             }
         }
     }
@@ -82,16 +82,8 @@ impl Core {
         direction: Direction,
         limit: usize,
     ) -> Result<Vec<KeyValue>, EngineError> {
-        let mut out = Vec::new();
-        self.walk(table, range, direction, limit, |values, key, slot| {
-            let (key, value) = values.read(table, &key, &slot)?;
-            let inside = contains(range, &key);
-            if inside {
-                out.push((key, value));
-            }
-            Ok(inside)
-        })?;
-        Ok(out)
+        let read = move |values: &mut Values<'_>, key, slot: &Slot| values.take(table, key, slot);
+        self.read_rows(table, range, direction, limit, read, |(key, _)| key)
     }
 
     /// Rows, each with the record that was written right after its value.
@@ -103,17 +95,55 @@ impl Core {
         kind: u8,
         longest: usize,
     ) -> Result<Vec<Followed>, EngineError> {
-        let mut out = Vec::new();
-        self.walk(table, range, Direction::Forward, limit, |values, key, slot| {
+        let read = move |values: &mut Values<'_>, key, slot: &Slot| {
             values.ahead = AHEAD.min(ops::RECORD_HEADER + longest);
-            let (key, value) = values.read(table, &key, &slot)?;
-            let inside = contains(range, &key);
-            if inside {
-                let next = values.record_after(&slot, kind, longest)?;
-                out.push(Followed { key, value, next });
-            }
-            Ok(inside)
+            let (key, value) = values.take(table, key, slot)?;
+            let next = values.record_after(slot, kind, longest)?;
+            Ok(Followed { key, value, next })
+        };
+        self.read_rows(table, range, Direction::Forward, limit, read, |row| &row.key)
+    }
+
+    /// The rows of a range, each as `read` makes it of its key and slot; `key_of` what it made is the whole key.
+    fn read_rows<T: Send + 'static>(
+        &self,
+        table: Table,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        direction: Direction,
+        limit: usize,
+        read: impl Fn(&mut Values<'_>, Key, &Slot) -> Result<T, EngineError> + Send + Sync + 'static,
+        key_of: impl Fn(&T) -> &[u8],
+    ) -> Result<Vec<T>, EngineError> {
+        let mut out = Vec::new();
+        if self.meaning().derive.hash_key(table).is_some() {
+            self.walk(table, range, direction, limit, |values, key, slot| {
+                let row = read(values, key, &slot)?;
+                let inside = contains(range, key_of(&row));
+                out.extend(inside.then_some(row));
+                Ok(inside)
+            })?;
+            return Ok(out);
+        }
+        // Whole keys: which rows they are is known before any value is read.
+        let mut rows = Vec::new();
+        let segments = self.walk(table, range, direction, limit, |_, key, slot| {
+            rows.push((key, slot));
+            Ok(true)
         })?;
+        let meaning = self.meaning().clone();
+        let parts = self.helpers.run(
+            rows,
+            |(_, slot)| slot,
+            move |part| {
+                let mut values = Values::new(&meaning, &segments);
+                part.into_iter()
+                    .map(|(key, slot)| read(&mut values, key, &slot))
+                    .collect::<Result<Vec<T>, _>>()
+            },
+        );
+        for part in parts {
+            out.append(&mut part?);
+        }
         Ok(out)
     }
 
@@ -127,7 +157,7 @@ impl Core {
         let mut out = Vec::new();
         self.walk(table, range, direction, limit, |values, key, slot| {
             let key = match slot {
-                Slot::Record { .. } => values.read(table, &key, &slot)?.0,
+                Slot::Record { .. } => values.take(table, key, &slot)?.0,
                 _ => key.into_vec(),
             };
             let inside = contains(range, &key);
@@ -149,8 +179,8 @@ impl Core {
         Ok(rows)
     }
 
-    /// Goes through the rows of a range, until `take` has taken `limit`. In tables by hash a few come that only
-    /// begin as keys of the range do.
+    /// Goes through the rows of a range, until `take` has taken `limit`, and gives back the segments of that moment. In
+    /// tables by hash a few come that only begin as keys of the range do.
     fn walk(
         &self,
         table: Table,
@@ -158,9 +188,9 @@ impl Core {
         direction: Direction,
         limit: usize,
         mut take: impl FnMut(&mut Values<'_>, Key, Slot) -> Result<bool, EngineError>,
-    ) -> Result<(), EngineError> {
+    ) -> Result<Arc<Segments>, EngineError> {
         if limit == 0 || !is_range(from, to) {
-            return Ok(());
+            return Ok(Arc::default());
         }
         let by_hash = self.meaning().derive.hash_key(table).is_some();
         let (mut asked, mut most) = (Asked { table: table.0, from, to, direction }, limit);
@@ -185,7 +215,7 @@ impl Core {
                 break;
             }
         }
-        Ok(())
+        Ok(view.segments)
     }
 }
 
@@ -223,22 +253,30 @@ impl<'a> Values<'a> {
     }
 
     /// The whole key and the value of a live row, whose key is as the index keeps it; checked.
-    pub(super) fn read(
+    pub(super) fn read(&mut self, table: Table, key: &[u8], slot: &Slot) -> Result<KeyValue, EngineError> {
+        let (whole, value) = self.value(table, key, slot)?;
+        Ok((whole.unwrap_or_else(|| key.to_vec()), value))
+    }
+
+    /// As [`read`](Self::read), for whoever needs the key no more.
+    fn take(&mut self, table: Table, key: Key, slot: &Slot) -> Result<KeyValue, EngineError> {
+        let (whole, value) = self.value(table, &key, slot)?;
+        Ok((whole.unwrap_or_else(|| key.into_vec()), value))
+    }
+
+    /// The value of a live row, and its whole key where the index has only a part of it.
+    fn value(
         &mut self,
         table: Table,
         key: &[u8],
         slot: &Slot,
-    ) -> Result<(Vec<u8>, Vec<u8>), EngineError> {
+    ) -> Result<(Option<Vec<u8>>, Vec<u8>), EngineError> {
         match *slot {
             Slot::Gone => Err(EngineError::Bug { what: "a row that is gone was read" }),
-            Slot::Inline(ref value) => Ok((key.to_vec(), value.to_vec())),
+            Slot::Inline(ref value) => Ok((None, value.to_vec())),
             Slot::At { segment, offset, len, check } => {
                 let value = self.bytes(segment, offset, len)?;
-                if ops::check(&value) == check {
-                    Ok((key.to_vec(), value))
-                } else {
-                    Err(damaged(segment, offset))
-                }
+                if ops::check(&value) == check { Ok((None, value)) } else { Err(damaged(segment, offset)) }
             }
             Slot::Record { segment, offset, len, kind } => {
                 let record = self.bytes(segment, offset, len)?;
@@ -246,7 +284,7 @@ impl<'a> Values<'a> {
                 let mut rows = self.rows.drain(..).filter(|row| row.table == table);
                 let whole = rows.find(|row| self.meaning.shape.kept(table.0, &row.key) == key);
                 match (derived, whole) {
-                    (Ok(()), Some(row)) => Ok((row.key, record)),
+                    (Ok(()), Some(row)) => Ok((Some(row.key), record)),
                     _ => Err(damaged(segment, offset)),
                 }
             }

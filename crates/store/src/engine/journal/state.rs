@@ -9,6 +9,7 @@ use super::memtable::Memtable;
 use super::ops::Meaning;
 use super::run::{Cover, PageCache, Place, Run, RunFault, RunKey, RunWriter};
 use super::segment::Segment;
+use super::side_by_side::Helpers;
 use super::slot::IndexRow;
 use super::{IndexStatus, JournalOptions};
 
@@ -53,6 +54,8 @@ pub(super) struct Core {
     pub(super) journal: PathBuf,
     pub(super) maker: Maker,
     pub(super) options: JournalOptions,
+    /// Who helps those who scan.
+    pub(super) helpers: Helpers,
     state: RwLock<State>,
     flow: Mutex<Flow>,
     /// Something in `flow` changed, or a memtable became a run.
@@ -107,7 +110,8 @@ impl Core {
     pub(super) fn new(journal: PathBuf, maker: Maker, options: JournalOptions, state: State) -> Self {
         let (state, flow) = (RwLock::new(state), Mutex::default());
         let (changed, indexing, upkeep) = (Condvar::new(), Mutex::new(()), Mutex::new(()));
-        Self { journal, maker, options, state, flow, changed, indexing, upkeep }
+        let helpers = if options.index_inline { Helpers::none() } else { Helpers::of_this_machine() };
+        Self { journal, maker, options, helpers, state, flow, changed, indexing, upkeep }
     }
 
     pub(super) fn meaning(&self) -> &Meaning {
