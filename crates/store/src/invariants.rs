@@ -3,6 +3,7 @@
 //! memory. It reads statements by itself, on purpose: what writes rows must not be what judges them.
 
 mod forks;
+mod named;
 mod part;
 
 use std::collections::BTreeSet;
@@ -12,13 +13,14 @@ use madake_log::system::{Control, ControlPayload};
 use madake_log::{AuthorId, Entry, LogHead, LogId, Placement, SeqNum, check_position, lipmaa};
 use madake_object::{Commit, ObjectId};
 
+use self::named::named;
 use crate::branches::{branches_at, has_payload};
 use crate::engine::Table;
 use crate::ingest::payload_object;
 use crate::outcome::{Flaw, META_OBJECTS};
 use crate::part::PartEntry;
 use crate::prefix::{for_each_prefix, has_prefix};
-use crate::read::{HeldLog, NamedBy, Read, Wanted};
+use crate::read::{HeldLog, Read, Wanted};
 use crate::store::{Store, StoreError};
 use crate::tables::{self, Position};
 
@@ -577,33 +579,6 @@ impl Walk<'_, '_> {
             named(store, named_by, key, broken)
         })
     }
-}
-
-/// An object that is here has a reason to be, and the store says the right one when a peer asks.
-fn named(
-    store: &Store,
-    (payloads, beside): (&BTreeSet<ObjectId>, &BTreeSet<ObjectId>),
-    key: &[u8],
-    broken: &mut dyn FnMut(Broken),
-) -> Result<(), StoreError> {
-    let engine = store.engine();
-    let id = ObjectId::new(key.try_into().map_err(|_| StoreError::broken("an object id"))?);
-    let pinned = engine.contains(tables::PINNED, key)?;
-    let named = if has_prefix(engine, tables::LINKED, key)? {
-        Some(NamedBy::Commit)
-    } else {
-        payloads.contains(&id).then_some(NamedBy::Entry)
-    };
-    if named.is_none() && beside.contains(&id) {
-        return Ok(());
-    }
-    if named.is_none() && !pinned {
-        broken(Broken { rule: Invariant::Named, what: format!("nothing names {id}") });
-    } else if store.named_by(id)? != named {
-        let what = format!("{id} is named by {named:?}, and the store says {:?}", store.named_by(id)?);
-        broken(Broken { rule: Invariant::Named, what });
-    }
-    Ok(())
 }
 
 fn hex(bytes: &[u8]) -> String {

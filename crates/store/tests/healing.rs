@@ -108,7 +108,8 @@ fn who_keeps_the_other_history_reads_it_and_writes_on() {
     assert_eq!(store.fork(id, log).unwrap(), None);
     // What skips one can't be told yet.
     let fate = store.apply(vec![with(&grow(&key, log, &later, &["h"])[7], "h")]).unwrap();
-    assert!(matches!(fate[0], Outcome::Entry { fate: Fate::Gap { .. }, .. }), "{fate:?}");
+    assert!(matches!(fate[0], Outcome::Entry { fate: Fate::Forked { .. }, .. }), "{fate:?}");
+    assert_eq!(store.fork(id, log).unwrap(), None, "nobody is marked");
     sound(&store);
 
     // What is written twice on what stands is a fork again, and is resolved again.

@@ -107,6 +107,45 @@ fn a_resolution_ends_the_fork_with_whomever_it_reaches() {
     }
 }
 
+/// Both devices write behind what stands, and know nothing of each other: that is a fork again, above it, and is found and
+/// resolved like the first.
+#[test]
+fn what_is_written_twice_behind_what_stands_is_found_and_resolved_too() {
+    for way in WAYS {
+        for (mine, yours) in
+            [(&["m"][..], &["n", "n2", "n3"][..]), (&["m", "m2", "m3"], &["n"]), (&["m"], &["n"])]
+        {
+            let [mut a, mut b, mut c] = [1, 2, 3].map(|i| Peer::comparing(i, true, way));
+            let log = a.device(TWICE, &["one", "x"]);
+            b.device(TWICE, &["one", "y", "y2"]);
+            finished(&run(&mut a, &mut b, sync()));
+            let kept = head(&a, log);
+            author(&a).resolve(log.1, kept).unwrap();
+            finished(&run(&mut b, &mut a, sync()));
+            assert_eq!(texts(&b, log), ["one", "x"]);
+            finished(&run(&mut c, &mut b, sync()));
+            a.device(TWICE, mine);
+            b.device(TWICE, yours);
+            finished(&run(&mut c, &mut a, sync()));
+            finished(&run(&mut c, &mut b, sync()));
+            finished(&run(&mut c, &mut a, sync()));
+            for peer in [&a, &b, &c] {
+                let fork = peer.store.fork(log.0, log.1).unwrap().unwrap();
+                assert_eq!((fork.at().get(), fork.kept), (3, Some(kept)));
+            }
+            author(&b).resolve(log.1, head(&b, log)).unwrap();
+            author(&b).salvage(log.1, &mut |_| ()).unwrap();
+            finished(&run(&mut b, &mut c, sync()));
+            finished(&run(&mut c, &mut a, sync()));
+            for peer in [&a, &c] {
+                assert_eq!((state(peer, log), texts(peer, log)), (state(&b, log), texts(&b, log)));
+            }
+            assert_eq!(texts(&b, log)[..2 + yours.len()], [&["one", "x"], yours].concat());
+            assert_eq!(texts(&b, log).len(), 4 + yours.len() + mine.len(), "what was dropped first too");
+        }
+    }
+}
+
 /// Who has the statement before what it keeps goes on reading what is there, and follows when it comes.
 #[test]
 fn what_is_kept_may_come_later() {

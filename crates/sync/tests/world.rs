@@ -47,6 +47,8 @@ fn worlds_converge() {
         assert!([drops, collections, swept, forgotten].iter().all(|count| *count >= 20), "{total:?}");
         assert!(total.forks >= 20, "{total:?}");
         assert!(cut_collections >= 3, "{total:?}");
+        let Tally { resolved, salvaged, same_resolved, .. } = total;
+        assert!([resolved, salvaged, same_resolved].iter().all(|count| *count >= 10), "{total:?}");
         assert!(total.parts >= 10, "{total:?}");
     }
 }

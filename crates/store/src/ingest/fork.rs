@@ -1,19 +1,18 @@
 //! Entries that the trunk of a log has no place for, and proofs: how a log becomes forked, and what is kept of its
 //! branches.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use madake_log::{AuthenticEntry, AuthorId, EntryId, ForkKind, ForkProof, LogHead, LogId, SeqNum};
 use madake_object::Object;
 
+use super::sides::Kept;
 use super::{Round, SEQ_LIMIT, lipmaa_of, payload_object};
 use crate::branches::{self, Branches, On, ancestor, has_payload};
 use crate::fork::{BRANCH_BYTES_LIMIT, BRANCH_ENTRIES_LIMIT, Fork, Seen, Side, TIPS_LIMIT, Tip, beside};
 use crate::outcome::{Fate, Flaw, Outcome, PayloadFate, ProofFate};
 use crate::prefix::for_each_prefix;
 use crate::read::{self, Wanted};
-use crate::resolution;
 use crate::rows::RECORD_BRANCH;
 use crate::store::StoreError;
 use crate::tables::{self, Position};
@@ -34,21 +33,13 @@ pub(super) struct Forks {
     /// Wants that went with branches.
     unwanted: BTreeSet<Wanted>,
     /// What is said to be kept of logs.
-    said: HashMap<Log, Vec<Tip>>,
+    pub(super) said: HashMap<Log, Vec<Tip>>,
     /// Logs of which a resolution came or went, or what one keeps.
     pub(super) unsettled: BTreeSet<Log>,
 }
 
-/// What a resolution keeps of a log, and the trunk has.
-#[derive(Clone, Copy)]
-pub(super) struct Kept {
-    pub(super) tip: Tip,
-    /// It ends the log.
-    pub(super) end: bool,
-}
-
 /// What an entry hangs on.
-enum Hangs {
+pub(super) enum Hangs {
     /// It is a first entry, or its links lead to entries of the trunk.
     OnTrunk,
     /// Its backlink leads to this entry of a branch.
@@ -106,54 +97,6 @@ impl Round<'_> {
         Ok(self.known(log, Side::Live)?.is_some() || self.known(log, Side::Dropped)?.is_some())
     }
 
-    /// What a resolution keeps of a log, as what is beside its trunk was sorted last.
-    pub(super) fn kept(&mut self, log: Log, head: Option<&LogHead>) -> Result<Option<Kept>, StoreError> {
-        let mut rows = Vec::new();
-        for side in Side::BOTH {
-            rows.extend(self.known(log, side)?.map(|fork| fork.kept));
-        }
-        let tip = match rows.first() {
-            Some(kept) => *kept,
-            None if self.is_empty(tables::RESOLVE)? => None,
-            None => resolution::in_force(self.engine, log)?.map(|said| said.kept),
-        };
-        Ok(tip.map(|tip| Kept { tip, end: head.is_some_and(|head| head.end && head.seq == tip.seq) }))
-    }
-
-    /// An entry came: it may be what a resolution keeps.
-    pub(super) fn came(&mut self, at: &Position, id: EntryId) -> Result<(), StoreError> {
-        if self.is_empty(tables::RESOLVE)? {
-            return Ok(());
-        }
-        let log = (at.author, at.log);
-        if self.said_of(log)?.contains(&Tip { seq: at.seq, entry: id }) {
-            self.pending.forks.unsettled.insert(log);
-        }
-        Ok(())
-    }
-
-    /// What resolutions keep of a log, as far as they were durable when the round began.
-    fn said_of(&mut self, log: Log) -> Result<&[Tip], StoreError> {
-        let engine = self.engine;
-        match self.pending.forks.said.entry(log) {
-            Entry::Occupied(said) => Ok(said.into_mut()),
-            Entry::Vacant(place) => {
-                let said = resolution::stated(engine, log)?.into_iter().map(|said| said.kept).collect();
-                Ok(place.insert(said))
-            }
-        }
-    }
-
-    /// A statement comes or goes that resolves a log's fork.
-    pub(super) fn touch_resolved(&mut self, key: &[u8]) {
-        self.pending.forks.unsettled.extend(tables::parse_about_key(key).map(|(log, _)| log));
-    }
-
-    /// Logs in which more is to be done than this round does.
-    pub(crate) fn take_unsettled(&mut self) -> BTreeSet<Log> {
-        std::mem::take(&mut self.pending.forks.unsettled)
-    }
-
     /// An entry went to the trunk's end. Of a forked log it may prove more than was known.
     pub(super) fn extended(&mut self, entry: &AuthenticEntry) -> Result<(), StoreError> {
         let log = (entry.author(), entry.log());
@@ -185,9 +128,9 @@ impl Round<'_> {
         }
         let (hangs, kept) = (self.hangs(entry, head)?, self.kept(log, head)?);
         let Some(side) = self.side(entry, &hangs, kept)? else {
-            // It can't be told whether it is of what was dropped, before what it hangs on is here.
-            let held = head.map_or(0, |head| head.seq.get());
-            return with(otherwise.unwrap_or(Fate::Gap { held }), PayloadFate::NotGiven);
+            // It can't be told whether it is of what was dropped, before what it hangs on is here: nobody is marked.
+            let at = at.seq.prev().unwrap_or(at.seq);
+            return with(otherwise.unwrap_or(Fate::Forked { at }), PayloadFate::NotGiven);
         };
         let mut best = Best(self.known(log, side)?.map(|fork| fork.proof.clone()));
         let proves = self.prove(entry, head, (side, kept), &mut best)?;
@@ -303,60 +246,6 @@ impl Round<'_> {
         }
         self.pending.forks.changed.insert((log, side));
         true
-    }
-
-    /// On which side an entry is that is not of the trunk; `None` if that can't be told.
-    fn side(
-        &self,
-        entry: &AuthenticEntry,
-        hangs: &Hangs,
-        kept: Option<Kept>,
-    ) -> Result<Option<Side>, StoreError> {
-        let Some(kept) = kept else { return Ok(Some(Side::Live)) };
-        if kept.end || entry.seq() <= kept.tip.seq {
-            return Ok(Some(Side::Dropped));
-        }
-        match hangs {
-            Hangs::OnTrunk => Ok(Some(Side::Live)),
-            Hangs::Loose => Ok(None),
-            Hangs::OnBranch(tip, _) => {
-                let parent = self.branch(&Position { seq: tip.seq, ..Position::of(entry) }, tip.entry)?;
-                let parent = parent.ok_or(StoreError::broken("what an entry hangs on"))?;
-                self.side_of(&parent, kept).map(Some)
-            }
-        }
-    }
-
-    /// On which side an entry of a branch is.
-    pub(super) fn side_of(&self, entry: &AuthenticEntry, kept: Kept) -> Result<Side, StoreError> {
-        let above = !kept.end
-            && entry.seq() > kept.tip.seq
-            && matches!(ancestor(self, entry, kept.tip.seq)?, On::Trunk);
-        Ok(if above { Side::Live } else { Side::Dropped })
-    }
-
-    /// On which side what a proof is about is; `None` if that can't be told, as its entries are not here.
-    pub(super) fn side_of_proof(
-        &self,
-        proof: &ForkProof,
-        kept: Option<Kept>,
-    ) -> Result<Option<Side>, StoreError> {
-        let Some(kept) = kept else { return Ok(Some(Side::Live)) };
-        if kept.end || proof.seq() <= kept.tip.seq {
-            return Ok(Some(Side::Dropped));
-        }
-        let mut known = true;
-        for entry in proof.entries() {
-            let at = Position::of(&entry);
-            if self.branch(&at, entry.id())?.is_some() {
-                if self.side_of(&entry, kept)? == Side::Dropped {
-                    return Ok(Some(Side::Dropped));
-                }
-            } else {
-                known &= self.entry_id(&at)? == Some(entry.id());
-            }
-        }
-        Ok(known.then_some(Side::Live))
     }
 
     /// Compares an entry with all that is held and could prove more than the best that is known. Whether anything of

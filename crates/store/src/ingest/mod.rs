@@ -11,6 +11,7 @@ mod part;
 mod quota;
 mod release;
 mod settle;
+mod sides;
 mod statement;
 mod versions;
 

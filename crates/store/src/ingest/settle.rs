@@ -11,7 +11,8 @@ use std::ops::Bound;
 use madake_log::{AuthenticEntry, AuthorId, EntryId, ForkProof, LogHead, LogId, SeqNum};
 use madake_object::Commit;
 
-use super::fork::{Best, Kept};
+use super::fork::Best;
+use super::sides::Kept;
 use super::{Round, payload_object, read_statement};
 use crate::branches::{Branches as _, On, ancestor};
 use crate::engine::{Direction, MAX_BATCH_BYTES};

@@ -22,11 +22,10 @@ use crate::io::Plan;
 use crate::wire::FRAMED_CONTENT;
 
 pub(super) const SCHEMAS: [&str; 4] = ["post", "photo", "chat/line", "reading.temperature"];
-/// In one of so many worlds somebody writes on two machines, with this key.
+/// In one of so many worlds somebody writes on two machines, with this key; in as many others somebody who resolves what is
+/// forked by that, on the first of the two.
 const TWICE: u64 = 4;
 const TWICE_KEY: u64 = 1_000;
-/// In every second one of these the first of the two hears of forks and resolves them.
-const HEALS: u64 = 8;
 const NAMES: [&str; 4] = ["a", "b/c", "b/d", "notes.txt"];
 /// Payloads: beside their entries, asked for in frames, and on streams of their own.
 const SIZES: [usize; 12] = [0, 1, 20, 20, 40, 40, 80, 300, 300, 3_000, 70_000, 270_000];
@@ -62,7 +61,7 @@ impl World<'_> {
             let mut keys: Vec<_> = (1..=authors).map(|author| Arc::new(key(number + author))).collect();
             self.homes.extend(keys.iter().map(|key| (key.author(), m)));
             // In some worlds the first two machines have one author's key, who writes at both.
-            if self.options.seed % TWICE == 1 && m < 2 {
+            if (self.options.seed % TWICE == 1 || self.heals()) && m < 2 {
                 let twice = Arc::new(key(TWICE_KEY));
                 self.twice.insert(twice.author());
                 keys.push(twice);
@@ -90,8 +89,10 @@ impl World<'_> {
         for memory in &mut self.memories {
             memory.twice.clone_from(&self.twice);
         }
-        if self.heals() {
-            (0..count.min(2)).for_each(|m| self.begins_alike(m));
+        if self.heals() && count > 1 {
+            (0..2).for_each(|m| self.begins_alike(m));
+            self.knows(0, 1);
+            self.knows(1, 0);
         }
         for a in 0..count {
             for b in a + 1..count {
@@ -110,9 +111,19 @@ impl World<'_> {
         }
     }
 
+    /// Two devices of one person.
+    fn devices_meet(&mut self, m: usize) {
+        let (receives, gives, live, dry_run) = (true, true, false, false);
+        self.dial(
+            m,
+            1 - m,
+            Plan { receives, gives, schemas: None, live, servers: None, dry_run, last: None },
+        );
+    }
+
     /// Whether the author who writes on two machines resolves what is forked, on the first of them.
     fn heals(&self) -> bool {
-        self.options.seed % HEALS == 1
+        self.options.seed % TWICE == 3
     }
 
     /// Both machines begin with the same logs: so all that is said of them later is said on one of the two.
@@ -141,7 +152,7 @@ impl World<'_> {
             let Ok(Some(head)) = store.log_head(author, log) else { continue };
             let tips = fork.heads(&head);
             let kept = tips[self.random.below(tips.len())];
-            let salvages = self.random.below(2) == 0;
+            let salvages = self.random.below(4) > 0;
             let Some(running) = &self.machines[m].running else { return };
             let writer = &running.authors[number];
             let said = writer.resolve(log, kept);
@@ -189,6 +200,15 @@ impl World<'_> {
 
     /// An owner whose node runs does something.
     pub(super) fn does_something(&mut self, m: usize) {
+        if m < 2 && self.heals() {
+            match self.random.below(8) {
+                0 => return self.devices_meet(m),
+                1..4 if m == 0 => self.twice.clone().into_iter().for_each(|author| self.resolves(m, author)),
+                // The device of one who writes at both does little else.
+                4..8 => return self.appends(m),
+                _ => {}
+            }
+        }
         match self.random.below(16 + self.weather.upkeep) {
             16.. => self.keeps_up(m),
             0..4 => self.appends(m),
@@ -248,7 +268,7 @@ impl World<'_> {
 
     /// In some worlds owners take only the newest entries of logs, most of the time.
     fn newest_only(&mut self) -> Option<NonZeroU64> {
-        let some = self.options.seed % 2 == 0 && self.random.below(4) > 0;
+        let some = self.options.seed.is_multiple_of(2) && self.random.below(4) > 0;
         let counts = [1, 2, 3, 8];
         some.then(|| counts[self.random.below(counts.len())]).and_then(NonZeroU64::new)
     }

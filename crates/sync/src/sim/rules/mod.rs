@@ -4,6 +4,7 @@
 mod forks;
 mod keeping;
 mod live;
+mod lost;
 mod memory;
 mod partial;
 mod session;
