@@ -157,6 +157,7 @@ impl Driver {
             checkers: self.checkers.clone(),
             objects: self.objects.clone(),
             waiting: Arc::default(),
+            ranges: Arc::default(),
             told_alive: Arc::new(Mutex::new([Instant::now(); 2])),
         };
         let streams = async {

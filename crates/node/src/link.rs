@@ -5,7 +5,7 @@
 //! a range of a big object (`docs/protocol.md`, "Streams").
 
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -65,6 +65,8 @@ pub(crate) struct Link {
     pub(crate) objects: Arc<OpenObjects>,
     /// What waits for the control stream.
     pub(crate) waiting: Arc<Waiting>,
+    /// Ranges that the peer is asked for.
+    pub(crate) ranges: Arc<AtomicU32>,
     /// When the node was last told that bytes go to the peer, and that they come from it.
     pub(crate) told_alive: Arc<Mutex<[Instant; 2]>>,
 }

@@ -2,6 +2,7 @@
 //! once. What is asked of whom is the node's to say; here bytes are read, checked and written.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,10 +22,12 @@ use crate::work;
 
 /// Ranges that a peer may fetch at a time; more wait.
 const SERVING: usize = 8;
-/// A peer that gives no byte of a big object for so long does not have it for us.
+/// A peer that gives no byte of a big object for so long does not have it for us; nor has one that gives no chunk group
+/// of it for so long, times the ranges that it is asked for at a time: they share its line.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Bytes of groups that are read, checked and written at a time.
+/// Bytes of groups that are read, checked and written at a time; and so long what comes slowly waits for more.
 const PIECE: usize = 512 << 10;
+const PIECE_AFTER: Duration = Duration::from_secs(2);
 /// What has come is made durable after so many bytes, or after so long: what a power cut may take.
 const SYNC_BYTES: u64 = 64 << 20;
 const SYNC_AFTER: Duration = Duration::from_secs(10);
@@ -182,6 +185,24 @@ struct Fetching<'a> {
     gather: Gather,
     /// The group after the last that is written.
     upto: u64,
+    /// When a chunk group last came whole.
+    moved: Instant,
+}
+
+/// One of the ranges that are asked of a peer.
+struct Counted<'a>(&'a AtomicU32);
+
+impl<'a> Counted<'a> {
+    fn new(ranges: &'a AtomicU32) -> Self {
+        ranges.fetch_add(1, Ordering::Relaxed);
+        Self(ranges)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Link {
@@ -268,7 +289,9 @@ impl Link {
     /// Fetches a range, and tells the node how far it came.
     pub(crate) async fn fetch_range(self, request: RequestId, wanted: RangeRequest, cuts: Arc<Cuts>) {
         let mut upto = wanted.groups.start;
+        let counted = Counted::new(&self.ranges);
         let end = self.move_range(request, wanted, cuts, &mut upto).await.err().unwrap_or(RangeEnd::Whole);
+        drop(counted);
         lock(&self.objects.cuts).remove(&request);
         if end == RangeEnd::BrokenOff && self.connection.close_reason().is_some() {
             // It is not the object that failed: the session ends here.
@@ -309,6 +332,7 @@ impl Link {
             rest: Bytes::new(),
             gather,
             upto: wanted.groups.start,
+            moved: Instant::now(),
         };
         let result = fetching.run(&open, verifier).await;
         *upto = fetching.upto;
@@ -325,6 +349,10 @@ impl Fetching<'_> {
             // What comes is gathered while what came before is checked and written.
             let gathered = self.piece().await;
             let piece = self.gather.take(PIECE + GROUP as usize);
+            let bytes = piece.len();
+            if bytes > 0 {
+                self.moved = Instant::now();
+            }
             if let Some(written) = writing.take() {
                 verifier = Some(self.written(written).await?);
             }
@@ -356,10 +384,14 @@ impl Fetching<'_> {
         result.map(|()| verifier)
     }
 
-    /// Gathers up to a piece.
+    /// Gathers up to a piece, or what comes in a while.
     async fn piece(&mut self) -> Result<(), RangeEnd> {
+        let began = Instant::now();
         while !self.gather.is_over() {
             if self.rest.is_empty() {
+                if began.elapsed() >= PIECE_AFTER {
+                    break;
+                }
                 self.more().await?;
                 continue;
             }
@@ -397,6 +429,9 @@ impl Fetching<'_> {
 
     /// Waits for more bytes, or for word that fewer are wanted.
     async fn more(&mut self) -> Result<(), RangeEnd> {
+        let (now, ranges) = (Instant::now(), self.link.ranges.load(Ordering::Relaxed).max(1));
+        let patience = now + PATIENCE;
+        let until = patience.min(self.moved + PATIENCE * ranges);
         tokio::select! {
             biased;
             () = self.cuts.told.notified() => {
@@ -407,7 +442,7 @@ impl Fetching<'_> {
                 }
                 Ok(())
             }
-            read = tokio::time::timeout(PATIENCE, self.recv.read_chunk(PIECE, true)) => match read {
+            read = tokio::time::timeout_at(until, self.recv.read_chunk(PIECE, true)) => match read {
                 Ok(Ok(Some(chunk))) => {
                     self.rest = chunk.bytes;
                     self.link.alive(true).await;
@@ -415,7 +450,8 @@ impl Fetching<'_> {
                 }
                 Ok(Ok(None)) => Err(RangeEnd::Damaged),
                 Ok(Err(_)) => Err(RangeEnd::BrokenOff),
-                Err(_) => Err(RangeEnd::Silence(PATIENCE.as_secs())),
+                Err(_) if until == patience => Err(RangeEnd::Silence(PATIENCE.as_secs())),
+                Err(_) => Err(RangeEnd::Silence((PATIENCE * ranges).as_secs())),
             },
         }
     }

@@ -106,6 +106,9 @@ pub enum Change {
     DefaultQuota(Limits, Vec<AuthorId>),
     /// What an author uses is to be counted anew.
     Recount(AuthorId),
+    /// Counts what is kept of an author who has a quota and was not counted: else everybody who asks whether there is
+    /// room counts it.
+    Count(AuthorId),
     /// Keep logs of this schema, and of no others but those that are listed too.
     KeepSchema(Schema),
     /// List this schema no longer; when none is listed, all are kept.
@@ -163,9 +166,9 @@ pub enum Outcome {
     },
     /// Of content that was to go.
     Release(Release),
-    /// Of a log whose resolutions were to take effect: whether another such change is needed.
+    /// Of a log whose resolutions were to take effect.
     Settled {
-        /// It is.
+        /// Whether another such change is needed.
         more: bool,
     },
     /// Of a log that was to be taken away: how many of its entries were, the rest being left for another time.
@@ -290,8 +293,7 @@ pub enum ProofFate {
     Blocked,
     /// It is about sequence numbers of 2^48 or more.
     SeqTooHigh,
-    /// It is about a place above what a resolution keeps, and whether its entries hang on that or on what was dropped can't
-    /// be told before they are here.
+    /// It is about a place above what a resolution keeps, and its entries are not here: they may be of what was dropped.
     Unplaced,
 }
 

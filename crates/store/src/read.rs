@@ -94,6 +94,11 @@ pub trait Read: ReadForks {
         let _ = author;
         Ok(None)
     }
+    /// Whether what is kept of an author is counted: else [`room`](Self::room) has to count it each time.
+    fn is_counted(&self, author: AuthorId) -> Result<bool, StoreError> {
+        let _ = author;
+        Ok(true)
+    }
     /// All followed authors, ordered.
     fn followed(&self) -> Result<Vec<AuthorId>, StoreError>;
     /// All blocked authors, ordered.
@@ -280,6 +285,10 @@ impl Read for Store {
 
     fn room(&self, author: AuthorId) -> Result<Option<u64>, StoreError> {
         self.room_for(author)
+    }
+
+    fn is_counted(&self, author: AuthorId) -> Result<bool, StoreError> {
+        Ok(crate::quota::counted(self.engine(), author)?.is_some())
     }
 
     fn followed(&self) -> Result<Vec<AuthorId>, StoreError> {

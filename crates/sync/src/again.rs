@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use madake_log::{AuthorId, LogId, Schema, SeqNum};
 use madake_store::{Digest, Item, SummaryScope};
 
-use crate::compare::{Comparing, Step};
+use crate::compare::{Comparing, Held, Step};
 use crate::interest::Interest;
 use crate::node::{Context, Failure};
 use crate::reconcile::SetDifference;
@@ -49,7 +49,7 @@ impl Session {
         context: &mut Context<'_>,
         told: &wire::Digest,
     ) -> Result<(), Failure> {
-        if !self.by_cells || !matches!(self.live.answers, Comparing::Fresh) {
+        if !self.by_cells || !matches!(self.live.answers, Comparing::Fresh) || self.held.is_some() {
             return Err(Failure::Peer("a digest out of turn".into()));
         }
         // What becomes durable from now on is pushed, or offered too.
@@ -60,7 +60,17 @@ impl Session {
         if ours == theirs {
             return self.answer_again(context, Comparison::default());
         }
-        let step = self.differs(context.read, &scope, theirs, &ours)?;
+        if self.waits_its_turn(context, Held::DigestAgain(theirs)) {
+            return Ok(());
+        }
+        self.differs_again(context, theirs)
+    }
+
+    /// Goes on with a digest that differed when it came.
+    pub(crate) fn differs_again(&mut self, context: &mut Context<'_>, theirs: Digest) -> Result<(), Failure> {
+        let scope = self.wanted_of_us();
+        let ours = context.read.digest(&scope)?;
+        let step = self.differs(context, &scope, theirs, &ours)?;
         self.go_on_again(context, step)
     }
 
@@ -69,7 +79,7 @@ impl Session {
         let Comparing::Granting(granting) = std::mem::take(&mut self.live.answers) else {
             return Err(Failure::Peer("cells out of turn".into()));
         };
-        let step = self.decode(context.read, &self.wanted_of_us(), granting, &frame)?;
+        let step = self.decode(context, &self.wanted_of_us(), granting, &frame)?;
         self.go_on_again(context, step)
     }
 
@@ -78,14 +88,23 @@ impl Session {
         if clock.authors.is_empty() && !clock.last {
             return Err(Failure::Peer("an empty part of a summary".into()));
         }
+        if self.held.is_some() {
+            return Err(Failure::Peer("a summary out of turn".into()));
+        }
         self.live.answers = Comparing::Clock;
         self.live.clock.extend(clock.authors)?;
-        if !clock.last {
+        if !clock.last || self.waits_its_turn(context, Held::ClockAgain) {
             return Ok(());
         }
+        self.compare_again(context)
+    }
+
+    /// All of the peer's clock is here.
+    pub(crate) fn compare_again(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
         let theirs = std::mem::take(&mut self.live.clock);
         self.live.compared();
         let found = compare_all(&theirs, &self.admitted(), context.read, self.manner(false))?;
+        context.charge(self.peer, found.looked_at);
         self.answer_again(context, found)
     }
 

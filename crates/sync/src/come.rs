@@ -217,8 +217,15 @@ impl Node {
 
     /// Says to the store that a big object is here, in the name of a session that asked for it, be it over by now.
     fn write_fetched(&mut self, now: Now, by: SessionId, id: ObjectId, size: u64, read: &dyn Read) {
-        let mut context =
-            Context { session: by, now, read, fetches: &mut self.fetches, outbox: &mut self.outbox };
+        let mut context = Context {
+            session: by,
+            now,
+            read,
+            fetches: &mut self.fetches,
+            paces: &mut self.paces,
+            seeking: &self.seeking,
+            outbox: &mut self.outbox,
+        };
         if let Some(session) = self.sessions.get_mut(&by) {
             session.write_fetched(&mut context, id, size);
         } else {

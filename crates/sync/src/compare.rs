@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use madake_log::{AuthorId, LogId, SeqNum};
-use madake_store::{Cell, Coded, Digest, Item, ItemKey, Read, SummaryScope, item_key};
+use madake_store::{Cell, Coded, Digest, Item, ItemKey, SummaryScope, item_key};
 
 use crate::Bounded;
 use crate::io::CompareBy;
@@ -20,6 +20,18 @@ use crate::wire::{self, Cells, Class, Differ, Grant, MAX_CELLS_FRAME, MAX_KEYS_F
 
 /// Cells that are made at once: a store keeps so many at hand.
 const AT_ONCE: usize = 4_096;
+
+/// What a comparison goes on with when it is its turn: the peer has had much read of late.
+pub(crate) enum Held {
+    /// The dialler's clock is here.
+    Clock,
+    /// The dialler's digest, which differs.
+    Digest(Digest),
+    /// The peer asks again, with its clock.
+    ClockAgain,
+    /// The peer asks again, with a digest that differs.
+    DigestAgain(Digest),
+}
 
 /// How far a comparison is.
 #[derive(Default)]
@@ -156,10 +168,40 @@ impl Session {
                 if ours == theirs {
                     return self.settle(context);
                 }
-                let step = self.differs(context.read, &self.scope(), theirs, &ours)?;
-                self.go_on(context, step)
+                if self.waits_its_turn(context, Held::Digest(theirs)) {
+                    self.comparing = Comparing::Settled; // nothing more of it may come meanwhile
+                    return Ok(());
+                }
+                self.differs_at_first(context, theirs)
             }
             _ => Err(Failure::Peer("a digest out of turn".into())),
+        }
+    }
+
+    fn differs_at_first(&mut self, context: &mut Context<'_>, theirs: Digest) -> Result<(), Failure> {
+        let ours = context.read.digest(&self.scope())?;
+        let step = self.differs(context, &self.scope(), theirs, &ours)?;
+        self.go_on(context, step)
+    }
+
+    /// Whether a comparison has to wait, because so much was read for the peer: it goes on with this then.
+    pub(crate) fn waits_its_turn(&mut self, context: &Context<'_>, held: Held) -> bool {
+        let waits = !context.paces.admits(&self.peer, context.now.monotonic);
+        self.held = waits.then_some(held);
+        waits
+    }
+
+    /// Goes on with a comparison that waited, if it is its turn.
+    pub(crate) fn take_turn(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        if !context.paces.admits(&self.peer, context.now.monotonic) {
+            return Ok(());
+        }
+        match self.held.take() {
+            None => Ok(()),
+            Some(Held::Clock) => self.on_clock(context),
+            Some(Held::Digest(theirs)) => self.differs_at_first(context, theirs),
+            Some(Held::ClockAgain) => self.compare_again(context),
+            Some(Held::DigestAgain(theirs)) => self.differs_again(context, theirs),
         }
     }
 
@@ -172,7 +214,7 @@ impl Session {
     /// Digests of a scope are not the same: what to do about it.
     pub(crate) fn differs(
         &self,
-        read: &dyn Read,
+        context: &mut Context<'_>,
         scope: &SummaryScope<'_>,
         theirs: Digest,
         ours: &Digest,
@@ -182,7 +224,7 @@ impl Session {
         if self.is_too_much(cells_for(least).max(FIRST_CELLS), theirs.count) {
             return Ok(Step::Clock);
         }
-        let ours = read.coded(scope, AT_ONCE)?;
+        let ours = self.coded(context, scope, AT_ONCE)?;
         let (granted, got, decoder) = (FIRST_CELLS, Vec::new(), Decoder::default());
         Ok(Step::More(Granting { theirs, ours, granted, got, decoder }.into(), FIRST_CELLS))
     }
@@ -239,7 +281,7 @@ impl Session {
         }
         let mut moved = None;
         if told.coded.cells.len() < goal {
-            let coded = context.read.coded(&self.told_scope(), goal.next_power_of_two().max(AT_ONCE))?;
+            let coded = self.coded(context, &self.told_scope(), goal)?;
             if told.sent > 0 && coded.digest != told.digest {
                 // Something was written meanwhile, and the first cells don't fit the others.
                 return self.send_clock(context);
@@ -266,14 +308,27 @@ impl Session {
         let Comparing::Granting(granting) = std::mem::take(&mut self.comparing) else {
             return Err(Failure::Peer("cells out of turn".into()));
         };
-        let step = self.decode(context.read, &self.scope(), granting, &frame)?;
+        let step = self.decode(context, &self.scope(), granting, &frame)?;
         self.go_on(context, step)
+    }
+
+    /// The digest and the first cells of a scope, so many or more: those that a store keeps, or, for which it may have to
+    /// look at all its logs, as many as can be needed, so that it does so once.
+    fn coded(
+        &self,
+        context: &mut Context<'_>,
+        scope: &SummaryScope<'_>,
+        cells: usize,
+    ) -> Result<Coded, Failure> {
+        let coded = context.read.coded(scope, if cells <= AT_ONCE { AT_ONCE } else { MAX_CELLS })?;
+        context.charge(self.peer, coded.looked_at);
+        Ok(coded)
     }
 
     /// Takes cells for what was granted.
     pub(crate) fn decode(
         &self,
-        read: &dyn Read,
+        context: &mut Context<'_>,
         scope: &SummaryScope<'_>,
         mut granting: Box<Granting>,
         frame: &Cells,
@@ -295,7 +350,7 @@ impl Session {
         }
         let have = granting.got.len();
         if granting.ours.cells.len() < have {
-            granting.ours = read.coded(scope, have.next_power_of_two())?;
+            granting.ours = self.coded(context, scope, have)?;
             granting.decoder = Decoder::default();
         }
         let Granting { theirs, ours, got, decoder, .. } = &mut *granting;

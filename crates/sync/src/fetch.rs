@@ -11,13 +11,15 @@ use std::time::Duration;
 use madake_object::{GROUP, ObjectId, Ranges, groups};
 
 use crate::io::{Output, RangeEnd, RequestId, SessionId};
-use crate::spans::{first_of, overlap};
+use crate::spans::first_of;
+
+mod steal;
 
 /// Ranges that one session is asked for at a time, over all objects: enough to keep a long line busy.
 pub(crate) const MAX_OF_SESSION: usize = 8;
-/// Ranges that are asked for at a time in all; each has a megabyte or two in the shell.
+/// Ranges that are asked for at a time in all, but that each session may have one; each has a megabyte or two in the shell.
 pub(crate) const MAX_OPEN: usize = 64;
-/// Objects that are fetched at a time in all.
+/// Objects that are fetched at a time in all, likewise.
 pub(crate) const MAX_OBJECTS: usize = 64;
 /// So many chunk groups are worth to be asked of somebody else: 256 KiB.
 const GRAIN: u64 = 16;
@@ -43,6 +45,9 @@ pub(crate) const NOT_THERE: &str = "not-there: the peer does not have it";
 /// All objects that are being fetched.
 pub(crate) struct Fetches {
     grain: u64,
+    /// Ranges, and objects, in all, but that each session may have one.
+    max_open: usize,
+    max_objects: usize,
     objects: BTreeMap<ObjectId, Transfer>,
     open: BTreeMap<RequestId, Open>,
     givers: BTreeMap<SessionId, Giver>,
@@ -132,6 +137,8 @@ impl Default for Fetches {
     fn default() -> Self {
         Self {
             grain: GRAIN,
+            max_open: MAX_OPEN,
+            max_objects: MAX_OBJECTS,
             objects: BTreeMap::new(),
             open: BTreeMap::new(),
             givers: BTreeMap::new(),
@@ -148,9 +155,15 @@ impl Fetches {
         self.grain = groups.max(1);
     }
 
+    pub(crate) fn set_room(&mut self, ranges: usize, objects: usize) {
+        (self.max_open, self.max_objects) = (ranges, objects);
+    }
+
     /// Takes a session for one that may give the object. `false`: not now; there will be word of it.
     pub(crate) fn join(&mut self, session: SessionId, id: ObjectId, size: u64) -> bool {
-        let room = self.objects.len() < MAX_OBJECTS;
+        // Likewise a session that has none.
+        let has_none = || !self.objects.values().any(|transfer| transfer.holders.contains_key(&session));
+        let room = self.objects.len() < self.max_objects || has_none();
         match self.objects.get_mut(&id) {
             Some(transfer) if transfer.size == size && transfer.state != State::Closing => {
                 transfer.holders.entry(session).or_default();
@@ -393,8 +406,11 @@ impl Fetches {
     }
 
     fn has_room(&self, session: SessionId) -> bool {
-        let room = |giver: &Giver| giver.open < MAX_OF_SESSION;
-        self.givers.get(&session).is_some_and(room) && self.open.len() < MAX_OPEN
+        // A session of which nothing is asked may always be: those who send a byte now and then can't keep it from that.
+        let room = |giver: &Giver| {
+            giver.open < MAX_OF_SESSION && (giver.open == 0 || self.open.len() < self.max_open)
+        };
+        self.givers.get(&session).is_some_and(room)
     }
 
     /// Whether so much of an object is on its way from a session that it is asked for no more now.
@@ -448,74 +464,6 @@ impl Fetches {
         if transfer.state == State::Moving && transfer.holders.is_empty() && transfer.open.is_empty() {
             transfer.state = State::Closing;
             self.outputs.push(Output::CloseObject { id });
-        }
-    }
-
-    /// Sessions that could be asked and have nothing to do for this object.
-    fn idle<'a>(&'a self, transfer: &'a Transfer) -> impl Iterator<Item = SessionId> + 'a {
-        let works = |session: &SessionId| {
-            transfer.open.iter().any(|open| self.open.get(open).is_some_and(|open| open.session == *session))
-        };
-        let room =
-            |session: &SessionId| self.givers.get(session).is_none_or(|giver| giver.open < MAX_OF_SESSION);
-        transfer.holders.keys().copied().filter(move |session| !works(session) && room(session))
-    }
-
-    /// Requests of others whose rest this session could take over.
-    fn victims<'a>(
-        &'a self,
-        transfer: &'a Transfer,
-        thief: SessionId,
-    ) -> impl Iterator<Item = (RequestId, &'a Open)> + 'a {
-        let not = transfer.holders.get(&thief).map(|holder| &holder.not);
-        let open = transfer.open.iter().filter_map(|request| Some((*request, self.open.get(request)?)));
-        open.filter(move |(_, open)| {
-            let able = not.is_none_or(|not| !not.spans().iter().any(|span| overlap(span, &open.groups)));
-            open.session != thief && open.cutting.is_none() && open.upto < open.groups.end && able
-        })
-    }
-
-    /// A session without work takes over a part of what another one has not sent yet, by how fast both are.
-    fn steal(&mut self, id: ObjectId, now: Duration) {
-        let Some(transfer) = self.objects.get(&id).filter(|t| t.state == State::Moving) else { return };
-        // Groups in a billion milliseconds; not known before the first has come.
-        let rate = |session: SessionId| {
-            let holder = transfer.holders.get(&session).filter(|holder| holder.moved > 0)?;
-            let time = u64::try_from(now.saturating_sub(holder.since?).as_millis()).unwrap_or(u64::MAX);
-            Some(u128::from(holder.moved.saturating_mul(1_000_000_000) / time.max(1)))
-        };
-        let mut cuts: BTreeMap<RequestId, (u64, SessionId)> = BTreeMap::new();
-        let mut stall = transfer.stall;
-        for thief in self.idle(transfer) {
-            let open = self.victims(transfer, thief).filter(|(request, _)| !cuts.contains_key(request));
-            // Who has stalled first, then where most is left.
-            let stalls = |open: &Open| now.saturating_sub(open.moved_at) >= transfer.stall;
-            let by = |(_, open): &(RequestId, &Open)| (stalls(open), open.groups.end - open.upto);
-            let Some((request, open)) = open.max_by_key(by) else { continue };
-            let left = open.groups.end - open.upto;
-            let share = match (rate(thief), rate(open.session)) {
-                (Some(ours), Some(theirs)) if ours + theirs > 0 => {
-                    u64::try_from(u128::from(left) * ours / (ours + theirs)).unwrap_or(left / 2)
-                }
-                _ => left / 2,
-            };
-            if stalls(open) {
-                cuts.insert(request, (0, thief));
-                stall = transfer.stall.saturating_mul(2);
-            } else if share >= self.grain {
-                let keeps = left - share;
-                let end = if keeps < self.grain { 0 } else { open.upto + keeps };
-                cuts.insert(request, (end, thief));
-            }
-        }
-        if let Some(transfer) = self.objects.get_mut(&id) {
-            transfer.stall = stall;
-        }
-        for (request, (end, thief)) in cuts {
-            if let Some(open) = self.open.get_mut(&request) {
-                open.cutting = Some(For::Session(thief));
-                self.outputs.push(Output::CutRange { request, end });
-            }
         }
     }
 

@@ -458,8 +458,10 @@ impl Session {
                 None => self.entry_outcome(at, entry_bytes, payload_bytes, outcome),
             }
         }
-        if new {
-            self.receiving.look_again_for_content();
+        match self.live.agreed && self.done_sent {
+            true => self.live.look |= new,
+            false if new => self.receiving.look_at_all(),
+            false => {}
         }
         if let Some(asked) = self.forks.asked.get_mut(&want) {
             asked.applying = asked.applying.saturating_sub(1);
@@ -478,7 +480,7 @@ impl Session {
             }
         }
         if !changes.is_empty() {
-            self.apply(context, changes, Applying::Seen, 0);
+            self.apply(context, changes, Applying::Nothing, 0);
         }
         for log in shown {
             // Of what the peer has told of there is nothing to ask, as long as that is not dealt with.

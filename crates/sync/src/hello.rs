@@ -4,7 +4,7 @@ use madake_log::Schema;
 use madake_store::{PeerStore, StoreError};
 
 use crate::Bounded;
-use crate::compare::Comparing;
+use crate::compare::{Comparing, Held};
 use crate::interest::Interest;
 use crate::node::{Context, Failure};
 use crate::preview::DRY_RUN;
@@ -113,7 +113,10 @@ impl Session {
         let frames = if interests.is_empty() {
             vec![Clock { authors: Bounded::default(), last: true }]
         } else {
-            clock_frames(context.read, &interests, &self.plan.schemas, self.forks.agreed)?
+            let (frames, rows) =
+                clock_frames(context.read, &interests, &self.plan.schemas, self.forks.agreed)?;
+            context.charge(self.peer, rows);
+            frames
         };
         for frame in frames {
             self.tell(context, &Message::Clock(frame));
@@ -152,6 +155,10 @@ impl Session {
         match (clock.last, explains) {
             (false, _) => Ok(()),
             (true, true) => self.settle(context),
+            (true, false) if self.waits_its_turn(context, Held::Clock) => {
+                self.comparing = Comparing::Settled; // nothing more of it may come meanwhile
+                Ok(())
+            }
             (true, false) => self.on_clock(context),
         }
     }
@@ -172,13 +179,14 @@ impl Session {
     }
 
     /// The initiator's clock is complete: offer what it lacks, and ask for what we lack (B8).
-    fn on_clock(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+    pub(crate) fn on_clock(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
         self.live.compared();
         if self.we_give()
             && let Some(theirs) = &self.theirs
         {
             let manner = self.manner(true);
             let found = compare_all(&self.clock, &theirs.interest, context.read, manner)?;
+            context.charge(self.peer, found.looked_at);
             self.offer(context, found)?;
         }
         self.settle(context)

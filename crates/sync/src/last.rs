@@ -15,7 +15,6 @@ use crate::io::Received;
 use crate::node::Context;
 use crate::preview::entries_in;
 use crate::receive::{Applying, PER_REQUEST};
-use crate::report::{MAX_LISTED, Missing};
 use crate::session::Session;
 use crate::wire::{Range, What};
 
@@ -254,10 +253,9 @@ impl Session {
     pub(crate) fn list_newest_cut_short(&mut self) {
         for (log, head) in self.receiving.newest.cut_short() {
             let told = self.receiving.is_spoiled(&log);
-            if !told && !self.report.dry_run && self.report.missing.len() < MAX_LISTED {
+            if !told && !self.report.dry_run && self.lists_more() {
                 let reason = format!("cut-short: offered up to {head}, and not all of the newest came");
-                let id = format!("{}/{}", log.0, log.1);
-                self.report.missing.push(Missing { what: What::Log, id, reason });
+                self.misses(What::Log, format!("{}/{}", log.0, log.1), reason);
             }
         }
     }

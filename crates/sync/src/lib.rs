@@ -8,7 +8,7 @@
 //!
 //! Rooms: [`wire`] (messages and their bytes) · [`knock`] (what strangers may say) · `summary`, `compare`, [`reconcile`] (what differs) · `interest` (what is
 //! wanted) · `preview` (what is still to come) · `session` (one peer), with its two halves `receive` (and `taken`, `quota`, `last`: the newest of a log only) and `serve` · `live` (a session that
-//! stays open), `again` (its comparisons) · `forks` (logs with several histories) and `paths` (their entries) · `seek` (what one session did not bring is asked of the others) · `fetch` (big objects, from several peers at once) · `node` (all of them) · [`heads`] (what a cluster agrees on; not used yet) · `sim` (feature `sim`: the simulator, which alone stands on the engine that writes
+//! stays open), `again` (its comparisons) · `forks` (logs with several histories) and `paths` (their entries) · `seek` (what one session did not bring is asked of the others) · `fetch` (big objects, from several peers at once) · `pace` (how often a peer may have much read) · `node` (all of them) · [`heads`] (what a cluster agrees on; not used yet) · `sim` (feature `sim`: the simulator, which alone stands on the engine that writes
 //! to disks). `docs/protocol.md` describes the messages and the states.
 
 mod again;
@@ -25,12 +25,14 @@ pub mod knock;
 mod last;
 mod live;
 mod node;
+mod pace;
 mod paths;
 mod preview;
 mod quota;
 pub mod ranged;
 mod receive;
 pub mod reconcile;
+mod refusals;
 mod report;
 mod seek;
 mod serve;

@@ -16,6 +16,7 @@ use crate::interest::{Interest, kept_authors, kept_schemas};
 use crate::io::{Output, Received, RefusedEntry};
 use crate::node::{Context, Failure};
 use crate::receive::Applying;
+use crate::refusals::{REFUSALS, ToldRefused};
 use crate::report::EndReason;
 use crate::serve::{WINDOW, next_entries};
 use crate::session::Session;
@@ -32,6 +33,8 @@ const MAX_SENT: usize = 512;
 const MAX_GAPS: usize = 1_024;
 /// So long after a content did not come that the peer has, it is asked for again: there may be no next session that would.
 pub(crate) const RETRY: Duration = Duration::from_secs(60);
+/// So long a comparison waits until nothing that was pushed is being made durable.
+const LATE: Duration = Duration::from_secs(5);
 /// Ranges that are read for one frame.
 const PER_FRAME: usize = 512;
 
@@ -48,8 +51,11 @@ pub(crate) struct Live {
     pub(crate) max_backlog: usize,
     /// Not pushed yet: system logs, and the others.
     backlog: [BTreeMap<Log, (SeqNum, SeqNum)>; 2],
-    /// There was too much, or something that only a comparison finds: the two sides have to compare again.
+    /// There was too much: the two sides have to compare again, and nothing is pushed until then.
     behind: bool,
+    /// Logs of which only a comparison finds whether the peer wants them: they have to compare, and other logs are
+    /// pushed meanwhile.
+    apart: BTreeSet<Log>,
     /// We said so.
     again_sent: bool,
     /// This side has asked for a comparison again.
@@ -64,14 +70,22 @@ pub(crate) struct Live {
     sent: [BTreeMap<Log, SeqNum>; 2],
     /// We have told the peer that we are ready.
     ready_sent: bool,
-    /// Compare again, when there is nothing else to do.
+    /// Compare again, when no entries are asked for.
     pub(crate) again: bool,
+    /// Since when that is to be.
+    again_since: Option<Duration>,
     /// Something was left out or refused for want of room.
     pub(crate) short: bool,
     /// There may be more room than when the two sides last compared.
     pub(crate) roomy: bool,
-    /// Look again for contents that are missing here.
+    /// Look for contents that came to be missing here.
     pub(crate) look: bool,
+    /// Look again for all contents that are missing here.
+    pub(crate) look_at_all: bool,
+    /// Tell anew what is missing.
+    pub(crate) relist: bool,
+    /// How far the peer was told of what was refused.
+    pub(crate) refused: ToldRefused,
     /// Likewise, for what the peer lacked too, when what is asked for now is answered: an answer that it is not
     /// there may be older than the word that it has come.
     pub(crate) look_later: bool,
@@ -92,12 +106,13 @@ pub(crate) struct Live {
 impl Live {
     /// References to what waits to be pushed.
     pub(crate) fn backlog(&self) -> usize {
-        self.backlog.iter().map(BTreeMap::len).sum()
+        self.backlog.iter().map(BTreeMap::len).sum::<usize>().max(self.apart.len())
     }
 
     /// Whether what the peer has was compared just now: what waits is offered to it.
     pub(crate) fn compared(&mut self) {
         self.backlog.iter_mut().for_each(BTreeMap::clear);
+        self.apart.clear();
         (self.behind, self.again_sent) = (false, false);
     }
 
@@ -111,6 +126,15 @@ impl Live {
         }
         let range = waiting.entry(log).or_insert((from, to));
         *range = (range.0.min(from), range.1.max(to));
+    }
+
+    /// Nothing of this log is pushed until the two sides have compared.
+    fn set_apart(&mut self, log: Log) {
+        if self.apart.len() >= self.max_backlog && !self.apart.contains(&log) {
+            self.behind = true;
+        } else {
+            self.apart.insert(log);
+        }
     }
 
     /// The peer has this entry, and so all before it.
@@ -171,6 +195,7 @@ impl Session {
             return Err(Failure::End(EndReason::Anew)); // it changed between our Hello and the peer's
         }
         self.live.start = hello.incarnation;
+        self.live.refused.agreed = hello.capabilities & REFUSALS != 0;
         let start = self.live.start;
         context.output(|session| Output::Live { session, start, caught_up: false });
         let standing = self.report.standing();
@@ -232,7 +257,7 @@ impl Session {
                 continue;
             }
             if from == SeqNum::FIRST && self.is_offered_first(context.read, log, news)? {
-                self.live.behind = true;
+                self.live.set_apart(log);
                 continue;
             }
             let from = match self.live.known(&log) {
@@ -265,13 +290,16 @@ impl Session {
         if !theirs.wants_author(&author) || self.blocked.contains(&author) {
             return Ok(false);
         }
+        if self.live.apart.contains(&(author, log)) {
+            return Ok(false);
+        }
         let limits = [&theirs.schemas, &self.plan.schemas];
         if limits.iter().all(|limit| limit.is_none()) {
             return Ok(true);
         }
         // A log that begins, or a registration, may make others wanted: what is, a comparison finds.
         if log.is_system() || from == SeqNum::FIRST {
-            self.live.behind = true;
+            self.live.set_apart((author, log));
             return Ok(false);
         }
         let schema = read.schema(author, log)?;
@@ -329,7 +357,12 @@ impl Session {
                 }
             }
         }
-        if self.live.behind && !self.live.again_sent && self.serving.is_idle() && self.done_received {
+        // What goes on beside pushes need not wait until they are taken.
+        let due = match self.live.behind {
+            true => self.serving.is_idle(),
+            false => !self.live.apart.is_empty() && !self.serving.sends_entries(),
+        };
+        if due && !self.live.again_sent && self.done_received {
             self.live.again_sent = true;
             context.send(Class::Control, &Message::Word(Word::Again));
         }
@@ -421,21 +454,52 @@ impl Session {
             self.live.retry = None;
             context.fetches.forgive(context.session);
             self.receiving.forget_failed();
-            self.live.look = true;
+            self.live.look_at_all = true;
         }
-        if self.live.again && self.receiving.is_settled() && self.live.applying == 0 && self.done_sent {
-            self.live.again = false;
-            self.ask_again(context)?;
-        }
-        if self.live.look_later && !self.receiving.is_fetching() {
-            self.live.look_later = false;
-            self.receiving.forget_lacking();
-            self.live.look = true;
-        }
-        if std::mem::take(&mut self.live.look) {
-            self.receiving.look_again_for_content();
+        self.go_through(context)?;
+        let look = std::mem::take(&mut self.live.look);
+        match (context.seeking.named(), std::mem::take(&mut self.live.look_at_all)) {
+            (Some(ids), false) if look => self.receiving.look_for(ids.iter().copied()),
+            (_, all) if all || look => self.receiving.look_at_all(),
+            _ => {}
         }
         Ok(())
+    }
+
+    /// Does what may make this side read all that it holds: not more often than the peer's pace allows.
+    fn go_through(&mut self, context: &mut Context<'_>) -> Result<(), Failure> {
+        let now = context.now.monotonic;
+        self.live.again_since = self.live.again.then(|| self.live.again_since.unwrap_or(now));
+        if !context.paces.admits(&self.peer, now) {
+            return Ok(());
+        }
+        // What is pushed and comes all the time does not put it off for ever.
+        let late = self.live.again_since.is_some_and(|since| since + LATE <= now);
+        if self.may_ask_again() && (self.live.applying == 0 || late) {
+            (self.live.again, self.live.again_since) = (false, None);
+            return self.ask_again(context);
+        }
+        if self.may_look_later() {
+            self.live.look_later = false;
+            self.receiving.forget_lacking();
+            self.live.look_at_all = true;
+        }
+        Ok(self.relist(context)?)
+    }
+
+    fn may_ask_again(&self) -> bool {
+        self.live.again && self.done_sent && self.receiving.may_compare()
+    }
+
+    fn may_look_later(&self) -> bool {
+        self.live.look_later && !self.receiving.is_fetching()
+    }
+
+    /// Whether any of that is to be done, and nothing else is waited for.
+    pub(crate) fn waits_to_go_on(&self) -> bool {
+        let receives = self.live.agreed && self.live.ready_sent && self.we_receive();
+        let asks = self.may_ask_again() && self.live.applying == 0;
+        receives && (asks || self.may_look_later() || self.live.relist)
     }
 
     fn ask_for_gaps(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
@@ -464,7 +528,9 @@ impl Session {
         if !self.is_settled()
             || self.live.again
             || self.live.look
+            || self.live.look_at_all
             || self.live.look_later
+            || self.live.relist
             || !self.live.gaps.is_empty()
         {
             return;

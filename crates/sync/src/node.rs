@@ -7,22 +7,21 @@ use madake_log::AuthorId;
 use madake_store::{Change, News, NodeId, Outcome, Read, StoreError};
 
 use crate::Bounded;
-use crate::compare::Comparing;
 use crate::fetch::Fetches;
 use crate::forks::FORKS;
 use crate::hello::{BY_CELLS, FULL_CLOCK};
 use crate::interest::{Interest, kept_authors, kept_schemas};
 use crate::io::{CompareBy, Config, Input, Now, Output, Plan, SessionId, Token};
 use crate::live::{LIVE, MAX_BACKLOG};
-use crate::preview::{DRY_RUN, Preview};
+use crate::pace::Paces;
+use crate::preview::DRY_RUN;
 use crate::receive::Applying;
+use crate::refusals::REFUSALS;
 use crate::report::{EndReason, Load, Report};
 use crate::seek::Seeking;
 use crate::serve;
 use crate::session::{PATIENCE, Session};
-use crate::wire::{
-    Class, Done, Hello, MAX_SCHEMAS, MAX_SCOPE_FRAME, Message, PROTOCOL, Scope, ScopeKind, Word,
-};
+use crate::wire::{Class, Hello, MAX_SCHEMAS, MAX_SCOPE_FRAME, Message, PROTOCOL, Scope, ScopeKind};
 
 /// Replication with any number of peers, as a state machine.
 ///
@@ -35,8 +34,8 @@ pub struct Node {
     applying: BTreeMap<Token, (SessionId, Applying, u64)>,
     /// Big objects that the shell fetches, and from whom.
     pub(crate) fetches: Fetches,
-    /// A session that stayed open is over: others may have what it did not bring.
-    lost: bool,
+    /// How much was read for each peer.
+    pub(crate) paces: Paces,
     /// What came to be wanted, until all were asked.
     pub(crate) seeking: Seeking,
     /// Logs of which something may wait to be pushed, in one session.
@@ -60,6 +59,9 @@ pub(crate) struct Context<'a> {
     pub(crate) now: Now,
     pub(crate) read: &'a dyn Read,
     pub(crate) fetches: &'a mut Fetches,
+    pub(crate) paces: &'a mut Paces,
+    /// What came to be wanted and was not looked for in all sessions.
+    pub(crate) seeking: &'a Seeking,
     pub(crate) outbox: &'a mut Outbox,
 }
 
@@ -91,7 +93,7 @@ impl Node {
             sessions: BTreeMap::new(),
             applying: BTreeMap::new(),
             fetches: Fetches::default(),
-            lost: false,
+            paces: Paces::default(),
             seeking: Seeking::default(),
             max_backlog: MAX_BACKLOG,
             outbox: Outbox::default(),
@@ -102,6 +104,11 @@ impl Node {
     /// somebody else for. For simulations, in which objects are short.
     pub fn set_grain(&mut self, groups: u64) {
         self.fetches.set_grain(groups);
+    }
+
+    /// Fewer ranges and objects are fetched at a time than is usual: for tests of what follows.
+    pub fn limit_fetches(&mut self, ranges: usize, objects: usize) {
+        self.fetches.set_room(ranges, objects);
     }
 
     /// Other keys are in this home now: their logs are wanted in the sessions that begin from now on.
@@ -118,9 +125,6 @@ impl Node {
     pub fn handle(&mut self, now: Now, input: Input, read: &dyn Read) {
         self.dispatch(now, input, read);
         self.follow_fetches(now, read);
-        while std::mem::take(&mut self.lost) {
-            self.all_look(now, read);
-        }
         self.seek(now, read);
     }
 
@@ -144,9 +148,12 @@ impl Node {
                 for session in late {
                     self.end(session, EndReason::PeerStalled(PATIENCE.as_secs()));
                 }
-                let due = |session: &Session| session.live.retry.is_some_and(|at| at <= now.monotonic);
-                if self.sessions.values().any(due) {
-                    self.quietly(now, read, |_, _| Ok(()));
+                let due = |(id, session): (&SessionId, &Session)| {
+                    (self.wakes(session).is_some_and(|at| at <= now.monotonic)).then_some(*id)
+                };
+                let due: Vec<SessionId> = self.sessions.iter().filter_map(due).collect();
+                for id in due {
+                    self.unasked(id, now, read, Session::take_turn);
                 }
                 for (id, session) in &mut self.sessions {
                     let mut context = Context {
@@ -154,6 +161,8 @@ impl Node {
                         now,
                         read,
                         fetches: &mut self.fetches,
+                        paces: &mut self.paces,
+                        seeking: &self.seeking,
                         outbox: &mut self.outbox,
                     };
                     session.say_working(&mut context);
@@ -211,9 +220,18 @@ impl Node {
     /// When to send [`Input::Tick`] if nothing else happens before.
     pub fn poll_timeout(&self) -> Option<Duration> {
         let working = self.sessions.values().filter_map(Session::working_at);
-        let retries = self.sessions.values().filter_map(|session| session.live.retry);
-        let looks = self.fetches.wake().into_iter().chain(retries);
+        let turns = self.sessions.values().filter_map(|session| self.wakes(session));
+        let looks = self.fetches.wake().into_iter().chain(turns);
         self.sessions.values().filter_map(Session::deadline).chain(working).chain(looks).min()
+    }
+
+    /// When a session is to go on by itself.
+    fn wakes(&self, session: &Session) -> Option<Duration> {
+        let turn = session.waits_for_its_turn().then(|| self.paces.at(&session.peer));
+        // At once: there is more to be looked at than one input may cost.
+        let more = session.receiving.has_more_to_look_at().then_some(Duration::ZERO);
+        let told = session.says_refused_at();
+        session.live.retry.into_iter().chain(told).chain(turn).chain(more).min()
     }
 
     /// How much is under way.
@@ -281,13 +299,20 @@ impl Node {
             methods: session.methods.clone(),
             capabilities: match (session.plan.dry_run, session.plan.live) {
                 (true, _) => DRY_RUN,
-                (false, true) => FORKS | LIVE,
-                (false, false) => FORKS,
+                (false, true) => FORKS | REFUSALS | LIVE,
+                (false, false) => FORKS | REFUSALS,
             },
         };
         self.sessions.insert(id, session);
-        let mut context =
-            Context { session: id, now, read, fetches: &mut self.fetches, outbox: &mut self.outbox };
+        let mut context = Context {
+            session: id,
+            now,
+            read,
+            fetches: &mut self.fetches,
+            paces: &mut self.paces,
+            seeking: &self.seeking,
+            outbox: &mut self.outbox,
+        };
         context.send(Class::Control, &Message::Hello(hello));
         for authors in authors.chunks(MAX_SCOPE_FRAME) {
             let authors = Bounded::truncated(authors.to_vec());
@@ -347,11 +372,22 @@ impl Node {
         let open = |(id, session): (&SessionId, &Session)| session.live.agreed.then_some(*id);
         let open: Vec<SessionId> = self.sessions.iter().filter_map(open).collect();
         for id in open {
-            let before = self.sessions.get(&id).map(|session| session.last_activity);
-            self.with(id, now, read, &handle);
-            if let (Some(session), Some(before)) = (self.sessions.get_mut(&id), before) {
-                session.last_activity = before;
-            }
+            self.unasked(id, now, read, &handle);
+        }
+    }
+
+    /// Lets a session handle something that is not its peer's doing.
+    fn unasked(
+        &mut self,
+        id: SessionId,
+        now: Now,
+        read: &dyn Read,
+        handle: impl FnOnce(&mut Session, &mut Context<'_>) -> Result<(), Failure>,
+    ) {
+        let before = self.sessions.get(&id).map(|session| session.last_activity);
+        self.with(id, now, read, handle);
+        if let (Some(session), Some(before)) = (self.sessions.get_mut(&id), before) {
+            session.last_activity = before;
         }
     }
 
@@ -392,16 +428,26 @@ impl Node {
     ) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.last_activity = now.monotonic;
-        let mut context =
-            Context { session: id, now, read, fetches: &mut self.fetches, outbox: &mut self.outbox };
+        session.receiving.may_look();
+        let mut context = Context {
+            session: id,
+            now,
+            read,
+            fetches: &mut self.fetches,
+            paces: &mut self.paces,
+            seeking: &self.seeking,
+            outbox: &mut self.outbox,
+        };
         let result = handle(session, &mut context).and_then(|()| {
             // What is begun anew when there was nothing left to ask for may have nothing to ask for either.
             for _ in 0..2 {
                 session.advance_live(&mut context)?;
                 session.advance_receiving(&mut context)?;
             }
+            session.relist(&mut context)?;
             serve::pump(session, &mut context)?;
             session.push(&mut context);
+            session.say_refused(&mut context);
             session.rest(&mut context);
             Ok(())
         });
@@ -423,106 +469,8 @@ impl Node {
     fn end(&mut self, id: SessionId, reason: EndReason) {
         if let Some(session) = self.sessions.remove(&id) {
             self.fetches.end(id);
-            self.lost |= session.live.agreed && session.we_receive();
             self.seeking.gave_up(true);
             self.outbox.outputs.push_back(Output::Ended { session: id, reason, report: session.report });
-        }
-    }
-}
-
-impl Session {
-    fn on_message(
-        &mut self,
-        context: &mut Context<'_>,
-        message: Message,
-        bytes: usize,
-    ) -> Result<(), Failure> {
-        let ready = self.theirs.is_some();
-        let waiting = self.receiving.is_waiting_for_summary();
-        if matches!(message.kind(), 4 | 5 | 13..=16) {
-            self.report.summary_bytes += bytes as u64;
-        }
-        match message {
-            Message::Hello(hello) if !ready && self.hello.is_none() => self.on_hello(context, hello),
-            Message::Scope(scope) if !ready && self.hello.is_some() => self.on_scope(context, scope),
-            Message::Digest(digest) if self.answers_again() => self.on_digest_again(context, &digest),
-            Message::Cells(cells) if self.answers_again() => self.on_cells_again(context, cells),
-            Message::Clock(clock) if self.answers_again() => self.on_clock_again(context, clock),
-            Message::Clock(clock) if ready && !self.initiator && waiting && self.comparing.takes_clock() => {
-                self.on_clock_part(context, clock)
-            }
-            Message::Digest(digest) if ready => self.on_digest(context, &digest),
-            Message::Grant(grant) if ready => self.on_grant(context, grant),
-            Message::Cells(cells) if ready => self.on_cells(context, cells),
-            Message::Differ(differ) if ready && !self.live.asks => self.on_differ(context, &differ),
-            Message::Offer(offer) if ready && waiting && self.takes_offer() => {
-                self.report.offered = offer.totals;
-                if offer.authors.is_empty() && !offer.last {
-                    return Err(Failure::Peer("an empty part of an offer".into()));
-                }
-                self.clock.extend(offer.authors)?;
-                if !offer.last {
-                    return Ok(());
-                }
-                self.comparing = Comparing::Settled;
-                Ok(self.start_receiving(context)?)
-            }
-            Message::WantBranch(want) if self.we_give() && self.forks.agreed => {
-                self.on_want_branch(context, want)
-            }
-            Message::Want(want) if self.we_give() => {
-                let want = self.note_want(want);
-                let want = self.without_forked(context, want)?;
-                self.lacks(context.read, &want)?;
-                Ok(self.serving.want(want, &self.blocked)?)
-            }
-            Message::WantContent(want) if self.we_give() => {
-                let want = self.note_want_content(want, context.read)?;
-                Ok(self.serving.want_content(want)?)
-            }
-            Message::Served(served) => Ok(self.on_served(served)?),
-            Message::Done(done) if ready && !self.done_received => {
-                let Done { refused, refusals, .. } = done;
-                self.done_received = true;
-                // What a peer counts is its word.
-                self.report.refused_by_peer = self.report.refused_by_peer.saturating_add(refused);
-                self.report.refusals_by_peer.extend(refusals.into_vec());
-                Ok(())
-            }
-            Message::Working(_) if ready => Ok(()),
-            Message::Have(have) if ready => {
-                self.on_have(have);
-                Ok(())
-            }
-            Message::Word(Word::Ready) => Ok(self.on_ready_for_pushes()?),
-            Message::Word(Word::Again) => Ok(self.on_again()?),
-            Message::Unknown(_) => Ok(()),
-            other => Err(Failure::Peer(format!("a message of kind {} out of turn", other.kind()))),
-        }
-    }
-
-    /// Says how far this is; lists stay here.
-    pub(crate) fn tell_progress(&self, context: &mut Context<'_>) {
-        let report = Report {
-            refusals: Vec::new(),
-            refusals_by_peer: Vec::new(),
-            missing: Vec::new(),
-            damaged: Vec::new(),
-            forks: BTreeMap::new(),
-            peer_store: None,
-            preview: Preview::default(),
-            ..self.report
-        };
-        context.output(|session| Output::Progress { session, report });
-    }
-
-    /// Says how it stands with the peer, if that may have changed.
-    pub(crate) fn tell_standing(&mut self, context: &mut Context<'_>) {
-        let Report { refused, refused_by_peer, .. } = self.report;
-        let now = Some((refused, refused_by_peer, self.receiving.listed));
-        if std::mem::replace(&mut self.live.standing, now) != now {
-            let standing = self.report.standing();
-            context.output(|session| Output::Standing { session, standing });
         }
     }
 }
@@ -543,6 +491,11 @@ impl Context<'_> {
         self.outbox.next_token += 1;
         self.outbox.writes.push((token, self.session, applying, bytes));
         self.outbox.outputs.push_back(Output::Apply { token, bytes, changes });
+    }
+
+    /// So many rows were read for this peer.
+    pub(crate) fn charge(&mut self, peer: NodeId, rows: u64) {
+        self.paces.charge(peer, self.now.monotonic, rows);
     }
 
     pub(crate) fn output(&mut self, output: impl FnOnce(SessionId) -> Output) {

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use madake_log::{AuthorId, SeqNum};
-use madake_store::StoreError;
+use madake_store::{Change, StoreError};
 
 use crate::node::Context;
-use crate::report::{MAX_LISTED, Missing};
+use crate::receive::Applying;
 use crate::session::Session;
 use crate::wire::{Range, What};
 
@@ -18,7 +18,7 @@ impl Session {
     /// session. What is asked for and turns out too long is refused by the store.
     pub(crate) fn within_quotas(
         &mut self,
-        context: &Context<'_>,
+        context: &mut Context<'_>,
         mut ranges: Vec<Range>,
     ) -> Result<Vec<Range>, StoreError> {
         let mut rooms: BTreeMap<AuthorId, Option<u64>> = BTreeMap::new();
@@ -43,6 +43,16 @@ impl Session {
             true
         });
         self.live.short |= !full.is_empty();
+        // Of whom nothing is asked nothing is written: the store would count in every session how much is here.
+        let mut counts = Vec::new();
+        for author in full.iter().filter(|_| !self.plan.dry_run) {
+            if !context.read.is_counted(*author)? {
+                counts.push(Change::Count(*author));
+            }
+        }
+        if !counts.is_empty() {
+            self.apply(context, counts, Applying::Nothing, 0);
+        }
         full.into_iter().for_each(|author| self.refuse_over_quota(author));
         Ok(ranges)
     }
@@ -53,12 +63,13 @@ impl Session {
     }
 
     /// Objects of this session's authors that are not wanted because of quotas.
-    pub(crate) fn list_over_quotas(&mut self, context: &Context<'_>) -> Result<(), StoreError> {
-        let mut after = None;
-        while self.report.missing.len() < MAX_LISTED {
+    /// How many rows were read for it.
+    pub(crate) fn list_over_quotas(&mut self, context: &Context<'_>) -> Result<u64, StoreError> {
+        let (mut after, mut rows) = (None, 0);
+        while self.lists_more() {
             let page = context.read.over_quota(after, PAGE)?;
-            let Some(last) = page.last() else { return Ok(()) };
-            after = Some(last.by);
+            let Some(last) = page.last() else { return Ok(rows) };
+            (after, rows) = (Some(last.by), rows + page.len() as u64);
             for over in page {
                 let here = context.read.content_size(over.id)?.is_some();
                 if here || !self.wants_content(context.read, &over)? {
@@ -66,9 +77,9 @@ impl Session {
                 }
                 let reason =
                     format!("quota: its {} bytes are over the quota of {}", over.size, over.by.author);
-                self.report.missing.push(Missing { what: What::Object, id: over.id.to_string(), reason });
+                self.misses(What::Object, over.id.to_string(), reason);
             }
         }
-        Ok(())
+        Ok(rows)
     }
 }

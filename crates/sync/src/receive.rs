@@ -5,6 +5,7 @@
 
 mod applied;
 mod ask;
+mod content;
 mod forks;
 mod missing;
 
@@ -14,14 +15,13 @@ use madake_log::{AuthorId, LogId};
 use madake_object::{Object, ObjectId};
 use madake_store::{Change, Position, StoreError, Wanted};
 
+use self::content::Pass;
 use crate::Bounded;
-use crate::fetch::NOT_THERE;
 use crate::io::{Output, Received, RefusedEntry};
 use crate::last::{Gathered, Newest};
 use crate::node::Context;
-use crate::report::MAX_LISTED;
 use crate::session::Session;
-use crate::wire::{Class, Done, Message, Range, Served, Want, WantContent, What};
+use crate::wire::{Class, Done, Message, Range, Served, Want, What};
 
 /// Requests that are out at a time: enough to keep a long link busy.
 const MAX_OPEN: usize = 4;
@@ -55,10 +55,18 @@ pub(crate) struct Receiving {
     applying: usize,
     /// Logs of which an entry was refused: what follows it can't be taken either.
     spoiled: BTreeSet<(AuthorId, LogId)>,
-    /// How far this pass over the missing content has come.
+    /// What of the missing content is being looked at.
+    pass: Pass,
+    /// How far this pass has come.
     cursor: Option<Wanted>,
-    /// Whether this pass brought anything: a commit that came may name an object before the cursor.
+    /// Whether another pass over all of it has to follow: a commit that came may name an object before the cursor.
     progress: bool,
+    /// What is to be looked at next, by name.
+    named: BTreeSet<ObjectId>,
+    /// Rows that may still be read while this input is handled.
+    rows: usize,
+    /// There are more to be read, with the next.
+    more: bool,
     /// What the peer turned out not to have. By size too: a log may name somebody's object with a size
     /// that it does not have, and must not keep it from those who name it rightly.
     lacking: BTreeSet<(ObjectId, u64)>,
@@ -100,8 +108,8 @@ pub(crate) enum Applying {
     Branch(u32, Vec<(Position, u64, u64)>),
     /// A proof that this log is forked.
     Proof((AuthorId, LogId)),
-    /// Who told of a fork first.
-    Seen,
+    /// Nothing follows from it.
+    Nothing,
 }
 
 impl Receiving {
@@ -116,16 +124,6 @@ impl Receiving {
         !self.open.is_empty() || !self.open_content.is_empty()
     }
 
-    /// Whether it was turned away with a big object.
-    pub(crate) fn waits_for_others(&self) -> bool {
-        self.elsewhere
-    }
-
-    /// Some big object is fetched no longer.
-    pub(crate) fn look_again(&mut self) {
-        self.elsewhere = false;
-    }
-
     /// Requests that are out.
     pub(crate) fn requests(&self) -> usize {
         self.open.len() + self.open_content.len()
@@ -136,50 +134,28 @@ impl Receiving {
         self.fetching.len()
     }
 
-    /// A big object is not fetched from this peer any more.
-    pub(crate) fn fetch_over(&mut self, id: ObjectId, size: u64, result: Result<(), String>) {
-        if self.fetching.remove(&id).is_none() {
-            return;
-        }
-        self.blocked = false;
-        let overtaken = self.overtaken.remove(&id);
-        if let Err(reason) = result {
-            if overtaken {
-                self.progress = true; // it is asked again
-                return;
-            }
-            self.lacking.insert((id, size));
-            self.gave_up = true;
-            if self.failed.len() < MAX_LISTED {
-                self.failed.insert(id, reason);
-            }
-        }
-    }
-
-    /// The peer has something now that it did not have: another pass asks for it.
-    pub(crate) fn come(&mut self, id: ObjectId) {
-        let of_it = (id, 0)..=(id, u64::MAX);
-        let asked = self.open_content.values().any(|open| open.range(of_it.clone()).next().is_some());
-        if asked || self.fetching.contains_key(&id) {
-            self.overtaken.insert(id);
-        }
-        let told: Vec<_> = self.lacking.range(of_it).copied().collect();
-        if told.is_empty() {
-            return;
-        }
-        for told in told {
-            self.lacking.remove(&told);
-        }
-        self.failed.remove(&id);
-        self.progress = true;
-        if self.phase == Phase::Finished {
-            self.phase = Phase::Content;
-        }
-    }
-
     /// Whether anything is asked for, stored or waited for.
     pub(crate) fn is_busy(&self) -> bool {
         self.is_at_work() || self.is_asking()
+    }
+
+    /// Whether entries are asked for, or anything is being stored.
+    fn expects_entries(&self) -> bool {
+        !self.open.is_empty() || self.applying > 0
+    }
+
+    /// Whether what follows has to wait. Entries do not wait for contents, which may take long.
+    fn waits(&self) -> bool {
+        match self.phase {
+            Phase::System | Phase::User => self.expects_entries(),
+            Phase::Content => self.is_busy() || self.more,
+            Phase::Summary | Phase::Finished => self.is_busy(),
+        }
+    }
+
+    /// Whether the two sides may compare once more: contents may be under way meanwhile.
+    pub(crate) fn may_compare(&self) -> bool {
+        matches!(self.phase, Phase::Content | Phase::Finished) && !self.expects_entries()
     }
 
     /// Takes what was to be asked for: it will not be.
@@ -191,11 +167,6 @@ impl Receiving {
     /// Nothing will be asked for any more.
     pub(crate) fn finish(&mut self) {
         (self.phase, self.gave_up) = (Phase::Finished, true);
-    }
-
-    /// Whether the peer turned out not to have this.
-    pub(crate) fn lacks(&self, wanted: &Wanted) -> bool {
-        self.lacking.contains(&(wanted.id, wanted.size))
     }
 
     pub(crate) fn is_waiting_for_summary(&self) -> bool {
@@ -223,45 +194,11 @@ impl Receiving {
         if room { self.spoiled.insert(log) } else { !self.spoiled.contains(&log) }
     }
 
-    /// The peer may have by now what it lacked.
-    pub(crate) fn forget_lacking(&mut self) {
-        self.lacking.clear();
-        self.failed.clear();
-    }
-
-    /// Whether something did not come for another reason than that the peer does not have it.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.failed.values().any(|reason| reason != NOT_THERE)
-    }
-
-    /// What did not come for such a reason is asked for again.
-    pub(crate) fn forget_failed(&mut self) {
-        let failed: BTreeSet<ObjectId> =
-            self.failed.iter().filter(|(_, reason)| *reason != NOT_THERE).map(|(id, _)| *id).collect();
-        self.failed.retain(|id, _| !failed.contains(id));
-        self.lacking.retain(|(id, _)| !failed.contains(id));
-    }
-
-    /// Something may be missing that was not when it was last looked for. Where entries are still to come,
-    /// it is looked for after them anyway.
-    pub(crate) fn look_again_for_content(&mut self) {
-        match self.phase {
-            Phase::Content => self.progress = true,
-            Phase::Finished => (self.phase, self.cursor) = (Phase::Content, None),
-            Phase::Summary | Phase::System | Phase::User => {}
-        }
-    }
-
     /// The two sides compare once more.
     pub(crate) fn begin_again(&mut self) {
         self.phase = Phase::Summary;
         self.spoiled.clear();
         self.asked.clear();
-    }
-
-    /// Something came that may name more.
-    pub(crate) fn brought(&mut self) {
-        self.progress = true;
     }
 
     /// Whether there is room for two requests beside what is asked for anyway.
@@ -403,7 +340,7 @@ impl Session {
         let receiving = &mut self.receiving;
         let (again, left): (BTreeSet<_>, BTreeSet<_>) =
             left.into_iter().partition(|(id, _)| receiving.overtaken.contains(id));
-        receiving.progress |= !again.is_empty();
+        receiving.look_for(again.iter().map(|(id, _)| *id));
         receiving.gave_up |= !left.is_empty() && receiving.open_content.is_empty();
         receiving.overtaken.retain(|id| again.range((*id, 0)..=(*id, u64::MAX)).next().is_none());
         if self.receiving.lacking.len() + left.len() <= MAX_LACKING {
@@ -423,7 +360,7 @@ impl Session {
                 Phase::System | Phase::User => self.ask_for_entries(context)?,
                 Phase::Content => self.ask_for_content(context)?,
             }
-            if self.receiving.is_busy() || self.deal_with_forks(context)? {
+            if self.receiving.waits() || self.deal_with_forks(context)? {
                 return Ok(());
             }
             match self.receiving.phase {
@@ -435,23 +372,23 @@ impl Session {
                 Phase::User => {
                     self.list_cut_short(context)?;
                     self.receiving.phase = Phase::Content;
-                    self.receiving.cursor = None;
+                    self.receiving.begin_pass(Pass::All);
                     self.expect_content(context)?;
                     self.say_ready(context);
                 }
                 // A pass is over. Another one if it brought something that may name more.
-                Phase::Content if std::mem::take(&mut self.receiving.progress) => {
-                    self.receiving.cursor = None;
+                _ if self.receiving.needs_another_pass() => {
+                    self.receiving.begin_another_pass();
                     self.expect_content(context)?;
                 }
                 _ => {
                     self.receiving.finish();
-                    // One more part of a session that stays open tells anew what is missing.
-                    let anew = self.done_sent && self.live.agreed;
-                    self.report.missing.retain(|missing| missing.what == What::Log && !anew);
-                    self.receiving.listed += 1;
-                    self.list_missing(context)?;
-                    self.list_over_quotas(context)?;
+                    // One more part of a session that stays open tells anew what is missing, if it may.
+                    self.live.relist |= self.done_sent && self.live.agreed;
+                    if self.live.relist {
+                        return Ok(());
+                    }
+                    self.list_all_missing(context)?;
                     if self.done_sent {
                         return Ok(());
                     }
@@ -459,7 +396,7 @@ impl Session {
                         received: self.report.received,
                         refused: self.report.refused,
                         refusals: Bounded::truncated(self.report.refusals.clone()),
-                        missing: self.report.missing.len() as u64,
+                        missing: self.report.missing_count,
                     };
                     self.send_done(context, done);
                 }
@@ -497,65 +434,6 @@ impl Session {
         Ok(())
     }
 
-    fn ask_for_content(&mut self, context: &mut Context<'_>) -> Result<(), StoreError> {
-        let waits = self.receiving.blocked && !self.receiving.fetching.is_empty();
-        if waits || self.receiving.elsewhere {
-            return Ok(()); // the next thing to ask for waits until a big object has come
-        }
-        self.receiving.blocked = false;
-        if context.fetches.is_distrusted(context.session) {
-            return Ok(()); // nothing more is asked of it
-        }
-        while self.receiving.open_content.len() < MAX_OPEN {
-            let page = context.read.wanted(self.receiving.cursor, PER_REQUEST)?;
-            if page.is_empty() {
-                return Ok(());
-            }
-            let mut ids = BTreeSet::new();
-            for wanted in page {
-                let receiving = &self.receiving;
-                let fetched_now = receiving.fetching.get(&wanted.id);
-                if fetched_now.is_some_and(|size| *size != wanted.size) {
-                    self.receiving.blocked = true;
-                    break; // one stated size after the other
-                }
-                let known = receiving.lacking.contains(&(wanted.id, wanted.size)) || fetched_now.is_some();
-                let takes = !known && self.wants_content(context.read, &wanted)?;
-                let fetches = self.fetches(&wanted);
-                let receiving = &mut self.receiving;
-                if takes && fetches {
-                    if receiving.fetching.len() >= MAX_FETCHES {
-                        receiving.blocked = true;
-                        break; // the cursor stays before it
-                    }
-                    if !context.fetches.join(context.session, wanted.id, wanted.size) {
-                        receiving.elsewhere = true;
-                        break; // likewise
-                    }
-                    receiving.fetching.insert(wanted.id, wanted.size);
-                    self.report.rounds += 1;
-                } else if takes {
-                    ids.insert((wanted.id, wanted.size));
-                }
-                self.receiving.cursor = Some(wanted);
-            }
-            if ids.is_empty() {
-                if !self.receiving.fetching.is_empty() || self.receiving.elsewhere {
-                    return Ok(()); // goes on when one of them is done
-                }
-                continue;
-            }
-            let id = next(&mut self.receiving.next_request);
-            let mut asked: Vec<ObjectId> = ids.iter().map(|(id, _)| *id).collect();
-            asked.dedup();
-            let want = WantContent { id, ids: Bounded::truncated(asked) };
-            self.receiving.open_content.insert(id, ids);
-            self.report.rounds += 1;
-            context.send(Class::Control, &Message::WantContent(want));
-        }
-        Ok(())
-    }
-
     pub(crate) fn apply(
         &mut self,
         context: &mut Context<'_>,
@@ -573,6 +451,7 @@ impl Session {
 
     pub(crate) fn send_done(&mut self, context: &mut Context<'_>, done: Done) {
         self.done_sent = true;
+        self.told_all_refused();
         context.send(Class::Control, &Message::Done(done));
     }
 }

@@ -43,8 +43,13 @@ pub struct Report {
     pub refusals_by_peer: Vec<Refusal>,
     /// Logs that came up in this session and are forked, and the places that their proofs are about: the first of them.
     pub forks: BTreeMap<(AuthorId, LogId), SeqNum>,
-    /// What is still missing here and was not to be had from this peer.
+    /// What is still missing here and was not to be had from this peer: the first of it, and nothing in a session that
+    /// stays open.
     pub missing: Vec<Missing>,
+    /// How much that is, as far as it was counted.
+    pub missing_count: u64,
+    /// What is kept of it until the next session with this peer.
+    pub(crate) missing_told: Told,
     /// What is held and could not be read when the peer asked for it.
     pub damaged: Vec<String>,
     /// Bytes of big objects that came in ranges from this peer and were right, be the objects whole or not.
@@ -232,6 +237,8 @@ impl Report {
             refusals_by_peer: Vec::new(),
             forks: BTreeMap::new(),
             missing: Vec::new(),
+            missing_count: 0,
+            missing_told: Told::default(),
             damaged: Vec::new(),
             fetched_bytes: 0,
             wrong_ranges: 0,
@@ -251,7 +258,7 @@ impl Report {
     pub fn standing(&self) -> Standing {
         Standing {
             peer: self.peer,
-            missing: self.missing.len() as u64,
+            missing: self.missing_count,
             told: self.told(),
             peer_store: self.peer_store.clone(),
             clock_difference: self.clock_difference,
@@ -260,17 +267,33 @@ impl Report {
 
     /// What did not get from one side to the other, as it is kept until the next session with this peer.
     pub fn told(&self) -> Told {
-        let mut told =
-            Told { refused: self.refused, refused_by_peer: self.refused_by_peer, ..Told::default() };
-        for Missing { what, id, reason } in &self.missing {
-            told.add(Fared::Missing, what.as_str(), id, reason);
-        }
+        let mut told = self.missing_told.clone();
+        (told.refused, told.refused_by_peer) = (self.refused, self.refused_by_peer);
         let refused = self.refusals.iter().map(|refusal| (Fared::Refused, refusal));
         let by_peer = self.refusals_by_peer.iter().map(|refusal| (Fared::RefusedByPeer, refusal));
         for (fate, refusal) in refused.chain(by_peer) {
             told.add(fate, refusal.what.as_str(), &refusal.id, &refusal.reason);
         }
         told
+    }
+
+    /// Notes something that is missing; by name while there are fewer than so many lines.
+    pub(crate) fn miss(&mut self, missing: Missing, lines: usize) {
+        let Missing { what, id, reason } = &missing;
+        self.missing_count += 1;
+        self.missing_told.add(Fared::Missing, what.as_str(), id, reason);
+        if self.missing.len() < lines {
+            self.missing.push(missing);
+        }
+    }
+
+    /// What is missing is listed anew: contents, or all of it.
+    pub(crate) fn forget_missing(&mut self, all: bool) {
+        let before = std::mem::take(&mut self.missing);
+        (self.missing_count, self.missing_told) = (0, Told::default());
+        for missing in before.into_iter().filter(|missing| missing.what == What::Log && !all) {
+            self.miss(missing, MAX_LISTED);
+        }
     }
 
     pub(crate) fn damage(&mut self, what: String) {

@@ -47,6 +47,11 @@ impl Seeking {
         self.due |= gave_up;
     }
 
+    /// What it is, by name; `None` if there is more of it than is remembered.
+    pub(crate) fn named(&self) -> Option<&BTreeSet<ObjectId>> {
+        (!self.more).then_some(&self.ids)
+    }
+
     fn is_empty(&self) -> bool {
         self.ids.is_empty() && !self.more
     }
@@ -55,7 +60,11 @@ impl Seeking {
 impl Session {
     /// Whether it may yet ask for what it brought the name of.
     fn may_ask(&self) -> bool {
-        !self.receiving.is_settled() || self.live.applying > 0 || self.live.look || self.live.look_later
+        !self.receiving.is_settled()
+            || self.live.applying > 0
+            || self.live.look
+            || self.live.look_at_all
+            || self.live.look_later
     }
 }
 
@@ -71,15 +80,16 @@ impl Node {
         }
         let Seeking { ids, more, .. } = std::mem::take(&mut self.seeking);
         let here = |id: &ObjectId| matches!(read.content_size(*id), Ok(Some(_)));
-        if more || !ids.iter().all(here) {
-            self.all_look(now, read);
+        let missing: Vec<ObjectId> = ids.into_iter().filter(|id| !here(id)).collect();
+        if !more && missing.is_empty() {
+            return;
         }
-    }
-
-    /// Lets all sessions that stay open look again for contents that are missing.
-    pub(crate) fn all_look(&mut self, now: Now, read: &dyn Read) {
         self.quietly(now, read, |session, _| {
-            session.live.look |= session.we_receive();
+            match session.we_receive() {
+                true if more => session.live.look_at_all = true,
+                true => session.receiving.look_for(missing.iter().copied()),
+                false => {}
+            }
             Ok(())
         });
         self.follow_fetches(now, read);

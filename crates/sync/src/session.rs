@@ -1,23 +1,24 @@
 //! One peer: what both halves of a session share.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use madake_log::{AuthorId, LogId, Schema};
-use madake_store::{NodeId, PeerStore, Position, Read, StoreError, Wanted};
+use madake_store::{NodeId, PeerStore, Position, Read, StoreError, Told, Wanted};
 
 use crate::Bounded;
-use crate::compare::Comparing;
+use crate::compare::{Comparing, Held};
 use crate::forks::Forks;
 use crate::interest::Interest;
-use crate::io::{CompareBy, Plan};
+use crate::io::{CompareBy, Output, Plan};
 use crate::live::Live;
 use crate::node::{Context, Failure};
+use crate::preview::Preview;
 use crate::receive::Receiving;
 use crate::report::{EndReason, Report};
 use crate::serve::Serving;
 use crate::summary::PeerClock;
-use crate::wire::{Class, Hello, Message, What, Working};
+use crate::wire::{Class, Hello, Message, Refused, What, Word, Working};
 
 /// A silent peer is given up after so long (`docs/protocol.md`: 15 s of QUIC silence end a connection;
 /// twice that for one that answers on that level and not on ours).
@@ -63,6 +64,8 @@ pub(crate) struct Session {
     pub(crate) limited: bool,
     /// How far the comparison is.
     pub(crate) comparing: Comparing,
+    /// What it goes on with when it is its turn.
+    pub(crate) held: Option<Held>,
     /// Logs that are forked, or seem to be.
     pub(crate) forks: Forks,
     /// Logs that we said have diverged, to a peer that can't speak of forks.
@@ -121,6 +124,7 @@ impl Session {
             by_cells: false,
             limited: false,
             comparing: Comparing::default(),
+            held: None,
             forks: Forks::default(),
             told_diverged: BTreeSet::new(),
             receiving: Receiving::default(),
@@ -173,8 +177,13 @@ impl Session {
 
     /// When the peer will be given up, unless it does something; never while it waits for us.
     pub(crate) fn deadline(&self) -> Option<Duration> {
-        let works = self.receiving.is_at_work() || self.live.applying > 0;
+        let works = self.receiving.is_at_work() || self.live.applying > 0 || self.held.is_some();
         (!works && !self.is_settled()).then(|| self.last_activity + PATIENCE)
+    }
+
+    /// Whether something would go on if not so much had been read for the peer of late.
+    pub(crate) fn waits_for_its_turn(&self) -> bool {
+        self.held.is_some() || self.waits_to_go_on()
     }
 
     /// When to tell the peer that we are at work on what it sent, or that it is arriving: the peer sees
@@ -183,7 +192,7 @@ impl Session {
         let expecting =
             self.receiving.is_asking() || self.forks.are_asked() || self.receiving.is_waiting_for_summary();
         let arriving = expecting && self.last_bytes > self.last_sent;
-        let works = self.receiving.is_at_work() || self.live.applying > 0;
+        let works = self.receiving.is_at_work() || self.live.applying > 0 || self.held.is_some();
         let news = self.theirs.is_some() && (works || arriving);
         news.then(|| self.last_sent + SIGN_OF_LIFE)
     }
@@ -215,6 +224,103 @@ impl Session {
         match ours.abs_diff(theirs) > CLOCKS_APART {
             true => Err(Failure::End(EndReason::ClocksApart { ours, theirs })),
             false => Ok(()),
+        }
+    }
+
+    pub(crate) fn on_message(
+        &mut self,
+        context: &mut Context<'_>,
+        message: Message,
+        bytes: usize,
+    ) -> Result<(), Failure> {
+        let ready = self.theirs.is_some();
+        let waiting = self.receiving.is_waiting_for_summary();
+        if matches!(message.kind(), 4 | 5 | 13..=16) {
+            self.report.summary_bytes += bytes as u64;
+        }
+        match message {
+            Message::Hello(hello) if !ready && self.hello.is_none() => self.on_hello(context, hello),
+            Message::Scope(scope) if !ready && self.hello.is_some() => self.on_scope(context, scope),
+            Message::Digest(digest) if self.answers_again() => self.on_digest_again(context, &digest),
+            Message::Cells(cells) if self.answers_again() => self.on_cells_again(context, cells),
+            Message::Clock(clock) if self.answers_again() => self.on_clock_again(context, clock),
+            Message::Clock(clock) if ready && !self.initiator && waiting && self.comparing.takes_clock() => {
+                self.on_clock_part(context, clock)
+            }
+            Message::Digest(digest) if ready => self.on_digest(context, &digest),
+            Message::Grant(grant) if ready => self.on_grant(context, grant),
+            Message::Cells(cells) if ready => self.on_cells(context, cells),
+            Message::Differ(differ) if ready && !self.live.asks => self.on_differ(context, &differ),
+            Message::Offer(offer) if ready && waiting && self.takes_offer() => {
+                self.report.offered = offer.totals;
+                if offer.authors.is_empty() && !offer.last {
+                    return Err(Failure::Peer("an empty part of an offer".into()));
+                }
+                self.clock.extend(offer.authors)?;
+                if !offer.last {
+                    return Ok(());
+                }
+                self.comparing = Comparing::Settled;
+                Ok(self.start_receiving(context)?)
+            }
+            Message::WantBranch(want) if self.we_give() && self.forks.agreed => {
+                self.on_want_branch(context, want)
+            }
+            Message::Want(want) if self.we_give() => {
+                let want = self.note_want(want);
+                let want = self.without_forked(context, want)?;
+                self.lacks(context.read, &want)?;
+                Ok(self.serving.want(want, &self.blocked)?)
+            }
+            Message::WantContent(want) if self.we_give() => {
+                let want = self.note_want_content(want, context.read)?;
+                Ok(self.serving.want_content(want)?)
+            }
+            Message::Served(served) => Ok(self.on_served(served)?),
+            Message::Done(done) if ready && !self.done_received => {
+                self.done_received = true;
+                self.on_refused(done.refused, done.refusals.into_vec());
+                Ok(())
+            }
+            Message::Working(_) if ready => Ok(()),
+            Message::Refused(Refused { refused, refusals }) if self.live.agreed && self.done_received => {
+                self.on_refused(refused, refusals.into_vec());
+                Ok(())
+            }
+            Message::Have(have) if ready => {
+                self.on_have(have);
+                Ok(())
+            }
+            Message::Word(Word::Ready) => Ok(self.on_ready_for_pushes()?),
+            Message::Word(Word::Again) => Ok(self.on_again()?),
+            Message::Unknown(_) => Ok(()),
+            other => Err(Failure::Peer(format!("a message of kind {} out of turn", other.kind()))),
+        }
+    }
+
+    /// Says how far this is; lists stay here.
+    pub(crate) fn tell_progress(&self, context: &mut Context<'_>) {
+        let report = Report {
+            refusals: Vec::new(),
+            refusals_by_peer: Vec::new(),
+            missing: Vec::new(),
+            missing_told: Told::default(),
+            damaged: Vec::new(),
+            forks: BTreeMap::new(),
+            peer_store: None,
+            preview: Preview::default(),
+            ..self.report
+        };
+        context.output(|session| Output::Progress { session, report });
+    }
+
+    /// Says how it stands with the peer, if that may have changed.
+    pub(crate) fn tell_standing(&mut self, context: &mut Context<'_>) {
+        let Report { refused, refused_by_peer, .. } = self.report;
+        let now = Some((refused, refused_by_peer, self.receiving.listed));
+        if std::mem::replace(&mut self.live.standing, now) != now {
+            let standing = self.report.standing();
+            context.output(|session| Output::Standing { session, standing });
         }
     }
 }

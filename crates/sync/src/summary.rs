@@ -38,6 +38,8 @@ pub struct Comparison {
     /// Logs whose hashes differ at a height that both have: a fork, seen and not yet proven. And logs that are forked here,
     /// if the peer does not hold just the same of them.
     pub diverged: Vec<(AuthorId, LogId)>,
+    /// How many logs were looked at for it.
+    pub looked_at: u64,
 }
 
 /// What two sides know of forks that compare.
@@ -225,6 +227,7 @@ impl<'a> Comparer<'a> {
     /// Compares logs of one author; `some`: there may be others that do not differ.
     fn author(&mut self, author: AuthorId, logs: &[HeldLog], some: bool) -> Result<(), StoreError> {
         let read = self.read;
+        self.found.looked_at += logs.len() as u64;
         let mut differing = Vec::new();
         let mut has_wanted = self.interest.authors.is_some();
         for held in logs {
@@ -308,19 +311,21 @@ pub(crate) fn explain(
 }
 
 /// What is held here of the logs that either side is interested in, and whose schema is among `schemas`
-/// if there are any: the frames of our clock (B3). Of forked logs the item is told, if the peer knows what that means.
+/// if there are any: the frames of our clock (B3), and how many logs were looked at for it. Of forked logs the item is
+/// told, if the peer knows what that means.
 pub(crate) fn clock_frames(
     read: &dyn Read,
     interests: &[&Interest],
     schemas: &Option<BTreeSet<Schema>>,
     forks: bool,
-) -> Result<Vec<Clock>, StoreError> {
+) -> Result<(Vec<Clock>, u64), StoreError> {
     let any_forks = forks && any_forks(read)?;
     let limit = Interest { authors: None, schemas: schemas.clone() };
-    let (mut authors, mut listed) = (Vec::new(), 0);
+    let (mut authors, mut listed, mut looked_at) = (Vec::new(), 0, 0);
     let union = union_of_authors(interests);
     for_each_author(read, &Interest { authors: union, schemas: None }, |author, held| {
         let mut logs = Vec::new();
+        looked_at += held.len() as u64;
         for held in held {
             let schema = read.schema(author, held.log)?;
             let wanted = |i: &&Interest| i.wants_author(&author) && i.wants_log(held.log, schema.as_ref());
@@ -337,7 +342,7 @@ pub(crate) fn clock_frames(
         }
         Ok(())
     })?;
-    Ok(frames(authors, |authors, last| Clock { authors, last }))
+    Ok((frames(authors, |authors, last| Clock { authors, last }), looked_at))
 }
 
 /// The frames of an offer.

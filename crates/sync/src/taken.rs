@@ -99,7 +99,11 @@ impl Session {
         let Outcome::Content { fate, named_by, flaws } = outcome else { return };
         match fate {
             ContentFate::Stored => {
-                self.receiving.brought();
+                // What came to be wanted by it is known by name, once all was looked at.
+                match self.live.agreed && self.done_sent {
+                    true => self.live.look = true,
+                    false => self.receiving.brought(),
+                }
                 match named_by {
                     Some(NamedBy::Entry) => self.report.received.payloads += 1,
                     _ => self.report.received.objects += 1,

@@ -12,6 +12,7 @@ use serde_bytes::ByteBuf;
 
 use crate::bounded::Bounded;
 pub use crate::come::Have;
+pub use crate::refusals::Refused;
 pub use crate::words::Word;
 pub(crate) use forks::are_in_order;
 pub use forks::{CheckedFork, Fork, MAX_RUNGS, MAX_TIPS, WantBranch, Why, ladder};
@@ -87,6 +88,8 @@ pub enum Message {
     Differ(Differ),
     /// Kind 20: what you asked for and I did not have, I have now.
     Have(Have),
+    /// Kind 26: what I did not take since I said Done.
+    Refused(Refused),
     /// Kind 40: what I hold of a log that is forked, or seems to be.
     Fork(Fork),
     /// Kind 41: send me the entries of a path of such a log.
@@ -138,8 +141,8 @@ pub struct Hello {
     /// dialler's that the other side names too is used.
     pub methods: Bounded<u8, 16>,
     /// What else the sender wishes, one bit each; bits that are not known are ignored. Bit 0: to keep the
-    /// session open when all is there, and to push what is new. Bit 1: it understands [`Fork`] and [`WantBranch`]. Bit 32: a
-    /// dry run ([`crate::DRY_RUN`]).
+    /// session open when all is there, and to push what is new. Bit 1: it understands [`Fork`] and [`WantBranch`]. Bit 8: it
+    /// understands [`Refused`]. Bit 32: a dry run ([`crate::DRY_RUN`]).
     pub capabilities: u64,
 }
 
@@ -461,6 +464,7 @@ impl Message {
             Message::Cells(body) => postcard::to_extend(body, frame),
             Message::Differ(body) => postcard::to_extend(body, frame),
             Message::Have(body) => postcard::to_extend(body, frame),
+            Message::Refused(body) => postcard::to_extend(body, frame),
             Message::Fork(body) => postcard::to_extend(body, frame),
             Message::WantBranch(body) => postcard::to_extend(body, frame),
             Message::Word(_) => Ok(frame),
@@ -498,6 +502,7 @@ impl Message {
             15 => decode_body(kind, body).map(Message::Cells),
             16 => decode_body(kind, body).map(Message::Differ),
             20 => decode_body(kind, body).map(Message::Have),
+            26 => decode_body(kind, body).map(Message::Refused),
             40 => decode_body(kind, body).map(Message::Fork),
             41 => decode_body(kind, body).map(Message::WantBranch),
             FIRST_OPTIONAL_KIND.. => Ok(Message::Unknown(kind)),
@@ -527,6 +532,7 @@ impl Message {
             Message::Cells(_) => 15,
             Message::Differ(_) => 16,
             Message::Have(_) => 20,
+            Message::Refused(_) => 26,
             Message::Fork(_) => 40,
             Message::WantBranch(_) => 41,
             Message::Word(word) => *word as u8,

@@ -305,6 +305,10 @@ impl<'a> Round<'a> {
                 self.uncount(author)?;
                 Ok(Outcome::Done)
             }
+            Change::Count(author) => {
+                self.count_if_limited(author)?;
+                Ok(Outcome::Done)
+            }
             Change::Weigh(at) => {
                 self.weigh(&at)?;
                 Ok(Outcome::Done)

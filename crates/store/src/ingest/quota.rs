@@ -91,6 +91,14 @@ impl Round<'_> {
         Ok(counted)
     }
 
+    /// Counts an author who is limited, if that was not done.
+    pub(super) fn count_if_limited(&mut self, author: AuthorId) -> Result<(), StoreError> {
+        if !self.limits(author)?.is_none() {
+            self.used(author)?;
+        }
+        Ok(())
+    }
+
     fn account(&mut self, author: AuthorId) -> Result<Option<Account>, StoreError> {
         if let Some(account) = self.pending.accounts.used.get(&author) {
             return Ok(Some(*account));

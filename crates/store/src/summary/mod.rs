@@ -40,6 +40,8 @@ pub struct Coded {
     pub digest: Digest,
     /// The cells.
     pub cells: Vec<Cell>,
+    /// How many logs were looked at one by one for them.
+    pub looked_at: u64,
 }
 
 /// The sums, once something has asked for them.
@@ -168,10 +170,11 @@ impl Store {
     /// The digest and the first cells of a scope.
     pub(crate) fn coded_of(&self, scope: &SummaryScope<'_>, count: usize) -> Result<Coded, StoreError> {
         let recipe = self.with_sums(|live| live.recipe(scope, count))?;
-        let mut coded = Coded { digest: recipe.digest, cells: recipe.cells };
+        let mut coded = Coded { digest: recipe.digest, cells: recipe.cells, looked_at: 0 };
         // Writers go on meanwhile. A log that moves may be in the sums as it was and be taken off as it is:
         // that makes two items more, which the comparison finds to be of a log that nobody asked for.
         let mut visit = |held: &HeldLog, fork: Option<&Fork>, class: &LogClass| {
+            coded.looked_at += 1;
             let item = || item_of(held.author, held.log, &held.head, fork).hashed();
             match (recipe.whole.contains(class), scope.wants(&held.author, class)) {
                 (false, true) => {

@@ -33,7 +33,7 @@ impl Session {
             }
             Applying::Branch(want, meta) => self.on_branch_applied(want, meta, outcomes),
             Applying::Proof(log) => self.forks.proof_applied(&log),
-            Applying::Seen => {}
+            Applying::Nothing => {}
         }
         self.note_forks(context)
     }

@@ -256,14 +256,23 @@ fn what_did_not_come_is_asked_for_again_after_a_while() {
         assert!(!contents.iter().any(|bytes| has(&net, bytes)));
         assert_eq!(has(&net, &[7; 100_000]), wrong < 3, "after three wrong ranges nothing is asked for");
         net.all_open();
-        let at = net.peers[1].node.poll_timeout().unwrap();
+        let tick = |net: &mut Net, at| {
+            let peer = &mut net.peers[1];
+            peer.node.handle(Now { monotonic: at, ..NOW }, Input::Tick, &*peer.store);
+            net.drain(1);
+            net.settle();
+        };
+        // The peer is told, a second later, of what was wrong; and after a minute it is asked again.
+        let mut at = net.peers[1].node.poll_timeout().unwrap();
+        if at <= NOW.monotonic + Duration::from_secs(1) {
+            tick(&mut net, at);
+            at = net.peers[1].node.poll_timeout().unwrap();
+        }
         assert_eq!(at, NOW.monotonic + Duration::from_secs(60));
-        let peer = &mut net.peers[1];
-        peer.node.handle(Now { monotonic: at, ..NOW }, Input::Tick, &*peer.store);
-        net.drain(1);
-        net.settle();
+        tick(&mut net, at);
         assert!(contents.iter().all(|bytes| has(&net, bytes)));
         assert!(has(&net, &[7; 100_000]));
+        tick(&mut net, at); // it tells anew what is missing
         assert_eq!(net.peers[1].node.poll_timeout(), None, "there is nothing to wait for");
         net.all_open();
     }

@@ -37,6 +37,8 @@ pub(super) struct Net {
     pub(super) caught_up: usize,
     /// So many ranges of objects come with wrong bytes.
     pub(super) wrong: usize,
+    /// Nothing comes of ranges of objects.
+    pub(super) stalled: bool,
     pub(super) next: u64,
 }
 
@@ -70,6 +72,7 @@ impl Net {
             ended: Vec::new(),
             caught_up: 0,
             wrong: 0,
+            stalled: false,
             next: 0,
         }
     }
@@ -182,6 +185,9 @@ impl Net {
 
     /// What the shell makes of an output about a big object.
     pub(super) fn object(&mut self, n: usize, output: &Output) {
+        if self.stalled && matches!(output, Output::FetchRange { .. }) {
+            return;
+        }
         let has = |peer: &Peer, id| peer.store.content_size(id).unwrap().is_some();
         let from = match output {
             Output::FetchRange { session, id, .. } => {

@@ -7,7 +7,7 @@ use madake_store::{Change, Dropped, Limits, Policy, Position, Read as _, Store};
 use madake_sync::wire::Word;
 use madake_sync::{EndReason, Input, SessionId};
 
-use super::common::{Peer, pull, sync};
+use super::common::{Peer, pull, schema, sync};
 use super::net::Net;
 
 /// Gives a store an author's commit log, without the files.
@@ -145,4 +145,30 @@ fn logs_that_a_collection_took_come_again() {
     net.settle();
     net.link(0, 1);
     assert_eq!(net.height(1, 0, "post"), 2);
+}
+
+/// To a peer that lists schemas a log that begins is not pushed: it takes a comparison, which goes on beside pushes, and beside
+/// a big object that comes slowly.
+#[test]
+fn what_is_listed_is_pushed_on_while_a_new_log_is_looked_for_and_a_big_object_comes() {
+    let mut net = Net::new(2, true);
+    let list = ["post", "photo", "commit"].map(|name| Change::KeepSchema(schema(name)));
+    net.peers[1].store.apply(list.to_vec()).unwrap();
+    net.peers[0].post("post", &["before"]);
+    net.link(0, 1);
+    net.stalled = true;
+    net.peers[0].commit("big", &[7; 300_000]);
+    net.settle();
+    assert_eq!(net.peers[1].node.load().most_fetches, 1, "it is being fetched");
+    let compared = net.words.len();
+    net.peers[0].post("post", &["one"]);
+    net.settle();
+    assert_eq!((net.height(1, 0, "post"), net.words.len()), (2, compared), "it was pushed");
+    net.peers[0].post("photo", &["cheese"]);
+    net.peers[0].post("post", &["two"]);
+    net.settle();
+    assert_eq!((net.height(1, 0, "post"), net.height(1, 0, "photo")), (3, 1));
+    assert_eq!(net.words[compared..], [(0, Word::Again)], "they compared once");
+    assert_eq!(net.peers[1].node.load().most_fetches, 1, "it is still being fetched");
+    net.all_open();
 }
