@@ -140,12 +140,16 @@ fn label(entry: &Value) -> String {
 /// The lines above and below the picture.
 fn captions(heading: &Value, picture: &Picture<'_>) -> (String, Vec<String>) {
     let title = format!(
-        "{}/{} {}: {} at entry {}",
+        "{}/{} {}: forked at entry {}{}",
         short(text(heading, "author")),
         heading["log"],
         heading["schema"].as_str().unwrap_or_default(),
-        if heading["contested"] == true { "forked and contested" } else { text(heading, "state") },
-        heading["at"]
+        heading["at"],
+        match (heading["contested"] == true, text(heading, "state")) {
+            (true, _) => ", contested",
+            (_, "resolved") => ", resolved",
+            _ => "",
+        }
     );
     let mut below = vec![format!("proof {} ({})", text(heading, "proof"), text(heading, "kind"))];
     if heading["kept"].is_object() {
@@ -284,12 +288,13 @@ fn edge(out: &mut String, picture: &Picture<'_>, node: &Node<'_>) {
     let (x1, y1, x2, y2) = (x(before.spot), y(before.spot), x(node.spot), y(node.spot));
     let colour = colour(node.is);
     let dashes = if node.left_out > 0 || node.is == Is::Dropped { " stroke-dasharray=\"5 4\"" } else { "" };
-    // Straight down, or over to the own column and then down.
-    let bend = y1 + HEIGHT / 2;
+    // Straight down, or over to the own column between two lines of text, and down.
+    let over = y1 + HEIGHT * 5 / 9;
     let path = if x1 == x2 {
         format!("M{x1} {y1} V{y2}")
     } else {
-        format!("M{x1} {y1} C{x1} {bend} {x2} {y1} {x2} {} V{y2}", y1 + HEIGHT * 3 / 4)
+        let (up, down, left, right) = (over - 8, over + 8, x1 + 8, x2 - 8);
+        format!("M{x1} {y1} V{up} Q{x1} {over} {left} {over} H{right} Q{x2} {over} {x2} {down} V{y2}")
     };
     let _ =
         writeln!(out, "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"{dashes}/>");
