@@ -7,6 +7,7 @@ use madake_object::{Commit, CommitId, FileName};
 use madake_store::NodeId;
 
 use super::branches::Look;
+use super::change::{Change, ChangeOutcome};
 use super::decide::{Outcome, Wish};
 use super::message::{Need, Packet};
 use super::value::{Accepted, Ballot, HeadRef, HeadValue, OpId};
@@ -48,6 +49,8 @@ pub struct Settings {
     pub lease: bool,
     /// Rounds to reserve at once.
     pub block: u64,
+    /// How long a change of the members may stand still before another member goes on with it.
+    pub resume: Duration,
 }
 
 impl Default for Settings {
@@ -60,6 +63,7 @@ impl Default for Settings {
             gather: Duration::from_millis(50),
             lease: true,
             block: 1 << 16,
+            resume: Duration::from_secs(2),
         }
     }
 }
@@ -98,6 +102,13 @@ pub enum ProposerOutput {
         op: OpId,
         /// How.
         outcome: Outcome,
+    },
+    /// A change of the members ended.
+    Changed {
+        /// Which.
+        change: Change,
+        /// How.
+        outcome: ChangeOutcome,
     },
 }
 

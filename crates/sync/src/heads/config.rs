@@ -1,6 +1,6 @@
 //! Who votes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use madake_store::NodeId;
 use serde::{Deserialize, Serialize};
@@ -14,10 +14,23 @@ pub const MAX_MEMBERS: usize = 64;
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
 pub struct ClusterId(pub [u8; 16]);
 
+/// Which store: 16 random bytes, made with it, and anew when it turns out to be a copy or to be restored.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
+pub struct StoreEpoch(pub [u8; 16]);
+
+/// A member, and the store with which it votes: with another one it does not know what it promised.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
+pub struct Voter {
+    /// The node.
+    pub node: NodeId,
+    /// The epoch of its store when it was admitted.
+    pub store: StoreEpoch,
+}
+
 /// The members of a cluster: 1–[`MAX_MEMBERS`].
 #[derive(Clone, Debug, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
-#[serde(try_from = "Bounded<NodeId, MAX_MEMBERS>", into = "Vec<NodeId>")]
-pub struct Members(BTreeSet<NodeId>);
+#[serde(try_from = "Bounded<Voter, MAX_MEMBERS>", into = "Vec<Voter>")]
+pub struct Members(BTreeMap<NodeId, StoreEpoch>);
 
 /// Not a set of members.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -25,15 +38,15 @@ pub struct Members(BTreeSet<NodeId>);
 pub struct NoMembers(usize);
 
 impl Members {
-    /// The set of these nodes.
+    /// The set of these.
     ///
     /// # Errors
-    /// [`NoMembers`] if there are none, too many, or one twice.
-    pub fn new(nodes: impl IntoIterator<Item = NodeId>) -> Result<Self, NoMembers> {
-        let mut members = BTreeSet::new();
+    /// [`NoMembers`] if there are none, too many, or a node twice.
+    pub fn new(voters: impl IntoIterator<Item = Voter>) -> Result<Self, NoMembers> {
+        let mut members = BTreeMap::new();
         let mut count = 0;
-        for node in nodes.into_iter().take(MAX_MEMBERS + 1) {
-            members.insert(node);
+        for voter in voters.into_iter().take(MAX_MEMBERS + 1) {
+            members.insert(voter.node, voter.store);
             count += 1;
         }
         if count == 0 || count > MAX_MEMBERS || members.len() < count {
@@ -44,12 +57,22 @@ impl Members {
 
     /// The nodes, ascending.
     pub fn iter(&self) -> impl Iterator<Item = &NodeId> {
-        self.0.iter()
+        self.0.keys()
+    }
+
+    /// The nodes with their stores, ascending.
+    pub fn voters(&self) -> impl Iterator<Item = Voter> {
+        self.0.iter().map(|(node, store)| Voter { node: *node, store: *store })
     }
 
     /// Whether this node is one of them.
     pub fn contains(&self, node: &NodeId) -> bool {
-        self.0.contains(node)
+        self.0.contains_key(node)
+    }
+
+    /// With which store this node votes, if it does.
+    pub fn store_of(&self, node: &NodeId) -> Option<StoreEpoch> {
+        self.0.get(node).copied()
     }
 
     /// How many make a majority.
@@ -57,22 +80,27 @@ impl Members {
         self.0.len() / 2 + 1
     }
 
+    /// How many of them `has` is true for.
+    pub(crate) fn count(&self, has: impl Fn(&NodeId) -> bool) -> usize {
+        self.0.keys().filter(|node| has(node)).count()
+    }
+
     fn has_majority(&self, has: &impl Fn(&NodeId) -> bool) -> bool {
-        self.0.iter().filter(|node| has(node)).count() >= self.majority()
+        self.count(has) >= self.majority()
     }
 }
 
-impl TryFrom<Bounded<NodeId, MAX_MEMBERS>> for Members {
+impl TryFrom<Bounded<Voter, MAX_MEMBERS>> for Members {
     type Error = NoMembers;
 
-    fn try_from(nodes: Bounded<NodeId, MAX_MEMBERS>) -> Result<Self, NoMembers> {
-        Self::new(nodes)
+    fn try_from(voters: Bounded<Voter, MAX_MEMBERS>) -> Result<Self, NoMembers> {
+        Self::new(voters)
     }
 }
 
-impl From<Members> for Vec<NodeId> {
+impl From<Members> for Vec<Voter> {
     fn from(members: Members) -> Self {
-        members.0.into_iter().collect()
+        members.voters().collect()
     }
 }
 
@@ -116,25 +144,66 @@ impl Config {
 
     /// Everybody who votes, ascending, each once.
     pub fn members(&self) -> BTreeSet<NodeId> {
-        match &self.voters {
-            Voters::Stable(members) => members.0.clone(),
-            Voters::Joint { old, new } => old.0.union(&new.0).copied().collect(),
-        }
+        let (one, other) = self.sets();
+        one.iter().chain(other.iter().flat_map(|other| other.iter())).copied().collect()
     }
 
-    /// Whether this node votes.
+    /// Whether this node is a member, with whatever store.
     pub fn contains(&self, node: &NodeId) -> bool {
-        match &self.voters {
-            Voters::Stable(members) => members.contains(node),
-            Voters::Joint { old, new } => old.contains(node) || new.contains(node),
-        }
+        self.store_of(node).is_some()
+    }
+
+    /// With which store this node votes, if it is a member.
+    pub fn store_of(&self, node: &NodeId) -> Option<StoreEpoch> {
+        let (one, other) = self.sets();
+        one.store_of(node).or_else(|| other.and_then(|other| other.store_of(node)))
+    }
+
+    /// Whether this node votes, with this store.
+    pub fn votes(&self, node: &NodeId, store: StoreEpoch) -> bool {
+        self.store_of(node) == Some(store)
     }
 
     /// The least number of members that can be a quorum.
     pub fn need(&self) -> usize {
+        let (one, other) = self.sets();
+        other.map_or(0, Members::majority).max(one.majority())
+    }
+
+    /// Who will be members when what is under way is done.
+    pub fn next_members(&self) -> &Members {
         match &self.voters {
-            Voters::Stable(members) => members.majority(),
-            Voters::Joint { old, new } => old.majority().max(new.majority()),
+            Voters::Stable(members) => members,
+            Voters::Joint { new, .. } => new,
+        }
+    }
+
+    /// Whether a change is under way.
+    pub fn is_joint(&self) -> bool {
+        matches!(self.voters, Voters::Joint { .. })
+    }
+
+    /// Whether it may come after `before`: a joint one after a stable one, with its members as the old ones, and then
+    /// the stable one of the new members. No node votes with two stores at once.
+    pub fn follows(&self, before: &Self) -> bool {
+        let fits = match (&before.voters, &self.voters) {
+            (Voters::Stable(members), Voters::Joint { old, new }) => {
+                members == old
+                    && new != old
+                    && new
+                        .voters()
+                        .all(|voter| old.store_of(&voter.node).is_none_or(|store| store == voter.store))
+            }
+            (Voters::Joint { new, .. }, Voters::Stable(members)) => members == new,
+            _ => false,
+        };
+        fits && before.epoch.checked_add(1) == Some(self.epoch)
+    }
+
+    fn sets(&self) -> (&Members, Option<&Members>) {
+        match &self.voters {
+            Voters::Stable(members) => (members, None),
+            Voters::Joint { old, new } => (old, Some(new)),
         }
     }
 }
@@ -148,12 +217,20 @@ mod tests {
         bytes.iter().map(|byte| NodeId::from_bytes([*byte; 32])).collect()
     }
 
+    fn voter(byte: u8) -> Voter {
+        Voter { node: NodeId::from_bytes([byte; 32]), store: StoreEpoch([byte; 16]) }
+    }
+
     fn members(bytes: &[u8]) -> Members {
-        Members::new(nodes(bytes)).unwrap()
+        Members::new(bytes.iter().map(|byte| voter(*byte))).unwrap()
     }
 
     fn quorum(config: &Config, of: &[u8]) -> bool {
         config.is_quorum(|node| nodes(of).contains(node))
+    }
+
+    fn joint(epoch: u64, old: &[u8], new: &[u8]) -> Config {
+        Config { epoch, voters: Voters::Joint { old: members(old), new: members(new) } }
     }
 
     #[test]
@@ -171,26 +248,47 @@ mod tests {
 
     #[test]
     fn a_joint_quorum_has_both_majorities() {
-        let voters = Voters::Joint { old: members(&[1, 2, 3]), new: members(&[3, 4, 5]) };
-        let config = Config { epoch: 2, voters };
+        let config = joint(2, &[1, 2, 3], &[3, 4, 5]);
         assert!(quorum(&config, &[2, 3, 4]));
         assert!(!quorum(&config, &[1, 2, 4]));
         assert!(!quorum(&config, &[3, 4, 5]));
         assert_eq!((config.members().len(), config.need()), (5, 2));
         assert!(config.contains(&nodes(&[5])[0]) && !config.contains(&nodes(&[6])[0]));
+        assert!(config.votes(&nodes(&[5])[0], StoreEpoch([5; 16])));
+        assert!(!config.votes(&nodes(&[5])[0], StoreEpoch([6; 16])), "with another store");
+    }
+
+    #[test]
+    fn configurations_follow_in_two_steps() {
+        let first = Config::first(members(&[1, 2, 3]));
+        let second = joint(2, &[1, 2, 3], &[1, 2, 3, 4]);
+        let third = Config { epoch: 3, voters: Voters::Stable(members(&[1, 2, 3, 4])) };
+        assert!(second.follows(&first) && third.follows(&second));
+        assert!(!third.follows(&first), "not at once");
+        assert!(!Config { epoch: 2, ..third.clone() }.follows(&first));
+        assert!(!Config { epoch: 4, ..third }.follows(&second), "one at a time");
+        assert!(!joint(2, &[1, 2], &[1, 2, 3]).follows(&first), "other old members");
+        assert!(!joint(2, &[1, 2, 3], &[1, 2, 3]).follows(&first), "no change");
+        let back = Config { epoch: 3, voters: Voters::Stable(members(&[1, 2, 3])) };
+        assert!(!back.follows(&second));
+        let mut voters: Vec<Voter> = members(&[1, 2, 3]).into();
+        voters[0].store = StoreEpoch([9; 16]);
+        let voters = Voters::Joint { old: members(&[1, 2, 3]), new: Members::new(voters).unwrap() };
+        assert!(!Config { epoch: 2, voters }.follows(&first), "one node with two stores");
     }
 
     #[test]
     fn members_are_few_and_different_and_read_in_order_only() {
         assert_eq!(Members::new([]), Err(NoMembers(0)));
-        assert!(Members::new(nodes(&[1, 2, 1])).is_err());
-        assert!(Members::new((0..65).map(|byte| NodeId::from_bytes([byte; 32]))).is_err());
+        assert!(Members::new([1, 2, 1].map(voter)).is_err());
+        assert!(Members::new((0..65).map(voter)).is_err());
         let config = Config::first(members(&[2, 1]));
         let bytes = encode(&config).unwrap();
         assert_eq!(bytes[..5], [1, 1, 0, 2, 1], "version, epoch, stable, two, ascending");
         assert_eq!(decode::<Config>(&bytes), Ok(config));
         let mut swapped = bytes[..4].to_vec();
-        swapped.extend([[2; 32], [1; 32]].concat());
+        swapped.extend(&bytes[52..100]);
+        swapped.extend(&bytes[4..52]);
         assert!(decode::<Config>(&swapped).is_err());
         assert!(decode::<Config>(&[1, 1, 0, 0]).is_err(), "nobody");
     }

@@ -81,6 +81,11 @@ pub enum Refused {
     /// Not one of the configured members.
     #[error("this node is no member of the cluster: have a member add it, and join")]
     NotAMember,
+    /// The store is another one than the one that was admitted.
+    #[error(
+        "this node's store was restored or copied since it became a member: have a member add it again, and join"
+    )]
+    OtherStore,
     /// Too much is under way.
     #[error("too many operations wait here: try again in a moment")]
     Busy,

@@ -9,7 +9,7 @@
 //!   been made by an operation that began after.
 //! - A read sees every write acknowledged before it began, and whatever an earlier read saw.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use madake_object::CommitId;
 
@@ -98,13 +98,17 @@ impl Chain {
             if !follows || !value.is_sound() {
                 return Err(Broken::Link { generation });
             }
+            if matches!(value.kind, Kind::Reset | Kind::Delete) {
+                // What somebody took away on purpose may come again.
+                heads.clear();
+            }
             if let Some(head) = value.head {
-                if value.kind != Kind::Reset && !heads.insert(head.commit) {
+                if !heads.insert(head.commit) {
                     return Err(Broken::Twice(head.commit));
                 }
-                let reached = chain.enter(head.commit, generation, look);
+                chain.enter(head.commit, generation, look);
                 let old = before.and_then(|before| before.head).map(|old| old.commit);
-                if old.is_some_and(|old| value.kind != Kind::Reset && !reached.contains(&old)) {
+                if old.is_some_and(|old| value.kind != Kind::Reset && !reaches(head.commit, old, look)) {
                     return Err(Broken::Dropped { generation });
                 }
             }
@@ -114,12 +118,11 @@ impl Chain {
         Ok(chain)
     }
 
-    /// Notes what comes with a head; returns what is new, and what it was built on.
-    fn enter(&mut self, head: CommitId, generation: u64, look: &impl Look) -> BTreeSet<CommitId> {
-        let mut reached = BTreeSet::new();
+    /// Notes what comes with a head. What is behind a commit that came before came before, too.
+    fn enter(&mut self, head: CommitId, generation: u64, look: &impl Look) {
         let mut waiting = vec![head];
         while let Some(id) = waiting.pop() {
-            if !reached.insert(id) || self.entered.get(&id).is_some_and(|entered| *entered < generation) {
+            if self.entered.contains_key(&id) {
                 continue;
             }
             self.entered.insert(id, generation);
@@ -127,7 +130,13 @@ impl Chain {
                 waiting.extend(commit.previous.into_iter().chain(commit.merges));
             }
         }
-        reached
+    }
+
+    /// Whether somebody took heads away on purpose after one generation, up to another.
+    fn is_undone(&self, after: u64, upto: u64) -> bool {
+        let kinds =
+            (1u64..).zip(&self.values).filter(|(generation, _)| (after + 1..=upto).contains(generation));
+        kinds.into_iter().any(|(_, (_, _, kind))| matches!(kind, Kind::Reset | Kind::Delete))
     }
 
     /// In which generation a commit came into the head's history first.
@@ -155,10 +164,15 @@ impl Chain {
                 Shown::Agreed(commit) => self.entered(&commit).ok_or(Broken::Lost(record.op))?,
                 Shown::Agrees(id) => generations.get(&id).copied().ok_or(Broken::Lost(record.op))?,
                 Shown::Read(value) => value.map_or(Ok(0), place)?,
-                Shown::Refused(_) if made.contains_key(&record.op) && !is_first(record.op) => {
-                    return Err(Broken::Refused(record.op));
+                Shown::Refused(value) => {
+                    let place = place(value)?;
+                    let made = made.get(&record.op).filter(|_| !is_first(record.op));
+                    // What was done and then taken away on purpose may be refused when it is tried again.
+                    if made.is_some_and(|made| !self.is_undone(*made, place)) {
+                        return Err(Broken::Refused(record.op));
+                    }
+                    place
                 }
-                Shown::Refused(value) => place(value)?,
             };
             shown.push((end, generation));
             if matches!(answer, Shown::Read(_) | Shown::Refused(_)) {
@@ -199,6 +213,23 @@ impl Chain {
         }
         Ok(())
     }
+}
+
+/// Whether a commit is another one, or in its history: the near ones are looked at first.
+fn reaches(head: CommitId, old: CommitId, look: &impl Look) -> bool {
+    let mut seen = BTreeSet::new();
+    let mut waiting = VecDeque::from([head]);
+    while let Some(id) = waiting.pop_front() {
+        if id == old {
+            return true;
+        }
+        if seen.insert(id)
+            && let Some(commit) = look.commit(&id)
+        {
+            waiting.extend(commit.previous.into_iter().chain(commit.merges));
+        }
+    }
+    false
 }
 
 #[cfg(test)]
@@ -287,9 +318,11 @@ mod tests {
         assert_eq!(check(&values(&["ab", "axy"])), Broken::Dropped { generation: 2 });
         assert_eq!(check(&values(&["abc", "ab"])), Broken::Dropped { generation: 2 });
         assert!(
-            Chain::new(&values(&["abc", "!ab", "abc"]), &book()).is_err(),
-            "the head twice, with a reset before"
+            Chain::new(&values(&["abc", "!ab", "abc"]), &book()).is_ok(),
+            "the head twice, with a reset in between"
         );
+        assert!(Chain::new(&values(&["abc", "!a", "ab"]), &book()).is_ok(), "and a part of it");
+        assert_eq!(check(&values(&["abc", "!a", "ab", "axy"])), Broken::Dropped { generation: 4 });
         assert!(Chain::new(&values(&["abc", "!ab", "!abc"]), &book()).is_ok());
     }
 
@@ -304,6 +337,11 @@ mod tests {
         assert_eq!(check(&[record(7, 1, 2, Shown::Read(Some(foreign)))]), Broken::Invented(op(7)));
         let head = values(&ways)[0].id();
         assert_eq!(check(&[record(2, 1, 2, Shown::Refused(head))]), Broken::Refused(op(2)));
+        let undone = ["a", "ab", "!a"];
+        let refused =
+            |generation: usize| record(2, 1, 9, Shown::Refused(values(&undone)[generation - 1].id()));
+        assert_eq!(self::chain(&undone).check(&[refused(3)]), Ok(()), "somebody reset it meanwhile");
+        assert_eq!(self::chain(&undone).check(&[refused(2)]), Err(Broken::Refused(op(2))));
         // Acknowledged before begun means earlier in the chain.
         let swapped = [record(2, 1, 2, agreed("ab")), record(1, 3, 4, agreed("a"))];
         assert_eq!(check(&swapped), Broken::Early(op(1), 1));

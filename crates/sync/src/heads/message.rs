@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use super::bytes::{NotDecoded, decode, encode};
-use super::config::{ClusterId, Config};
+use super::change::{ChangeAnswer, ChangeQuestion};
+use super::compare::Compare;
+use super::config::{ClusterId, Config, StoreEpoch};
+use super::names::is_shared;
 use super::value::{Accepted, Ballot, HeadRef, HeadValue, ROUND_LIMIT};
 use crate::bounded::Bounded;
 
@@ -27,6 +30,8 @@ pub const MAX_PATH: usize = 1024;
 pub struct Packet {
     /// Which cluster it is about. Two clusters that meet do not listen to each other.
     pub cluster: ClusterId,
+    /// The epoch of the sender's store: with another one than it was admitted with, it has no vote.
+    pub store: StoreEpoch,
     /// The epoch of the sender's configuration.
     pub epoch: u64,
     /// What.
@@ -62,6 +67,24 @@ pub enum Body {
     Epoch(Config),
     /// Nothing of the packet was looked at (3).
     Refused(Refusal),
+    /// I would be a member, with this store (4). A member has to have invited the sender.
+    Join,
+    /// About who the members are, to a member (5).
+    Change(ChangeQuestion),
+    /// To who asked that (6).
+    Changed(ChangeAnswer),
+    /// What have you learned? (7)
+    Compare(Compare),
+}
+
+impl Body {
+    /// Whether it is for the replica of the node that it came to; the others are for its proposer.
+    pub fn is_for_replica(&self) -> bool {
+        match self {
+            Body::Questions(_) | Body::Epoch(_) | Body::Join | Body::Change(_) | Body::Compare(_) => true,
+            Body::Answers(_) | Body::Refused(_) | Body::Changed(_) => false,
+        }
+    }
 }
 
 /// Why a member does not do what it was asked.
@@ -82,6 +105,23 @@ pub enum Refusal {
     /// (3)
     #[error("this member holds as many names as it can")]
     Full,
+    /// (4)
+    #[error("nobody has added this node here: have a member add it")]
+    NotInvited,
+    /// The sender's store is not the one that was admitted: it was restored or copied, and has forgotten what it
+    /// promised (5).
+    #[error(
+        "this node's store was restored or copied since it became a member: have a member add it again, and join"
+    )]
+    OtherStore,
+    /// The sender's store is in an older state than it was (6).
+    #[error(
+        "this node's store went back to an older state: give it a new store epoch, have a member add it, and join"
+    )]
+    WentBack,
+    /// The member that was asked may not vote itself (7).
+    #[error("this member's own store was restored or copied: it does not vote until it is added again")]
+    NoVote,
 }
 
 /// Something that must be durable before a head is accepted.
@@ -227,6 +267,18 @@ pub enum Answer {
 }
 
 impl Question {
+    /// The name that it is about.
+    pub fn name(&self) -> &FileName {
+        match self {
+            Question::Ask { name, .. }
+            | Question::Prepare { name, .. }
+            | Question::Accept { name, .. }
+            | Question::Abort { name, .. }
+            | Question::Commit { name, .. }
+            | Question::Path { name, .. } => name,
+        }
+    }
+
     /// The ballots in it.
     pub(crate) fn ballots(&self) -> impl Iterator<Item = Ballot> {
         let (ballot, next) = match self {
@@ -240,6 +292,9 @@ impl Question {
 
     /// Whether some member could have made it: sound values, ballots within the limit, the next one the greater.
     pub(crate) fn is_sound(&self) -> bool {
+        if !is_shared(self.name()) {
+            return false;
+        }
         let value = match self {
             Question::Accept { value, ballot, next, .. } => {
                 if next.is_some_and(|next| next <= *ballot || next.node != ballot.node) {
@@ -302,7 +357,7 @@ mod tests {
 
     fn accept(number: usize) -> Question {
         let node = NodeId::from_bytes([7; 32]);
-        let ballot = |round| Ballot { round, node };
+        let ballot = |round| Ballot { epoch: 1, round, node };
         let head = HeadRef { commit: CommitId::new([1; 32]), entry: EntryId::from_bytes([2; 32]) };
         let value = HeadValue::after(None, Some(head), Kind::FastForward, OpId { node, number: 1 });
         let need = vec![Need::Commit(CommitId::new([1; 32])); MAX_NEED];
@@ -316,8 +371,8 @@ mod tests {
         let lists = batches(items.clone());
         assert!(lists.len() > 3, "{}", lists.len());
         for list in &lists {
-            let packet =
-                Packet { cluster: ClusterId([1; 16]), epoch: 1, body: Body::Questions(list.clone()) };
+            let body = Body::Questions(list.clone());
+            let packet = Packet { cluster: ClusterId([1; 16]), store: StoreEpoch([2; 16]), epoch: 1, body };
             let bytes = packet.encode().unwrap();
             assert!(bytes.len() < MAX_FRAME - 100, "{}", bytes.len());
             assert_eq!(Packet::decode(&bytes), Ok(packet));
@@ -331,15 +386,16 @@ mod tests {
 
     #[test]
     fn lying_lengths_and_long_names_are_refused() {
-        let packet = |body| Packet { cluster: ClusterId([1; 16]), epoch: 1, body };
+        let packet =
+            |body| Packet { cluster: ClusterId([1; 16]), store: StoreEpoch([2; 16]), epoch: 1, body };
         let one = Question::Ask { name: "f".parse().unwrap(), number: 1 };
         let bytes = packet(Body::Questions(Bounded::truncated(vec![one]))).encode().unwrap();
-        // version, cluster, epoch, kind, then how many.
-        assert_eq!(bytes[17..20], [1, 0, 1]);
-        let mut lying = bytes[..19].to_vec();
+        // version, cluster, store, epoch, kind, then how many.
+        assert_eq!(bytes[33..36], [1, 0, 1]);
+        let mut lying = bytes[..35].to_vec();
         lying.extend([0xff, 0xff, 0xff, 0xff, 0x0f]);
         assert!(Packet::decode(&lying).is_err());
-        let mut long = bytes[..20].to_vec();
+        let mut long = bytes[..36].to_vec();
         long.push(0); // Ask
         long.extend([0x80, 0x80, 0x40]); // a name of 1 MiB
         long.extend(vec![b'x'; 1 << 20]);
@@ -357,7 +413,7 @@ mod tests {
             Question::Accept { name: name.clone(), ballot, value, need: need.clone(), next }.is_sound()
         };
         let far = Ballot { round: ROUND_LIMIT, ..ballot };
-        let other = Ballot { round: 5, node: NodeId::from_bytes([8; 32]) };
+        let other = Ballot { round: 5, node: NodeId::from_bytes([8; 32]), ..ballot };
         assert!(with(ballot, value.clone(), next) && with(ballot, value.clone(), None));
         assert!(!with(far, value.clone(), None));
         assert!(!with(ballot, value.clone(), Some(far)));

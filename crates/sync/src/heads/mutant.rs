@@ -11,4 +11,12 @@ pub(crate) enum Mutant {
     NewestReport,
     /// What became of an operation is answered by reading alone, while it can still come through.
     ResolveByReading,
+    /// The new members vote at once, without a joint configuration.
+    DirectSwitch,
+    /// The names are listed by whoever adopted the joint configuration first, while others still go by the old one.
+    NoFence,
+    /// What was agreed is not brought to the new members before they decide alone.
+    NoRescan,
+    /// Ballots of a later epoch are no greater than those of an earlier one.
+    NoEpochInBallots,
 }

@@ -1,6 +1,8 @@
 //! Who brings a name forward: asks, prepares, decides, proposes, and tells (P1–P8).
 
+mod accepting;
 mod asking;
+mod changing;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -10,17 +12,23 @@ use madake_store::NodeId;
 
 use super::attempt::{Ask, Both, Phase, Promise, ProposerOutput, Report, Settings, Work};
 use super::branches::Look;
-use super::config::{ClusterId, Config};
-use super::decide::{Case, Decision, Outcome, Refused, Wish, decide, needs};
+use super::change::{Change, ChangeStage};
+use super::config::{ClusterId, Config, Voter};
+use super::decide::{Case, Decision, Outcome, Refused, Wish, decide};
 use super::message::{Answer, Body, Packet, Question, Refusal, batches};
 #[cfg(test)]
 use super::mutant::Mutant;
 use super::rounds::{Dice, Rounds};
-use super::value::{Accepted, Ballot, HeadRef, HeadValue};
+use super::value::{Accepted, Ballot, HeadRef, OpId};
 use crate::io::Token;
+use changing::Changing;
 
 /// Operations that wait or are under way at one proposer.
 pub const MAX_ASKS: usize = 65_536;
+/// Changes of the members that wait or are under way at one proposer.
+pub const MAX_CHANGES: usize = 64;
+/// The number of operations that a proposer does for itself: of no client.
+pub(super) const RESCAN: u64 = u64::MAX;
 /// Names for which the next ballot is kept promised.
 pub const MAX_LEASES: usize = 65_536;
 
@@ -35,6 +43,7 @@ struct Lease {
 #[derive(Clone, Debug, Eq, PartialEq, Hash)]
 pub struct Proposer {
     me: NodeId,
+    voter: Voter,
     cluster: ClusterId,
     config: Config,
     settings: Settings,
@@ -44,6 +53,8 @@ pub struct Proposer {
     leases: BTreeMap<FileName, Lease>,
     asks: usize,
     told: BTreeMap<NodeId, Refusal>,
+    distrusted: BTreeSet<NodeId>,
+    changing: Changing,
     questions: BTreeMap<NodeId, Vec<Question>>,
     outputs: VecDeque<ProposerOutput>,
     #[cfg(test)]
@@ -53,7 +64,7 @@ pub struct Proposer {
 impl Proposer {
     /// A proposer of this node. `reserved` is what its last [`ProposerOutput::Reserve`] made durable, 0 if nothing did.
     pub fn new(
-        me: NodeId,
+        me: Voter,
         cluster: ClusterId,
         config: Config,
         settings: Settings,
@@ -61,7 +72,8 @@ impl Proposer {
         seed: u64,
     ) -> Self {
         let mut proposer = Self {
-            me,
+            me: me.node,
+            voter: me,
             cluster,
             config,
             settings,
@@ -71,6 +83,8 @@ impl Proposer {
             leases: BTreeMap::new(),
             asks: 0,
             told: BTreeMap::new(),
+            distrusted: BTreeSet::new(),
+            changing: Changing::default(),
             questions: BTreeMap::new(),
             outputs: VecDeque::new(),
             #[cfg(test)]
@@ -85,6 +99,8 @@ impl Proposer {
         for ask in asks {
             let refused = if !self.config.contains(&self.me) {
                 Some(Refused::NotAMember)
+            } else if !self.votes() {
+                Some(Refused::OtherStore)
             } else if self.asks >= MAX_ASKS {
                 Some(Refused::Busy)
             } else if wanted(&ask.wish).is_some_and(|head| !look.missing(&head, &[]).is_empty()) {
@@ -111,7 +127,12 @@ impl Proposer {
 
     /// A packet came over a connection of `from`. Those that are not answers are for the replica.
     pub fn handle(&mut self, now: Duration, from: NodeId, packet: Packet, look: &impl Look) {
-        if packet.cluster != self.cluster || !self.config.contains(&from) {
+        let is_member = match packet.body {
+            // Who is no member yet is told why, too.
+            Body::Refused(_) => self.config.contains(&from),
+            _ => self.config.votes(&from, packet.store) && !self.distrusted.contains(&from),
+        };
+        if packet.cluster != self.cluster || !is_member {
             return;
         }
         match packet.body {
@@ -119,6 +140,9 @@ impl Proposer {
                 for answer in answers {
                     self.hear(now, from, answer, look);
                 }
+            }
+            Body::Changed(answer) if packet.epoch == self.config.epoch => {
+                self.hear_change(now, from, answer, look);
             }
             Body::Refused(why) => {
                 self.told.insert(from, why);
@@ -133,6 +157,7 @@ impl Proposer {
         self.rounds.reserved(token.0);
         let waiting = self.names(|work| work.phase == Phase::Rounds);
         waiting.iter().for_each(|name| self.start(now, name, look));
+        self.change_reserved(now, look);
         self.finish();
     }
 
@@ -147,13 +172,23 @@ impl Proposer {
         if config.epoch <= self.config.epoch {
             return;
         }
+        let next = &config;
+        self.distrusted.retain(|node| self.config.store_of(node) == next.store_of(node));
         self.config = config;
         self.leases.clear();
         self.told.clear();
+        self.drop_rescan();
         for name in self.names(|_| true) {
             self.start(now, &name, look);
         }
+        self.change_configured(now, look);
         self.finish();
+    }
+
+    /// This member is not listened to any more ([`super::ReplicaOutput::Distrusted`]), until it votes with another
+    /// store.
+    pub fn distrust(&mut self, node: NodeId) {
+        self.distrusted.insert(node);
     }
 
     /// Time passed. Call it when [`next_wake`](Self::next_wake) says.
@@ -161,6 +196,7 @@ impl Proposer {
         for name in self.names(|_| true) {
             self.tick_one(now, &name, look);
         }
+        self.tick_change(now, look);
         self.finish();
     }
 
@@ -168,7 +204,8 @@ impl Proposer {
     pub fn next_wake(&self) -> Option<Duration> {
         let deadline =
             |work: &Work| work.waiting.iter().map(|ask| ask.deadline).fold(work.ask.deadline, Duration::min);
-        self.works.values().map(|work| self.wake_of(work).min(deadline(work))).min()
+        let works = self.works.values().map(|work| self.wake_of(work).min(deadline(work))).min();
+        works.into_iter().chain(self.wake_of_change()).min()
     }
 
     /// Members that refused to listen, and why.
@@ -265,8 +302,10 @@ impl Proposer {
             work.phase = Phase::Rounds;
             return;
         };
+        let ballot = self.ballot(round);
+        let Some(work) = self.works.get_mut(name) else { return };
         work.phase = Phase::Preparing {
-            ballot: Ballot { round, node: self.me },
+            ballot,
             since: now,
             promises: BTreeMap::new(),
             refused: BTreeSet::new(),
@@ -382,7 +421,8 @@ impl Proposer {
         let found = promises.values().filter_map(|promise| promise.accepted.as_ref());
         #[cfg(test)]
         if self.mutant == Some(Mutant::MostVotes) {
-            let votes = |value: &HeadValue| found.clone().filter(|found| found.value == *value).count();
+            let votes =
+                |value: &super::value::HeadValue| found.clone().filter(|found| found.value == *value).count();
             return found.clone().rev().max_by_key(|found| votes(&found.value)).cloned();
         }
         found.max_by_key(|found| found.ballot).cloned()
@@ -407,73 +447,6 @@ impl Proposer {
             mutant: self.mutant,
         };
         decide(&case, &Both(&work.fetched, look))
-    }
-
-    /// P6.
-    #[allow(clippy::too_many_arguments)] // what one proposal is made of
-    fn propose(
-        &mut self,
-        now: Duration,
-        name: &FileName,
-        ballot: Ballot,
-        value: HeadValue,
-        before: Option<&HeadValue>,
-        outcome: Outcome,
-        look: &impl Look,
-    ) {
-        let next = self
-            .settings
-            .lease
-            .then(|| self.rounds.take())
-            .flatten()
-            .map(|round| Ballot { round, node: self.me });
-        let Some(work) = self.works.get_mut(name) else { return };
-        // Also a value of somebody else, if what is wished for lies in its history.
-        work.sent |= matches!(outcome, Outcome::Agreed { .. });
-        let need = needs(&value, before, &Both(&work.fetched, look));
-        let (accepted, refused, outcome) = (BTreeSet::new(), BTreeSet::new(), Box::new(outcome));
-        work.phase = Phase::Accepting { ballot, value, need, next, outcome, accepted, refused };
-        self.ask_all(now, name);
-    }
-
-    /// P7, if all is well.
-    fn count(&mut self, now: Duration, name: &FileName, look: &impl Look) {
-        let Some(Work { phase: Phase::Accepting { ballot, value, next, outcome, accepted, .. }, .. }) =
-            self.works.get(name)
-        else {
-            return;
-        };
-        if !self.config.is_quorum(|node| accepted.contains(node)) {
-            return;
-        }
-        let last = Accepted { ballot: *ballot, value: value.clone() };
-        let (next, outcome) = (*next, (**outcome).clone());
-        self.tell(name, &last, self.config.members());
-        if let Some(ballot) = next.filter(|_| self.leases.len() < MAX_LEASES) {
-            self.leases.insert(name.clone(), Lease { ballot, last });
-        }
-        self.end(now, name, outcome, look);
-    }
-
-    /// P7, if not: a member said no. When those that are left are no quorum, the attempt is over.
-    fn refuse(&mut self, now: Duration, name: &FileName, from: NodeId, hold_left: Duration) {
-        let Some(refused) = self.works.get_mut(name).and_then(Work::refused) else { return };
-        refused.insert(from);
-        if !self.config.is_quorum(|node| !refused.contains(node)) {
-            self.give_up(now, name, hold_left);
-        }
-    }
-
-    /// The attempt is over: the next one after a while.
-    fn give_up(&mut self, now: Duration, name: &FileName, hold_left: Duration) {
-        let Some(work) = self.works.get_mut(name) else { return };
-        let Some(ballot) = work.ballot() else { return };
-        let wait = self.dice.backoff(self.settings.backoff, self.settings.backoff_most, work.attempts);
-        work.attempts = work.attempts.saturating_add(1);
-        // Who is kept out by a hold waits for its end, and not much longer.
-        let until = now.saturating_add(hold_left.min(self.settings.hold)).saturating_add(wait);
-        work.phase = Phase::Waiting { until };
-        self.abort(name, ballot);
     }
 
     fn tick_one(&mut self, now: Duration, name: &FileName, look: &impl Look) {
@@ -524,13 +497,19 @@ impl Proposer {
     /// An operation is over, and the next one for the name begins.
     fn end(&mut self, now: Duration, name: &FileName, outcome: Outcome, look: &impl Look) {
         let Some(mut work) = self.works.remove(name) else { return };
-        self.asks = self.asks.saturating_sub(1);
-        self.outputs.push_back(ProposerOutput::Done { name: name.clone(), op: work.ask.op, outcome });
+        let is_rescan = work.ask.op.number == RESCAN;
+        if !is_rescan {
+            self.asks = self.asks.saturating_sub(1);
+            self.outputs.push_back(ProposerOutput::Done { name: name.clone(), op: work.ask.op, outcome });
+        }
         if let Some(ask) = work.waiting.pop_front() {
             let mut next = Work::new(ask);
             next.waiting = work.waiting;
             self.works.insert(name.clone(), next);
             self.start(now, name, look);
+        }
+        if is_rescan {
+            self.rescanned(now, name, look);
         }
     }
 
@@ -541,11 +520,29 @@ impl Proposer {
         }
         for (to, questions) in std::mem::take(&mut self.questions) {
             for list in batches(questions) {
-                let packet =
-                    Packet { cluster: self.cluster, epoch: self.config.epoch, body: Body::Questions(list) };
-                self.outputs.push_back(ProposerOutput::Send { to, packet });
+                self.send(to, Body::Questions(list));
             }
         }
+    }
+
+    fn send(&mut self, to: NodeId, body: Body) {
+        let (cluster, store, epoch) = (self.cluster, self.voter.store, self.config.epoch);
+        let packet = Packet { cluster, store, epoch, body };
+        self.outputs.push_back(ProposerOutput::Send { to, packet });
+    }
+
+    /// Whether this node votes, and so may propose: with another store than the one that was admitted it does not know
+    /// which rounds it has used.
+    fn votes(&self) -> bool {
+        self.config.votes(&self.me, self.voter.store)
+    }
+
+    fn ballot(&self, round: u64) -> Ballot {
+        #[cfg(test)]
+        if self.mutant == Some(Mutant::NoEpochInBallots) {
+            return Ballot { epoch: 0, round, node: self.me };
+        }
+        Ballot { epoch: self.config.epoch, round, node: self.me }
     }
 }
 

@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     fn ballot(round: u64, node: u8) -> Ballot {
-        Ballot { round, node: NodeId::from_bytes([node; 32]) }
+        Ballot { epoch: 1, round, node: NodeId::from_bytes([node; 32]) }
     }
 
     fn value(byte: u8) -> HeadValue {

@@ -13,12 +13,18 @@ use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
 use super::branches::{Branches, Look, NotTaken};
-use super::config::{ClusterId, Config};
+use super::config::{ClusterId, Config, Voter};
 use super::message::{Answer, Body, MAX_BATCH_BYTES, MAX_PATH, Need, Packet, Question, Refusal, batches};
+#[cfg(test)]
+use super::mutant::Mutant;
 use super::register::{Accepting, Register};
+use super::standing::Standing;
 use super::value::{Accepted, Ballot, HeadRef, HeadValue};
 use crate::bounded::Bounded;
 use crate::io::{Now, Token};
+
+mod office;
+mod rejoin;
 
 /// A cluster agrees on at most so many names.
 pub const MAX_NAMES: usize = 1 << 20;
@@ -43,8 +49,8 @@ pub enum ReplicaOutput {
         token: Token,
         /// The rows, as they are now.
         rows: BTreeMap<FileName, Row>,
-        /// The configuration, if it changed.
-        config: Option<Config>,
+        /// What is kept beside them, if it changed.
+        standing: Option<Standing>,
     },
     /// Send a packet.
     Send {
@@ -53,8 +59,21 @@ pub enum ReplicaOutput {
         /// What.
         packet: Packet,
     },
-    /// A newer configuration is durable here: tell the proposer of this node.
+    /// A newer configuration is durable here: tell the proposer of this node ([`super::Proposer::configure`]).
     Configured(Config),
+    /// Somebody who was invited asks to be a member: have the proposer of this node add it
+    /// ([`super::Proposer::change`] with [`super::Change::Add`]).
+    Joins(Voter),
+    /// A member's store went back to an older state: tell the proposer of this node
+    /// ([`super::Proposer::distrust`]), and people.
+    Distrusted(NodeId),
+    /// All that were compared with have answered ([`Replica::compare`]).
+    Compared {
+        /// The one that differs most, with which this node catches up now; none if nobody differs.
+        with: Option<NodeId>,
+        /// In so many of 256 ranges.
+        ranges: u16,
+    },
     /// A name's head is another one, durably.
     Moved {
         /// The name.
@@ -94,9 +113,9 @@ struct Hold {
 /// One member of a cluster, as acceptor and learner.
 #[derive(Clone, Debug, Eq, PartialEq, Hash)]
 pub struct Replica {
-    me: NodeId,
+    me: Voter,
     cluster: ClusterId,
-    config: Config,
+    standing: Standing,
     rows: BTreeMap<FileName, Row>,
     holds: BTreeMap<FileName, Hold>,
     /// The last write that was asked for, and the last that is durable.
@@ -105,35 +124,59 @@ pub struct Replica {
     /// What waits for which write, in order.
     held: VecDeque<(u64, ReplicaOutput)>,
     outputs: VecDeque<ReplicaOutput>,
+    rejoin: rejoin::Rejoin,
+    #[cfg(test)]
+    pub(super) mutant: Option<Mutant>,
 }
 
 /// What one input has changed and will say.
 #[derive(Default)]
 struct Effects {
     changed: Vec<FileName>,
+    standing: bool,
     answers: Vec<Answer>,
     after: Vec<ReplicaOutput>,
 }
 
 impl Replica {
-    /// A member with what is durable of it (A4). Holds are gone.
-    pub fn new(me: NodeId, cluster: ClusterId, config: Config, rows: BTreeMap<FileName, Row>) -> Self {
+    /// A node with what is durable of it (A4). Holds are gone. It votes if the configuration names it with this store.
+    pub fn new(me: Voter, cluster: ClusterId, standing: Standing, rows: BTreeMap<FileName, Row>) -> Self {
+        let distrusted = standing.met.keys().filter(|node| !standing.listens_to(node));
+        let outputs = distrusted.copied().map(ReplicaOutput::Distrusted).collect();
         Self {
             me,
             cluster,
-            config,
+            standing,
             rows,
             holds: BTreeMap::new(),
             asked: 0,
             durable: 0,
             held: VecDeque::new(),
-            outputs: VecDeque::new(),
+            outputs,
+            rejoin: rejoin::Rejoin::default(),
+            #[cfg(test)]
+            mutant: None,
         }
     }
 
     /// The configuration that it goes by.
     pub fn config(&self) -> &Config {
-        &self.config
+        &self.standing.config
+    }
+
+    /// What it keeps beside names.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// Whether it votes: not if its store is another one than the one that was admitted.
+    pub fn votes(&self) -> bool {
+        self.standing.config.votes(&self.me.node, self.me.store)
+    }
+
+    /// The names of which something is kept, ascending.
+    pub fn names(&self) -> impl Iterator<Item = (&FileName, &Row)> {
+        self.rows.iter()
     }
 
     /// What it has of a name.
@@ -156,32 +199,51 @@ impl Replica {
         if packet.cluster != self.cluster {
             return self.send(from, Body::Refused(Refusal::OtherCluster));
         }
+        let sender = Voter { node: from, store: packet.store };
         match packet.body {
-            Body::Epoch(config) => self.take_config(from, config),
+            Body::Epoch(config) => self.take_config(sender, config),
+            Body::Join => self.let_in(sender),
             Body::Questions(questions) => {
-                if packet.epoch != self.config.epoch {
-                    // A0: the older side is told, whichever it is.
-                    return self.send(from, Body::Epoch(self.config.clone()));
-                }
-                if !self.config.contains(&from) {
-                    return self.send(from, Body::Refused(Refusal::NotAMember));
-                }
                 let is_own = |question: &Question| match question {
-                    Question::Commit { .. } => true,
-                    other => other.ballots().all(|ballot| ballot.node == from),
+                    Question::Commit { decided, .. } => decided.ballot.epoch <= packet.epoch,
+                    other => {
+                        other.ballots().all(|ballot| ballot.node == from && ballot.epoch == packet.epoch)
+                    }
                 };
-                if !questions.iter().all(|question| question.is_sound() && is_own(question)) {
-                    return self.send(from, Body::Refused(Refusal::Malformed));
+                let is_sound = questions.iter().all(|question| question.is_sound() && is_own(question));
+                if !self.listens(sender, packet.epoch) || !self.is_well_made(from, is_sound) {
+                    return;
+                }
+                // Who lost its vote still learns.
+                let votes = self.votes();
+                let is_taken = |question: &Question| votes || matches!(question, Question::Commit { .. });
+                if !questions.iter().all(is_taken) {
+                    self.send(from, Body::Refused(Refusal::NoVote));
                 }
                 self.holds.retain(|_, hold| hold.until > now.monotonic);
                 let mut effects = Effects::default();
-                for question in questions {
+                for question in questions.into_iter().filter(is_taken) {
                     self.answer(now, from, question, look, &mut effects);
                 }
                 self.finish(Some(from), effects);
             }
+            Body::Change(question) => {
+                let is_sound = question.is_sound(from, packet.epoch);
+                if !self.listens(sender, packet.epoch) || !self.is_well_made(from, is_sound) {
+                    return;
+                }
+                if !self.votes() {
+                    return self.send(from, Body::Refused(Refusal::NoVote));
+                }
+                self.answer_change(from, question);
+            }
+            Body::Compare(compare) => {
+                if self.listens(sender, packet.epoch) {
+                    self.hear_comparison(from, compare);
+                }
+            }
             // Those are for proposers.
-            Body::Answers(_) | Body::Refused(_) => {}
+            Body::Answers(_) | Body::Changed(_) | Body::Refused(_) => {}
         }
     }
 
@@ -365,26 +427,9 @@ impl Replica {
         self.rows.len() < MAX_NAMES || self.rows.contains_key(name)
     }
 
-    /// A0, the second half: a newer configuration, from a member of the one that is known.
-    fn take_config(&mut self, from: NodeId, config: Config) {
-        if config.epoch > self.config.epoch && self.config.contains(&from) {
-            self.config = config.clone();
-            self.asked += 1;
-            let token = Token(self.asked);
-            self.outputs.push_back(ReplicaOutput::Persist {
-                token,
-                rows: BTreeMap::new(),
-                config: Some(config.clone()),
-            });
-            self.held.push_back((self.asked, ReplicaOutput::Configured(config)));
-        } else if config.epoch < self.config.epoch {
-            self.send(from, Body::Epoch(self.config.clone()));
-        }
-    }
-
     /// One write for all that changed; what is to be said waits for it.
     fn finish(&mut self, to: Option<NodeId>, effects: Effects) {
-        if !effects.changed.is_empty() {
+        if !effects.changed.is_empty() || effects.standing {
             self.asked += 1;
             let mut rows = BTreeMap::new();
             for name in effects.changed {
@@ -392,7 +437,8 @@ impl Replica {
                     rows.insert(name, row.clone());
                 }
             }
-            self.outputs.push_back(ReplicaOutput::Persist { token: Token(self.asked), rows, config: None });
+            let standing = effects.standing.then(|| self.standing.clone());
+            self.outputs.push_back(ReplicaOutput::Persist { token: Token(self.asked), rows, standing });
         }
         if let Some(to) = to {
             for answers in batches(effects.answers) {
@@ -403,7 +449,8 @@ impl Replica {
     }
 
     fn send(&mut self, to: NodeId, body: Body) {
-        let packet = Packet { cluster: self.cluster, epoch: self.config.epoch, body };
+        let (cluster, store, epoch) = (self.cluster, self.me.store, self.standing.config.epoch);
+        let packet = Packet { cluster, store, epoch, body };
         self.say(ReplicaOutput::Send { to, packet });
     }
 

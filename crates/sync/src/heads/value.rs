@@ -14,9 +14,12 @@ pub const ROUND_LIMIT: u64 = 1 << 48;
 /// The context in which head values are hashed.
 const VALUE_CONTEXT: &str = "madake head value 1";
 
-/// Which attempt. Ordered by round, then by node, so no two nodes ever have the same.
+/// Which attempt. Ordered by epoch, then by round, then by node, so no two nodes ever have the same, and what a member
+/// that lags behind accepts in an old epoch never outweighs what a later one has decided.
 #[derive(Clone, Copy, Eq, PartialEq, Ord, PartialOrd, Hash, Serialize, Deserialize)]
 pub struct Ballot {
+    /// The epoch of the configuration whose members are asked, and no others.
+    pub epoch: u64,
     /// Counted up by each proposer, from numbers that it reserved before it used them.
     pub round: u64,
     /// Who proposes.
@@ -25,7 +28,7 @@ pub struct Ballot {
 
 impl fmt::Debug for Ballot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{:02x?}", self.round, &self.node.as_bytes()[..2])
+        write!(f, "{}.{}/{:02x?}", self.epoch, self.round, &self.node.as_bytes()[..2])
     }
 }
 
@@ -145,11 +148,12 @@ mod tests {
     }
 
     #[test]
-    fn ballots_go_by_round_then_by_node() {
-        let ballot = |round, byte| Ballot { round, node: node(byte) };
-        assert!(ballot(1, 9) < ballot(2, 1));
-        assert!(ballot(2, 1) < ballot(2, 2));
-        assert_ne!(ballot(2, 1), ballot(2, 2));
+    fn ballots_go_by_epoch_then_by_round_then_by_node() {
+        let ballot = |epoch, round, byte| Ballot { epoch, round, node: node(byte) };
+        assert!(ballot(1, 1, 9) < ballot(1, 2, 1));
+        assert!(ballot(1, 2, 1) < ballot(1, 2, 2));
+        assert_ne!(ballot(1, 2, 1), ballot(1, 2, 2));
+        assert!(ballot(1, 9, 9) < ballot(2, 1, 1));
     }
 
     /// The bytes of a value are hashed into the next one: they can't change.

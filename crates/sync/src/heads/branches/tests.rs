@@ -15,7 +15,7 @@ fn decided(round: u64, way: Option<&str>) -> Accepted {
     let head = way.map(|way| book().head(way));
     let kind = if head.is_some() { Kind::FastForward } else { Kind::Delete };
     let value = HeadValue::after(None, head, kind, OpId { node, number: round });
-    Accepted { ballot: Ballot { round, node }, value }
+    Accepted { ballot: Ballot { epoch: 1, round, node }, value }
 }
 
 /// A name whose head is this.

@@ -97,7 +97,7 @@ impl Fault {
         if fault == Some(Fault::NoBallots) {
             row.register.promised = None;
             if let Some(accepted) = &mut row.register.accepted {
-                accepted.ballot = Ballot { round: 0, node: NodeId::from_bytes(NOBODY) };
+                accepted.ballot = Ballot { epoch: 1, round: 0, node: NodeId::from_bytes(NOBODY) };
             }
         }
     }

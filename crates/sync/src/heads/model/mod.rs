@@ -9,12 +9,15 @@ mod book;
 mod fault;
 mod rules;
 mod tests;
+pub(super) mod town;
 
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
+use madake_object::FileName;
 use madake_store::NodeId;
 use stateright::{Model, Property};
 
@@ -35,8 +38,23 @@ pub(super) fn node(number: usize) -> NodeId {
     NodeId::from_bytes([number as u8 + 1; 32])
 }
 
-pub(super) fn config(members: &[usize]) -> Config {
-    Config::first(Members::new(members.iter().map(|member| node(*member))).unwrap())
+/// All stores are called alike, but where that matters.
+pub(super) const STORE: StoreEpoch = StoreEpoch([3; 16]);
+
+pub(super) fn voter(number: usize) -> Voter {
+    Voter { node: node(number), store: STORE }
+}
+
+pub(super) fn members(members: &[usize]) -> Members {
+    Members::new(members.iter().map(|member| voter(*member))).unwrap()
+}
+
+pub(super) fn config(of: &[usize]) -> Config {
+    Config::first(members(of))
+}
+
+pub(super) fn replica(of: usize, config: &Config, rows: BTreeMap<FileName, Row>) -> Replica {
+    Replica::new(voter(of), CLUSTER, Standing::of(config.clone()), rows)
 }
 
 /// A value with the hash of it, made once: most of a state is the same in the next one.
@@ -128,7 +146,7 @@ struct Cluster {
 }
 
 #[derive(Clone, Debug, Default, Eq, PartialEq, Hash)]
-struct Voter {
+struct Member {
     row: Row,
     durable: Row,
 }
@@ -153,7 +171,7 @@ struct Mail {
 
 #[derive(Clone, Debug, PartialEq)]
 struct State {
-    voters: Vec<Shared<Voter>>,
+    voters: Vec<Shared<Member>>,
     clients: Vec<Shared<Client>>,
     /// Ascending by digest.
     mails: Vec<Shared<Mail>>,
@@ -188,13 +206,14 @@ impl Cluster {
             resend: Duration::MAX,
             lease: self.leases,
             block: 16,
+            resume: Duration::MAX,
         }
     }
 
     fn proposer(&self, at: usize, reserved: u64) -> Proposer {
         let of = Fault::node_of(self.fault, at, self.scripts[at].node);
         let config = config(Fault::members(self.fault, at));
-        let mut core = Proposer::new(node(of), CLUSTER, config, self.settings(), reserved, 1);
+        let mut core = Proposer::new(voter(of), CLUSTER, config, self.settings(), reserved, 1);
         core.mutant = match self.fault {
             Some(Fault::Core(mutant)) => Some(mutant),
             _ => None,
@@ -275,6 +294,7 @@ impl Cluster {
                     }
                 }
                 ProposerOutput::Push { .. } => unreachable!("everything is everywhere"),
+                ProposerOutput::Changed { .. } => unreachable!("nobody changes the members"),
                 ProposerOutput::Done { op, outcome, .. } => {
                     let shown = self.shown(at, client.step, &outcome);
                     ghost.events.push(Event::Ended(op, shown));
@@ -321,7 +341,7 @@ impl Cluster {
         Fault::before(self.fault, &mut voter.row);
         let before = voter.row.register.clone();
         let rows = [(name(), voter.row.clone())].into();
-        let mut replica = Replica::new(node(mail.voter), CLUSTER, self.config.clone(), rows);
+        let mut replica = replica(mail.voter, &self.config, rows);
         let from = Fault::sender(self.fault, self.scripts[mail.client].node);
         replica.handle(NOW, from, mail.packet.clone(), &self.book);
         let mut state = last.clone();
@@ -457,14 +477,14 @@ impl Model for Cluster {
         if let Some(way) = self.begins {
             let op = OpId { node: node(2), number: 0 };
             let value = HeadValue::after(None, Some(self.book.head(way)), Kind::FastForward, op);
-            let accepted = Accepted { ballot: Ballot { round: 0, node: node(2) }, value };
+            let accepted = Accepted { ballot: Ballot { epoch: 1, round: 0, node: node(2) }, value };
             row.register.promised = Some(accepted.ballot);
             row.register.accepted = Some(accepted.clone());
             ghost.proposed.insert(accepted.clone());
             ghost.decided.insert(accepted.clone());
             ghost.accepted.insert(accepted, (1 << VOTERS) - 1);
         }
-        let voter = Shared::new(Voter { row: row.clone(), durable: row });
+        let voter = Shared::new(Member { row: row.clone(), durable: row });
         let mut state = State {
             voters: vec![voter; VOTERS],
             clients: clients.collect(),
@@ -530,7 +550,7 @@ impl Model for Cluster {
             }
             Action::CrashVoter(at) => {
                 let row = Fault::after_crash(self.fault, &last.voters[at].durable);
-                let voter = Voter { row: row.clone(), durable: row };
+                let voter = Member { row: row.clone(), durable: row };
                 if voter == *last.voters[at].of {
                     return None;
                 }

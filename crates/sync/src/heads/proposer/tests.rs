@@ -1,5 +1,5 @@
-use super::super::model::{Book, CLUSTER, config, name, node};
-use super::super::value::{Kind, OpId};
+use super::super::model::{Book, CLUSTER, STORE, config, name, node, replica, voter};
+use super::super::value::{HeadValue, Kind};
 use super::super::{Need, Replica, ReplicaOutput, Row};
 use super::*;
 use crate::bounded::Bounded;
@@ -34,12 +34,11 @@ impl Desk {
         let all = config(&[0, 1, 2]);
         let proposer = |of: usize| {
             let settings = Settings::default();
-            Proposer::new(node(of), CLUSTER, all.clone(), settings, 0, of as u64)
+            Proposer::new(voter(of), CLUSTER, all.clone(), settings, 0, of as u64)
         };
-        let replica = |of| Replica::new(node(of), CLUSTER, all.clone(), BTreeMap::new());
         Self {
             book: book(),
-            replicas: (0..3).map(replica).collect(),
+            replicas: (0..3).map(|of| replica(of, &all, BTreeMap::new())).collect(),
             proposers: at.iter().map(|of| (*of, proposer(*of))).collect(),
             away: BTreeSet::new(),
             now: Duration::ZERO,
@@ -86,6 +85,7 @@ impl Desk {
         match output {
             ProposerOutput::Reserve { token, .. } => proposer.reserved(self.now, token, &self.book),
             ProposerOutput::Push { to, need, .. } => self.pushes.push((to, need)),
+            ProposerOutput::Changed { .. } => unreachable!("nobody changes the members"),
             ProposerOutput::Done { op, outcome, .. } => self.done.push((op.number, outcome)),
             ProposerOutput::Send { to, packet } => {
                 self.sent += 1;
@@ -347,7 +347,7 @@ fn commits_that_are_not_known_are_fetched_and_checked_by_their_hash() {
     agreed(desk.advance(0, 1, "abc"));
     // Another proposer that has only its own branch.
     let own = Book::of(&["pq"]);
-    let mut other = Proposer::new(node(1), CLUSTER, config(&[0, 1, 2]), Settings::default(), 500, 1);
+    let mut other = Proposer::new(voter(1), CLUSTER, config(&[0, 1, 2]), Settings::default(), 500, 1);
     other.begin(Duration::ZERO, [ask(1, 2, Wish::Advance(own.head("pq")), 9_000)], &own);
     let mut asked = 0;
     let mut outcome = None;
@@ -437,7 +437,7 @@ fn another_configuration_begins_what_is_under_way_again() {
     assert_eq!(desk.advance(0, 1, "a"), None);
     // The other two are gone; the shell says so when its own replica has it durably.
     let alone = Config { epoch: 2, ..config(&[0]) };
-    desk.replicas[0] = Replica::new(node(0), CLUSTER, alone.clone(), [(name(), desk.row(0))].into());
+    desk.replicas[0] = replica(0, &alone, [(name(), desk.row(0))].into());
     let book = desk.book.clone();
     let proposer = desk.proposers.get_mut(&0).unwrap();
     proposer.configure(desk.now, alone, &book);
@@ -451,9 +451,9 @@ fn another_configuration_begins_what_is_under_way_again() {
 
 #[test]
 fn who_is_not_listened_to_knows_why() {
-    let mut proposer = Proposer::new(node(0), CLUSTER, config(&[0, 1, 2]), Settings::default(), 0, 0);
+    let mut proposer = Proposer::new(voter(0), CLUSTER, config(&[0, 1, 2]), Settings::default(), 0, 0);
     let body = Body::Refused(Refusal::NotAMember);
-    let packet = Packet { cluster: CLUSTER, epoch: 1, body };
+    let packet = Packet { cluster: CLUSTER, store: STORE, epoch: 1, body };
     proposer.handle(Duration::ZERO, node(7), packet.clone(), &book());
     proposer.handle(
         Duration::ZERO,

@@ -1,9 +1,10 @@
-use super::super::model::{Book, CLUSTER, NOW, config, name, node};
+use super::super::config::Config;
+use super::super::model::{Book, CLUSTER, NOW, STORE, config, name, node, replica as replica_of};
 use super::super::value::{Kind, OpId};
 use super::*;
 
 fn replica() -> Replica {
-    Replica::new(node(0), CLUSTER, config(&[0, 1, 2]), BTreeMap::new())
+    replica_of(0, &config(&[0, 1, 2]), BTreeMap::new())
 }
 
 fn book() -> Book {
@@ -11,7 +12,7 @@ fn book() -> Book {
 }
 
 fn ballot(round: u64, of: usize) -> Ballot {
-    Ballot { round, node: node(of) }
+    Ballot { epoch: 1, round, node: node(of) }
 }
 
 fn value(way: &str) -> HeadValue {
@@ -20,7 +21,7 @@ fn value(way: &str) -> HeadValue {
 }
 
 fn questions(questions: Vec<Question>) -> Packet {
-    Packet { cluster: CLUSTER, epoch: 1, body: Body::Questions(Bounded::truncated(questions)) }
+    Packet { cluster: CLUSTER, store: STORE, epoch: 1, body: Body::Questions(Bounded::truncated(questions)) }
 }
 
 fn prepare(round: u64, of: usize, hold: u32) -> Question {
@@ -152,7 +153,7 @@ fn a_hold_blocks_no_longer_than_it_says() {
     assert_eq!(left(ask(&mut replica, at(1_064), 2, prepare(11, 2, 40))), None);
     // Holds are gone after a crash, promises are not.
     let row = replica.row(&name()).cloned().unwrap();
-    let mut again = Replica::new(node(0), CLUSTER, config(&[0, 1, 2]), [(name(), row)].into());
+    let mut again = replica_of(0, &config(&[0, 1, 2]), [(name(), row)].into());
     assert_eq!(left(ask(&mut again, at(1_065), 1, prepare(11, 1, 40))), Some(0));
     assert_eq!(left(ask(&mut again, at(1_065), 1, prepare(12, 1, 40))), None);
 }
@@ -203,7 +204,7 @@ fn who_is_no_member_or_of_another_cluster_is_told_so() {
 #[test]
 fn an_older_epoch_is_told_the_newer_one_and_takes_it_durably() {
     let newer = Config { epoch: 2, ..config(&[0, 1]) };
-    let mut ahead = Replica::new(node(0), CLUSTER, newer.clone(), BTreeMap::new());
+    let mut ahead = replica_of(0, &newer, BTreeMap::new());
     ahead.handle(NOW, node(1), questions(vec![prepare(1, 1, 0)]), &book());
     let Some(ReplicaOutput::Send { packet, .. }) = ahead.poll_output() else { panic!() };
     assert_eq!(packet.body, Body::Epoch(newer.clone()));
@@ -216,10 +217,10 @@ fn an_older_epoch_is_told_the_newer_one_and_takes_it_durably() {
     behind.handle(NOW, node(7), packet.clone(), &book());
     assert_eq!((behind.poll_output(), behind.config().epoch), (None, 1), "a stranger's configuration");
     behind.handle(NOW, node(1), packet, &book());
-    let Some(ReplicaOutput::Persist { token, config: Some(saved), .. }) = behind.poll_output() else {
+    let Some(ReplicaOutput::Persist { token, standing: Some(saved), .. }) = behind.poll_output() else {
         panic!()
     };
-    assert_eq!((saved, behind.poll_output()), (newer.clone(), None));
+    assert_eq!((saved.config, behind.poll_output()), (newer.clone(), None));
     behind.persisted(token);
     assert_eq!(behind.poll_output(), Some(ReplicaOutput::Configured(newer)));
 }
