@@ -1,6 +1,8 @@
 //! Which history of a forked log stands, as its author said: a function of the statements and entries that are held, in
 //! whatever order they came.
 
+use std::collections::{HashMap, HashSet};
+
 use madake_log::system::{Control, ControlPayload, Point, Resolve};
 use madake_log::{AuthorId, EntryId, LogId, ProofId, SeqNum};
 
@@ -13,6 +15,9 @@ use crate::store::{Store, StoreError};
 use crate::tables::{self, Position};
 
 type Log = (AuthorId, LogId);
+
+/// So often an author may change its mind about a log: each time every node may have to move all its entries.
+pub(crate) const CHANGES_LIMIT: usize = 16;
 
 /// What an author said of a forked log.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -104,9 +109,41 @@ pub(crate) fn stated(engine: &dyn Engine, log: Log) -> Result<Vec<Resolution>, S
         }
         Ok(())
     })?;
-    let replaced: Vec<EntryId> = all.iter().filter_map(|said| said.replaces).collect();
+    let before: HashMap<EntryId, Option<EntryId>> =
+        all.iter().map(|said| (said.statement, said.replaces)).collect();
+    all.retain(|said| changes(&before, said.replaces) <= CHANGES_LIMIT);
+    let replaced: HashSet<EntryId> = all.iter().filter_map(|said| said.replaces).collect();
     all.retain(|said| !replaced.contains(&said.statement));
     Ok(all)
+}
+
+/// Whether a statement that replaces any of these would not count.
+pub(crate) fn is_last(
+    engine: &dyn Engine,
+    log: Log,
+    replaces: &[Option<EntryId>],
+) -> Result<bool, StoreError> {
+    let mut before = HashMap::new();
+    for_each_prefix(engine, tables::RESOLVE, &tables::log_key(log.0, log.1), |key, value| {
+        let broken = || StoreError::broken("a resolution");
+        let (_, statement) = tables::parse_about_key(key).ok_or_else(broken)?;
+        let Ok(ControlPayload::Known(Control::Resolve(said))) = Control::decode(value) else {
+            return Err(broken());
+        };
+        before.insert(statement, said.replaces);
+        Ok(())
+    })?;
+    Ok(replaces.iter().any(|replaces| changes(&before, *replaces) > CHANGES_LIMIT))
+}
+
+/// How many statements there are before one that replaces this one, each replaced by the next; no more than are asked for.
+fn changes(before: &HashMap<EntryId, Option<EntryId>>, mut replaces: Option<EntryId>) -> usize {
+    let mut count = 0;
+    while let Some(earlier) = replaces.filter(|_| count <= CHANGES_LIMIT) {
+        count += 1;
+        replaces = before.get(&earlier).copied().flatten();
+    }
+    count
 }
 
 /// What is said of a log, weighed against what is held of it.

@@ -24,7 +24,12 @@ impl Store {
     /// # Errors
     /// The engine failed; the next write goes on with it.
     pub fn settle(&self) -> Result<(), StoreError> {
-        self.apply(Vec::new()).map(|_| ())
+        let settled = self.group.run(Vec::new(), |round| match self.settle_what_is_left() {
+            Ok(()) => self.write_round(round),
+            // Nothing of what others were to write in this round is written.
+            Err(error) => round.iter().map(|_| Err(error.clone())).collect(),
+        });
+        settled.map(|_| ())
     }
 
     /// Notes logs of which a resolution came or went, or what one keeps.
@@ -37,14 +42,13 @@ impl Store {
 
     /// Makes the trunks what resolutions keep. What fails is done before the next write: until then the log is forked as
     /// it was.
-    pub(crate) fn settle_what_is_left(&self) {
-        while let Ok(Some(log)) = self.next_unsettled() {
-            if self.settle_log(log).is_err() {
-                return;
-            }
+    pub(crate) fn settle_what_is_left(&self) -> Result<(), StoreError> {
+        while let Some(log) = self.next_unsettled()? {
+            self.settle_log(log)?;
             let mut unsettled = self.unsettled.lock().unwrap_or_else(PoisonError::into_inner);
             unsettled.get_or_insert_default().remove(&log);
         }
+        Ok(())
     }
 
     fn next_unsettled(&self) -> Result<Option<Log>, StoreError> {

@@ -145,6 +145,20 @@ fn another_word_takes_the_place_of_the_first_and_two_that_differ_are_contested()
     assert_eq!(texts(&store, &key, log), ["a", "b", "c"]);
     sound(&store);
 
+    // But not for ever.
+    let mut changes = 2;
+    let refused = loop {
+        let kept = if changes % 2 == 0 { &other[2] } else { &trunk[2] };
+        match author.resolve(log, tip(kept)) {
+            Ok(_) => changes += 1,
+            Err(error) => break error,
+        }
+        let stands = store.log_head(id, log).unwrap().unwrap();
+        assert_eq!(stands.entry, kept.id());
+    };
+    assert!(matches!(refused, AppendError::CantKeep { .. }) && changes == 16, "{changes}: {refused}");
+    sound(&store);
+
     // Two statements that don't replace each other, as of two devices that don't know of each other.
     let (store, author, key, log, other) = forked(&["a", "b", "c"], 1, &["x", "y"]);
     let trunk = store.entries(id, log, SeqNum::FIRST, 99).unwrap();

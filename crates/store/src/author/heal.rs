@@ -77,6 +77,10 @@ impl Author {
             if replaced.is_empty() {
                 replaced.push(None);
             }
+            if resolution::is_last(self.store.engine(), of, &replaced)? {
+                let why = "what stands was changed as often as it may be";
+                return Err(AppendError::CantKeep { author, log, kept, why });
+            }
             let dropped = self.dropped_by(of, &fork, kept)?;
             for replaces in replaced {
                 let resolve = Resolve {

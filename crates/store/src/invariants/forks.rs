@@ -12,6 +12,7 @@ use crate::ingest::payload_object;
 use crate::outcome::Flaw;
 use crate::prefix::for_each_prefix;
 use crate::read::{Read as _, Wanted, held_entry};
+use crate::resolution::CHANGES_LIMIT;
 use crate::store::StoreError;
 use crate::tables::{self, Position};
 
@@ -127,6 +128,16 @@ impl Walk<'_, '_> {
                 said.insert(entry.id(), resolve);
             }
         }
+        // Who changed its mind too often is not listened to any more.
+        let all = said.clone();
+        said.retain(|_, resolve| {
+            let mut chain = vec![&*resolve];
+            while let Some(before) = chain.last().and_then(|last| all.get(&last.replaces?)) {
+                chain.push(before);
+            }
+            let unknown = chain.last().is_some_and(|last| last.replaces.is_some());
+            chain.len() + usize::from(unknown) <= CHANGES_LIMIT + 1
+        });
         let replaced: Vec<EntryId> = said.values().filter_map(|said| said.replaces).collect();
         said.retain(|id, _| !replaced.contains(id));
         let trunk = self.store.entries(author, log, SeqNum::FIRST, usize::MAX)?;
