@@ -1,9 +1,15 @@
 //! What can be typed.
 
+mod files;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand};
+
+pub(crate) use files::{
+    CheckoutArgs, CommitArgs, HeadCommand, HistoryArgs, ImportCommand, ImportGitArgs, MergeArgs,
+};
 
 /// A content-addressed log sync node.
 #[derive(Debug, Parser)]
@@ -32,6 +38,10 @@ pub(crate) enum Command {
         /// What to call this node
         #[arg(long)]
         nick: Option<String>,
+        /// Name the author of another home as recovery key, in the first entry of the control log: its word is stronger
+        /// than this author's own
+        #[arg(long, value_name = "AUTHOR", conflicts_with = "clone")]
+        recovery: Option<String>,
         /// Give a home that is a copy a node key of its own
         #[arg(long, conflicts_with = "nick")]
         clone: bool,
@@ -81,13 +91,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Head(HeadCommand),
     /// The versions of a name, newest first
-    History {
-        /// The file's name; ~AUTHOR/NAME for somebody's own
-        name: String,
-        /// Whose version of the name
-        #[arg(long)]
-        author: Option<String>,
-    },
+    History(HistoryArgs),
     /// What changed between two versions of a file
     Diff {
         /// The file's name; ~AUTHOR/NAME for somebody's own
@@ -113,6 +117,9 @@ pub(crate) enum Command {
     /// Peers: who this node talks to
     #[command(subcommand)]
     Peer(PeerCommand),
+    /// The node that is an author's home: invite, marry, status, move, leave, release, object
+    #[command(subcommand)]
+    Home(HomeCommand),
     /// Keep an author's logs, and ask peers for them
     Follow {
         /// The author's key, or its first 6 digits or more if it is known here
@@ -193,10 +200,14 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE", requires = "with_keys")]
         passphrase_file: Option<PathBuf>,
     },
-    /// Take in what `export` wrote: into a new home, one without logs, or one of the same author
+    /// Take in what `export` wrote: into a new home, one without logs, or one of the same author. Or a git history
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Import {
+        #[command(subcommand)]
+        command: Option<ImportCommand>,
         /// The file
-        file: PathBuf,
+        #[arg(required = true)]
+        file: Option<PathBuf>,
         /// Take the passphrase of its keys from the first line of this file, and ask nobody
         #[arg(long, value_name = "FILE")]
         passphrase_file: Option<PathBuf>,
@@ -233,8 +244,7 @@ pub(crate) enum LogCommand {
         /// The last entry ends the log
         #[arg(long)]
         end: bool,
-        /// Write at once and ask nobody, also after a restore (nothing guards against that yet: it is so
-        /// in any case)
+        /// Write at once and ask nobody, also after a restore: if the original was written to since, the log forks
         #[arg(long)]
         accept_fork_risk: bool,
     },
@@ -332,65 +342,60 @@ pub(crate) enum PayloadCommand {
     },
 }
 
-#[derive(Debug, ClapArgs)]
-pub(crate) struct CommitArgs {
-    /// The file's name in the history
-    #[arg(required_unless_present = "tree", conflicts_with = "tree")]
-    pub(crate) name: Option<String>,
-    /// The file, `-` for stdin
-    #[arg(required_unless_present = "tree", conflicts_with = "tree")]
-    pub(crate) file: Option<PathBuf>,
-    /// What to say about it
-    #[arg(short, long, default_value = "", value_name = "MSG")]
-    pub(crate) message: String,
-    /// Commit every regular file below this folder that has changed
-    #[arg(long, value_name = "DIR")]
-    pub(crate) tree: Option<PathBuf>,
-    /// Who signs: the name or id of an author whose key is here
-    #[arg(long)]
-    pub(crate) author: Option<String>,
-    /// Put this in front of the names: PREFIX/relative/path
-    #[arg(long, requires = "tree")]
-    pub(crate) prefix: Option<String>,
-}
-
 #[derive(Debug, Subcommand)]
-pub(crate) enum HeadCommand {
-    /// All heads, or those whose name begins with PREFIX
-    List {
-        /// What the names begin with
-        prefix: Option<String>,
-        /// Only this author's
+pub(crate) enum HomeCommand {
+    /// Make a code with which one author may have this node as home; good once, for 7 days
+    Invite,
+    /// Make another node this author's home
+    Marry(MarryArgs),
+    /// Who is whose home, and what is waited for
+    Status,
+    /// Go from one home to another: copy, vow, release, acceptance; a move that was cut off goes on where it ended
+    Move(MarryArgs),
+    /// Go from the home, and have none
+    Leave {
+        /// Who goes: the name or id of an author whose key is here
         #[arg(long)]
         author: Option<String>,
+        /// Take the second factor from the first line of this file
+        #[arg(long, value_name = "FILE")]
+        passphrase_file: Option<PathBuf>,
+        /// Ask nothing
+        #[arg(long)]
+        yes: bool,
     },
-    /// One head
-    Show {
-        /// The file's name
-        name: String,
-        /// Whose version of the name
+    /// As the owner of a home: give an author up, who can then name another home without being asked here
+    Release {
+        /// The author's key, or its first 6 digits or more
+        author: String,
+        /// Ask nothing
         #[arg(long)]
-        author: Option<String>,
+        yes: bool,
+    },
+    /// As the owner of a home: object to a vow that is to take this home's place without its release
+    Object {
+        /// The author's key, or its first 6 digits or more
+        author: String,
     },
 }
 
 #[derive(Debug, ClapArgs)]
-pub(crate) struct CheckoutArgs {
-    /// The file's name
-    #[arg(required_unless_present = "tree", conflicts_with = "tree")]
-    pub(crate) name: Option<String>,
-    /// All names below this prefix
-    #[arg(long, value_name = "PREFIX")]
-    pub(crate) tree: Option<String>,
-    /// The file to write, `-` for stdout; with --tree, the folder
-    #[arg(short, long, value_name = "PATH")]
-    pub(crate) output: PathBuf,
-    /// Whose version
+pub(crate) struct MarryArgs {
+    /// The node's ticket, as `madake home invite` or `madake id` prints it there; or the name of a peer
+    pub(crate) ticket: String,
+    /// The code that its owner made, or the token that all members know
+    #[arg(long)]
+    pub(crate) code: Option<String>,
+    /// Who marries: the name or id of an author whose key is here
     #[arg(long)]
     pub(crate) author: Option<String>,
-    /// Write into a folder that is not empty
+    /// Set a second factor, from the first line of this file: without it nobody, not even with this author's key,
+    /// leaves the home. For `move`, the one that was set is needed, and set at the new home too
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// Ask nothing, also if the author has another home
     #[arg(long)]
-    pub(crate) force: bool,
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -33,6 +33,8 @@ pub(crate) struct Api {
 pub(crate) struct Answer {
     body: Body,
     buffer: BytesMut,
+    /// So many bytes of it end no line.
+    looked: usize,
 }
 
 /// Where an upload's source writes its records. Blocking: for a thread of its own.
@@ -56,6 +58,17 @@ impl Api {
         query: &[(&str, &str)],
     ) -> Result<Answer, ApiError> {
         let response = self.send(method, path, query, full("")).await?;
+        Answer::of(response).await
+    }
+
+    /// Asks about what a text says.
+    pub(crate) async fn ask_about(
+        &self,
+        method: Method,
+        path: &str,
+        text: String,
+    ) -> Result<Answer, ApiError> {
+        let response = self.send(method, path, &[], full(text)).await?;
         Answer::of(response).await
     }
 
@@ -188,7 +201,7 @@ impl Api {
 impl Answer {
     async fn of(response: Response<Body>) -> Result<Self, ApiError> {
         let ok = response.status().is_success();
-        let mut answer = Self { body: response.into_body(), buffer: BytesMut::new() };
+        let mut answer = Self { body: response.into_body(), buffer: BytesMut::new(), looked: 0 };
         if ok {
             return Ok(answer);
         }
@@ -205,8 +218,13 @@ impl Answer {
     /// The next line; an error that the answer ends with is one.
     pub(crate) async fn next(&mut self) -> Result<Option<Value>, ApiError> {
         loop {
-            if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
+            // A line may be long, and come in many pieces: each byte is looked at once.
+            let rest = self.buffer.iter().skip(self.looked).position(|byte| *byte == b'\n');
+            let end = rest.map(|rest| self.looked + rest);
+            self.looked = self.buffer.len();
+            if let Some(end) = end {
                 let line = self.buffer.split_to(end + 1);
+                self.looked = 0;
                 let value: Value = serde_json::from_slice(&line).map_err(|error| {
                     ApiError::new(502, "daemon", format!("an answer that is no JSON: {error}"))
                 })?;
@@ -357,4 +375,34 @@ pub(crate) fn home(named: Option<OsString>) -> Result<PathBuf, ApiError> {
         ApiError::usage("there is no home folder to be found").hint("name one with --home or MADAKE_HOME")
     })?;
     std::path::absolute(&home).map_err(|error| cant_read(&home, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn lines_are_found_however_they_are_cut() {
+        const TEXT: &[u8] = b"{\"a\":1}\n{\"b\":\"as long as it takes\"}\n{}\n";
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        for piece in [1, 2, 9, 12, TEXT.len()] {
+            let (sender, body) = streamed();
+            let mut answer = Answer { body, buffer: BytesMut::new(), looked: 0 };
+            let lines = runtime.block_on(async {
+                tokio::spawn(async move {
+                    for piece in TEXT.chunks(piece) {
+                        sender.send(Bytes::from_static(piece)).await.unwrap();
+                    }
+                });
+                let mut lines = Vec::new();
+                while let Some(line) = answer.next().await.unwrap() {
+                    lines.push(line);
+                }
+                lines
+            });
+            assert_eq!(lines, [json!({"a": 1}), json!({"b": "as long as it takes"}), json!({})], "{piece}");
+        }
+    }
 }

@@ -6,6 +6,7 @@ mod args;
 mod call;
 mod checkout;
 mod commands;
+mod draw;
 mod out;
 mod progress;
 

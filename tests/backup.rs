@@ -81,9 +81,12 @@ fn with_its_keys_a_home_comes_back_whole_as_a_restored_copy() {
         assert_eq!(restored.feed(["diff", "notes/a"], b"").len(), home.feed(["diff", "notes/a"], b"").len());
         assert_eq!(restored.verifies(), 8);
         // It goes on where the other was, and becomes another node if it is asked to.
-        let next = &restored.feed_lines(["log", "append", "post"], b"three")[0];
+        // Before it writes its two peers are to be asked, and neither can be reached.
+        let error = restored.feed_error(["log", "append", "post"], b"three", 5);
+        assert!(text(&error, "message").contains("filled from an export"), "{error}");
+        let next = &restored.feed_lines(["log", "append", "post", "--accept-fork-risk"], b"three")[0];
         assert_eq!(number(next, "seq"), 3);
-        restored.feed(["log", "append", "post", "--author", "work"], b"x");
+        restored.feed(["log", "append", "post", "--author", "work", "--accept-fork-risk"], b"x");
         let clone = restored.json(["init", "--clone"]);
         assert_ne!(clone["node"], was["node"]);
         // Again, into the home of the same author: nothing is new, and nothing is lost.

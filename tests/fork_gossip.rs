@@ -128,7 +128,8 @@ fn where_sessions_stay_open_all_come_to_know_by_themselves() {
     until("the friend has what is at home", || (entries(&friend) == 3, entries(&friend)));
     // The other device is away; both write.
     home.feed(["log", "append", "post"], b"here");
-    other.feed(["log", "append", "post", "--lines"], b"there\nand there\n");
+    // It asks nobody what the original has written since: that is how a fork comes about.
+    other.feed(["log", "append", "post", "--lines", "--accept-fork-risk"], b"there\nand there\n");
     until("the friend has what is new at home", || (entries(&friend) == 4, entries(&friend)));
     assert_eq!(fork(&friend), None);
 

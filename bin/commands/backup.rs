@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::bundle::{imported_text, name_source};
-use super::files::{Counted, cant_write, write_aside};
+use super::files::{Counted, cant_write, sync_name, write_aside};
 use super::{number, text};
 use crate::call::{Api, Feed, cant_read};
 use crate::out::{Out, bytes as size_text, short};
@@ -124,6 +124,7 @@ pub(super) async fn export(
         Ok(found)
     })
     .await?;
+    sync_name(output)?;
     let peers = found.settings.as_ref().map_or(0, |settings| settings.peers.len());
     let authors: Vec<String> = found.settings.iter().flat_map(author_ids).collect();
     let value = json!({
@@ -301,7 +302,7 @@ fn author_ids(settings: &Settings) -> impl Iterator<Item = String> {
 }
 
 /// The passphrase, from a file or from the terminal; a new one is asked for twice.
-fn passphrase(file: Option<&Path>, new: bool) -> Result<Zeroizing<String>, ApiError> {
+pub(super) fn passphrase(file: Option<&Path>, new: bool) -> Result<Zeroizing<String>, ApiError> {
     let given = match file {
         Some(path) => {
             let text = std::fs::read_to_string(path).map_err(|error| cant_read(path, &error))?;

@@ -10,7 +10,7 @@ use madake_log::{BundleDecoder, BundleEvent};
 use madake_node::api::{ApiError, Body};
 use serde_json::{Value, json};
 
-use super::files::{Counted, cant_write, write_aside};
+use super::files::{Counted, cant_write, sync_name, write_aside};
 use super::{number, text};
 use crate::call::{Api, Feed, open, reading};
 use crate::out::{Out, bytes as size_text, clean, short};
@@ -56,6 +56,7 @@ pub(super) async fn export(
         Ok(written)
     })
     .await?;
+    sync_name(output)?;
     let value = written.to_json(&shown);
     let Written { entries, payloads, bytes } = written;
     out.result(&value, || {

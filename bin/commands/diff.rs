@@ -7,6 +7,7 @@ use std::time::Duration;
 use http_body_util::BodyExt as _;
 use hyper::Method;
 use madake_node::api::ApiError;
+use madake_object::is_binary;
 use serde_json::{Value, json};
 use similar::{ChangeTag, TextDiff};
 
@@ -19,8 +20,6 @@ use crate::out::{Out, bytes as size_text, clean, print_bytes, print_line, short}
 const MAX_SIZE: u64 = 8 * 1024 * 1024;
 /// After so long the shortest difference is looked for no more: what is found then is right, and longer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// A zero byte among the first so many makes a file binary, as git has it.
-const LOOKED_AT: usize = 8_000;
 /// Lines around a change.
 const CONTEXT: usize = 3;
 
@@ -96,7 +95,7 @@ async fn versions(
 }
 
 /// A commit, which must be of this name.
-async fn version(api: &Api, name: &str, commit: &str) -> Result<Value, ApiError> {
+pub(super) async fn version(api: &Api, name: &str, commit: &str) -> Result<Value, ApiError> {
     let found = find_commit(api, commit).await?;
     let name = name.strip_prefix('~').and_then(|rest| rest.split_once('/')).map_or(name, |(_, name)| name);
     if text(&found, "name") != name {
@@ -145,7 +144,6 @@ fn header(side: &str, version: Option<&Value>) -> String {
 }
 
 fn compare(old: &[u8], new: &[u8], headers: &[String; 2]) -> Found {
-    let is_binary = |bytes: &[u8]| bytes.iter().take(LOOKED_AT).any(|byte| *byte == 0);
     let (mut added, mut removed, mut unified) = (0, 0, Vec::new());
     let binary = is_binary(old) || is_binary(new);
     if !binary && old != new {

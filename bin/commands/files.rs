@@ -73,38 +73,27 @@ pub(super) async fn head(
 ) -> Result<ExitCode, ApiError> {
     let query = given(&[("name", Some(name)), ("author", author.as_deref())]);
     let head = api.one(Method::GET, "/v1/head", &query).await?;
-    out.result(&head, || {
-        let fields = ["name", "commit", "gen", "state", "author", "object", "size", "time", "message"];
-        let line = |field| format!("{field:<8}{}", clean(&plain(&head[field])));
-        fields.map(line).join("\n")
-    });
+    out.result(&head, || head_text(&head));
     Ok(ExitCode::SUCCESS)
 }
 
-pub(super) async fn history(
-    api: &Api,
-    name: &str,
-    author: Option<String>,
-    out: &Out,
-) -> Result<ExitCode, ApiError> {
-    let query = given(&[("name", Some(name)), ("author", author.as_deref())]);
-    let mut answer = api.ask(Method::GET, "/v1/history", &query).await?;
-    while let Some(commit) = answer.next().await? {
-        out.result(&commit, || {
-            let (id, time) = (short(text(&commit, "commit")), text(&commit, "time"));
-            let message = clean(text(&commit, "message").lines().next().unwrap_or_default());
-            format!("{id}  {time}  {}  {message}", short(text(&commit, "author")))
-        });
-    }
-    Ok(ExitCode::SUCCESS)
+/// A head as a person reads it.
+pub(super) fn head_text(head: &Value) -> String {
+    let fields = ["name", "commit", "gen", "state", "author", "object", "size", "time", "message"];
+    let line = |field| format!("{field:<8}{}", clean(&plain(&head[field])));
+    fields.map(line).join("\n")
 }
 
 pub(super) async fn show(api: &Api, commit: &str, out: &Out) -> Result<ExitCode, ApiError> {
     let commit = find_commit(api, commit).await?;
     out.result(&commit, || {
-        let fields = ["commit", "name", "previous", "object", "size", "mode", "author", "time", "message"];
+        let fields = [
+            "commit", "name", "previous", "merges", "object", "size", "mode", "author", "time", "tags",
+            "message",
+        ];
+        let has = |field: &&str| commit[*field].as_array().is_none_or(|list| !list.is_empty());
         let line = |field| format!("{field:<10}{}", clean(&plain(&commit[field])));
-        fields.map(line).join("\n")
+        fields.into_iter().filter(has).map(line).collect::<Vec<_>>().join("\n")
     });
     Ok(ExitCode::SUCCESS)
 }
@@ -159,6 +148,18 @@ pub(super) async fn write_aside<T>(
         let _ = std::fs::remove_file(&aside);
     }
     renamed
+}
+
+/// Makes the name of a file durable whose bytes are: a backup must not be gone after a power cut.
+pub(super) fn sync_name(path: &Path) -> Result<(), ApiError> {
+    use std::io::ErrorKind::{InvalidInput, PermissionDenied};
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let synced = std::fs::File::open(folder).and_then(|folder| folder.sync_all());
+    match synced {
+        // A folder that we can write to and not read, or one that is on no disk.
+        Err(error) if matches!(error.kind(), PermissionDenied | InvalidInput) => Ok(()),
+        synced => synced.map_err(|error| cant_write(&path.display().to_string(), &error)),
+    }
 }
 
 pub(super) fn cant_write(shown: &str, error: &std::io::Error) -> ApiError {
@@ -218,6 +219,7 @@ fn plain(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         Value::Null => "-".into(),
+        Value::Array(items) => items.iter().map(plain).collect::<Vec<_>>().join(", "),
         other => other.to_string(),
     }
 }

@@ -9,7 +9,8 @@ use std::process::ExitCode;
 
 use http_body_util::BodyExt as _;
 use hyper::Method;
-use madake_log::{ForkKind, ForkProof};
+use madake_log::system::{Contradiction, StatementProof};
+use madake_log::{Entry, ForkKind, ForkProof};
 use madake_node::api::ApiError;
 use serde_json::{Value, json};
 
@@ -19,6 +20,8 @@ use crate::args::ForkCommand;
 use crate::call::{Api, cant_read, open};
 use crate::out::{Out, Table, clean, short};
 
+/// The longest proof is one of two statements, each with its entry, of at most 1 MiB: more is read of no file.
+const MAX_PROOF: u64 = 2 * (1 << 20) + 1024;
 /// How wide a branch is beside others, in characters.
 const WIDTH: usize = 34;
 
@@ -210,19 +213,62 @@ async fn export(api: &Api, log: &str, output: &Path, out: &Out) -> Result<ExitCo
 /// Checks a proof from its bytes alone. Needs no home, no node and no key.
 pub(super) fn verify(file: &Path, out: &Out) -> Result<ExitCode, ApiError> {
     let mut bytes = Vec::new();
-    let limit = ForkProof::MAX_LEN as u64 + 1;
-    open(file)?.take(limit).read_to_end(&mut bytes).map_err(|error| cant_read(file, &error))?;
+    open(file)?.take(MAX_PROOF).read_to_end(&mut bytes).map_err(|error| cant_read(file, &error))?;
+    if bytes.get(1).is_some_and(|kind| StatementProof::is_kind(*kind)) {
+        return verify_statements(&bytes, out);
+    }
     match ForkProof::verify(&bytes) {
         Ok(proof) => {
             out.result(&proof_json(&proof), || proof_text(&proof));
             Ok(ExitCode::SUCCESS)
         }
-        Err(error) => {
-            let value = json!({"ok": false, "problem": error.to_string()});
-            out.result(&value, || format!("proves nothing: {error}"));
-            Ok(ExitCode::from(1))
-        }
+        Err(error) => Ok(proves_nothing(&error, out)),
     }
+}
+
+fn proves_nothing(error: &dyn std::fmt::Display, out: &Out) -> ExitCode {
+    let value = json!({"ok": false, "problem": error.to_string()});
+    out.result(&value, || format!("proves nothing: {error}"));
+    ExitCode::from(1)
+}
+
+/// A proof of what two statements say against each other (K7, K10).
+fn verify_statements(bytes: &[u8], out: &Out) -> Result<ExitCode, ApiError> {
+    let proof = match StatementProof::verify(bytes) {
+        Ok(proof) => proof,
+        Err(error) => return Ok(proves_nothing(&error, out)),
+    };
+    let claim = |entry: &Entry| json!({"entry": entry.id().to_string(), "seq": entry.seq().get()});
+    let mut value = json!({
+        "ok": true,
+        "author": proof.author().to_string(),
+        "log": proof.log().get(),
+        "at": proof.entries()[0].seq().get(),
+        "kind": proof.contradiction().kind().to_string(),
+        "proof": proof.id().to_string(),
+        "claims": proof.entries().iter().map(claim).collect::<Vec<_>>(),
+    });
+    let what = match proof.contradiction() {
+        Contradiction::Vows { epoch } => {
+            value["epoch"] = json!(epoch);
+            format!("{} vowed twice in epoch {epoch}", proof.author())
+        }
+        Contradiction::Receipts { author, log, points: [one, other], epoch } => {
+            value["epoch"] = json!(epoch);
+            value["of"] = json!({"author": author.to_string(), "log": log.get(), "seq": one.seq.get()});
+            format!(
+                "the home {} gave two receipts for {author}/{log}@{}, epoch {epoch}: {} and {}",
+                proof.author(),
+                one.seq,
+                one.entry,
+                other.entry
+            )
+        }
+    };
+    let [one, other] = proof.entries();
+    let entries = format!("entries {} and {} of its log {}", one.seq(), other.seq(), proof.log());
+    out.result(&value, || format!("proof {}: {what}\n  {entries}", proof.id()));
+    Ok(ExitCode::SUCCESS)
 }
 
 fn proof_json(proof: &ForkProof) -> Value {

@@ -16,8 +16,11 @@ use crate::progress::{Progress, Unit};
 
 pub(super) async fn run(api: &Api, command: LogCommand, out: &Out) -> Result<ExitCode, ApiError> {
     match command {
-        LogCommand::Append { schema, files, lines, author, end, accept_fork_risk: _ } => {
-            append(api, &schema, files, lines, author, end, out).await
+        LogCommand::Append { schema, files, lines, author, end, accept_fork_risk } => {
+            let options = [("author", author.as_deref()), ("end", end.then_some("1"))];
+            let risk = [("accept_fork_risk", accept_fork_risk.then_some("1"))];
+            let query = given(&[&[("schema", Some(schema.as_str()))], &options[..], &risk].concat());
+            append(api, &query, files, lines, end, out).await
         }
         LogCommand::List { author, schema } => list(api, author, schema, out).await,
         LogCommand::Show { log, payload } => show(api, &log, payload, out).await,
@@ -29,10 +32,9 @@ pub(super) async fn run(api: &Api, command: LogCommand, out: &Out) -> Result<Exi
 
 async fn append(
     api: &Api,
-    schema: &str,
+    query: &[(&str, &str)],
     mut files: Vec<PathBuf>,
     lines: bool,
-    author: Option<String>,
     end: bool,
     out: &Out,
 ) -> Result<ExitCode, ApiError> {
@@ -42,8 +44,6 @@ async fn append(
             files.push("-".into());
         }
     }
-    let query =
-        given(&[("schema", Some(schema)), ("author", author.as_deref()), ("end", end.then_some("1"))]);
     let progress = reading(&files, "appending", out);
     let source = move |feed: &mut Feed| {
         feed.shows(progress);
@@ -57,7 +57,7 @@ async fn append(
         }
         Ok(())
     };
-    api.upload("/v1/append", &query, source, |entry| {
+    api.upload("/v1/append", query, source, |entry| {
         out.result(&entry, || {
             format!(
                 "{}/{}@{}  {}",

@@ -5,8 +5,12 @@ mod bundle;
 mod diff;
 mod files;
 mod forks;
+mod git;
 mod help;
+mod history;
+mod homes;
 mod logs;
+mod merge;
 mod node;
 mod peers;
 mod policy;
@@ -21,7 +25,9 @@ use std::process::ExitCode;
 
 use madake_node::api::ApiError;
 
-use crate::args::{Args, Command, ForkCommand, HeadCommand, LogCommand, QuotaCommand};
+use crate::args::{
+    Args, Command, ForkCommand, HeadCommand, HomeCommand, ImportCommand, LogCommand, QuotaCommand,
+};
 use crate::call::{Api, home};
 use crate::out::Out;
 
@@ -44,24 +50,25 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
     }
     let command = match args.command {
         Command::Init { clone: true, .. } => return node::clone(&home, out).await,
-        Command::Init { nick, .. } => return node::init(&home, nick, out),
+        Command::Init { nick, recovery, .. } => return node::init(&home, nick, recovery, out),
         Command::Serve { listen, open } => return node::serve(&home, listen, open, out).await,
         command => command,
     };
     if let Command::Fsck { repair } = command {
         return upkeep::check(&home, repair, out).await;
     }
-    if let Command::Import { file, passphrase_file } = command {
+    if let Command::Import { file: Some(file), passphrase_file, command: None } = command {
         return backup::import(&home, file, passphrase_file.as_deref(), out).await;
     }
     let api = Api::open(&home).await?;
     let done = match command {
         Command::Init { .. }
         | Command::Serve { .. }
-        | Command::Import { .. }
+        | Command::Import { command: None, .. }
         | Command::Fsck { .. }
         | Command::Completions { .. }
         | Command::Man { .. } => Ok(ExitCode::SUCCESS),
+        Command::Import { command: Some(ImportCommand::Git(args)), .. } => git::import(&api, args, out).await,
         Command::Export { output, with_keys, passphrase_file } => {
             backup::export(&api, &home, &output, with_keys, passphrase_file.as_deref(), out).await
         }
@@ -77,12 +84,17 @@ pub(crate) async fn run(args: Args, out: &Out) -> Result<ExitCode, ApiError> {
         Command::Commit(args) => tree::commit(&api, &home, args, out).await,
         Command::Head(HeadCommand::List { prefix, author }) => files::heads(&api, prefix, author, out).await,
         Command::Head(HeadCommand::Show { name, author }) => files::head(&api, &name, author, out).await,
-        Command::History { name, author } => files::history(&api, &name, author, out).await,
+        Command::Head(HeadCommand::Merge(args)) => merge::merge(&api, &args, out).await,
+        Command::Head(HeadCommand::Delete { name, message, author }) => {
+            merge::delete(&api, name, message, author, out).await
+        }
+        Command::History(args) => history::history(&api, args, out).await,
         Command::Diff { name, a, b, author } => diff::diff(&api, &name, [a, b], author, out).await,
         Command::Show { commit } => files::show(&api, &commit, out).await,
         Command::Checkout(args) => tree::checkout(&api, args, out).await,
         Command::Author(command) => policy::authors(&api, command, out).await,
         Command::Peer(command) => peers::run(&api, command, out).await,
+        Command::Home(command) => homes::run(&api, command, out).await,
         Command::Follow { author } => policy::follow(&api, &author, out).await,
         Command::Block { author } => policy::block(&api, &author, out).await,
         Command::Quota { command: Some(QuotaCommand::List), .. } => quota::list(&api, out).await,
@@ -113,10 +125,11 @@ fn only_reads(command: &Command) -> bool {
         | Command::Status
         | Command::Why { .. }
         | Command::Get { .. }
-        | Command::Head(_)
-        | Command::History { .. }
+        | Command::Head(HeadCommand::List { .. } | HeadCommand::Show { .. })
+        | Command::History(_)
         | Command::Diff { .. }
         | Command::Show { .. }
+        | Command::Home(HomeCommand::Status)
         | Command::Fork(ForkCommand::List | ForkCommand::Show { .. })
         | Command::Fsck { repair: false } => true,
         Command::Log(log) => {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use hyper::Method;
+use madake_log::AuthorId;
 use madake_node::api::ApiError;
 use madake_node::client::open_home;
 use madake_node::daemon::{Daemon, DaemonError};
@@ -24,11 +25,32 @@ const SHOWN: usize = 5;
 /// How long whoever reads our lines may take for the last one.
 const LAST_LINE: Duration = Duration::from_millis(500);
 
-pub(super) fn init(home: &Path, nick: Option<String>, out: &Out) -> Result<ExitCode, ApiError> {
+pub(super) fn init(
+    home: &Path,
+    nick: Option<String>,
+    recovery: Option<String>,
+    out: &Out,
+) -> Result<ExitCode, ApiError> {
+    let recovery = recovery.map(|text| recovery_key(&text)).transpose()?;
     let made = Home::init(home, Config { nick, ..Config::default() })?;
+    if let Some(key) = recovery {
+        made.name_recovery(key)?;
+    }
     show_home(&made, out);
     out.note("`madake serve` runs it; `madake log append post FILE` writes a first entry");
     Ok(ExitCode::SUCCESS)
+}
+
+/// The key of another home's author, all of it: nothing here knows its beginning.
+fn recovery_key(text: &str) -> Result<AuthorId, ApiError> {
+    let wrong = |why: String| {
+        ApiError::usage(format!("`{text}` can't be a recovery key: {why}")).hint(
+            "the author of a home that is kept in a safe place: `madake id`, there, prints its 64 digits",
+        )
+    };
+    let key: AuthorId = text.parse().map_err(|error: madake_log::IdError| wrong(error.to_string()))?;
+    key.check_key().map_err(|error| wrong(error.to_string()))?;
+    Ok(key)
 }
 
 pub(super) async fn clone(home: &Path, out: &Out) -> Result<ExitCode, ApiError> {

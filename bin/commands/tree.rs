@@ -10,7 +10,9 @@ use hyper::Method;
 use madake_node::api::{ApiError, RecordHeader};
 use madake_object::FileName;
 
+use super::diff::version;
 use super::files::{Counted, copy, write_file};
+use super::merge::own_head;
 use super::{given, number, text};
 use crate::args::{CheckoutArgs, CommitArgs};
 use crate::call::{Api, Feed, cant_read, open};
@@ -25,7 +27,8 @@ pub(super) async fn commit(
     out: &Out,
 ) -> Result<ExitCode, ApiError> {
     let message = args.message;
-    let query: Vec<_> = args.author.iter().map(|author| ("author", author.as_str())).collect();
+    let risk = args.accept_fork_risk.then_some("1");
+    let query = given(&[("author", args.author.as_deref()), ("accept_fork_risk", risk)]);
     let mut made = 0;
     let mut show = |commit: serde_json::Value| {
         made += 1;
@@ -35,12 +38,16 @@ pub(super) async fn commit(
     };
     if let (Some(name), Some(file)) = (args.name, args.file) {
         check_name(&name)?;
-        let source = move |feed: &mut Feed| {
-            let executable = std::fs::metadata(&file).is_ok_and(|there| is_executable(&there));
-            let header = RecordHeader { name: Some(name), executable, message, ..RecordHeader::default() };
-            feed.record(&header, open(&file)?, &file)
-        };
-        api.upload("/v1/commits", &query, source, show).await?;
+        let executable = std::fs::metadata(&file).is_ok_and(|there| is_executable(&there));
+        let mut header =
+            RecordHeader { name: Some(name.clone()), executable, message, ..RecordHeader::default() };
+        let mut path = "/v1/commits";
+        if !args.merge.is_empty() {
+            path = "/v1/commits/given";
+            follow(api, &mut header, &name, &args.merge, args.author.as_deref()).await?;
+        }
+        let source = move |feed: &mut Feed| feed.record(&header, open(&file)?, &file);
+        api.upload(path, &query, source, show).await?;
         return Ok(ExitCode::SUCCESS);
     }
     let Some(root) = args.tree else { return Ok(ExitCode::from(2)) };
@@ -67,7 +74,9 @@ pub(super) async fn commit(
                 .map_err(|error| cant_read(&path, &error))?;
             let executable = file.metadata().is_ok_and(|there| is_executable(&there));
             let (name, message) = (Some(name), message.clone());
-            let header = RecordHeader { name, executable, message, only_if_changed: true, label: None };
+            let only_if_changed = true;
+            let header =
+                RecordHeader { name, executable, message, only_if_changed, ..RecordHeader::default() };
             feed.record(&header, file, &path)?;
         }
         Ok(())
@@ -77,11 +86,34 @@ pub(super) async fn commit(
     Ok(ExitCode::SUCCESS)
 }
 
+/// Has a version follow the author's head, and these commits.
+async fn follow(
+    api: &Api,
+    header: &mut RecordHeader,
+    name: &str,
+    merges: &[String],
+    author: Option<&str>,
+) -> Result<(), ApiError> {
+    for commit in merges {
+        header.merges.push(text(&version(api, name, commit).await?, "commit").to_owned());
+    }
+    let head = own_head(api, name, author).await?;
+    header.previous = head.map(|head| text(&head, "commit").to_owned());
+    header.on_head = true;
+    Ok(())
+}
+
 pub(super) async fn checkout(api: &Api, args: CheckoutArgs, out: &Out) -> Result<ExitCode, ApiError> {
     let author = args.author.as_deref();
     if let Some(name) = args.name {
         let query = given(&[("name", Some(&name)), ("author", author)]);
         let head = api.one(Method::GET, "/v1/head", &query).await?;
+        if head["state"] == "deleted" {
+            let message = format!("`{name}` is deleted since {}", text(&head, "time"));
+            return Err(ApiError::new(404, "deleted", message).hint(format!(
+                "`madake history {name}` lists its versions, and `madake get OBJECT -o FILE` writes one"
+            )));
+        }
         if head["mode"] == "symlink" {
             return Err(ApiError::new(
                 400,
@@ -219,7 +251,7 @@ impl Walk<'_> {
     }
 }
 
-fn check_name(name: &str) -> Result<(), ApiError> {
+pub(super) fn check_name(name: &str) -> Result<(), ApiError> {
     match name.parse::<FileName>() {
         Ok(_) => Ok(()),
         Err(error) => Err(ApiError::usage(format!("{name:?} can't be committed: {error}"))

@@ -3,6 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use madake_log::{Accusation, AuthenticEntry, Entry, ForkProof};
+use madake_store::system::StatementProof;
 
 fuzz_target!(|bytes: &[u8]| {
     // As they came; no signature will hold.
@@ -13,6 +14,10 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(key.hashes[0] < key.hashes[1]);
         let again = Accusation::decode(accusation.as_bytes()).expect("decoded before");
         assert_eq!((again.key(), again.id()), (key, accusation.id()));
+    }
+    // The same of what statements say.
+    if let Ok(proof) = StatementProof::verify(bytes) {
+        assert_eq!(proof.as_bytes(), bytes);
     }
     assert_eq!(ForkProof::verify(bytes).is_ok(), Accusation::decode(bytes).is_ok_and(|a| a.check().is_ok()));
 

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use madake_store::Limits;
+use madake_sync::knock::MAX_CODE;
 use serde::Serialize;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -12,16 +13,20 @@ use crate::home::HomeError;
 use crate::net::{check_address, ticket::MAX_ADDRESSES};
 
 /// What can be set, and how it is written.
-const KNOWN: [(&str, &str); 8] = [
+const KNOWN: [(&str, &str); 10] = [
     ("nick", "nick = \"kitchen\""),
     ("listen", "listen = \"0.0.0.0:6232\""),
     ("advertise", "advertise = [\"example.org:6232\"]"),
     ("keep", "keep = \"followed\" or keep = \"all\""),
     ("live", "live = true"),
     ("read", "read = \"peers\" or read = \"anyone\""),
+    ("homes", "homes = \"invited\" or homes = \"open\" or homes = \"closed\""),
+    ("home_token", "home_token = \"several words that are told to members only\""),
     ("quota_entries", "quota_entries = 100000"),
     ("quota_bytes", "quota_bytes = 1073741824"),
 ];
+/// A shorter token could be guessed.
+const MIN_TOKEN: usize = 16;
 /// Names that differ by more letters are not suggested.
 const FAR: usize = 3;
 
@@ -45,6 +50,12 @@ pub struct Config {
     pub live: bool,
     /// Who is given what is kept here.
     pub read: Readers,
+    /// Who may have this node as an author's home.
+    #[serde(skip_serializing_if = "Door::is_default")]
+    pub homes: Door,
+    /// Who brings this may, any number of times, unless the door is closed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub home_token: Option<String>,
     /// How many entries are kept of each author who has no quota of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quota_entries: Option<u64>,
@@ -73,6 +84,25 @@ pub enum Readers {
     Peers,
     /// Every node that comes; what strangers bring is not taken.
     Anyone,
+}
+
+/// Who may have a node as an author's home.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Door {
+    /// Who brings the code of an invite (`madake home invite`), or the token.
+    #[default]
+    Invited,
+    /// Everybody.
+    Open,
+    /// Nobody.
+    Closed,
+}
+
+impl Door {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What is wrong, where in the text, and what would be right.
@@ -160,6 +190,25 @@ fn read(text: &str) -> Result<Config, Mistake> {
                         return Err(wrong(name, value, &format!("`{other}` is none of peers and anyone")));
                     }
                 }
+            }
+            "homes" => {
+                config.homes = match text_of(name, value)?.as_str() {
+                    "invited" => Door::Invited,
+                    "open" => Door::Open,
+                    "closed" => Door::Closed,
+                    other => {
+                        let why = format!("`{other}` is none of invited, open and closed");
+                        return Err(wrong(name, value, &why));
+                    }
+                }
+            }
+            "home_token" => {
+                let token = text_of(name, value)?;
+                if !(MIN_TOKEN..=MAX_CODE).contains(&token.len()) {
+                    let why = format!("a token has {MIN_TOKEN} to {MAX_CODE} bytes");
+                    return Err(wrong(name, value, &why));
+                }
+                config.home_token = Some(token);
             }
             "quota_entries" => config.quota_entries = Some(number_of(name, value)?),
             "quota_bytes" => config.quota_bytes = Some(number_of(name, value)?),
@@ -254,6 +303,8 @@ mod tests {
             keep: Keep::All,
             live: true,
             read: Readers::Anyone,
+            homes: Door::Open,
+            home_token: Some("a token of some words".into()),
             quota_entries: Some(5),
             quota_bytes: Some(1 << 30),
         };
@@ -288,6 +339,8 @@ mod tests {
             ("live = 'yes'", "line 1: `live`: true or false belongs there", "live = true"),
             ("keep = 'some'", "line 1: `keep`: `some` is none of followed and all", "keep = \"all\""),
             ("read = 'all'", "`read`: `all` is none of peers and anyone", "read = \"anyone\""),
+            ("homes = 'ajar'", "`homes`: `ajar` is none of invited", "homes = \"open\""),
+            ("home_token = 'short'", "`home_token`: a token has 16 to 64 bytes", "several words"),
             ("quota_bytes = '1G'", "`quota_bytes`: a number belongs there, and not text", "1073741824"),
             ("quota_entries = -5", "`quota_entries`: it is negative, or too large", "100000"),
             ("nick = 'a'\nnick = 'b'", "line 2: ", "known settings"),

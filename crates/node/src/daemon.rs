@@ -9,6 +9,7 @@ use std::time::Duration;
 use http_body_util::BodyExt as _;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use madake_sync::home::HOME_STREAM;
 use madake_sync::{EndReason, Report};
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
@@ -20,7 +21,7 @@ use crate::client::socket_path;
 use crate::driver::OPENING;
 use crate::home::{Home, SOCKET, random};
 use crate::keep::MAX_LIVE;
-use crate::knock::{First, first_stream};
+use crate::knock::{First, first_stream, hear_out};
 use crate::link::{close, lost};
 use crate::net::{Connection, Endpoint, NodeId};
 use crate::seldom::Lines;
@@ -39,6 +40,8 @@ const STRANGERS_PATIENCE: Duration = Duration::from_secs(2);
 const EVENTS: usize = 256;
 /// How long the control socket rests after it could not accept.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// How long a home that was restored waits before it asks again those who did not answer.
+const ASK_AGAIN: Duration = Duration::from_secs(15);
 /// Requests of the owner at a time; well below the threads that wait for their input (512).
 const MAX_REQUESTS: usize = 256;
 
@@ -123,13 +126,27 @@ impl Daemon {
         let peers = tokio::spawn(daemon.clone().serve_peers());
         let owner = tokio::spawn(daemon.clone().serve_owner());
         let keeper = tokio::spawn(daemon.clone().keep_peers());
+        let guard = tokio::spawn(daemon.clone().lift_guards());
         stop.await;
         owner.abort();
         peers.abort();
         keeper.abort();
+        guard.abort();
         let _ = std::fs::remove_file(&daemon.socket);
         daemon.shell.close().await;
         let _ = daemon.events.send(json!({"event": "stopped"}));
+    }
+
+    /// After a restore: asks for what others have, until those who must have answered.
+    async fn lift_guards(self: Arc<Self>) {
+        loop {
+            match self.shell.lift_guards().await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => tracing::error!(%error, "what guards this home after a restore can't be read"),
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
+        }
     }
 
     async fn serve_peers(self: Arc<Self>) {
@@ -172,13 +189,27 @@ impl Daemon {
     /// A stranger may knock. Whatever else it does is answered alike.
     async fn hear_stranger(&self, connection: &Connection) {
         match first_stream(connection, STRANGERS_PATIENCE).await {
-            First::Knock(stream) => self.hear_knock(connection, stream).await,
+            First::Knock(stream) => self.hear_alone(connection, stream, false).await,
             _ => self.turn_away(connection),
         }
     }
 
-    async fn hear_knock(&self, connection: &Connection, stream: quinn::RecvStream) {
-        let Some(peer) = self.shell.hear_knock(connection, stream).await else {
+    /// What comes without a session: a knock, or a question to this node as a home.
+    async fn hear_alone(&self, connection: &Connection, mut stream: quinn::RecvStream, known: bool) {
+        let Some(bytes) = hear_out(&mut stream).await else { return self.turn_away(connection) };
+        if bytes.first() == Some(&HOME_STREAM) {
+            if self.shell.hear_home_request(connection, &bytes, known).await {
+                connection.close(close::DONE, "");
+            } else {
+                self.turn_away(connection);
+            }
+            return;
+        }
+        // It may have been welcomed before, and not have heard it. The code stays good.
+        if known {
+            return connection.close(close::WELCOME, "welcome");
+        }
+        let Some(peer) = self.shell.hear_knock(connection, &bytes).await else {
             self.turn_away(connection);
             return;
         };
@@ -215,12 +246,7 @@ impl Daemon {
                 let (reason, report, _) = self.talk(&connection, control, plan, place, Some(slot)).await;
                 (reason, report)
             }
-            // It may have been welcomed before, and not have heard it. The code stays good.
-            First::Knock(_) if self.is_peer(peer) => {
-                connection.close(close::WELCOME, "welcome");
-                return;
-            }
-            First::Knock(stream) => return self.hear_knock(&connection, stream).await,
+            First::Knock(stream) => return self.hear_alone(&connection, stream, self.is_peer(peer)).await,
             First::Nothing => {
                 connection.close(close::SILENT, "no control stream");
                 (EndReason::PeerStalled(OPENING.as_secs()), Report::empty(peer))
@@ -244,7 +270,7 @@ impl Daemon {
             "sent": api::counts_json(&report.sent),
             "received": api::counts_json(&report.received),
             "refused": report.refused_count(),
-            "missing": report.missing.len(),
+            "missing": report.missing_count,
             "dry_run": report.dry_run,
         }));
     }

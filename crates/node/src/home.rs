@@ -4,6 +4,7 @@
 
 mod lock;
 mod marker;
+mod recovery;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -11,14 +12,15 @@ use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use madake_log::AuthorKey;
+use madake_log::{AuthorId, AuthorKey};
 use madake_store::engine::{EngineError, JournalEngine, JournalOptions};
-use madake_store::{Change, META_COPY, META_EPOCH, Store, StoreError, StoreRows};
+use madake_store::{Change, GuardReason, META_COPY, META_EPOCH, Store, StoreError, StoreRows};
 
 pub use self::lock::HomeLock;
 use self::marker::{marker, marker_fits};
+pub(crate) use self::recovery::guards;
 use crate::api::denied;
-pub use crate::config::{Config, Keep, Readers};
+pub use crate::config::{Config, Door, Keep, Readers};
 use crate::export::Keys;
 use crate::keys;
 pub use crate::keys::{AuthorName, AuthorNameError, FIRST_AUTHOR, KEY_PREFIX, MAX_AUTHORS};
@@ -281,8 +283,17 @@ impl Home {
         };
         let options = JournalOptions::create(random()?, random()?);
         let store = open_store(path, &options, lock)?;
+        // Before it is a home: one with the original's node key must never pass for another, and what writes as
+        // the original's authors asks first.
+        let copied = given.is_some();
+        let named = Named { config, node_key, author_key, more_authors };
+        if copied {
+            let mut changes = vec![Change::Meta(META_COPY, vec![1])];
+            changes.extend(guards(&named.own(), GuardReason::Imported));
+            store.apply(changes)?;
+        }
         write_new(&path.join(MARKER), marker(path)?.as_bytes(), 0o600)?;
-        let text = config.to_text(&path.join(CONFIG))?;
+        let text = named.config.to_text(&path.join(CONFIG))?;
         write_new(&path.join(CONFIG), text.as_bytes(), 0o644)?;
         sync_folder(path)?;
         // Folders that were made for it are durable in theirs.
@@ -296,11 +307,6 @@ impl Home {
                 synced => synced?,
             }
         }
-        let copied = given.is_some();
-        if copied {
-            store.apply(vec![Change::Meta(META_COPY, vec![1])])?;
-        }
-        let named = Named { config, node_key, author_key, more_authors };
         Ok(named.home(path, store, copied))
     }
 
@@ -322,13 +328,15 @@ impl Home {
         };
         if !found.is_some_and(|found| marker_fits(path, &found)) {
             let epoch: [u8; 16] = random()?;
-            let changes = vec![Change::Meta(META_EPOCH, epoch.to_vec()), Change::Meta(META_COPY, vec![1])];
+            let mut changes =
+                vec![Change::Meta(META_EPOCH, epoch.to_vec()), Change::Meta(META_COPY, vec![1])];
+            changes.extend(guards(&named.own(), GuardReason::Copied));
             store.apply(changes)?;
             replace(&marker_path, marker(path)?.as_bytes(), 0o600)?;
         }
         // What is wanted of whom goes by whose keys are here.
-        let own = named.more_authors.iter().map(|(_, key)| key.author());
-        let own: Vec<_> = own.chain([named.author_key.author(), named.node_key.author()]).collect();
+        let own = named.own();
+        store.limit_named(named.config.keep != Keep::All, &own)?;
         store.settle_objects(&own)?;
         store.settle()?;
         store.set_default_quota(named.config.quota(), &own)?;
@@ -380,7 +388,14 @@ impl Named {
         Ok(Self { config, node_key, author_key, more_authors })
     }
 
+    /// The keys that are here.
+    fn own(&self) -> Vec<AuthorId> {
+        let more = self.more_authors.iter().map(|(_, key)| key.author());
+        more.chain([self.author_key.author(), self.node_key.author()]).collect()
+    }
+
     fn home(self, path: &Path, store: Arc<Store>, copied: bool) -> Home {
+        store.set_node_key(self.node_key.clone());
         let Self { config, node_key, author_key, more_authors } = self;
         let path = path.into();
         let read_only = false;

@@ -178,6 +178,7 @@ pub(crate) fn put_authors(
         let name: AuthorName = name.parse().map_err(|why| HomeError::BadAuthorName { path, why })?;
         made.push((name.clone(), put_key(&path_of(home, &name), seed)?));
     }
+    sync_folder(&home.join(AUTHORS))?;
     Ok(made)
 }
 

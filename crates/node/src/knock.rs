@@ -9,13 +9,14 @@ use std::time::Duration;
 use data_encoding::{BASE32_NOPAD, Encoding, Specification};
 use madake_store::{Change, CodeHash, Invite, Outcome, Peer, Purpose, StoreError};
 use madake_sync::Bounded;
+use madake_sync::home::MAX_HOME;
 use madake_sync::knock::{Knock, MAX_ADDRESSES, MAX_CODE, MAX_KNOCK};
 use tokio::time::Instant;
 
 use crate::driver::wall_clock;
 use crate::home::{HomeError, random};
 use crate::link::close;
-use crate::net::{CloseReason, Connection, check_address};
+use crate::net::{CloseReason, Connection, NodeId, check_address};
 use crate::seldom::Seldom;
 use crate::shell::Shell;
 use crate::work;
@@ -69,7 +70,7 @@ fn letters() -> Encoding {
     letters.encoding().unwrap_or(BASE32_NOPAD)
 }
 
-fn code_hash(code: &[u8]) -> CodeHash {
+pub(crate) fn code_hash(code: &[u8]) -> CodeHash {
     blake3::derive_key("madake invite code 1", code)
 }
 
@@ -104,6 +105,11 @@ pub(crate) enum First {
     Gone,
 }
 
+/// All that comes on a one-way stream that is no session's: a knock, or a question to a home.
+pub(crate) async fn hear_out(stream: &mut quinn::RecvStream) -> Option<Vec<u8>> {
+    tokio::time::timeout(HEARING, stream.read_to_end(MAX_KNOCK.max(MAX_HOME))).await.ok()?.ok()
+}
+
 /// Waits for the first stream of who dialled.
 pub(crate) async fn first_stream(connection: &Connection, patience: Duration) -> First {
     let quinn = connection.quinn();
@@ -119,16 +125,11 @@ pub(crate) async fn first_stream(connection: &Connection, patience: Duration) ->
 
 impl Shell {
     /// Hears a knock out. The new peer, if its code was good; that is durable then.
-    pub(crate) async fn hear_knock(
-        &self,
-        connection: &Connection,
-        mut stream: quinn::RecvStream,
-    ) -> Option<Peer> {
+    pub(crate) async fn hear_knock(&self, connection: &Connection, bytes: &[u8]) -> Option<Peer> {
         if !self.knocks.may(connection.remote_address().ip(), Instant::now()) {
             return None; // without a look at it
         }
-        let bytes = tokio::time::timeout(HEARING, stream.read_to_end(MAX_KNOCK)).await.ok()?.ok()?;
-        let knock = Knock::decode(&bytes).ok()?;
+        let knock = Knock::decode(bytes).ok()?;
         let redeemed = work::in_place(|| self.redeem(connection, &knock));
         redeemed.unwrap_or_else(|error| {
             tracing::error!(%error, "an invite could not be looked up or used");
@@ -148,26 +149,36 @@ impl Shell {
         let Some((hash, invite)) = found else { return Ok(None) };
         let _one_at_a_time = self.lock_settings();
         let (node, now) = (connection.peer(), wall_clock());
-        let peers = self.store().peers()?;
-        let known = peers.iter().find(|peer| peer.node == node).map(|peer| peer.name.clone());
-        let wished = known.or(invite.name).unwrap_or_else(|| node.to_string()[..8].to_owned());
-        let taken = |name: &str| peers.iter().any(|peer| peer.name == name && peer.node != node);
-        let mut names = (2..).map(|n: u64| format!("{wished}-{n}"));
-        let mut name = wished.clone();
-        while taken(&name) {
-            name = names.next().unwrap_or_else(|| node.to_string());
-        }
+        let name = self.free_name(node, invite.name)?;
         let addresses = knock.addresses.iter().filter(|address| check_address(address).is_ok());
         let peer = Peer { node, name, addresses: addresses.cloned().collect(), added: now };
         let outcomes = self.store().apply(vec![Change::Redeem { hash, peer: peer.clone(), now }])?;
         Ok((outcomes == [Outcome::Redeemed(true)]).then_some(peer))
     }
 
+    /// What a new peer is called: as it was, or as was wished, or by its id; followed by a number if another one is.
+    pub(crate) fn free_name(&self, node: NodeId, wished: Option<String>) -> Result<String, StoreError> {
+        let peers = self.store().peers()?;
+        let known = peers.iter().find(|peer| peer.node == node).map(|peer| peer.name.clone());
+        let wished = known.or(wished).unwrap_or_else(|| node.to_string()[..8].to_owned());
+        let taken = |name: &str| peers.iter().any(|peer| peer.name == name && peer.node != node);
+        let mut names = (2..).map(|n: u64| format!("{wished}-{n}"));
+        let mut name = wished.clone();
+        while taken(&name) {
+            name = names.next().unwrap_or_else(|| node.to_string());
+        }
+        Ok(name)
+    }
+
     /// Makes an invite that is good from now on.
-    pub(crate) fn invite(&self, name: Option<String>, now: i64) -> Result<(Code, Invite), HomeError> {
+    pub(crate) fn invite(
+        &self,
+        name: Option<String>,
+        purpose: Purpose,
+        now: i64,
+    ) -> Result<(Code, Invite), HomeError> {
         let code = Code::new()?;
         let expires = now.saturating_add(INVITE_MILLISECONDS);
-        let purpose = Purpose::Peer;
         let invite = Invite { label: code.label.clone(), name, made: now, expires, purpose };
         self.store().apply(vec![Change::Invite(code.hash, invite.clone())])?;
         Ok((code, invite))

@@ -22,9 +22,12 @@ use crate::work;
 
 /// Ranges that a peer may fetch at a time; more wait.
 const SERVING: usize = 8;
-/// A peer that gives no byte of a big object for so long does not have it for us; nor has one that gives no chunk group
-/// of it for so long, times the ranges that it is asked for at a time: they share its line.
+/// A peer that gives no byte of a big object for so long does not have it for us, nor has one that lets us open no
+/// stream to ask for it; nor one that gives no chunk group of it for so long, times the ranges that it is asked for at a
+/// time: they share its line.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// A range of which a peer takes no byte for so long is not sent on: longer than its disk may need, and it asks again.
+const UNTAKEN: Duration = Duration::from_secs(120);
 /// Bytes of groups that are read, checked and written at a time; and so long what comes slowly waits for more.
 const PIECE: usize = 512 << 10;
 const PIECE_AFTER: Duration = Duration::from_secs(2);
@@ -239,7 +242,7 @@ impl Link {
             Some(object) if object.ranged.size != size => RangeStatus::OtherSize(object.ranged.size),
             Some(_) => RangeStatus::Comes,
         };
-        if send.write_all(&status.encode()).await.is_err() {
+        if !give(&mut send, status.encode().into()).await {
             return;
         }
         let Some(NamedObject { ranged, named_by }) = opened.filter(|_| status == RangeStatus::Comes) else {
@@ -273,9 +276,9 @@ impl Link {
             };
             reading = read(encoder);
             let length = bytes.len() as u64;
-            // A peer that does not read is given up by the node, which ends the connection.
-            if send.write_chunk(bytes).await.is_err() {
-                break false;
+            if !give(&mut send, bytes).await {
+                let _ = send.reset(close::SILENT.into());
+                return;
             }
             self.input(Input::RangeServed { session: self.session, bytes: length, last: None }).await;
         };
@@ -319,11 +322,10 @@ impl Link {
         ) else {
             return Err(RangeEnd::Ours("size: it is too long to come in ranges".into()));
         };
-        let Ok((mut send, recv)) = self.connection.quinn().open_bi().await else {
-            return Err(RangeEnd::BrokenOff);
+        let recv = match tokio::time::timeout(PATIENCE, self.request_range(&wanted)).await {
+            Ok(recv) => recv.ok_or(RangeEnd::BrokenOff)?,
+            Err(_) => return Err(RangeEnd::Silence(PATIENCE.as_secs())),
         };
-        send.write_all(&wanted.encode()).await.map_err(|_| RangeEnd::BrokenOff)?;
-        let _ = send.finish();
         let mut fetching = Fetching {
             link: self,
             request,
@@ -338,6 +340,26 @@ impl Link {
         *upto = fetching.upto;
         result
     }
+
+    /// Opens a stream when the peer admits one, and asks there for a range; the answer's stream.
+    async fn request_range(&self, wanted: &RangeRequest) -> Option<quinn::RecvStream> {
+        let (mut send, recv) = self.connection.quinn().open_bi().await.ok()?;
+        send.write_all(&wanted.encode()).await.ok()?;
+        let _ = send.finish();
+        Some(recv)
+    }
+}
+
+/// Hands bytes to the connection; whether the peer takes them.
+async fn give(send: &mut quinn::SendStream, bytes: Bytes) -> bool {
+    let mut rest = [bytes];
+    while rest.iter().any(|bytes| !bytes.is_empty()) {
+        match tokio::time::timeout(UNTAKEN, send.write_chunks(&mut rest)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) | Err(_) => return false,
+        }
+    }
+    true
 }
 
 impl Fetching<'_> {

@@ -169,6 +169,7 @@ impl Shell {
             drop(more);
             self.store().settle_objects(&self.own())?;
             self.store().set_default_quota(self.home.config.quota(), &self.own())?;
+            self.store().limit_named(self.home.config.keep != Keep::All, &self.own())?;
             Ok(id)
         };
         let id = work::in_place(make)?;
@@ -270,6 +271,12 @@ impl Shell {
     pub fn note_session(&self, rtt: Duration, reason: &EndReason, report: &Report) {
         if matches!(reason, EndReason::PeerMisbehaved(_)) {
             self.held_off.insert(report.peer, Instant::now());
+        }
+        if report.whole && *reason == EndReason::Finished {
+            // A guard after a restore may have waited for this.
+            if let Err(error) = self.note_answer(report.peer) {
+                tracing::error!(%error, "that a peer has answered could not be written down");
+            }
         }
         // One that crossed another says nothing that the other does not.
         if !report.dry_run && *reason != EndReason::Crossed {

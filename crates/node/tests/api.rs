@@ -342,7 +342,60 @@ async fn real_answers_are_as_they_are_described() {
     api.ok(&a, "GET", "/v1/heads", "", &[("prefix", "notes")], b"").await;
     let head = api.ok(&a, "GET", "/v1/head", "", &[("name", "notes/a")], b"").await.lines.remove(0);
     api.ok(&a, "GET", "/v1/commits/{id}", &text(&head, "commit")[..8], &[], b"").await;
-    assert_eq!(api.ok(&a, "GET", "/v1/history", "", &[("name", "notes/a")], b"").await.lines.len(), 2);
+    let tombstone = |previous: &Value| {
+        let mut out = Vec::new();
+        let previous = previous.as_str().map(str::to_owned);
+        let name = Some("notes/gone".to_owned());
+        let header = RecordHeader {
+            name,
+            previous,
+            deleted: true,
+            on_head: true,
+            time: Some(1),
+            ..RecordHeader::default()
+        };
+        encode_header(&header, &mut out);
+        encode_end(&mut out);
+        out
+    };
+    let given = "/v1/commits/given";
+    api.ok(&a, "POST", "/v1/commits", "", &[], &record(Some("notes/gone"), b"bytes")).await;
+    let before = api.ok(&a, "GET", "/v1/head", "", &[("name", "notes/gone")], b"").await.lines.remove(0);
+    let made = api.ok(&a, "POST", given, "", &[], &tombstone(&before["commit"])).await.lines.remove(0);
+    assert_eq!(made["new"], true);
+    let again = api.ok(&a, "POST", given, "", &[], &tombstone(&before["commit"])).await.lines.remove(0);
+    assert_eq!((&again["new"], &again["commit"]), (&json!(false), &made["commit"]));
+    let here = format!("{}\n{}\n", text(&made, "commit"), "1".repeat(64));
+    let missing = api.ok(&a, "POST", "/v1/commits/missing", "", &[], here.as_bytes()).await.lines;
+    assert_eq!(missing, [json!({"commit": "1".repeat(64)})]);
+    for ids in [b"xyz".to_vec(), b"\xff".to_vec(), vec![b'\n'; 700_000]] {
+        let refused = api.ask(&a, "POST", "/v1/commits/missing", "", &[], &ids).await;
+        assert_eq!(refused.lines[0]["error"]["code"], "usage");
+    }
+    let head = api.ok(&a, "GET", "/v1/head", "", &[("name", "notes/gone")], b"").await.lines.remove(0);
+    assert_eq!(head["state"], "deleted");
+    // Another author's version of a name, merged.
+    let theirs = record(Some("notes/a"), b"second\nmore\n");
+    api.ok(&a, "POST", "/v1/commits", "", &[("author", "work")], &theirs).await;
+    let query = [("name", "notes/a"), ("text", "1")];
+    let plan = api.ok(&a, "GET", "/v1/merge", "", &query, b"").await.lines.remove(0);
+    assert_eq!((&plan["outcome"], &plan["why"]), (&json!("conflict"), &json!("lines")));
+    let refused = api.ask(&a, "POST", "/v1/merge", "", &query[..1], b"").await;
+    assert_eq!(
+        (refused.status, &refused.lines[0]["error"]["code"]),
+        (StatusCode::CONFLICT, &json!("contested"))
+    );
+    let query = [("name", "notes/a"), ("take", "theirs"), ("message", "theirs")];
+    let head = api.ok(&a, "POST", "/v1/merge", "", &query, b"").await.lines.remove(0);
+    assert_eq!(head["merges"], json!([plan["theirs"]]));
+    api.ok(&a, "GET", "/v1/merge", "", &query[..1], b"").await;
+    let graph = api.ok(&a, "GET", "/v1/history", "", &[("name", "notes/a"), ("graph", "1")], b"").await;
+    assert_eq!(graph.lines.len(), 4);
+    for (deleted, count) in [("0", 1), ("1", 2)] {
+        let query = [("prefix", "notes"), ("deleted", deleted)];
+        assert_eq!(api.ok(&a, "GET", "/v1/tree", "", &query, b"").await.lines.len(), count);
+    }
+    assert_eq!(api.ok(&a, "GET", "/v1/history", "", &[("name", "notes/a")], b"").await.lines.len(), 3);
     api.ok(&a, "GET", "/v1/tree", "", &[("prefix", "notes")], b"").await;
 
     // Peers, and a session that brings something, one that refuses something.
@@ -366,7 +419,7 @@ async fn real_answers_are_as_they_are_described() {
     let tried = api.ok(&b, "POST", "/v1/sync", "", &tried, b"").await.lines.pop().unwrap();
     assert!(tried["would"].as_array().is_some_and(|logs| logs.len() == 2), "{tried}");
     let lines = api.ok(&b, "POST", "/v1/sync", "", &sync("pull"), b"").await.lines;
-    assert_eq!(lines.last().unwrap()["received"]["objects"], 2, "{lines:?}");
+    assert_eq!(lines.last().unwrap()["received"]["objects"], 5, "{lines:?}");
     assert!(lines.iter().any(|line| line.get("progress").is_some()), "{lines:?}");
     api.ok(&b, "POST", "/v1/append", "", &[("schema", "post")], &record(None, b"of b")).await;
     let lines = api.ok(&b, "POST", "/v1/sync", "", &sync("push"), b"").await.lines;
@@ -389,6 +442,28 @@ async fn real_answers_are_as_they_are_described() {
         assert_eq!(why["kind"], kind, "{why}");
         assert!(!why["facts"].as_array().unwrap().is_empty(), "{why}");
     }
+
+    // Homes: two of them, one after the other.
+    let elsewhere = Node::start();
+    api.ok(&a, "GET", "/v1/home", "", &[], b"").await;
+    let ticket = |made: &Value| text(made, "ticket").to_owned();
+    let code = |made: &Value| text(made, "code").to_owned();
+    let made = api.ok(&b, "POST", "/v1/home/invite", "", &[], b"").await.lines.remove(0);
+    let (old, code_there) = (ticket(&made), code(&made));
+    api.ok(&a, "POST", "/v1/home/marry", "", &[("ticket", &old), ("code", &code_there)], b"").await;
+    let made = api.ok(&elsewhere, "POST", "/v1/home/invite", "", &[], b"").await.lines.remove(0);
+    let (new, code_there) = (ticket(&made), code(&made));
+    let second = [("ticket", new.as_str()), ("code", &code_there), ("yes", "1")];
+    let widowed = api.ok(&a, "POST", "/v1/home/marry", "", &second, b"").await.lines.remove(0);
+    assert_eq!(widowed["state"], "widowed");
+    api.ok(&a, "POST", "/v1/sync", "", &[("peer", "b"), ("mode", "push")], b"").await;
+    api.ok(&b, "POST", "/v1/home/object", "", &[("author", &author)], b"").await;
+    let moved = [("ticket", new.as_str()), ("yes", "1")];
+    let moved = api.ok(&a, "POST", "/v1/home/move", "", &moved, b"").await.lines.remove(0);
+    assert_eq!((&moved["state"], &moved["epoch"]), (&json!("married"), &json!(2)));
+    assert_eq!(api.ok(&b, "GET", "/v1/home", "", &[], b"").await.lines.pop().unwrap()["state"], "moved");
+    api.ok(&elsewhere, "POST", "/v1/home/release", "", &[("author", &author), ("yes", "1")], b"").await;
+    api.ok(&a, "POST", "/v1/home/leave", "", &[], b"").await;
 
     // Whose data and what of it.
     for query in
@@ -415,7 +490,7 @@ async fn real_answers_are_as_they_are_described() {
     let export = api.ok(&a, "POST", "/v1/export", "", &[], b"").await.bytes;
     let empty = Node::start();
     let imported = api.ok(&empty, "POST", "/v1/import", "", &[], &export).await.lines.pop().unwrap();
-    assert_eq!(imported["objects"], 3, "{imported}");
+    assert_eq!(imported["objects"], 6, "{imported}");
 
     // Upkeep.
     let gone = api.ok(&a, "POST", "/v1/unput", "", &[("object", text(&put, "object"))], b"").await.lines;
@@ -434,7 +509,7 @@ async fn real_answers_are_as_they_are_described() {
     api.ok(&a, "DELETE", "/v1/peers", "", &[("peer", "b")], b"").await;
     let all: BTreeSet<_> = api.operations.keys().cloned().collect();
     assert_eq!(api.asked, all, "a route that was never asked");
-    for node in [a, b, fresh, empty] {
+    for node in [a, b, fresh, elsewhere, empty] {
         node.end().await;
     }
 }

@@ -15,6 +15,9 @@ pub const MAX_TAG: usize = 64;
 /// No commit is longer: message, tags and name at their limits, and room for the fixed fields.
 pub const MAX_COMMIT: usize = 80 * 1024;
 
+/// The tag of a **tombstone**: a version that says that its name is deleted.
+pub const DELETED: &str = "deleted";
+
 /// The version byte in front of a commit's postcard.
 const VERSION: u8 = 1;
 
@@ -133,6 +136,16 @@ impl Commit {
     /// The id of the commit with these encoded bytes.
     pub fn id_of(encoded: &[u8]) -> CommitId {
         CommitId::new(*ObjectId::of(encoded).as_bytes())
+    }
+
+    /// Whether it is a tombstone: an empty ordinary file with the tag [`DELETED`].
+    ///
+    /// Its fields are those of any version, so who does not know the tag has an empty file, and its history.
+    pub fn is_deleted(&self) -> bool {
+        self.size == 0
+            && self.mode == Mode::File
+            && self.object == ObjectId::of(b"")
+            && self.tags.iter().any(|tag| tag == DELETED)
     }
 
     fn check(&self) -> Result<(), CommitError> {
@@ -256,6 +269,23 @@ mod tests {
         commit.merges = (0..MAX_MERGES as u8).map(|i| CommitId::new([i + 10; 32])).collect();
         commit.tags = (0..MAX_TAGS).map(|i| format!("{i:0width$}", width = MAX_TAG)).collect();
         assert!(commit.encode().unwrap().len() <= MAX_COMMIT);
+    }
+
+    #[test]
+    fn a_tombstone_is_an_empty_file_with_its_tag() {
+        let mut commit = Commit {
+            object: ObjectId::of(b""),
+            size: 0,
+            mode: Mode::File,
+            tags: vec![DELETED.into()],
+            ..sample()
+        };
+        assert!(commit.is_deleted());
+        assert_eq!(Commit::decode(&commit.encode().unwrap()).unwrap(), commit);
+        commit.tags = vec!["git".into()];
+        assert!(!commit.is_deleted(), "an empty file");
+        let tagged = Commit { tags: vec![DELETED.into()], ..sample() };
+        assert!(!tagged.is_deleted(), "a file with bytes, whatever its tags say");
     }
 
     proptest! {

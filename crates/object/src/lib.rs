@@ -6,7 +6,8 @@
 //! it counts where a signed log entry of its author carries it (`docs/spec.md`, "Commits").
 //!
 //! How commits are related ([`merge_bases`], [`is_ancestor`], [`ahead_behind`], [`path_back`]) is answered
-//! by pure functions over a lookup.
+//! by pure functions over a lookup. Two versions that were made apart are merged by others ([`plan_merge`],
+//! [`merge_texts`]).
 //!
 //! A big object travels in [`Ranges`] of chunk groups, each of which a [`Verifier`] checks against the id
 //! before anything is done with it. For that, whoever sends keeps the hashes above the groups, which a
@@ -37,6 +38,7 @@ mod ancestry;
 mod commit;
 mod history;
 mod id;
+mod merge;
 mod name;
 mod ranges;
 mod span;
@@ -44,9 +46,12 @@ mod tree;
 mod verify;
 
 pub use ancestry::{Divergence, ahead_behind, is_ancestor, last_common_ancestor, merge_bases};
-pub use commit::{Commit, CommitError, MAX_COMMIT, MAX_MERGES, MAX_MESSAGE, MAX_TAG, MAX_TAGS, Mode};
+pub use commit::{
+    Commit, CommitError, DELETED, MAX_COMMIT, MAX_MERGES, MAX_MESSAGE, MAX_TAG, MAX_TAGS, Mode,
+};
 pub use history::{HistoryError, Version, path_back};
 pub use id::{CommitAuthor, CommitId, IdError, Object, ObjectId};
+pub use merge::{Clash, FileState, Merged, Plan, is_binary, merge_texts, plan_merge};
 pub use name::{FileName, MAX_NAME, NameError};
 pub use ranges::{MAX_RANGES_ENCODED, MAX_SPANS, Ranges, RangesError};
 pub use span::{Encoder, Gather, Piece, Right, find_right};

@@ -1,10 +1,11 @@
 //! Writing an author's own logs: schemas are registered, entries chained, signed and stored.
 
+mod given;
 mod heal;
 
 pub use heal::{NotSalvaged, SalvagedEntry};
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use madake_log::system::{Control, StatementError};
@@ -14,11 +15,14 @@ use madake_log::{
 use madake_object::{Commit, CommitAuthor, CommitError, CommitId, FileName, Mode, Object, ObjectId};
 
 use crate::fork::{ReadForks as _, Tip};
+use crate::homes::Guard;
 use crate::ingest::LOGS_LIMIT;
-use crate::outcome::{Change, Fate, Outcome};
+use crate::outcome::{Change, Fate, Outcome, Require};
 use crate::read::Read;
 use crate::store::{Store, StoreError};
 use crate::tables::Position;
+
+pub use given::{Given, GivenVersion};
 
 /// So many logs of one schema may have ended before we give up looking for the next.
 const MAX_GENERATIONS: u32 = 10_000;
@@ -103,6 +107,22 @@ pub enum AppendError {
     /// The log can't be continued.
     #[error(transparent)]
     Sign(#[from] SignError),
+    /// The caller's: a version can follow only what is here.
+    #[error("commit {0}, which `{1}` is to follow, is not here")]
+    NoParent(CommitId, FileName),
+    /// The caller's: versions follow versions of the same name.
+    #[error("commit {parent} is a version of `{of}`, not of `{name}`")]
+    OtherName {
+        /// What was to be followed.
+        parent: CommitId,
+        /// Its name.
+        of: FileName,
+        /// The name of the new version.
+        name: FileName,
+    },
+    /// A version was to follow the head, and another one became the head meanwhile.
+    #[error("`{0}` has got another version meanwhile")]
+    Moved(FileName),
     /// Somebody else writes with the same key, faster than we do.
     #[error("entries of this author keep arriving from elsewhere: is the key in use on another device?")]
     Contended,
@@ -154,6 +174,25 @@ pub enum AppendError {
         author: AuthorId,
         /// Which of the author's logs.
         log: LogId,
+    },
+    /// Others were not yet asked what they have of this author, and this home is a copy, or was restored or filled from
+    /// an older state: another entry for a place that has one would be a fork.
+    #[error("nothing is signed for {author} before others were asked what they have of it")]
+    Guarded {
+        /// The author.
+        author: AuthorId,
+        /// What happened, and who has answered.
+        guard: Guard,
+    },
+    /// The author has vowed in a later epoch, on another device: this one does not write until it is told to.
+    #[error("{author} has a home since epoch {epoch}, and this device writes as of epoch {ours}")]
+    Fenced {
+        /// The author.
+        author: AuthorId,
+        /// The epoch in force.
+        epoch: u64,
+        /// The one of which this home knows.
+        ours: u64,
     },
     /// The author's quota has no room for it: only authors whose keys are not in the home have one.
     #[error("the quota has no room for it: {0}")]
@@ -239,13 +278,17 @@ impl Author {
         let attempt = |chains: &mut Chains<'_>| {
             let mut heads: HashMap<FileName, Option<(CommitId, Commit)>> = HashMap::new();
             let mut made = Vec::new();
+            chains.head(LogId::COMMIT)?; // before the versions that follow from it are looked up
             for version in versions {
                 let head = match heads.get(&version.name) {
                     Some(head) => head.clone(),
                     None => self.head_commit(&version.name)?,
                 };
-                let same =
-                    |commit: &Commit| commit.object == version.content.id() && commit.mode == version.mode;
+                let same = |commit: &Commit| {
+                    !commit.is_deleted()
+                        && commit.object == version.content.id()
+                        && commit.mode == version.mode
+                };
                 if version.only_if_changed && head.as_ref().is_some_and(|(_, commit)| same(commit)) {
                     continue;
                 }
@@ -279,17 +322,55 @@ impl Author {
         self.attempt(attempt).map(|(made, _)| made)
     }
 
+    /// Appends a statement to a system log, and makes further changes in the same batch.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append).
+    pub fn say(&self, log: LogId, statement: Vec<u8>, with: Vec<Change>) -> Result<Appended, AppendError> {
+        let (_, mut appended) = self.attempt(|chains| {
+            chains.push(log, NewContent::Bytes(Object::new(statement.clone())), false)?;
+            chains.changes.extend(with.iter().cloned());
+            Ok(())
+        })?;
+        appended.pop().ok_or(AppendError::Store(StoreError::broken("a statement that is not there")))
+    }
+
+    /// Whether this home may sign for the author now.
+    ///
+    /// # Errors
+    /// [`AppendError::Guarded`], [`AppendError::Fenced`], or the store failed.
+    pub fn may_write(&self) -> Result<(), AppendError> {
+        let author = self.id();
+        if let Some(guard) = self.store.guard(author)? {
+            return Err(AppendError::Guarded { author, guard });
+        }
+        // Who never vowed costs one look.
+        if self.store.is_stated(author)? {
+            let (epoch, ours) = (self.store.marriage(author)?.epoch, self.store.writer_epoch(author)?);
+            if ours < epoch {
+                return Err(AppendError::Fenced { author, epoch, ours });
+            }
+        }
+        Ok(())
+    }
+
     /// Builds entries on the heads of now and stores them; again, if the heads moved meanwhile.
-    /// What was signed in vain was never stored or sent, so it makes no fork.
+    /// What was signed in vain was never stored or sent, so it makes no fork: the store takes all of it on these very
+    /// heads, or none.
     fn attempt<T>(
         &self,
         build: impl Fn(&mut Chains<'_>) -> Result<T, AppendError>,
     ) -> Result<(T, Vec<Appended>), AppendError> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..MAX_RETRIES {
+            self.may_write()?;
             let mut chains = Chains::new(&self.key, &self.store);
             let built = build(&mut chains)?;
-            let outcomes = self.store.apply(chains.changes)?;
+            let requires = chains.requires.into_iter().map(Change::Require);
+            let outcomes = match self.store.apply(requires.chain(chains.changes).collect()) {
+                Err(StoreError::Unmet(Require::Head(..))) => continue,
+                applied => applied?,
+            };
             let fits = |outcome: &Outcome| match outcome {
                 Outcome::Entry { fate, .. } => *fate == Fate::Appended,
                 _ => true,
@@ -326,7 +407,7 @@ impl Author {
             if registered.as_ref().is_some_and(|other| other != schema) {
                 continue;
             }
-            if self.store.log_head(self.id(), log)?.is_some_and(|head| head.end) {
+            if chains.head(log)?.is_some_and(|head| head.end) {
                 continue;
             }
             if registered.is_none() {
@@ -350,14 +431,31 @@ struct Chains<'a> {
     store: &'a Store,
     heads: HashMap<LogId, Option<LogHead>>,
     signed: HashMap<(LogId, SeqNum), EntryId>,
+    /// Logs in which something is signed.
+    begun: BTreeSet<LogId>,
+    /// What it is built on.
+    requires: Vec<Require>,
     changes: Vec<Change>,
     appended: Vec<Appended>,
 }
 
 impl<'a> Chains<'a> {
     fn new(key: &'a AuthorKey, store: &'a Store) -> Self {
-        let (heads, signed) = (HashMap::new(), HashMap::new());
-        Self { key, store, heads, signed, changes: Vec::new(), appended: Vec::new() }
+        let (heads, signed, begun) = (HashMap::new(), HashMap::new(), BTreeSet::new());
+        let (requires, changes, appended) = (Vec::new(), Vec::new(), Vec::new());
+        Self { key, store, heads, signed, begun, requires, changes, appended }
+    }
+
+    /// The entry that the next one of this log follows. What is read after this is as it was here, or nothing is written.
+    fn head(&mut self, log: LogId) -> Result<Option<LogHead>, StoreError> {
+        if let Some(head) = self.heads.get(&log) {
+            return Ok(*head);
+        }
+        let author = self.key.author();
+        let head = self.store.log_head(author, log)?;
+        self.requires.push(Require::Head(author, log, head.map(|head| head.entry)));
+        self.heads.insert(log, head);
+        Ok(head)
     }
 
     fn push(&mut self, log: LogId, payload: NewContent, end: bool) -> Result<EntryId, AppendError> {
@@ -366,9 +464,9 @@ impl<'a> Chains<'a> {
         let id = entry.id();
         self.undrop(payload_id)?;
         match payload {
-            NewContent::Bytes(object) => self.changes.push(Change::Append { entry, payload: Some(object) }),
+            NewContent::Bytes(object) => self.changes.push(Change::Entry { entry, payload: Some(object) }),
             NewContent::Blob { .. } => {
-                self.changes.push(Change::Append { entry, payload: None });
+                self.changes.push(Change::Entry { entry, payload: None });
                 self.content(payload);
             }
         }
@@ -383,19 +481,15 @@ impl<'a> Chains<'a> {
         size: u64,
         end: bool,
     ) -> Result<AuthenticEntry, AppendError> {
-        let author = self.key.author();
-        let head = match self.heads.get(&log) {
-            Some(head) => *head,
-            None => {
-                if let Some(part) = self.store.part(author, log)? {
-                    return Err(AppendError::Partial { author, log, head: part.head.seq });
-                }
-                if let Some(fork) = self.store.fork(author, log)? {
-                    return Err(AppendError::Forked { author, log, at: fork.at() });
-                }
-                self.store.log_head(author, log)?
+        let (author, head) = (self.key.author(), self.head(log)?);
+        if self.begun.insert(log) {
+            if let Some(part) = self.store.part(author, log)? {
+                return Err(AppendError::Partial { author, log, head: part.head.seq });
             }
-        };
+            if let Some(fork) = self.store.fork(author, log)? {
+                return Err(AppendError::Forked { author, log, at: fork.at() });
+            }
+        }
         let seq = match head {
             Some(head) => head.seq.next().ok_or(AppendError::Sign(SignError::SeqExhausted))?,
             None => SeqNum::FIRST,
@@ -409,10 +503,13 @@ impl<'a> Chains<'a> {
     }
 
     fn content(&mut self, content: NewContent) {
-        self.changes.push(match content {
-            NewContent::Bytes(object) => Change::Content(object),
-            NewContent::Blob { id, size } => Change::Blob { id, size },
-        });
+        match content {
+            NewContent::Bytes(object) => self.changes.push(Change::Content(object)),
+            NewContent::Blob { id, size } => {
+                self.requires.push(Require::Blob(id));
+                self.changes.push(Change::Blob { id, size });
+            }
+        }
     }
 
     /// What its owner writes again is kept again.
@@ -443,5 +540,101 @@ impl<'a> Chains<'a> {
         };
         let payload = PayloadId::from_bytes(*payload.as_bytes());
         Ok(Entry::sign(self.key, log, head, lipmaa, payload, size, end)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::engine::MemoryEngine;
+    use crate::rows::StoreRows;
+
+    fn home(key: &Arc<AuthorKey>) -> (Arc<Store>, Author) {
+        let store = Arc::new(Store::new(Arc::new(MemoryEngine::new([7; 16], Arc::new(StoreRows)))));
+        (store.clone(), Author::new(key.clone(), store))
+    }
+
+    fn bytes(text: &str) -> NewContent {
+        NewContent::Bytes(Object::new(text.into()))
+    }
+
+    /// All of an author's entries, as a peer would bring them.
+    fn entries(store: &Store, author: AuthorId, log: LogId) -> Vec<Change> {
+        let all = store.entries(author, log, SeqNum::FIRST, 100).unwrap();
+        all.into_iter().map(|entry| Change::Entry { entry, payload: None }).collect()
+    }
+
+    /// The other device's entries become durable between the look at the heads and the write.
+    #[test]
+    fn entries_that_come_while_others_are_signed_make_no_fork() {
+        let key = Arc::new(AuthorKey::from_seed([1; 32]));
+        let ((here, author), (there, other)) = (home(&key), home(&key));
+        let schema: Schema = "post".parse().unwrap();
+        let log = other.append(&schema, &[bytes("one"), bytes("two")], false).unwrap()[0].at.log;
+        for log in [LogId::CONTROL, log] {
+            here.apply(entries(&there, key.author(), log)).unwrap();
+        }
+        other.append(&schema, &[bytes("three")], false).unwrap();
+        let tries = Cell::new(0);
+        let built = author.attempt(|chains| {
+            chains.push(log, bytes("ours"), false)?;
+            tries.set(tries.get() + 1);
+            if tries.get() == 1 {
+                here.apply(entries(&there, key.author(), log))?;
+            }
+            Ok(())
+        });
+        let ((), appended) = built.unwrap();
+        assert_eq!((tries.get(), appended[0].at.seq.get()), (2, 4));
+        assert_eq!(here.fork(key.author(), log).unwrap(), None);
+        // Who is always too late says so, and has written nothing.
+        let built = author.attempt(|chains| {
+            chains.push(log, bytes("late"), false)?;
+            let (_, elsewhere) = home(&key);
+            for log in [LogId::CONTROL, log] {
+                elsewhere.store.apply(entries(&here, key.author(), log))?;
+            }
+            elsewhere.append(&schema, &[bytes("sooner")], false)?;
+            here.apply(entries(&elsewhere.store, key.author(), log))?;
+            Ok(())
+        });
+        assert!(matches!(built, Err(AppendError::Contended)));
+        assert_eq!(here.log_head(key.author(), log).unwrap().unwrap().seq.get(), 4 + MAX_RETRIES as u64);
+        assert_eq!(here.fork(key.author(), log).unwrap(), None);
+    }
+
+    /// Somebody gives the same content up just then: its file goes when that is durable.
+    #[test]
+    fn what_is_acknowledged_has_its_file() {
+        let key = Arc::new(AuthorKey::from_seed([1; 32]));
+        let (store, author) = home(&key);
+        let blob = || {
+            let mut writer = store.engine().blobs().begin().unwrap();
+            writer.write(&[7; 2_000_000]).unwrap();
+            let (id, size) = writer.finish().unwrap();
+            (ObjectId::new(id), NewContent::Blob { id: ObjectId::new(id), size })
+        };
+        let (id, content) = blob();
+        store.engine().blobs().remove(id.as_bytes()).unwrap();
+        let version = |content: &NewContent| NewVersion {
+            name: "film".parse().unwrap(),
+            content: content.clone(),
+            mode: Mode::File,
+            message: String::new(),
+            time: 0,
+            only_if_changed: false,
+        };
+        let gone =
+            |result: AppendError| matches!(result, AppendError::Store(StoreError::Unmet(Require::Blob(_))));
+        assert!(gone(author.commit(&[version(&content)]).unwrap_err()));
+        assert!(gone(
+            author.append(&"post".parse().unwrap(), std::slice::from_ref(&content), false).unwrap_err()
+        ));
+        assert_eq!(store.counts().unwrap().entries, 0, "nothing was signed for");
+        let (_, content) = blob();
+        author.commit(&[version(&content)]).unwrap();
+        assert!(store.content_size(id).unwrap().is_some());
     }
 }

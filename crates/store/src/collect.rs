@@ -195,12 +195,10 @@ impl Store {
             if !blobs.was_finished_here(&blob.id)
                 && !engine.contains(tables::BLOB, &blob.id)?
                 && !has_prefix(engine, tables::WANTED, &blob.id)?
+                && (dry_run || blobs.remove_orphan(&blob.id)?)
             {
                 collected.files += 1;
                 collected.file_bytes += blob.size;
-                if !dry_run {
-                    blobs.remove(&blob.id)?;
-                }
             }
         }
         let wanted = |id: &BlobId, size: u64| {

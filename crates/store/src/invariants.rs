@@ -5,11 +5,11 @@
 mod forks;
 mod named;
 mod part;
+mod system;
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
 
-use madake_log::system::{Control, ControlPayload};
 use madake_log::{AuthorId, Entry, LogHead, LogId, Placement, SeqNum, check_position, lipmaa};
 use madake_object::{Commit, ObjectId};
 
@@ -189,6 +189,9 @@ struct Expected {
     versions: u64,
     flaws: u64,
     branches: u64,
+    stated: u64,
+    named: u64,
+    receipts: u64,
 }
 
 impl Walk<'_, '_> {
@@ -253,7 +256,7 @@ impl Walk<'_, '_> {
         let (id, stated) = (payload_object(entry), entry.payload_size());
         let flaw = self.store.flaw(at)?;
         self.expected.flaws += u64::from(flaw.is_some());
-        let says_something = matches!(at.log, LogId::CONTROL | LogId::COMMIT);
+        let says_something = at.log <= LogId::RECEIPTS || at.log == LogId::COMMIT;
         match self.store.content_size(id)? {
             None => {
                 let wanted = Wanted { id, size: stated, by: *at };
@@ -302,32 +305,8 @@ impl Walk<'_, '_> {
     ) -> Result<Option<&'static str>, StoreError> {
         let too_long = Flaw::TooLong.code();
         let Some(bytes) = self.store.content(id)? else { return Ok(Some(too_long)) };
-        if at.log == LogId::CONTROL {
-            let (schema, log) = match Control::decode(&bytes) {
-                Ok(ControlPayload::Known(Control::Register { schema, log })) => (schema, log),
-                Ok(ControlPayload::Known(Control::Resolve(said))) => {
-                    let key = tables::about_key(at.author, said.log, entry.id());
-                    if self.store.engine().get(tables::RESOLVE, &key)?.as_deref() != Some(&bytes) {
-                        let what = format!("{at} resolves {}, and the row is not there", said.log);
-                        self.tell(Invariant::Statement, what);
-                    }
-                    self.expected.resolves += 1;
-                    return Ok(None);
-                }
-                Ok(ControlPayload::Known(_) | ControlPayload::Unknown(_)) => return Ok(None),
-                Err(_) => return Ok(Some("bad-control")),
-            };
-            if schema.is_reserved() || log <= LogId::COMMIT {
-                return Ok(Some("bad-control"));
-            }
-            let key = tables::register_key(at.author, log, at.seq);
-            let row = self.store.engine().get(tables::REGISTER, &key)?;
-            self.expected.registers += u64::from(row.is_some());
-            if row.as_deref() != Some(schema.as_str().as_bytes()) {
-                let what = format!("{at} registers `{schema}` on {log}, and the row is not there");
-                self.tell(Invariant::Statement, what);
-            }
-            return Ok(None);
+        if at.log != LogId::COMMIT {
+            return self.system(entry, at, &bytes);
         }
         let Ok(commit) = Commit::decode(&bytes) else { return Ok(Some("bad-commit")) };
         if commit.author.as_bytes() != at.author.as_bytes() {
@@ -398,6 +377,9 @@ impl Walk<'_, '_> {
             (tables::RESOLVE, self.expected.resolves, Invariant::Statement, "resolutions"),
             (tables::VERSION, self.expected.versions, Invariant::Statement, "versions"),
             (tables::COMMIT, self.expected.versions, Invariant::Statement, "entries that carry commits"),
+            (tables::STATED, self.expected.stated, Invariant::Statement, "statements about authors"),
+            (tables::NAMED_KEY, self.expected.named, Invariant::Statement, "keys that authors named"),
+            (tables::RECEIPT, self.expected.receipts, Invariant::Statement, "lines of receipts"),
             (tables::FLAW, self.expected.flaws, Invariant::Statement, "flaws"),
         ];
         for (table, expected, rule, name) in tables {

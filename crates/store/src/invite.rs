@@ -31,6 +31,8 @@ pub struct Invite {
 pub enum Purpose {
     /// To become a peer.
     Peer,
+    /// To become a peer, and have this node as an author's home.
+    Home,
 }
 
 impl Invite {

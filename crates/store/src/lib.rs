@@ -16,12 +16,15 @@ mod branches;
 mod by_digits;
 mod check;
 mod collect;
+mod counts;
 mod fork;
 mod group;
+mod homes;
 mod ingest;
 #[cfg(feature = "fake-disk")]
 mod invariants;
 mod invite;
+mod marriage;
 mod news;
 mod objects;
 mod outcome;
@@ -41,7 +44,8 @@ mod told;
 
 pub use asked::WantedSum;
 pub use author::{
-    AppendError, Appended, Author, Committed, NewContent, NewVersion, NotSalvaged, SalvagedEntry,
+    AppendError, Appended, Author, Committed, Given, GivenVersion, NewContent, NewVersion, NotSalvaged,
+    SalvagedEntry,
 };
 pub use check::{CheckStep, LogCheck, LogFault, LogProblem, StoreCheck, StoreProblem};
 pub use collect::Collected;
@@ -49,17 +53,19 @@ pub use fork::{
     BRANCH_BYTES_LIMIT, BRANCH_ENTRIES_LIMIT, Fork, ForkedLog, LogState, ReadForks, Seen, TIPS_LIMIT, Tip,
     fork_tag,
 };
+pub use homes::{Entering, Guard, GuardReason, HeldReceipt, Hosted, NAMED_BYTES};
 pub use ingest::{CONTENT_LIMIT, LOGS_LIMIT, SEQ_LIMIT, payload_object};
 #[cfg(feature = "fake-disk")]
 pub use invariants::{Broken, Invariant, Look, Walked, store_invariants};
 pub use invite::{CodeHash, Invite, Purpose};
 pub use madake_log::system::{self, Control, ControlPayload, StatementError};
+pub use marriage::{Marriage, MarriageState, Statements, Waiting};
 pub use news::{Listener, News};
 pub use objects::{Objects, UnknownObjects};
 pub use outcome::{
     Allowed, Change, ContentFate, Dropped, Fate, Flaw, KeptFor, LastSession, META_COPY, META_EPOCH,
     META_ERASE, META_OBJECTS, META_STARTS, NodeId, Outcome, PayloadFate, Peer, PeerStore, Policy, ProofFate,
-    Release,
+    Release, Require,
 };
 pub use part::{HeldPart, NewPart, PART_ENTRIES, PartEntry, PartRefused};
 pub use quota::{Full, Limits, Usage};

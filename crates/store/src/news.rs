@@ -70,7 +70,7 @@ impl News {
     /// What a list of changes is about.
     pub(crate) fn topics(changes: &[Change]) -> Vec<Topic> {
         let topic = |change: &Change| match change {
-            Change::Entry { entry, .. } | Change::Append { entry, .. } => {
+            Change::Entry { entry, .. } => {
                 Topic::Entry(Position::of(entry), crate::ingest::payload_object(entry))
             }
             Change::Part(part) => {
@@ -79,7 +79,10 @@ impl News {
             }
             Change::Content(object) => Topic::Content(object.id()),
             Change::Blob { id, .. } => Topic::Content(*id),
-            Change::Policy(..) | Change::KeepSchema(_) | Change::DropSchema(_) => Topic::Interest,
+            // Both at once: of a new peer nothing is known that would have to be told apart.
+            Change::Enter(_) | Change::Policy(..) | Change::KeepSchema(_) | Change::DropSchema(_) => {
+                Topic::Interest
+            }
             Change::Peer(_)
             | Change::Tie(..)
             | Change::Allow(..)
@@ -119,6 +122,11 @@ impl News {
                 _ => {}
             }
         }
+    }
+
+    /// Takes in an entry that was signed here for what others brought.
+    pub(crate) fn signed(&mut self, at: &Position) {
+        self.grew((at.author, at.log), (at.seq, at.seq));
     }
 
     fn grew(&mut self, log: (AuthorId, LogId), (from, to): (SeqNum, SeqNum)) {

@@ -5,6 +5,7 @@ use madake_object::{Object, ObjectId};
 use serde::{Deserialize, Serialize};
 
 use crate::fork::Seen;
+use crate::homes::{Entering, Guard, Hosted};
 use crate::invite::{CodeHash, Invite};
 use crate::objects::Objects;
 use crate::part::{NewPart, PartRefused};
@@ -33,14 +34,6 @@ pub enum Change {
     Part(NewPart),
     /// A proof that a log is forked, and who told of it when. The better one replaces what is known.
     Proof(Box<ForkProof>, Seen),
-    /// An entry that was signed here, for the end of its log. All of these of one call are taken, or none: if a log has
-    /// grown meanwhile, what was signed in vain makes no fork of it.
-    Append {
-        /// The entry.
-        entry: AuthenticEntry,
-        /// Its payload, if it is to be stored with it.
-        payload: Option<Object>,
-    },
     /// Who told of a log's fork first, and when, unless that was noted.
     Seen(AuthorId, LogId, Seen),
     /// What is known of a log's fork is to be found out anew, from what is held beside its trunk.
@@ -91,6 +84,14 @@ pub enum Change {
         /// The time.
         now: i64,
     },
+    /// An author is to have this node as home: its node becomes a peer, its logs are kept.
+    Enter(Box<Entering>),
+    /// What is known of an author who may have this node as home, changed or forgotten.
+    Host(AuthorId, Option<Hosted>),
+    /// What holds an author of this home back from writing; `None`: nothing any more.
+    Guard(AuthorId, Option<Guard>),
+    /// Under which epoch this home writes as an author.
+    Writer(AuthorId, u64),
     /// What a peer may do here.
     Allow(NodeId, Allowed),
     /// How the last session with a peer went.
@@ -119,6 +120,19 @@ pub enum Change {
     Weigh(Position),
     /// A fact about this store itself, under a name of its own ([`META_EPOCH`], [`META_STARTS`]…).
     Meta(&'static str, Vec<u8>),
+    /// If this is not so when the batch's turn comes, nothing of the batch is done. It stands before all other changes.
+    Require(Require),
+}
+
+/// What must still be so for a batch to be done ([`StoreError::Unmet`]).
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Require {
+    /// A log ends with this entry; `None`: it has not begun.
+    #[error("{0}/{1} has grown meanwhile")]
+    Head(AuthorId, LogId, Option<EntryId>),
+    /// This content, whose file is durable, is here: somebody may have taken the same content away.
+    #[error("the file of {0} was taken away meanwhile")]
+    Blob(ObjectId),
 }
 
 /// The name of the store epoch in [`Change::Meta`]: 16 random bytes, new after a copy or a restore.
@@ -136,6 +150,8 @@ pub const META_ERASE: &str = "erase";
 pub const META_OBJECTS: &str = "objects";
 /// The name of the default quota and of the authors who have no limit.
 pub(crate) const META_QUOTA: &str = "quota";
+/// The name of the ids of authors of whom all is kept though somebody named them; no value: everybody's logs are kept.
+pub(crate) const META_NAMED: &str = "named";
 /// The name of the fact that what is wanted does not follow from that setting yet: one byte, 1.
 pub(crate) const META_OBJECTS_DUE: &str = "objects-due";
 

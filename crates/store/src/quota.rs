@@ -14,6 +14,7 @@ use madake_object::{Commit, ObjectId};
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Direction, Engine};
+use crate::homes;
 use crate::objects::{Keeping, Objects};
 use crate::outcome::{Change, META_QUOTA, decode_versioned, encode_versioned};
 use crate::prefix::{for_each_prefix, scan_prefix};
@@ -71,6 +72,13 @@ impl Limits {
     #[must_use]
     pub fn is_none(&self) -> bool {
         *self == Self::default()
+    }
+
+    /// The narrower of these, and of others if there are any.
+    pub(crate) fn and(self, other: Option<Limits>) -> Limits {
+        let Some(other) = other else { return self };
+        let least = |a: Option<u64>, b: Option<u64>| a.into_iter().chain(b).min();
+        Limits { entries: least(self.entries, other.entries), bytes: least(self.bytes, other.bytes) }
     }
 
     /// Whether there is room for so much more.
@@ -143,7 +151,10 @@ pub(crate) fn limits(engine: &dyn Engine, author: AuthorId) -> Result<Limits, St
     if default.own.contains(&author) {
         return Ok(Limits::default());
     }
-    Ok(explicit(engine, author)?.unwrap_or(default.limits))
+    match explicit(engine, author)? {
+        Some(limits) => Ok(limits),
+        None => Ok(default.limits.and(homes::named_limits(engine, author)?)),
+    }
 }
 
 pub(crate) fn explicit(engine: &dyn Engine, author: AuthorId) -> Result<Option<Limits>, StoreError> {

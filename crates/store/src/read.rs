@@ -1,5 +1,6 @@
 //! Reading what is held.
 
+use std::collections::BTreeSet;
 use std::ops::Bound;
 
 use madake_log::{AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Schema, SeqNum};
@@ -103,6 +104,11 @@ pub trait Read: ReadForks {
     fn followed(&self) -> Result<Vec<AuthorId>, StoreError>;
     /// All blocked authors, ordered.
     fn blocked(&self) -> Result<Vec<AuthorId>, StoreError>;
+    /// The keys that these authors named as homes or for recovery, ordered.
+    fn named_keys(&self, authors: &BTreeSet<AuthorId>) -> Result<BTreeSet<AuthorId>, StoreError> {
+        let _ = authors;
+        Ok(BTreeSet::new())
+    }
     /// The schemas whose logs are kept, ordered; none if all are.
     fn kept_schemas(&self) -> Result<Vec<Schema>, StoreError>;
     /// The digest of all logs in a scope. Costs a look at each author who is listed.
@@ -297,6 +303,10 @@ impl Read for Store {
 
     fn blocked(&self) -> Result<Vec<AuthorId>, StoreError> {
         authors_with(self, Policy::Block)
+    }
+
+    fn named_keys(&self, authors: &BTreeSet<AuthorId>) -> Result<BTreeSet<AuthorId>, StoreError> {
+        self.named_by_all(authors)
     }
 
     fn kept_schemas(&self) -> Result<Vec<Schema>, StoreError> {
@@ -497,32 +507,6 @@ impl Store {
     pub fn flaw(&self, at: &Position) -> Result<Option<Flaw>, StoreError> {
         self.engine().get(tables::FLAW, &at.key())?.map(|value| Flaw::decode(&value)).transpose()
     }
-
-    /// Counts what is held: walks the logs and the keys of the objects.
-    pub fn counts(&self) -> Result<Counts, StoreError> {
-        let mut counts = Counts::default();
-        for_each_prefix(self.engine(), tables::LOG_HEAD, &[], |key, value| {
-            counts.logs += 1;
-            counts.entries += held_log(key, value)?.head.seq.get();
-            Ok(())
-        })?;
-        self.count_parts(&mut counts)?;
-        counts.objects += self.engine().count(tables::CONTENT)? + self.engine().count(tables::BLOB)?;
-        counts.missing = self.missing()?;
-        Ok(counts)
-    }
-
-    /// Counts the objects that are named and not here.
-    pub fn missing(&self) -> Result<u64, StoreError> {
-        let (mut missing, mut last) = (0, None);
-        for_each_prefix(self.engine(), tables::WANTED, &[], |key, _| {
-            let id = key.first_chunk::<32>().copied();
-            missing += u64::from(last != id);
-            last = id;
-            Ok(())
-        })?;
-        Ok(missing)
-    }
 }
 
 pub(crate) fn log_head(
@@ -591,7 +575,7 @@ pub(crate) fn held_entry(bytes: &[u8]) -> Result<AuthenticEntry, StoreError> {
     Ok(AuthenticEntry::assume_checked(entry))
 }
 
-fn held_log(key: &[u8], value: &[u8]) -> Result<HeldLog, StoreError> {
+pub(crate) fn held_log(key: &[u8], value: &[u8]) -> Result<HeldLog, StoreError> {
     let broken = || StoreError::broken("a log head");
     let (author, log) = tables::parse_log_key(key).ok_or_else(broken)?;
     Ok(HeldLog { author, log, head: tables::parse_head(value).ok_or_else(broken)? })

@@ -1,16 +1,16 @@
 //! The store: changes in, outcomes out when they are durable.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use madake_log::{AuthorId, LogId};
+use madake_log::{AuthorId, AuthorKey, LogId};
 
 use crate::collect::Collecting;
 use crate::engine::{Engine, EngineError, MAX_APPLY_BYTES};
 use crate::group::GroupCommit;
 use crate::ingest::Round;
 use crate::news::{Listeners, News};
-use crate::outcome::{Change, Outcome};
+use crate::outcome::{Change, Outcome, Require};
 use crate::summary::Summaries;
 
 /// Bytes that are handed to the engine at a time, more or less: a quarter of what it takes.
@@ -27,6 +27,7 @@ pub struct Store {
     pub(crate) listeners: Listeners,
     /// Logs of which resolutions are to take effect; `None` until it was looked which a crash left.
     pub(crate) unsettled: Mutex<Option<BTreeSet<(AuthorId, LogId)>>>,
+    pub(crate) node_key: OnceLock<Arc<AuthorKey>>,
 }
 
 /// Why the store could not do what was asked.
@@ -39,6 +40,9 @@ pub enum StoreError {
     /// A row does not hold what its table promises: damage that a checksum did not catch, or our error.
     #[error("the store holds something that it should not: {0}")]
     Broken(&'static str),
+    /// What the changes require is not so any more ([`Change::Require`]): nothing of them is done.
+    #[error(transparent)]
+    Unmet(#[from] Require),
 }
 
 impl StoreError {
@@ -51,6 +55,7 @@ impl StoreError {
         match self {
             Self::Engine(error) => matches!(**error, EngineError::Corrupt { .. }),
             Self::Broken(_) => true,
+            Self::Unmet(_) => false,
         }
     }
 }
@@ -71,6 +76,7 @@ impl Store {
             summaries: Summaries::default(),
             listeners: Listeners::default(),
             unsettled: Mutex::default(),
+            node_key: OnceLock::new(),
         }
     }
 
@@ -118,7 +124,7 @@ impl Store {
         let noted = self.summaries.round();
         while let Some(first) = groups.next() {
             // What is too large for one call of the engine is cut into several.
-            let mut round = Round::new(self.engine(), &self.collecting);
+            let mut round = Round::new(self.engine(), &self.collecting, self.node_key.get().map(Arc::as_ref));
             let (mut batches, mut derived, mut bytes) = (Vec::new(), Vec::new(), 0);
             let mut news = News::default();
             let mut next = Some(first);
@@ -129,6 +135,8 @@ impl Store {
                         news.learn(topics, &outcomes);
                         news.want(round.take_wanted());
                         news.room |= round.take_room();
+                        news.interest |= round.take_names();
+                        round.take_signed().iter().for_each(|at| news.signed(at));
                         news.forked(forked);
                         bytes += batch.size_hint();
                         batches.extend((!batch.is_empty()).then_some(batch));

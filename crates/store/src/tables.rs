@@ -92,6 +92,20 @@ pub const FORK: Table = Table(39);
 /// entry here ([`crate::HeldPart`]).
 pub const PART: Table = Table(40);
 
+/// `author ‖ by ‖ log ‖ seq` → `entry id ‖ payload's id`: the entry of `by`'s system log that says something about
+/// this author's home ([`crate::Marriage`]).
+pub const STATED: Table = Table(41);
+/// `key ‖ author ‖ seq` → nothing: the control entry `seq` of the author names this key, as a home or for recovery.
+pub const NAMED_KEY: Table = Table(42);
+/// `author ‖ log ‖ seq ‖ home ‖ seq of the receipt` → `entry id ‖ epoch`: up to where a log was at a home.
+pub const RECEIPT: Table = Table(43);
+/// `author` → postcard of a [`crate::Guard`]: nothing is signed for it before others were asked what they have.
+pub const GUARD: Table = Table(44);
+/// `author` → postcard of a [`crate::Hosted`]: who may have this node as home, or has.
+pub const HOSTED: Table = Table(45);
+/// `author` → epoch: under which vow this home writes as the author.
+pub const WRITER: Table = Table(46);
+
 /// `author ‖ log ‖ entry id` → the statement's bytes: this entry of the author's control log resolves a fork of the log.
 pub const RESOLVE: Table = Table(50);
 /// `author ‖ log` → what of the log is beside the history that a resolution keeps, and the proof of that
@@ -280,6 +294,46 @@ pub fn parse_wanted_key(key: &[u8]) -> Option<Wanted> {
     let (size, by) = rest.split_at_checked(8)?;
     let by = Position::from_key(by)?;
     Some(Wanted { id: ObjectId::new(id.try_into().ok()?), size: parse_u64(size)?, by })
+}
+
+/// An entry that says something about an author's home.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Stated {
+    /// About whom.
+    pub author: AuthorId,
+    /// Where it stands.
+    pub by: Position,
+    /// Its id.
+    pub entry: EntryId,
+    /// Its payload.
+    pub payload: ObjectId,
+}
+
+/// The key of a statement in [`STATED`].
+pub fn stated_key(author: AuthorId, by: &Position) -> Vec<u8> {
+    [author.as_bytes().as_slice(), &by.key()].concat()
+}
+
+/// What a row of [`STATED`] says.
+pub fn parse_stated(key: &[u8], value: &[u8]) -> Option<Stated> {
+    let (author, by) = key.split_first_chunk::<32>()?;
+    let (entry, payload) = value.split_first_chunk::<32>()?;
+    Some(Stated {
+        author: AuthorId::from_bytes(*author),
+        by: Position::from_key(by)?,
+        entry: EntryId::from_bytes(*entry),
+        payload: ObjectId::new(payload.try_into().ok()?),
+    })
+}
+
+/// The key of a named key in [`NAMED_KEY`].
+pub fn named_key_key(key: AuthorId, by: AuthorId, seq: SeqNum) -> Vec<u8> {
+    [key.as_bytes().as_slice(), by.as_bytes(), &seq.get().to_be_bytes()].concat()
+}
+
+/// The key of a line of a receipt in [`RECEIPT`].
+pub fn receipt_key(of: &Position, home: AuthorId, seq: SeqNum) -> Vec<u8> {
+    [of.key().as_slice(), home.as_bytes(), &seq.get().to_be_bytes()].concat()
 }
 
 /// Exactly eight bytes, big-endian.

@@ -342,3 +342,19 @@ fn a_killed_process_leaves_no_content_without_its_outboard() {
     }
     assert_eq!(litter, 1, "one operation lies between the two names");
 }
+
+/// A collection takes away what a crash left, and not what somebody has finished since: it looks, and then removes.
+#[test]
+fn who_finishes_what_a_crash_left_keeps_it() {
+    let disk = FakeDisk::new(1);
+    let id = write(open(&disk).blobs(), &sample());
+    let engine = open(&disk);
+    assert!(!engine.blobs().was_finished_here(&id));
+    assert_eq!(write(engine.blobs(), &sample()), id);
+    assert!(!engine.blobs().remove_orphan(&id).unwrap());
+    assert!(engine.blobs().open(&id).unwrap().is_some());
+    drop(engine);
+    let engine = open(&disk);
+    assert!(engine.blobs().remove_orphan(&id).unwrap());
+    assert!(engine.blobs().open(&id).unwrap().is_none());
+}

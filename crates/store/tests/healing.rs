@@ -313,27 +313,6 @@ fn files_follow_the_history_that_stands() {
     }
 }
 
-/// An own entry that was signed while its log grew from elsewhere is not stored beside it.
-#[test]
-fn what_was_signed_in_vain_makes_no_fork() {
-    let (_, store) = open();
-    let key = key(1);
-    let log = LogId::new(2000);
-    let one = grow(&key, log, &[], &["a", "b"]);
-    let other = grow(&key, log, &one[..1], &["c", "d"]);
-    store.apply(vec![with(&one[0], "a"), with(&one[1], "b")]).unwrap();
-    let append = |entry: &AuthenticEntry, text: &str| Change::Append {
-        entry: entry.clone(),
-        payload: Some(object(text.as_bytes())),
-    };
-    let outcomes = store.apply(vec![append(&other[1], "c"), append(&other[2], "d")]).unwrap();
-    let refused = |outcome: &Outcome| matches!(outcome, Outcome::Entry { fate: Fate::Gap { .. }, .. });
-    assert!(outcomes.iter().all(refused), "{outcomes:?}");
-    assert_eq!(store.fork(key.author(), log).unwrap(), None);
-    assert!(!store.holds(&Position::of(&other[1]), other[1].id()).unwrap());
-    assert_eq!(store.content(object(b"c").id()).unwrap(), None);
-}
-
 /// A long history changes places in several batches; wherever it is cut off, the next start goes on.
 #[test]
 fn a_long_history_is_dropped_in_steps() {

@@ -90,6 +90,10 @@ impl Session {
         let schemas = hello.schemas.as_ref().map(|schemas| schemas.iter().cloned().collect());
         let interest = Interest { authors, schemas };
         self.theirs = Some(Theirs { interest, receives: hello.receives, gives: hello.gives });
+        self.report.whole = self.we_receive()
+            && self.plan.schemas.is_none()
+            && self.plan.last.is_none()
+            && !self.report.dry_run;
         self.forks.agreed = self.understands_forks(&hello);
         self.agree(context, &hello)?;
         self.report.rounds += 1;

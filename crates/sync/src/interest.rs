@@ -22,10 +22,13 @@ pub(crate) fn kept_schemas(read: &dyn Read) -> Result<Option<BTreeSet<Schema>>, 
     Ok((!kept.is_empty()).then_some(kept))
 }
 
-/// Whose logs a node keeps that does not keep everybody's: those whose keys it has, and those that it follows.
+/// Whose logs a node keeps that does not keep everybody's: those whose keys it has, those that it follows, and of the
+/// homes and recovery keys that these name what the store takes of them.
 pub(crate) fn kept_authors(own: &[AuthorId], read: &dyn Read) -> Result<BTreeSet<AuthorId>, StoreError> {
     let mut authors: BTreeSet<AuthorId> = own.iter().copied().collect();
     authors.extend(read.followed()?.into_iter().take(MAX_SCOPE.saturating_sub(authors.len())));
+    let named = read.named_keys(&authors)?;
+    authors.extend(named.into_iter().take(MAX_SCOPE.saturating_sub(authors.len())));
     Ok(authors)
 }
 

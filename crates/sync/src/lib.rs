@@ -19,6 +19,7 @@ mod fetch;
 mod forks;
 pub mod heads;
 mod hello;
+pub mod home;
 mod interest;
 mod io;
 pub mod knock;

@@ -106,7 +106,11 @@ pub(crate) struct Live {
 impl Live {
     /// References to what waits to be pushed.
     pub(crate) fn backlog(&self) -> usize {
-        self.backlog.iter().map(BTreeMap::len).sum::<usize>().max(self.apart.len())
+        self.waiting().max(self.apart.len())
+    }
+
+    fn waiting(&self) -> usize {
+        self.backlog.iter().map(BTreeMap::len).sum()
     }
 
     /// Whether what the peer has was compared just now: what waits is offered to it.
@@ -117,7 +121,7 @@ impl Live {
     }
 
     fn wait(&mut self, log: Log, (from, to): (SeqNum, SeqNum)) {
-        let backlog = self.backlog();
+        let backlog = self.waiting();
         let waiting = &mut self.backlog[usize::from(!log.1.is_system())];
         if self.behind || (backlog >= self.max_backlog && !waiting.contains_key(&log)) {
             self.backlog.iter_mut().for_each(BTreeMap::clear);

@@ -153,7 +153,11 @@ impl Node {
                 };
                 let due: Vec<SessionId> = self.sessions.iter().filter_map(due).collect();
                 for id in due {
-                    self.unasked(id, now, read, Session::take_turn);
+                    // Who waited for us while its turn had not come is not silent.
+                    match self.sessions.get(&id).is_some_and(|session| session.held.is_some()) {
+                        true => self.with(id, now, read, Session::take_turn),
+                        false => self.unasked(id, now, read, |_, _| Ok(())),
+                    }
                 }
                 for (id, session) in &mut self.sessions {
                     let mut context = Context {

@@ -29,6 +29,8 @@ pub struct Report {
     pub asked_by_peer: u64,
     /// Content that was asked for by itself: what has come of how much.
     pub content: Share,
+    /// Whether the peer gave, and this side took, all that this side keeps: no schemas were left out, nor older entries.
+    pub whole: bool,
     /// Whether it was a dry run, of either side.
     pub dry_run: bool,
     /// In a dry run of ours, what would come and go.
@@ -229,6 +231,7 @@ impl Report {
             offered: Totals::default(),
             asked_by_peer: 0,
             content: Share::default(),
+            whole: false,
             dry_run: false,
             preview: Preview::default(),
             refused: 0,

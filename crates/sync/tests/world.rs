@@ -46,6 +46,9 @@ fn worlds_converge() {
         let Tally { drops, collections, cut_collections, swept, forgotten, .. } = total;
         assert!([drops, collections, swept, forgotten].iter().all(|count| *count >= 20), "{total:?}");
         assert!(total.forks >= 20, "{total:?}");
+        let Tally { restores, quotas, no_room, lies, babble, drips, unread, .. } = total;
+        let least = [restores, quotas, no_room, lies, babble, drips, unread];
+        assert!(least.iter().all(|count| *count >= 10), "{total:?}");
         assert!(cut_collections >= 3, "{total:?}");
         let Tally { resolved, salvaged, same_resolved, .. } = total;
         assert!([resolved, salvaged, same_resolved].iter().all(|count| *count >= 10), "{total:?}");

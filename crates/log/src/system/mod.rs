@@ -10,6 +10,7 @@
 mod control;
 mod list;
 mod node;
+mod proof;
 mod receipts;
 
 use crate::id::{EntryId, LogId, SeqNum};
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use control::{Control, HomeNode, RESOLVE_DROPPED, Resolve, SALVAGED, Salvage, Salvaged, VOW_HEADS, Vow};
 pub use list::{Address, AddressError, List, TooMany};
 pub use node::NodeStatement;
+pub use proof::{Contradiction, StatementKind, StatementProof, StatementProofError};
 pub use receipts::{RECEIPT_LOGS, Receipt, ReceiptStatement, Receipts};
 
 /// An entry of a log: where it stands, and its id.

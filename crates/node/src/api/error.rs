@@ -96,7 +96,7 @@ impl ApiError {
     /// The exit code of a command that ends with this error.
     pub fn exit_code(&self) -> u8 {
         match self.code.as_str() {
-            "usage" => 2,
+            "usage" | "confirm" => 2,
             "forked" => 3,
             "contested" => 4,
             "guard" => 5,
@@ -113,6 +113,9 @@ impl From<StoreError> for ApiError {
         while let Some(cause) = source {
             message = format!("{message}: {cause}");
             source = cause.source();
+        }
+        if let StoreError::Unmet(_) = &error {
+            return Self::new(409, "meanwhile", message).hint("type the command again");
         }
         let StoreError::Engine(engine) = &error else { return Self::new(500, "store", message) };
         match **engine {
@@ -165,6 +168,14 @@ impl From<AppendError> for ApiError {
             AppendError::Commit(_) => {
                 Self::usage(error.to_string()).hint("`madake commit --help` says what a commit may have")
             }
+            AppendError::NoParent(..) => Self::new(404, "not-found", error.to_string())
+                .hint("`madake history NAME` lists the commits of a file; `madake pull PEER` asks for what is missing"),
+            AppendError::OtherName { ref of, .. } => {
+                let hint = format!("`madake history {of}` lists the commits of that file");
+                Self::usage(error.to_string()).hint(hint)
+            }
+            AppendError::Moved(ref name) => Self::new(409, "moved", error.to_string())
+                .hint(format!("look at it (`madake history {name}`), and type the command again")),
             AppendError::Contended => Self::new(409, "contended", error.to_string())
                 .hint("write in one home only, or the logs fork; `madake log list` shows how far they are"),
             AppendError::Blocked => {
@@ -175,6 +186,10 @@ impl From<AppendError> for ApiError {
             }
             AppendError::Quota(_) => Self::new(403, "quota", error.to_string())
                 .hint("`madake quota AUTHOR --none` takes the limit away"),
+            AppendError::Guarded { .. } => Self::new(409, "guard", error.to_string())
+                .hint("`madake home status` says of whom an answer is waited for"),
+            AppendError::Fenced { .. } => Self::new(409, "fenced", error.to_string())
+                .hint("if the author is to write on this device from now on: madake home marry HOME (its name or ticket, as in `madake home status`)"),
             AppendError::Forked { author, log, .. } => Self::new(409, "forked", error.to_string())
                 .hint(format!("`madake fork show {author}/{log}` shows its branches side by side")),
             AppendError::NotForked { .. } => {

@@ -9,8 +9,8 @@ use hyper::{Response, StatusCode};
 use madake_log::{AuthorId, LogHead, LogId, SeqNum};
 use madake_object::{Commit, ObjectId};
 use madake_store::{
-    Change, META_COPY, META_EPOCH, Objects, Policy, Position, Read as _, ReadForks as _, Store, StoreError,
-    payload_object, tables,
+    Change, GuardReason, META_COPY, META_EPOCH, Objects, Policy, Position, Read as _, ReadForks as _, Store,
+    StoreError, payload_object, tables,
 };
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -20,7 +20,7 @@ use super::bundle::{Ended, explain, imported_json, pieces, tell, write_branch, w
 use super::{ApiError, Body, Lines, lines, respond};
 use crate::driver::wall_clock;
 use crate::export::{Decoder, DroppedAt, Encoder, Event, ExportError, Kind, MAX_SMALL, Settings};
-use crate::home::random;
+use crate::home::{guards, random};
 use crate::import::Importer;
 use crate::net::check_address;
 use crate::shell::Shell;
@@ -340,6 +340,10 @@ fn settle(shell: &Shell, settings: Settings) -> Result<Settled, ApiError> {
     let _one_at_a_time = shell.lock_settings();
     let epoch: [u8; 16] = random()?;
     let mut changes = vec![Change::Meta(META_EPOCH, epoch.to_vec())];
+    // What was written after the export may be with others only.
+    let ours: Vec<_> =
+        settings.authors.iter().map(|(author, _)| *author).filter(|author| shell.is_own(*author)).collect();
+    changes.extend(guards(&ours, GuardReason::Imported));
     if settings.node == shell.node() {
         changes.push(Change::Meta(META_COPY, vec![1]));
     }

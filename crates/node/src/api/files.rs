@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hyper::{Response, StatusCode};
 use madake_log::{AuthorId, LogId};
 use madake_object::{Commit, CommitId, FileName, HistoryError, Mode, ObjectId, path_back};
-use madake_store::{Change, Head, NewContent, NewVersion, Read as _, Store};
+use madake_store::{Change, Committed, Head, NewContent, NewVersion, Read as _, Require, Store};
 use serde_json::{Value, json};
 
 use super::logs::batched;
@@ -22,17 +22,21 @@ const PIECE: usize = 256 * 1024;
 pub(super) fn put(shell: Arc<Shell>, body: Body) -> Response<Body> {
     let records = Records::new(body, shell.store().clone());
     batched(records, false, move |batch, lines| {
-        let mut changes = Vec::with_capacity(batch.len() * 2);
+        let (mut requires, mut changes) = (Vec::new(), Vec::with_capacity(batch.len() * 2));
         let mut stored = Vec::with_capacity(batch.len());
         for Record { content, header, .. } in batch {
             stored.push((content.id(), content.size(), header.label));
             changes.push(Change::Pin(content.id()));
             changes.push(match content {
                 NewContent::Bytes(object) => Change::Content(object),
-                NewContent::Blob { id, size } => Change::Blob { id, size },
+                NewContent::Blob { id, size } => {
+                    requires.push(Change::Require(Require::Blob(id)));
+                    Change::Blob { id, size }
+                }
             });
         }
-        shell.store().apply(changes)?;
+        requires.extend(changes);
+        shell.store().apply(requires)?;
         for (id, size, label) in stored {
             let mut line = json!({"object": id.to_string(), "size": size});
             if let Some(label) = label {
@@ -66,10 +70,15 @@ pub(super) fn get(shell: &Shell, id: &str) -> Result<Response<Body>, ApiError> {
     Ok(response)
 }
 
-/// `POST /v1/commits[?author=A]`, records with `name` as the body → per commit `{name, commit, object, previous, author, entry}`
-pub(super) fn commit(shell: Arc<Shell>, query: &Query, body: Body) -> Result<Response<Body>, ApiError> {
+/// `POST /v1/commits[?author=A][&accept_fork_risk=1]`, records with `name` as the body → per commit `{name, commit, object, previous, author, entry}`
+pub(super) async fn commit(shell: Arc<Shell>, query: Query, body: Body) -> Result<Response<Body>, ApiError> {
     let records = Records::new(body, shell.store().clone());
-    let author = match shell.resolve_writer(query.get("author")) {
+    let cleared = async {
+        let author = crate::work::in_place(|| shell.resolve_writer(query.get("author")))?;
+        shell.clear_to_write(&author, query.flag("accept_fork_risk")).await?;
+        Ok(author)
+    };
+    let author = match cleared.await {
         Ok(author) => author,
         Err(error) => {
             tokio::spawn(records.drain());
@@ -80,34 +89,42 @@ pub(super) fn commit(shell: Arc<Shell>, query: &Query, body: Body) -> Result<Res
         let mut versions = Vec::with_capacity(batch.len());
         for Record { header, content, .. } in batch {
             let unnamed = || ApiError::usage("a record without a name").hint("`docs/api.md`, \"Records\"");
-            let name = header.name.ok_or_else(unnamed)?;
-            let name: FileName = name.parse().map_err(|error| {
-                ApiError::usage(format!("{name:?} is no name: {error}"))
-                    .hint("parts between slashes, such as notes/today.txt")
-            })?;
-            if name.as_str().starts_with('~') {
-                return Err(ApiError::usage(format!(
-                    "{name:?} begins with `~`, which means somebody's own name"
-                ))
-                .hint("choose another name"));
-            }
+            let name = own_name(&header.name.ok_or_else(unnamed)?)?;
             let mode = if header.executable { Mode::Executable } else { Mode::File };
             let (message, only_if_changed) = (header.message, header.only_if_changed);
             versions.push(NewVersion { name, content, mode, message, time: wall_clock(), only_if_changed });
         }
         let made = author.commit(&versions)?;
         for made in made {
-            lines.send(&json!({
-                "name": made.name.as_str(),
-                "commit": made.commit.to_string(),
-                "object": made.object.to_string(),
-                "previous": made.previous.map(|previous| previous.to_string()),
-                "author": author.id().to_string(),
-                "entry": made.entry.to_string(),
-            }))?;
+            lines.send(&made_json(&made, author.id()))?;
         }
         lines.flush()
     }))
+}
+
+/// A name that may be committed under.
+pub(super) fn own_name(name: &str) -> Result<FileName, ApiError> {
+    let parsed: FileName = name.parse().map_err(|error| {
+        ApiError::usage(format!("{name:?} is no name: {error}"))
+            .hint("parts between slashes, such as notes/today.txt")
+    })?;
+    if name.starts_with('~') {
+        return Err(ApiError::usage(format!("{name:?} begins with `~`, which means somebody's own name"))
+            .hint("choose another name"));
+    }
+    Ok(parsed)
+}
+
+/// A commit that was made.
+pub(super) fn made_json(made: &Committed, author: AuthorId) -> Value {
+    json!({
+        "name": made.name.as_str(),
+        "commit": made.commit.to_string(),
+        "object": made.object.to_string(),
+        "previous": made.previous.map(|previous| previous.to_string()),
+        "author": author.to_string(),
+        "entry": made.entry.to_string(),
+    })
 }
 
 /// `GET /v1/commits/ID` → one commit
@@ -132,7 +149,8 @@ pub(super) fn heads(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, 
         };
         for author in authors {
             for head in shell.store().heads(author, &prefix)? {
-                lines.send(&head_json(&head))?;
+                let commit = shell.store().find_commit(head.commit)?;
+                lines.send(&head_json(&head, commit.as_ref()))?;
             }
         }
         Ok(())
@@ -143,21 +161,33 @@ pub(super) fn heads(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, 
 /// `GET /v1/head?name=N[&author=A]` → `{name, commit, gen, state, author, entry, side, as_of}` and the commit's fields
 pub(super) fn head(shell: &Shell, query: &Query) -> Result<Response<Body>, ApiError> {
     let head = shell.resolve_head(query.need("name")?, query.get("author"))?;
-    let mut value = head_json(&head);
+    Ok(object(&head_shown(shell, &head)?))
+}
+
+/// A head with its commit's fields, as `head show` has it.
+pub(super) fn head_shown(shell: &Shell, head: &Head) -> Result<Value, ApiError> {
+    let commit = shell.store().find_commit(head.commit)?;
+    let mut value = head_json(head, commit.as_ref());
     value["side"] = json!([]);
     value["as_of"] = json!(rfc3339(wall_clock()));
-    if let Some(commit) = shell.store().find_commit(head.commit)? {
+    if let Some(commit) = commit {
         let details = commit_json(head.commit, &commit);
         for field in ["object", "size", "mode", "previous", "merges", "time", "message", "tags"] {
             value[field] = details[field].clone();
         }
         value["held"] = json!(shell.store().content_size(commit.object)?.is_some());
     }
-    Ok(object(&value))
+    Ok(value)
 }
 
-/// `GET /v1/history?name=N[&author=A]` → the commits of a name, newest first
+/// `GET /v1/history?name=N[&author=A][&graph=1]` → the commits of a name, newest first; with `graph` also those that were
+/// merged, and of each whose head it is
 pub(super) fn history(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
+    if query.flag("graph") {
+        let heads = super::graph::heads(&shell, query)?;
+        let body = lines(move |lines| super::graph::tell(&shell, &heads, lines));
+        return Ok(respond(StatusCode::OK, body));
+    }
     let head = shell.resolve_head(query.need("name")?, query.get("author"))?;
     let body = lines(move |lines| {
         let mut next = Some(head.commit);
@@ -178,9 +208,9 @@ pub(super) fn history(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>
     Ok(respond(StatusCode::OK, body))
 }
 
-/// `GET /v1/tree?prefix=P[&author=A]` → per file below P its commit, and `path`: the name without `P/`
+/// `GET /v1/tree?prefix=P[&author=A][&deleted=1]` → per file below P (with `deleted`, also per deleted one) its commit, and `path`: the name without `P/`
 pub(super) fn tree(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
-    let prefix = query.need("prefix")?;
+    let (prefix, with_deleted) = (query.need("prefix")?, query.flag("deleted"));
     let heads = shell.resolve_tree(prefix, query.get("author"))?;
     let prefix = prefix.trim_end_matches('/');
     let prefix = match prefix.strip_prefix('~').and_then(|rest| rest.split_once('/')) {
@@ -193,6 +223,9 @@ pub(super) fn tree(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, A
             let commit = shell.store().find_commit(head.commit)?.ok_or_else(|| {
                 ApiError::new(500, "store", format!("commit {} of `{}` is gone", head.commit, head.name))
             })?;
+            if commit.is_deleted() && !with_deleted {
+                continue;
+            }
             let mut value = commit_json(head.commit, &commit);
             value["path"] = json!(head.name.as_str()[below..]);
             value["held"] = json!(shell.store().content_size(commit.object)?.is_some());
@@ -203,18 +236,19 @@ pub(super) fn tree(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, A
     Ok(respond(StatusCode::OK, body))
 }
 
-fn head_json(head: &Head) -> Value {
+fn head_json(head: &Head, commit: Option<&Commit>) -> Value {
+    let is_deleted = commit.is_some_and(Commit::is_deleted);
     json!({
         "name": head.name.as_str(),
         "commit": head.commit.to_string(),
         "gen": head.generation,
-        "state": "local",
+        "state": if is_deleted { "deleted" } else { "local" },
         "author": head.author.to_string(),
         "entry": head.entry.to_string(),
     })
 }
 
-fn commit_json(id: CommitId, commit: &Commit) -> Value {
+pub(super) fn commit_json(id: CommitId, commit: &Commit) -> Value {
     json!({
         "commit": id.to_string(),
         "name": commit.name.as_str(),
@@ -231,7 +265,7 @@ fn commit_json(id: CommitId, commit: &Commit) -> Value {
 }
 
 /// Authors with a commit log, ordered.
-fn committers(store: &Store) -> Result<Vec<AuthorId>, ApiError> {
+pub(super) fn committers(store: &Store) -> Result<Vec<AuthorId>, ApiError> {
     let mut authors = Vec::new();
     store.for_each_log(|held| -> Result<(), ApiError> {
         authors.extend((held.log == LogId::COMMIT).then_some(held.author));

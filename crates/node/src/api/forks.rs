@@ -136,6 +136,13 @@ pub(super) fn show(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, A
 
 /// `GET /v1/fork/proof?log=LOG` → the bytes of the best proof that is known
 pub(super) fn proof(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
+    let (author, log) = shell.resolve_log(query.need("log")?)?;
+    // A system log may contradict itself in what it says, also without a fork.
+    if shell.store().fork(author, log)?.is_none()
+        && let Some(proof) = shell.store().contradiction(author, log)?
+    {
+        return Ok(octets(move |send| send(proof.as_bytes().to_vec())));
+    }
     let known = forked(&shell, query)?;
     let bytes = known.fork().map(|fork| fork.proof.as_bytes().to_vec()).unwrap_or_default();
     Ok(octets(move |send| send(bytes)))

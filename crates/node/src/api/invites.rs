@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hyper::{Response, StatusCode};
-use madake_store::{Change, CodeHash, Invite};
+use madake_store::{Change, CodeHash, Invite, Purpose};
 use serde_json::{Value, json};
 
 use super::node::{blocking, rfc3339};
@@ -34,7 +34,7 @@ pub(super) async fn make(shell: Arc<Shell>, query: Query) -> Result<Response<Bod
                 .hint("`madake peer invite list` shows them, `madake peer invite revoke CODE` ends one"));
         }
         shell.store().apply(over.into_iter().map(|(hash, _)| Change::RevokeInvite(hash)).collect())?;
-        let (code, invite) = shell.invite(name, now)?;
+        let (code, invite) = shell.invite(name, Purpose::Peer, now)?;
         let mut value = invite_json(&invite);
         value["code"] = json!(code.text);
         value["ticket"] = json!(shell.ticket().to_string());

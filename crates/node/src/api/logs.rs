@@ -32,14 +32,19 @@ const PAGE: usize = 1_000;
 /// How far a long check is, is told so often.
 const TELL_EVERY: Duration = Duration::from_millis(200);
 
-/// `POST /v1/append?schema=S[&author=A][&end=1]`, records as the body → per entry `{author, log, seq, entry, payload}`
+/// `POST /v1/append?schema=S[&author=A][&end=1][&accept_fork_risk=1]`, records as the body → per entry `{author, log, seq, entry, payload}`
 ///
 /// Each entry is answered when it is durable; those that wait together are synced together. With
 /// `end=1` the last entry ends the log (an empty one, if there are no records), so each entry waits for
 /// the next record to come.
-pub(super) fn append(shell: Arc<Shell>, query: &Query, body: Body) -> Result<Response<Body>, ApiError> {
+pub(super) async fn append(shell: Arc<Shell>, query: Query, body: Body) -> Result<Response<Body>, ApiError> {
     let records = Records::new(body, shell.store().clone());
-    let (schema, author) = match appendable(&shell, query) {
+    let cleared = async {
+        let (schema, author) = crate::work::in_place(|| appendable(&shell, &query))?;
+        shell.clear_to_write(&author, query.flag("accept_fork_risk")).await?;
+        Ok((schema, author))
+    };
+    let (schema, author) = match cleared.await {
         Ok(appendable) => appendable,
         Err(error) => {
             tokio::spawn(records.drain());

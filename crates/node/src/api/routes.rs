@@ -6,8 +6,8 @@ use std::pin::Pin;
 use hyper::{Method, Response};
 
 use super::{
-    ApiError, Body, Call, bundle, export, files, forks, heal, invites, logs, node, peers, policy, quota,
-    sync, upkeep, why,
+    ApiError, Body, Call, bundle, export, files, forks, given, heal, homes, invites, logs, merge, node,
+    peers, policy, quota, sync, upkeep, why,
 };
 
 type Answer = Result<Response<Body>, ApiError>;
@@ -35,7 +35,7 @@ pub static ROUTES: &[Route] = &[
     runs(Method::GET, "/v1/why", |call| Box::pin(why::why(call.shell, call.query))),
     reads(Method::GET, "/v1/authors", |call| node::authors(&call.shell)),
     runs(Method::POST, "/v1/authors", |call| Box::pin(node::new_author(call.shell, call.query))),
-    reads(Method::POST, "/v1/append", |call| logs::append(call.shell, &call.query, call.body)),
+    runs(Method::POST, "/v1/append", |call| Box::pin(logs::append(call.shell, call.query, call.body))),
     reads(Method::GET, "/v1/logs", |call| logs::list(call.shell, &call.query)),
     reads(Method::GET, "/v1/entries", |call| logs::show(call.shell, &call.query)),
     reads(Method::GET, "/v1/verify", |call| logs::verify(call.shell, &call.query)),
@@ -50,10 +50,14 @@ pub static ROUTES: &[Route] = &[
     reads(Method::POST, "/v1/import", |call| Ok(export::import(call.shell, call.body))),
     reads(Method::POST, "/v1/objects", |call| Ok(files::put(call.shell, call.body))),
     reads(Method::GET, "/v1/objects/{id}", |call| files::get(&call.shell, &call.id)),
-    reads(Method::POST, "/v1/commits", |call| files::commit(call.shell, &call.query, call.body)),
+    runs(Method::POST, "/v1/commits", |call| Box::pin(files::commit(call.shell, call.query, call.body))),
+    reads(Method::POST, "/v1/commits/given", |call| given::commit(call.shell, &call.query, call.body)),
+    runs(Method::POST, "/v1/commits/missing", |call| Box::pin(given::missing(call.shell, call.body))),
     reads(Method::GET, "/v1/commits/{id}", |call| files::show(&call.shell, &call.id)),
     reads(Method::GET, "/v1/heads", |call| files::heads(call.shell, &call.query)),
     reads(Method::GET, "/v1/head", |call| files::head(&call.shell, &call.query)),
+    runs(Method::GET, "/v1/merge", |call| Box::pin(merge::answer(call.shell, call.query, merge::preview))),
+    runs(Method::POST, "/v1/merge", |call| Box::pin(merge::answer(call.shell, call.query, merge::make))),
     reads(Method::GET, "/v1/history", |call| files::history(call.shell, &call.query)),
     reads(Method::GET, "/v1/tree", |call| files::tree(call.shell, &call.query)),
     reads(Method::GET, "/v1/peers", |call| peers::list(&call.shell)),
@@ -63,6 +67,13 @@ pub static ROUTES: &[Route] = &[
     reads(Method::GET, "/v1/invites", |call| invites::list(&call.shell)),
     runs(Method::POST, "/v1/invites", |call| Box::pin(invites::make(call.shell, call.query))),
     runs(Method::DELETE, "/v1/invites", |call| Box::pin(invites::revoke(call.shell, call.query))),
+    reads(Method::GET, "/v1/home", |call| homes::status(&call.shell)),
+    runs(Method::POST, "/v1/home/invite", |call| Box::pin(homes::invite(call.shell))),
+    runs(Method::POST, "/v1/home/marry", |call| Box::pin(homes::marry(call.shell, call.query))),
+    runs(Method::POST, "/v1/home/move", |call| Box::pin(homes::move_to(call.shell, call.query))),
+    runs(Method::POST, "/v1/home/leave", |call| Box::pin(homes::leave(call.shell, call.query))),
+    runs(Method::POST, "/v1/home/release", |call| Box::pin(homes::give_up(call.shell, call.query))),
+    runs(Method::POST, "/v1/home/object", |call| Box::pin(homes::object_to(call.shell, call.query))),
     runs(Method::POST, "/v1/follow", |call| Box::pin(policy::follow(call.shell, call.query))),
     runs(Method::POST, "/v1/block", |call| Box::pin(policy::block(call.shell, call.query))),
     runs(Method::GET, "/v1/quota", |call| Box::pin(quota::show(call.shell, call.query))),

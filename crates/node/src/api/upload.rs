@@ -36,6 +36,27 @@ pub struct RecordHeader {
     /// Make no commit if the head has the same bytes and mode.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub only_if_changed: bool,
+    /// A symbolic link, whose target is the content. Of a given version only, as all that follows but `label`.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub symlink: bool,
+    /// A tombstone: the name is deleted. There is no content then.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
+    /// The commit that it follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub previous: Option<String>,
+    /// The commits that it merges.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub merges: Vec<String>,
+    /// Only if `previous` is the head.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub on_head: bool,
+    /// When it was made: milliseconds since 1970 UTC. Now, if it is not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<i64>,
+    /// Words to find it by.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
     /// What the answer calls this content.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,

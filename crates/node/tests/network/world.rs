@@ -74,17 +74,33 @@ pub struct Wishes {
 }
 
 impl World<'_> {
+    /// Bob alone, with a peer called alice at whose place somebody speaks by hand.
+    pub fn with_stranger<F>(
+        seed: u64,
+        key: &AuthorKey,
+        speaks: impl FnOnce(Arc<Socket>) -> F + 'static,
+    ) -> Self
+    where
+        F: Future<Output = turmoil::Result> + 'static,
+    {
+        let (mut sim, line) = (network(seed), Line::new(seed, 0));
+        let addresses = vec![SocketAddr::new(sim.lookup("alice"), PORT).to_string()];
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::init(&folder.path().join("home"), Config::default()).unwrap();
+        let peer = Peer { node: key.author(), name: "alice".into(), addresses, added: 0 };
+        home.store.apply(vec![Change::Peer(peer)]).unwrap();
+        let theirs = line.clone();
+        sim.client("alice", async move {
+            let bound = (Ipv4Addr::UNSPECIFIED, PORT).into();
+            speaks(Socket::bind(bound, theirs).await?).await
+        });
+        let bob = Node::start(&mut sim, "bob", folder, home, line.clone(), seed).comes(&mut sim);
+        Self { sim, line, nodes: vec![bob], seed }
+    }
+
     /// Alice and Bob, who follows her. Of datagrams one in `loss` is lost.
     pub fn new(seed: u64, loss: u64, wishes: Wishes) -> Self {
-        let mut sim = turmoil::Builder::new()
-            .rng_seed(seed)
-            .tick_duration(Duration::from_millis(1))
-            .min_message_latency(Duration::from_millis(2))
-            .max_message_latency(Duration::from_millis(12))
-            .simulation_duration(Duration::from_secs(7_200))
-            .udp_capacity(4_096)
-            .enable_tokio_io() // the control socket
-            .build();
+        let mut sim = network(seed);
         let line = Line::new(seed, loss);
         let names = ["alice", "bob"];
         let addresses = names.map(|name| SocketAddr::new(sim.lookup(name), PORT));
@@ -145,6 +161,18 @@ impl World<'_> {
     pub fn logs(&self, n: usize, of: usize) -> Vec<madake_store::HeldLog> {
         self.nodes[n].shell.store().logs_of(self.nodes[of].shell.author.id()).unwrap()
     }
+}
+
+fn network<'a>(seed: u64) -> Sim<'a> {
+    turmoil::Builder::new()
+        .rng_seed(seed)
+        .tick_duration(Duration::from_millis(1))
+        .min_message_latency(Duration::from_millis(2))
+        .max_message_latency(Duration::from_millis(12))
+        .simulation_duration(Duration::from_secs(7_200))
+        .udp_capacity(4_096)
+        .enable_tokio_io() // the control socket
+        .build()
 }
 
 /// A node that is about to come up.

@@ -205,7 +205,7 @@ impl Author {
                 again: Tip { seq: again.seq(), entry: again.id() }.into(),
             });
             origins.push(Tip { seq: entry.seq(), entry: entry.id() });
-            chains.changes.push(Change::Append { entry: again, payload: None });
+            chains.changes.push(Change::Entry { entry: again, payload: None });
         }
         if log == LogId::COMMIT {
             self.heads_stay(chains, &batch.entries, &dropped)?;
@@ -326,7 +326,7 @@ impl Author {
         for (_, commit) in names.into_values().flatten() {
             let Some(size) = self.store.content_size(commit)? else { continue };
             let entry = chains.link(LogId::COMMIT, commit, size, false)?;
-            chains.changes.push(Change::Append { entry, payload: None });
+            chains.changes.push(Change::Entry { entry, payload: None });
         }
         Ok(())
     }

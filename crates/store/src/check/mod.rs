@@ -247,7 +247,7 @@ impl Store {
         let damaged = self.check_files(repair, &mut report, progress)?;
 
         let mut verifier = BatchVerifier::new(threads);
-        let mut stated = [0u64; STATED.len()];
+        let mut stated = CountStated::default();
         // Before the walk: what comes meanwhile must not look like more than there should be.
         let (mut counts, all) = (Vec::new(), self.engine().count(tables::ENTRY)?);
         for table in STATED {
@@ -376,8 +376,19 @@ impl Store {
 }
 
 /// The tables whose rows follow from what entries state.
-const STATED: [Table; 6] =
-    [tables::REGISTER, tables::VERSION, tables::COMMIT, tables::LINKED, tables::RESOLVE, tables::SALVAGED];
+const STATED: [Table; 9] = [
+    tables::REGISTER,
+    tables::VERSION,
+    tables::COMMIT,
+    tables::LINKED,
+    tables::STATED,
+    tables::NAMED_KEY,
+    tables::RECEIPT,
+    tables::RESOLVE,
+    tables::SALVAGED,
+];
+/// Rows that follow from entries, by table of [`STATED`].
+type CountStated = [u64; STATED.len()];
 
 /// Compares what the entries of a log stand for with the rows that are there.
 struct Expected<'a> {
@@ -386,7 +397,7 @@ struct Expected<'a> {
     /// From where on the log is held, if it is in part.
     part: Option<SeqNum>,
     /// Rows that follow from entries, by table of [`STATED`].
-    stated: &'a mut [u64; STATED.len()],
+    stated: &'a mut CountStated,
     report: &'a mut StoreCheck,
 }
 

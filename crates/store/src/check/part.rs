@@ -4,7 +4,7 @@ use std::ops::Bound;
 
 use madake_log::{AuthenticEntry, BatchVerifier, Entry, PartialLog};
 
-use super::{Damaged, Expected, Payload};
+use super::{CountStated, Damaged, Expected, Payload};
 use crate::check::{LogCheck, LogFault, StoreCheck, StoreProblem};
 use crate::engine::{Direction, Engine};
 use crate::outcome::Change;
@@ -40,7 +40,7 @@ impl Store {
         repair: bool,
         files: &Damaged,
         verifier: &mut BatchVerifier,
-        stated: &mut [u64; super::STATED.len()],
+        stated: &mut CountStated,
         report: &mut StoreCheck,
     ) -> Result<(), StoreError> {
         for part in self.held_parts(None)? {

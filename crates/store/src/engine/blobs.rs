@@ -146,6 +146,15 @@ pub trait Blobs: Send + Sync {
         true
     }
 
+    /// Removes a finished content that nothing refers to, unless it was finished since the store was opened, be it just
+    /// now; says whether it was removed.
+    ///
+    /// # Errors
+    /// The disk failed.
+    fn remove_orphan(&self, id: &BlobId) -> Result<bool, EngineError> {
+        if self.was_finished_here(id) { Ok(false) } else { self.remove(id) }
+    }
+
     /// All finished contents, ordered by id.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 
 mod content;
 mod fork;
+mod homes;
 mod invite;
 mod part;
 mod quota;
@@ -16,18 +17,19 @@ mod statement;
 mod versions;
 
 use std::cell::OnceCell;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use madake_log::{
-    AuthenticEntry, AuthorId, Entry, EntryId, LogHead, LogId, Placement, PlacementError, SeqNum,
+    AuthenticEntry, AuthorId, AuthorKey, Entry, EntryId, LogHead, LogId, Placement, PlacementError, SeqNum,
 };
 use madake_object::{FileName, ObjectId};
 
 use crate::collect::Collecting;
 use crate::engine::{Batch, Engine, EngineError, Limit, MAX_BATCH_BYTES, Table};
+use crate::homes::Hosted;
 use crate::invite::{CodeHash, Invite};
 use crate::objects::{Keeping, Newest};
-use crate::outcome::{Allowed, Change, Fate, Flaw, META_OBJECTS, Outcome, PayloadFate, Policy};
+use crate::outcome::{Allowed, Change, Fate, Flaw, META_OBJECTS, Outcome, PayloadFate, Policy, Require};
 use crate::prefix;
 use crate::read::{self, Wanted};
 use crate::rows::RECORD_ENTRY;
@@ -66,6 +68,14 @@ pub(crate) struct Round<'a> {
     freed: BTreeSet<AuthorId>,
     /// Whether they do.
     frees: bool,
+    /// Whether an author named a home or a recovery key: then more logs are kept.
+    names: bool,
+    /// The node's key: with it receipts are signed.
+    node_key: Option<&'a AuthorKey>,
+    /// The trunks that these changes made longer.
+    grown: BTreeMap<(AuthorId, LogId), LogHead>,
+    /// Receipts that were signed for them.
+    signed: Vec<Position>,
 }
 
 /// What the changes before this one in the same round will have done.
@@ -101,6 +111,8 @@ struct Pending {
     invites: HashMap<CodeHash, Option<Invite>>,
     /// What authors use, and may.
     accounts: quota::Accounts,
+    /// Authors who may have this node as home; `None`: no more.
+    hosted: HashMap<AuthorId, Option<Hosted>>,
     /// Versions of this round.
     versions: HashSet<Position>,
     /// Logs that are forked, and what came beside their trunks.
@@ -119,12 +131,32 @@ struct PendingContent {
 type Derived = (Batch, Vec<Outcome>, BTreeSet<(AuthorId, LogId)>);
 
 impl<'a> Round<'a> {
-    pub(crate) fn new(engine: &'a dyn Engine, collecting: &'a Collecting) -> Self {
+    pub(crate) fn new(
+        engine: &'a dyn Engine,
+        collecting: &'a Collecting,
+        node_key: Option<&'a AuthorKey>,
+    ) -> Self {
         let (pending, batch, touched) = (Pending::default(), Batch::new(), Touched::default());
         let empty = vec![OnceCell::new(); tables::COUNT];
         let (gone_blobs, wanting, freed) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
-        let (naming, frees) = (HashSet::new(), false);
-        Self { engine, pending, batch, collecting, naming, gone_blobs, empty, touched, wanting, freed, frees }
+        let (naming, frees, names) = (HashSet::new(), false, false);
+        Self {
+            engine,
+            pending,
+            batch,
+            collecting,
+            naming,
+            gone_blobs,
+            empty,
+            touched,
+            wanting,
+            freed,
+            frees,
+            names,
+            node_key,
+            grown: BTreeMap::new(),
+            signed: Vec::new(),
+        }
     }
 
     /// What entries came to name while a collection is under way, for when all is durable.
@@ -144,6 +176,11 @@ impl<'a> Round<'a> {
         std::mem::take(&mut self.frees)
     }
 
+    /// Whether the last caller's changes named a key whose system logs are kept from now on.
+    pub(crate) fn take_names(&mut self) -> bool {
+        std::mem::take(&mut self.names)
+    }
+
     /// Files of big objects that no row leads to once the round is durable.
     pub(crate) fn gone_blobs(&self) -> &[ObjectId] {
         &self.gone_blobs
@@ -158,11 +195,9 @@ impl<'a> Round<'a> {
 
     /// The batch of one caller's changes, what became of each of them, and the logs of whose forks more is known.
     pub(crate) fn derive(&mut self, changes: Vec<Change>) -> Result<Derived, StoreError> {
-        if let Some(overtaken) = self.overtaken(&changes)? {
-            return Ok((Batch::new(), overtaken, BTreeSet::new()));
-        }
         let (gone, naming) = (self.gone_blobs.clone(), self.naming.clone());
         let outcomes = changes.into_iter().map(|change| self.change(change)).collect::<Result<_, _>>();
+        let outcomes = outcomes.and_then(|outcomes| self.receipts().map(|()| outcomes));
         let outcomes = outcomes.and_then(|outcomes| self.settle_freed().map(|()| outcomes));
         self.write_accounts();
         let forked = self.write_forks();
@@ -181,36 +216,9 @@ impl<'a> Round<'a> {
         Ok((std::mem::take(&mut self.batch), outcomes, forked))
     }
 
-    /// If what was signed here does not go to the end of its log any more: the outcome of all changes, of which none is
-    /// made.
-    fn overtaken(&self, changes: &[Change]) -> Result<Option<Vec<Outcome>>, StoreError> {
-        let mut seen = HashSet::new();
-        for change in changes {
-            let Change::Append { entry, .. } = change else { continue };
-            // The others of its log were signed for the places after it.
-            if !seen.insert((entry.author(), entry.log())) {
-                continue;
-            }
-            let head = self.head(entry.author(), entry.log())?;
-            let (held, id) = head.map_or((0, None), |head| (head.seq.get(), Some(head.entry)));
-            if (held + 1, id) != (entry.seq().get(), entry.backlink()) {
-                let refused =
-                    Outcome::Entry { fate: Fate::Gap { held }, payload: PayloadFate::NotGiven, flaw: None };
-                let outcome = |change: &Change| match change {
-                    Change::Append { .. } => refused.clone(),
-                    _ => Outcome::Done,
-                };
-                return Ok(Some(changes.iter().map(outcome).collect()));
-            }
-        }
-        Ok(None)
-    }
-
     fn change(&mut self, change: Change) -> Result<Outcome, StoreError> {
         match change {
-            Change::Entry { entry, payload } | Change::Append { entry, payload } => {
-                self.entry(entry, payload)
-            }
+            Change::Entry { entry, payload } => self.entry(entry, payload),
             Change::Part(new) => self.take_part(new),
             Change::Proof(proof, seen) => self.proof(*proof, seen),
             Change::Refork(author, log) => {
@@ -264,6 +272,13 @@ impl<'a> Round<'a> {
             Change::Invite(hash, invite) => self.invite(hash, &invite),
             Change::RevokeInvite(hash) => Ok(self.revoke(hash)),
             Change::Redeem { hash, peer, now } => self.redeem(hash, &peer, now),
+            Change::Enter(entering) => self.enter(*entering),
+            Change::Guard(author, guard) => self.guard(author, guard.as_ref()),
+            Change::Host(author, hosted) => self.host(author, hosted),
+            Change::Writer(author, epoch) => {
+                self.batch.put(tables::WRITER, author.as_bytes().to_vec(), epoch.to_be_bytes().to_vec());
+                Ok(Outcome::Done)
+            }
             Change::LastSession(node, last) => {
                 self.batch.put(tables::LAST_SESSION, node.as_bytes().to_vec(), last.encode()?);
                 Ok(Outcome::Done)
@@ -273,9 +288,7 @@ impl<'a> Round<'a> {
                 Ok(Outcome::Done)
             }
             Change::Policy(author, policy) => {
-                self.touched.authors.insert(author);
-                self.pending.blocked.insert(author, policy == Policy::Block);
-                self.batch.put(tables::POLICY, author.as_bytes().to_vec(), vec![policy as u8]);
+                self.set_policy(author, policy);
                 Ok(Outcome::Done)
             }
             Change::KeepSchema(schema) => {
@@ -317,7 +330,28 @@ impl<'a> Round<'a> {
                 self.batch.put(tables::META, name.as_bytes().to_vec(), value);
                 Ok(Outcome::Done)
             }
+            Change::Require(what) => {
+                if !self.is_met(&what)? {
+                    return Err(what.into());
+                }
+                Ok(Outcome::Done)
+            }
         }
+    }
+
+    fn is_met(&self, what: &Require) -> Result<bool, StoreError> {
+        Ok(match what {
+            Require::Head(author, log, entry) => self.head(*author, *log)?.map(|head| head.entry) == *entry,
+            Require::Blob(id) => {
+                self.content_size(*id)?.is_some() || self.engine.blobs().open(id.as_bytes())?.is_some()
+            }
+        })
+    }
+
+    fn set_policy(&mut self, author: AuthorId, policy: Policy) {
+        self.touched.authors.insert(author);
+        self.pending.blocked.insert(author, policy == Policy::Block);
+        self.batch.put(tables::POLICY, author.as_bytes().to_vec(), vec![policy as u8]);
     }
 
     fn entry(
@@ -388,6 +422,9 @@ impl<'a> Round<'a> {
             *self.pending.new_logs.entry(at.author).or_default() += 1;
         }
         self.pending.heads.insert((at.author, at.log), Some(LogHead::of(&entry)));
+        if self.node_key.is_some() {
+            self.grown.insert((at.author, at.log), LogHead::of(&entry));
+        }
         self.pending.entries.insert(at, entry.clone());
         self.extended(&entry)?;
         let (payload, flaw) = self.payload(&entry, payload)?;
@@ -413,6 +450,7 @@ impl<'a> Round<'a> {
         let mut new = false;
         for (table, key, value) in meaning.rows {
             self.touch_registered(table, &key);
+            self.names |= table == tables::NAMED_KEY;
             new |= table == tables::VERSION
                 && self.pending.versions.insert(at)
                 && !self.engine.contains(table, &key)?;

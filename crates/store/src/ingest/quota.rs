@@ -6,6 +6,7 @@ use madake_log::AuthorId;
 
 use super::Round;
 use crate::engine::Direction;
+use crate::homes;
 use crate::prefix::{for_each_prefix, scan_prefix};
 use crate::quota::{self, DefaultQuota, Full, Limits, Usage};
 use crate::read::Wanted;
@@ -66,9 +67,11 @@ impl Round<'_> {
         }
         let explicit =
             if self.is_empty(tables::QUOTA)? { None } else { quota::explicit(self.engine, author)? };
-        let limits = match &self.pending.accounts.default {
-            Some(default) if !default.own.contains(&author) => explicit.unwrap_or(default.limits),
-            _ => Limits::default(),
+        let default = self.pending.accounts.default.as_ref().filter(|default| !default.own.contains(&author));
+        let limits = match (default, explicit) {
+            (None, _) => Limits::default(),
+            (Some(_), Some(explicit)) => explicit,
+            (Some(default), None) => default.limits.and(homes::named_limits(self.engine, author)?),
         };
         self.pending.accounts.limits.insert(author, limits);
         Ok(limits)

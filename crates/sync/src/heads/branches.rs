@@ -3,10 +3,12 @@
 //! Nothing is lost: a commit that was once taken in here is in the agreed head's history, or pending, or in the
 //! history of a side branch, until somebody lets go of the branch.
 
+use std::collections::{BTreeSet, VecDeque};
+
 use madake_object::{Commit, CommitAuthor, CommitId, HistoryError, is_ancestor, last_common_ancestor};
 use serde::{Deserialize, Serialize};
 
-use super::message::Need;
+use super::message::{MAX_NEED, Need};
 use super::value::{Accepted, HeadRef};
 
 /// So many commits are visited to see how two of them are related; beyond, they count as unrelated.
@@ -162,7 +164,7 @@ impl Branches {
             return Ok(false);
         }
         let head = decided.value.head;
-        let missing = head.map_or_else(Vec::new, |head| look.missing(&head, &[]));
+        let missing = head.map_or_else(Vec::new, |head| absent(&head, &[], [self.head(), None], look));
         if !missing.is_empty() {
             return Err(NotTaken::Missing(missing));
         }
@@ -223,6 +225,36 @@ impl Branches {
     }
 }
 
+/// What of a head is not here: its own, what was named, and all that lies behind it, on every side of a merge, down
+/// to heads that were taken in before. Not more than fits an answer; the rest is found when it is asked again.
+pub(super) fn absent(
+    head: &HeadRef,
+    need: &[Need],
+    known: [Option<HeadRef>; 2],
+    look: &impl Look,
+) -> Vec<Need> {
+    let mut missing = look.missing(head, need);
+    let mut seen: BTreeSet<CommitId> = known.into_iter().flatten().map(|head| head.commit).collect();
+    let mut waiting = VecDeque::from([head.commit]);
+    let mut objects = Vec::new();
+    while let Some(id) = waiting.pop_front().filter(|_| missing.len() < MAX_NEED && seen.len() < MAX_VISITS) {
+        if !seen.insert(id) {
+            continue;
+        }
+        match look.commit(&id) {
+            None => missing.push(Need::Commit(id)),
+            Some(commit) => {
+                objects.push(Need::Object(commit.object));
+                waiting.extend(commit.previous.into_iter().chain(commit.merges));
+            }
+        }
+    }
+    missing.extend(look.missing(head, &objects));
+    let mut told = BTreeSet::new();
+    missing.retain(|need| told.insert(*need));
+    missing
+}
+
 fn side(tip: HeadRef, base: Option<CommitId>, since: i64, reason: Reason, look: &impl Look) -> Side {
     let author = look.commit(&tip.commit).map(|commit| commit.author);
     Side { tip, base, author, since, reason }
@@ -235,15 +267,15 @@ fn is_behind(tip: HeadRef, head: Option<HeadRef>, look: &impl Look) -> Result<bo
 /// Whether `one` is in the history of `other`. What is too far away to be seen is not.
 fn behind(one: HeadRef, other: HeadRef, look: &impl Look) -> Result<bool, NotTaken> {
     is_ancestor(one.commit, other.commit, MAX_VISITS, lookup(look))
-        .or_else(|error| absent(error).map(|()| false))
+        .or_else(|error| missing_one(error).map(|()| false))
 }
 
 fn common(one: HeadRef, other: HeadRef, look: &impl Look) -> Result<Option<CommitId>, NotTaken> {
     last_common_ancestor(one.commit, other.commit, MAX_VISITS, lookup(look))
-        .or_else(|error| absent(error).map(|()| None))
+        .or_else(|error| missing_one(error).map(|()| None))
 }
 
-fn absent(error: HistoryError<Never>) -> Result<(), NotTaken> {
+fn missing_one(error: HistoryError<Never>) -> Result<(), NotTaken> {
     missing_of(error).map_or(Ok(()), |id| Err(NotTaken::Missing(vec![Need::Commit(id)])))
 }
 

@@ -244,3 +244,6 @@ impl Table {
         Some(step)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@
 //! write that its questions cause, and for all writes before it. If a write fails, the replica has to be thrown away
 //! and made again from what is durable ([`Replica::new`]), as after a crash.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use madake_object::{CommitId, FileName};
@@ -12,7 +12,7 @@ use madake_store::NodeId;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
-use super::branches::{Branches, Look, NotTaken};
+use super::branches::{Branches, Look, NotTaken, absent};
 use super::config::{ClusterId, Config, Voter};
 use super::message::{Answer, Body, MAX_BATCH_BYTES, MAX_PATH, Need, Packet, Question, Refusal, batches};
 #[cfg(test)]
@@ -389,7 +389,11 @@ impl Replica {
             Accepting::Already => return Answer::Accepted { name, ballot },
             Accepting::New => {}
         }
-        let missing = value.head.map_or_else(Vec::new, |head| look.missing(&head, need));
+        let known = [
+            self.rows.get(&name).and_then(|row| row.branches.head()),
+            register.accepted.and_then(|it| it.value.head),
+        ];
+        let missing = value.head.map_or_else(Vec::new, |head| absent(&head, need, known, look));
         if !missing.is_empty() {
             return Answer::Missing { name, ballot, need: Bounded::truncated(missing) };
         }
@@ -466,7 +470,7 @@ impl Replica {
 
 /// The bytes of the commits behind one, nearest first, as many as fit a packet.
 fn path(from: CommitId, until: &[CommitId], look: &impl Look) -> Vec<ByteBuf> {
-    let mut seen: std::collections::BTreeSet<CommitId> = until.iter().copied().collect();
+    let mut seen: BTreeSet<CommitId> = until.iter().copied().collect();
     let mut waiting = VecDeque::from([from]);
     let (mut commits, mut bytes) = (Vec::new(), 0);
     while let Some(id) = waiting.pop_front().filter(|_| commits.len() < MAX_PATH) {

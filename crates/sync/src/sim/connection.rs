@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::rogue::Manner;
 use super::{SECOND, Time};
 use crate::io::{Plan, SessionId};
 use crate::ranged::RangeStatus;
@@ -42,6 +43,10 @@ pub(super) struct Connection {
     pub(super) hostile: bool,
     /// By chance, each message anew.
     pub(super) by_chance: bool,
+    /// What the rogue does that is at one end.
+    pub(super) manner: Option<Manner>,
+    /// Bytes that it has read.
+    pub(super) read: u64,
 }
 
 pub(super) struct End {

@@ -1,14 +1,15 @@
 //! Big objects on streams of their own: the shell's part, at both ends.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
 use std::sync::Arc;
 
-use madake_object::{Encoder, Gather, ObjectId, Ranges, ReadAt, Verifier, groups};
+use madake_object::{Encoder, Gather, ObjectId, RangeError, Ranges, ReadAt, Verifier, groups};
 use madake_store::engine::PartialBlob;
 use madake_store::{NamedBy, NamedObject, Read as _};
 
 use super::connection::{Piece, Side, Wire};
+use super::rogue::{DRIP, Manner};
 use super::rules::{DroppedStays, NotTwice, OthersComplete, Serving};
 use super::world::{Event, World};
 use super::{SECOND, Time};
@@ -61,6 +62,8 @@ struct Fetch {
     /// When the last piece arrives that is on its way.
     arrives: Time,
     heard: Time,
+    /// When a group last came whole.
+    moved: Time,
     told: Time,
 }
 
@@ -70,9 +73,21 @@ struct Serve {
     wire: Wire,
     fetch: u64,
     encoder: Encoder<Box<dyn ReadAt + Send>, Box<dyn ReadAt + Send>>,
+    /// Read, and not sent yet, where bytes go one by one.
+    rest: VecDeque<u8>,
     sent: u64,
     last: Option<bool>,
     told: Time,
+}
+
+impl Serve {
+    /// The next byte; none at the end.
+    fn drop(&mut self) -> Result<Vec<u8>, RangeError> {
+        if self.rest.is_empty() {
+            self.rest.extend(self.encoder.next(CHUNK)?);
+        }
+        Ok(self.rest.pop_front().into_iter().collect())
+    }
 }
 
 impl Objects {
@@ -206,9 +221,9 @@ impl World<'_> {
         let fetch = self.number();
         self.trace.note(now, format_args!("{m} asks {to} for {:?} of {}", wanted.groups, wanted.id));
         let asks = wanted.clone();
-        let (arrives, heard, told) = (0, now, now);
+        let (arrives, heard, moved, told, upto) = (0, now, now, now, start);
         let new =
-            Fetch { request, session, wire, wanted, gather, verifier, upto: start, arrives, heard, told };
+            Fetch { request, session, wire, wanted, gather, verifier, upto, arrives, heard, moved, told };
         self.objects(m).and_then(|objects| objects.fetches.insert(fetch, new));
         let (_, arrives) = self.travel(m, to, REQUEST_LEN as u64, false);
         self.at(arrives, Event::Ask { wire, side: 1 - side, fetch, wanted: asks });
@@ -269,7 +284,7 @@ impl World<'_> {
         let object = (id, wanted.size);
         let Ok(encoder) = Encoder::new(object, ranged.data, ranged.outboard, wanted.groups) else { return };
         let (serve, told) = (self.number(), self.now);
-        let new = Serve { session, wire, fetch, encoder, sent: 0, last, told };
+        let new = Serve { session, wire, fetch, encoder, rest: VecDeque::new(), sent: 0, last, told };
         self.objects(m).and_then(|objects| objects.serves.insert(serve, new));
         self.after(0, Event::Serve { wire, side, serve });
     }
@@ -282,7 +297,7 @@ impl World<'_> {
             (end.machine, end.life, end.closed || connection.ends[1 - side].closed)
         };
         let to = connection.ends[1 - side].machine;
-        let now = self.now;
+        let (now, drips) = (self.now, self.manner(wire, side) == Some(Manner::Drips));
         if self.machines[m].life != life {
             return;
         }
@@ -290,7 +305,11 @@ impl World<'_> {
             return;
         };
         let (fetch, session, last) = (serving.fetch, serving.session, serving.last);
-        let bytes = if closed { Ok(Vec::new()) } else { serving.encoder.next(CHUNK) };
+        let bytes = match closed {
+            true => Ok(Vec::new()),
+            false if drips => serving.drop(),
+            false => serving.encoder.next(CHUNK),
+        };
         let bytes = match bytes {
             Ok(bytes) if !bytes.is_empty() => bytes,
             over => {
@@ -313,8 +332,9 @@ impl World<'_> {
         if tell {
             self.comes(m, life, Input::Activity { session, received: false });
         }
-        let free = self.lines[m][to].free;
-        self.at(free, Event::Serve { wire, side, serve });
+        let next = if drips { now + DRIP } else { self.lines[m][to].free };
+        self.tally.drips += u64::from(drips);
+        self.at(next, Event::Serve { wire, side, serve });
     }
 
     fn send_piece(&mut self, wire: Wire, side: Side, fetch: u64, bytes: u64, mut piece: Piece) {
@@ -376,7 +396,7 @@ impl World<'_> {
 
     /// Checks and writes what came; why the range is over, if it is.
     fn gathers(&mut self, m: usize, number: u64, bytes: &[u8]) -> Option<RangeEnd> {
-        let random = self.random.below(4);
+        let (random, now) = (self.random.below(4), self.now);
         let objects = self.objects(m)?;
         let fetch = objects.fetches.get_mut(&number)?;
         let (id, size) = (fetch.wanted.id, fetch.wanted.size);
@@ -395,7 +415,7 @@ impl World<'_> {
             over = Some(RangeEnd::Wrong(error.to_string()));
         }
         if !came.is_empty() {
-            fetch.upto = came.end;
+            (fetch.upto, fetch.moved) = (came.end, now);
             let verified = objects.verified.entry((id, size)).or_default();
             let found = NotTwice::came(id, verified, &came);
             let _ = verified.insert(came.clone());
@@ -447,8 +467,11 @@ impl World<'_> {
         if self.machines[m].life != life {
             return;
         }
-        let fetch = self.objects(m).and_then(|objects| objects.fetches.get(&number));
-        if fetch.is_some_and(|fetch| now > fetch.heard + PATIENCE) {
+        let Some(objects) = self.objects(m) else { return };
+        let Some(fetch) = objects.fetches.get(&number) else { return };
+        // As in the shell: the ranges of a session share its line.
+        let ranges = objects.fetches.values().filter(|other| other.session == fetch.session).count() as Time;
+        if now > fetch.heard + PATIENCE || now > fetch.moved + PATIENCE * ranges {
             self.end_fetch(m, number, RangeEnd::Silence(PATIENCE / SECOND));
         }
     }

@@ -81,6 +81,7 @@ impl World<'_> {
         if let Some((_, PeerHistory::RolledBack(how))) = &report.peer_store
             && let Some(peer) = self.machines.iter().position(|machine| machine.node == report.peer)
             && !self.machines[peer].misquoted
+            && !self.is_rogue(peer)
         {
             self.violates::<NoneAccused>(format!("node {m} says of node {peer}: {how}"));
         }

@@ -9,6 +9,7 @@ use madake_log::AuthorKey;
 use madake_store::engine::{EngineError, FakeDisk, JournalEngine, JournalOptions, Loss};
 use madake_store::{Author, Change, Listener, META_STARTS, NodeId, Read, Store, StoreError, StoreRows};
 
+use super::backup::Backup;
 use super::connection::{Side, Wire};
 use super::fetch::Objects;
 use super::rules::{
@@ -18,7 +19,7 @@ use super::rules::{
 use super::weather::between;
 use super::world::{Ended, Event, World};
 use super::{SECOND, Time};
-use crate::io::{CompareBy, Config, Input, Now, Output, SessionId, Token};
+use crate::io::{CompareBy, Config, Input, Now, Output, RequestId, SessionId, Token};
 use crate::node::Node;
 use crate::ranged::RangeRequest;
 use crate::report::EndReason;
@@ -54,6 +55,9 @@ pub(super) struct Machine {
     pub(super) slow_until: Time,
     /// Failures of the disk before this start.
     failures: u64,
+    pub(super) backup: Option<Backup>,
+    /// It was restored, and has not become another store yet.
+    pub(super) restored: bool,
 }
 
 /// A node that runs.
@@ -65,6 +69,8 @@ pub(super) struct Running {
     pub(super) news: Arc<Listener>,
     pub(super) sessions: BTreeMap<SessionId, Open>,
     pub(super) tokens: BTreeMap<Token, SessionId>,
+    /// Ranges that the node asked for and has not heard the end of, be their sessions over or not.
+    pub(super) ranges: BTreeMap<RequestId, SessionId>,
     pub(super) objects: Objects,
     pub(super) writes: VecDeque<(Token, Vec<Change>)>,
     pub(super) writing: bool,
@@ -105,7 +111,14 @@ impl Machine {
             told_start: (0, (0, [0; 16])),
             slow_until: 0,
             failures: 0,
+            backup: None,
+            restored: false,
         }
+    }
+
+    /// Its store has forgotten which starts it told of.
+    pub(super) fn forget_start(&mut self) {
+        self.told_start = (0, (0, [0; 16]));
     }
 }
 
@@ -194,6 +207,7 @@ impl World<'_> {
             let broken = WholeBatches::check(&store, &self.genuine, &self.memories[m])?;
             self.judge::<WholeBatches>(m, broken);
         }
+        self.begins_anew(m, &store)?;
         let starts =
             store.meta(META_STARTS)?.and_then(|value| value.try_into().ok()).map_or(0, u64::from_be_bytes);
         store.apply(vec![Change::Meta(META_STARTS, (starts + 1).to_be_bytes().to_vec())])?;
@@ -218,6 +232,7 @@ impl World<'_> {
         let mut node = Node::new(config);
         node.set_grain(1);
         node.limit_backlog(self.weather.backlog);
+        node.limit_fetches(self.weather.fetches, self.weather.fetches);
         machine.running = Some(Running {
             node,
             news: store.listen(|| {}),
@@ -226,6 +241,7 @@ impl World<'_> {
             authors,
             sessions: BTreeMap::new(),
             tokens: BTreeMap::new(),
+            ranges: BTreeMap::new(),
             objects: Objects::default(),
             writes: VecDeque::new(),
             writing: false,
@@ -306,6 +322,9 @@ impl World<'_> {
 
     pub(super) fn tick(&mut self, m: usize, life: u64) {
         let now = self.now;
+        if self.is_rogue(m) {
+            return; // it waits for nobody, and gives nobody up
+        }
         let machine = &mut self.machines[m];
         let Some(running) = machine.running.as_mut().filter(|_| machine.life == life) else { return };
         if machine.hangs_until > now || running.tick.is_none_or(|at| at > now) {
@@ -362,6 +381,9 @@ impl World<'_> {
     fn hears(&mut self, m: usize, input: &Input) -> Option<SessionId> {
         let now = self.now;
         let running = self.machines[m].running.as_mut()?;
+        if let Input::RangeEnded { request, .. } = input {
+            running.ranges.remove(request);
+        }
         let session = match input {
             Input::Opened { session, .. }
             | Input::Message { session, .. }
@@ -415,6 +437,7 @@ impl World<'_> {
             Output::Apply { token, changes, .. } => self.apply(m, current, token, changes),
             Output::OpenObject { id, size } => self.open_object(m, id, size),
             Output::FetchRange { session, request, id, size, groups } => {
+                self.machines[m].running.as_mut()?.ranges.insert(request, session);
                 self.fetch(m, session, request, RangeRequest { id, size, groups });
             }
             Output::CutRange { request, end } => self.cut_range(m, request, end),
@@ -441,6 +464,8 @@ impl World<'_> {
                     self.judge::<CreditReturns>(m, CreditReturns::finished(&open.watched));
                 }
                 self.tally.entries += report.received.entries;
+                let no_room = report.refusals.iter().filter(|refusal| refusal.reason.starts_with("quota"));
+                self.tally.no_room += no_room.count() as u64;
                 self.note_session(m, &reason, &report);
                 self.says_goodbye(open.wire, open.side, &reason);
                 if let Some(ended) = &mut self.ended {

@@ -8,14 +8,17 @@
 //!
 //! `docs/simulator.md` describes the world, the rules, and how a run is repeated.
 
+mod backup;
 mod calm;
 mod connection;
 mod fetch;
 mod hostile;
 mod keep;
+mod limits;
 mod machine;
 mod meddle;
 mod owner;
+mod rogue;
 mod rounds;
 mod rules;
 mod script;
@@ -99,6 +102,20 @@ pub struct Tally {
     pub same_resolved: u64,
     /// Worlds whose nodes kept sessions open, and came to hold the same.
     pub kept: u64,
+    /// Times that a machine went back to an old backup.
+    pub restores: u64,
+    /// Quotas that owners set, raised or lifted.
+    pub quotas: u64,
+    /// Things that nodes did not take for want of room.
+    pub no_room: u64,
+    /// Messages with lies in them.
+    pub lies: u64,
+    /// Frames that were no messages, or came out of turn.
+    pub babble: u64,
+    /// Frames and ranges that came a byte a second.
+    pub drips: u64,
+    /// Frames that nobody read.
+    pub unread: u64,
     /// Operations of the first machine's disk until the faults end: where [`Options::crash`] can strike.
     pub disk_steps: u64,
 }
@@ -128,6 +145,13 @@ impl std::ops::AddAssign for Tally {
             (&mut self.salvaged, other.salvaged),
             (&mut self.same_resolved, other.same_resolved),
             (&mut self.kept, other.kept),
+            (&mut self.restores, other.restores),
+            (&mut self.quotas, other.quotas),
+            (&mut self.no_room, other.no_room),
+            (&mut self.lies, other.lies),
+            (&mut self.babble, other.babble),
+            (&mut self.drips, other.drips),
+            (&mut self.unread, other.unread),
             (&mut self.disk_steps, other.disk_steps),
         ];
         pairs.into_iter().for_each(|(sum, more)| *sum += more);

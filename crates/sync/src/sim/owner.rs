@@ -229,6 +229,7 @@ impl World<'_> {
                     self.knows(m, other);
                 }
             }
+            10 if self.weather.quotas => self.limits_somebody(m),
             _ => self.syncs(m),
         }
     }
@@ -510,6 +511,7 @@ impl World<'_> {
                 self.machines[a].clock = between(&mut self.random, (0, 1 << 40)) as i64 - (1 << 39);
             }
             Fault::Restart if running => self.stop(a, false),
+            Fault::Restore => self.backs_up(a),
             Fault::Crash | Fault::Hang | Fault::Restart => {}
         }
     }

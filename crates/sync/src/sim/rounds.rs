@@ -134,5 +134,6 @@ impl World<'_> {
         let found = Genuine::took(&home, &twice, notes, outcomes);
         self.judge::<Genuine>(m, found);
         self.marks_nobody_else(m);
+        self.keeps_within_quotas(m);
     }
 }

@@ -11,6 +11,7 @@ use super::connection::{
 };
 use super::hostile;
 use super::machine::Open;
+use super::rogue::{DRIP, Manner, UNREAD};
 use super::rules::{Bounded, Watched};
 use super::weather::between;
 use super::world::{Event, World};
@@ -47,7 +48,10 @@ impl World<'_> {
             dry_run: false,
             last: None,
         };
-        let hostile = self.weather.hostile > 0 && self.random.below(self.weather.hostile) == 0;
+        let by_chance = self.weather.hostile > 0 && self.random.below(self.weather.hostile) == 0;
+        let rogue = self.is_rogue(from) || self.is_rogue(to);
+        let manner = rogue.then(|| Manner::draw(&mut self.random));
+        let hostile = by_chance || rogue;
         let mut end = |machine: usize, plan: Plan| End {
             machine,
             life: self.machines[machine].life,
@@ -60,14 +64,14 @@ impl World<'_> {
         };
         let ends = [end(from, plan), end(to, both)];
         let streams = || [(); 4].map(|()| Stream::default());
-        let (streams, by_chance) = ([streams(), streams()], hostile);
-        let mut connection = Connection { ends, streams, in_flight: [0; 2], hostile, by_chance };
+        let (streams, in_flight) = ([streams(), streams()], [0; 2]);
+        let mut connection = Connection { ends, streams, in_flight, hostile, by_chance, manner, read: 0 };
         let delay = between(&mut self.random, self.weather.delay);
         let (up, heard) = (self.now + 3 * delay, self.now + 4 * delay + 1);
         for stream in &mut connection.streams[0] {
             stream.arrives = heard; // after the other side knows of the connection
         }
-        self.trace.note(self.now, format_args!("{from} dials {to}: {wire:?}, hostile {hostile}"));
+        self.trace.note(self.now, format_args!("{from} dials {to}: {wire:?}, hostile {hostile} {manner:?}"));
         self.tally.sessions += 1;
         self.connections.insert(wire, connection);
         self.at(up, Event::Open { wire, side: 0 });
@@ -139,6 +143,7 @@ impl World<'_> {
             let (from, to) = (connection.ends[side].machine, connection.ends[1 - side].machine);
             let free = self.lines[from][to].free;
             let room = self.weather.window;
+            let unread = connection.manner == Some(Manner::NeverReads) && self.rogue == Some(to);
             let flying = connection.in_flight[side];
             let streams = &mut connection.streams[side];
             let Some(class) = CLASSES.into_iter().find(|c| !streams[*c as usize].queue.is_empty()) else {
@@ -153,11 +158,18 @@ impl World<'_> {
             if !urgent && flying > 0 && flying + bytes > room {
                 return; // goes on when something is acknowledged
             }
+            if unread && connection.read + bytes > UNREAD {
+                self.tally.unread += 1;
+                return; // for ever
+            }
             let Some(parcel) = stream.queue.pop_front() else { return };
+            connection.read += bytes;
             connection.in_flight[side] += bytes;
             let (session, life) = (connection.ends[side].session, connection.ends[side].life);
             self.after(0, Event::Input { machine: from, life, input: Input::Sent { session, class, bytes } });
-            self.fly(wire, side, class, parcel);
+            for parcel in self.as_rogue(wire, side, class, parcel) {
+                self.fly(wire, side, class, parcel);
+            }
         }
     }
 
@@ -188,15 +200,19 @@ impl World<'_> {
             parcels
         };
         for parcel in parcels {
-            let (starts, arrives) = self.travel(from, to, parcel.bytes, class == Class::Control);
+            let drips = class != Class::Control && self.manner(wire, side) == Some(Manner::Drips);
+            self.tally.drips += u64::from(drips);
+            let (starts, arrives) = match drips {
+                true => (self.now, self.now + parcel.bytes * DRIP),
+                false => self.travel(from, to, parcel.bytes, class == Class::Control),
+            };
             let Some(connection) = self.connections.get_mut(&wire) else { return };
             let stream = &mut connection.streams[side][class as usize];
             stream.arrives = stream.arrives.max(arrives);
             let arrives = stream.arrives;
-            let mut sign = starts + SIGN_OF_LIFE;
-            while class != Class::Control && sign < arrives {
-                self.at(sign, Event::Trickle { wire, side: 1 - side });
-                sign += SIGN_OF_LIFE;
+            if class != Class::Control && starts + SIGN_OF_LIFE < arrives {
+                let trickle = Event::Trickle { wire, side: 1 - side, until: arrives };
+                self.at(starts + SIGN_OF_LIFE, trickle);
             }
             self.at(arrives, Event::Arrive { wire, from: side, class, parcel });
         }
@@ -311,13 +327,16 @@ impl World<'_> {
         }
     }
 
-    pub(super) fn trickle(&mut self, wire: Wire, side: Side) {
+    pub(super) fn trickle(&mut self, wire: Wire, side: Side, until: Time) {
         let Some(connection) = self.connections.get(&wire) else { return };
         let (end, other) = (&connection.ends[side], &connection.ends[1 - side]);
         let blocked = self.lines[other.machine][end.machine].blocked_until > self.now;
         if end.open && !end.closed && !other.closed && !blocked {
             let (m, life, session) = (end.machine, end.life, end.session);
             self.comes(m, life, Input::Activity { session, received: true });
+        }
+        if self.now + SIGN_OF_LIFE < until {
+            self.after(SIGN_OF_LIFE, Event::Trickle { wire, side, until });
         }
     }
 

@@ -33,9 +33,11 @@ pub(super) enum Fault {
     ClockJump,
     /// A node is stopped in order, and started again.
     Restart,
+    /// A machine is backed up, or goes back to its last backup.
+    Restore,
 }
 
-pub(super) const FAULTS: [Fault; 13] = [
+pub(super) const FAULTS: [Fault; 14] = [
     Fault::OneWay,
     Fault::Partition,
     Fault::Clog,
@@ -49,6 +51,7 @@ pub(super) const FAULTS: [Fault; 13] = [
     Fault::Hang,
     Fault::ClockJump,
     Fault::Restart,
+    Fault::Restore,
 ];
 
 /// The conditions of a world.
@@ -84,6 +87,12 @@ pub(super) struct Weather {
     pub(super) upkeep: usize,
     /// Owners list schemas, too.
     pub(super) lists: bool,
+    /// Owners limit authors, too.
+    pub(super) quotas: bool,
+    /// One of three machines or more keeps no rules.
+    pub(super) rogue: bool,
+    /// Ranges, and objects, that a node fetches at a time, but that each session may have one.
+    pub(super) fetches: usize,
 }
 
 impl Weather {
@@ -115,13 +124,16 @@ impl Weather {
             lists: random.below(3) == 0,
             live: random.below(2) == 0,
             backlog: [1, 3, 4_096][random.below(3)],
+            quotas: random.below(2) == 0,
+            rogue: random.below(3) == 0,
+            fetches: [1, 2, 64][random.below(3)],
         }
     }
 
     /// Nothing goes wrong any more.
     pub(super) fn clear(&mut self) {
         self.faults.clear();
-        (self.loss, self.hostile, self.spoils) = (0, 0, 0);
+        (self.loss, self.hostile, self.spoils, self.rogue) = (0, 0, 0, false);
         (self.delay, self.disk) = ((100, 5_000), (50, 2_000));
         self.bandwidth = self.bandwidth.max(1 << 20);
     }

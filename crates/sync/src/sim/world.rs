@@ -9,6 +9,7 @@ use madake_store::engine::Random;
 use super::connection::{Connection, Parcel, Piece, Side, Wire};
 use super::fetch::Synced;
 use super::hostile::Hand;
+use super::limits::Quotas;
 use super::machine::Machine;
 use super::meddle::Meddle;
 use super::rules::{Bounded, Memory, NoneStuck, Rule, Violation};
@@ -56,7 +57,7 @@ pub(super) enum Event {
     /// Bytes that this side sent were acknowledged.
     Acknowledged { wire: Wire, from: Side, bytes: u64 },
     /// Bytes of a long frame arrive at this side.
-    Trickle { wire: Wire, side: Side },
+    Trickle { wire: Wire, side: Side, until: Time },
     /// This side may have heard nothing for too long.
     Idle { wire: Wire, side: Side },
     /// This side hears that the other has closed the connection.
@@ -100,6 +101,10 @@ pub(super) struct World<'m> {
     pub(super) memories: Vec<Memory>,
     /// By machine.
     pub(super) synced: Vec<Synced>,
+    /// By machine.
+    pub(super) quotas: Vec<Quotas>,
+    /// Who keeps no rules.
+    pub(super) rogue: Option<usize>,
     /// On which machine an author writes.
     pub(super) homes: BTreeMap<AuthorId, usize>,
     /// Authors whose keys are on two machines.
@@ -144,6 +149,8 @@ impl<'m> World<'m> {
             machines: Vec::new(),
             memories: (0..nodes).map(|_| Memory::default()).collect(),
             synced: vec![Synced::new(); nodes],
+            quotas: vec![Quotas::new(); nodes],
+            rogue: (weather.rogue && nodes > 2).then_some(nodes - 1),
             homes: BTreeMap::new(),
             twice: BTreeSet::new(),
             genuine: BTreeSet::new(),
@@ -259,7 +266,7 @@ impl<'m> World<'m> {
             Event::Pump { wire, side } => self.pump(wire, side),
             Event::Arrive { wire, from, class, parcel } => self.arrive(wire, from, class, parcel),
             Event::Acknowledged { wire, from, bytes } => self.acknowledged(wire, from, bytes),
-            Event::Trickle { wire, side } => self.trickle(wire, side),
+            Event::Trickle { wire, side, until } => self.trickle(wire, side, until),
             Event::Idle { wire, side } => self.idle(wire, side),
             Event::Close { wire, side, reason } => self.closes(wire, side, reason),
             Event::Leave { wire, side } => self.leave(wire, side, true),
@@ -278,7 +285,10 @@ impl<'m> World<'m> {
             let Some(running) = &self.machines[machine].running else { continue };
             let look = |open: &super::machine::Open| NoneStuck::look(&open.watched, self.now, awake);
             let found = running.sessions.values().find_map(look);
-            if self.machines[machine].hangs_until <= self.now && !running.objects.are_open() {
+            if self.machines[machine].hangs_until <= self.now
+                && !self.is_rogue(machine)
+                && !running.objects.are_open()
+            {
                 self.judge::<NoneStuck>(machine, found);
             }
         }
@@ -287,9 +297,11 @@ impl<'m> World<'m> {
     /// Checks how much a node keeps.
     pub(super) fn weigh(&mut self, machine: usize) {
         let Some(running) = &self.machines[machine].running else { return };
-        let writing: BTreeSet<SessionId> = running.tokens.values().copied().collect();
+        let writing: BTreeSet<SessionId> =
+            running.tokens.values().chain(running.ranges.values()).copied().collect();
         let sessions = running.sessions.keys().chain(&writing).collect::<BTreeSet<_>>().len();
-        let found = Bounded::load(&running.node.load(), sessions, self.weather.backlog);
+        let (backlog, fetches) = (self.weather.backlog, self.weather.fetches);
+        let found = Bounded::load(&running.node.load(), sessions, backlog, fetches);
         self.judge::<Bounded>(machine, found);
     }
 }

@@ -196,6 +196,13 @@ fn a_comparison_that_waits_is_asked_for_once_and_the_node_says_that_it_is_alive(
     victim.waits_until(until);
     let working = victim.said().iter().filter(|message| matches!(message, Message::Working(_))).count();
     assert!(working >= 2 && victim.ended.is_none(), "{working}");
+    // It comes, and the peer is not taken for silent because it had to wait.
+    let until = victim.now + Duration::from_secs(35);
+    victim.waits_until(until);
+    assert_eq!((offers(&victim.said()), victim.ended.take()), (1, None));
+    // What comes while it waits is none of its turn.
+    victim.hears(clock());
+    assert_eq!(offers(&victim.said()), 0, "it waits again");
     victim.hears(clock());
     let (reason, _) = victim.ended.take().unwrap();
     assert!(matches!(&reason, EndReason::PeerMisbehaved(what) if what.contains("out of turn")), "{reason:?}");

@@ -16,7 +16,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "never tells of forks",
         make: || Box::new(NeverTells),
-        caught_by: &["forks-meet", "live-converges", "second-is-nothing"],
+        caught_by: &["forks-meet", "live-converges", "second-is-nothing", "calm-finishes"],
     },
     Mutant {
         name: "drops what it is told of forks",

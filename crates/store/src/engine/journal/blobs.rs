@@ -175,6 +175,12 @@ impl Blobs for FileBlobs {
         Ok(removed)
     }
 
+    fn remove_orphan(&self, id: &BlobId) -> Result<bool, EngineError> {
+        // Who finishes the same content notes it before the file gets its name: one of the two is before the other.
+        let state = self.shared.lock();
+        if state.finished.contains(id) { Ok(false) } else { self.remove(id) }
+    }
+
     fn list(&self) -> Result<Vec<BlobInfo>, EngineError> {
         let mut infos = Vec::new();
         for folder in list(&*self.shared.files, &self.shared.objects)? {

@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use super::super::Direction;
+use super::key::Key;
 use super::run::{Cover, Place};
 use super::slot::{IndexRow, Slot};
-
-/// A key, as much of it as the index keeps.
-pub(super) type Key = Box<[u8]>;
 
 /// What a row takes in memory besides its key and value: its place in a tree, and what the allocator adds.
 const ROW: usize = 80;

@@ -8,7 +8,7 @@ use std::ops::Bound::Unbounded;
 use super::super::batch::derive_rows;
 use super::super::{CheckReport, Direction, EngineError, Part, Progress, Reclaimed, Table, Work, Wrong};
 use super::check::{Expected, Journal, passes};
-use super::memtable::Key;
+use super::key::Key;
 use super::merged::{Asked, View};
 use super::reading::Values;
 use super::reclaim::{Chunk, Counted, MOVE_BYTES, Needed, Ready, Reclaimer};

@@ -5,7 +5,8 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::super::Direction;
-use super::memtable::{Key, Memtable};
+use super::key::Key;
+use super::memtable::Memtable;
 use super::run::{Range, Run, RunFault};
 use super::slot::Slot;
 use super::state::{Core, Segments};

@@ -92,6 +92,7 @@ mod check;
 mod format;
 mod frames;
 mod indexer;
+mod key;
 mod memtable;
 mod mend;
 mod merged;

@@ -14,6 +14,9 @@ const DELETE: u8 = 3;
 /// A record that was moved, of whose rows only some count.
 const MOVED_RECORD: u8 = 4;
 
+/// So many rows before one are looked at for its key: those of an entry and of its payload.
+const NEAR: usize = 4;
+
 /// Values up to this length are kept in memory: a place in the journal takes 16 bytes and a read.
 const INLINE: usize = 64;
 
@@ -92,13 +95,25 @@ pub(super) fn changes(body: &[u8], moved: bool, meaning: &Meaning) -> Result<Vec
         match op {
             BodyOp::Record { rows, mask, .. } => {
                 let counts = |row: usize| mask.is_none_or(|mask| has_bit(mask, row));
-                out.extend(rows.drain(..).enumerate().filter(|(at, _)| counts(*at)).map(|(_, row)| row));
+                for (_, row) in rows.drain(..).enumerate().filter(|(at, _)| counts(*at)) {
+                    put(&mut out, row);
+                }
             }
             BodyOp::Row(row) => out.push(row),
         }
         Ok(())
     })?;
     Ok(out)
+}
+
+/// Adds a row. Entry after entry of one log has a row for the log's head: of neighbours only the last stays.
+fn put(rows: &mut Vec<IndexRow>, row: IndexRow) {
+    let near = rows.len().saturating_sub(NEAR);
+    let neighbours = rows.get_mut(near..).unwrap_or_default().iter_mut();
+    match neighbours.rev().find(|other| other.table == row.table && other.key == row.key) {
+        Some(before) => before.slot = row.slot,
+        None => rows.push(row),
+    }
 }
 
 /// One operation of a body, with what follows from it.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::super::batch::derive_rows;
 use super::super::{Damage, Direction, EngineError, Followed, KeyValue, Row, Table};
-use super::memtable::{Key, is_range};
+use super::key::Key;
+use super::memtable::is_range;
 use super::merged::{Asked, is_live};
 use super::ops::{self, Meaning};
 use super::segment::Segment;

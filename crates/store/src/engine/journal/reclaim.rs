@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::super::{Doing, EngineError, Part, Progress, Reclaim, Reclaimed, Work};
 use super::format::{MOVED, RecordHeader, SEGMENT_HEADER};
 use super::frames::{Frames, body_error, read_header};
-use super::memtable::Key;
+use super::key::Key;
 use super::merged::Asked;
 use super::ops::{BodyOp, Moved, changes, each_op, has_bit};
 use super::recovery::sync_dir;

@@ -1,5 +1,7 @@
 //! What the index holds for a key.
 
+use super::key::Key;
+
 /// What a key leads to.
 #[derive(Clone, Eq, PartialEq, Debug)]
 pub(super) enum Slot {
@@ -69,7 +71,7 @@ pub(super) struct IndexRow {
     /// Its table's number.
     pub(super) table: u8,
     /// Its key; in tables by hash as much of it as a run keeps, or all.
-    pub(super) key: Box<[u8]>,
+    pub(super) key: Key,
     /// What the key leads to.
     pub(super) slot: Slot,
 }

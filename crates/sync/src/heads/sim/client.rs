@@ -380,6 +380,11 @@ impl World {
         if self.watch.broken.is_some() {
             return;
         }
+        let (voters, newest) = (self.voters(), self.newest());
+        if !newest.is_quorum(|of| voters.iter().any(|at| node(*at) == *of)) {
+            // A member was restored while it was being added: the cluster has lost more than it can.
+            return;
+        }
         for name in self.watch.names() {
             self.watch.check(&name);
             let top = self.watch.top(&name).cloned();

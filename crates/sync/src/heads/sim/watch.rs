@@ -46,6 +46,18 @@ impl Library {
         self.commits.get(id)
     }
 
+    /// All that lies behind a commit, and itself.
+    fn history(&self, of: &CommitId) -> BTreeSet<CommitId> {
+        let mut seen = BTreeSet::new();
+        let mut waiting = vec![*of];
+        while let Some(id) = waiting.pop() {
+            if let Some(commit) = self.commits.get(&id).filter(|_| seen.insert(id)) {
+                waiting.extend(commit.previous.into_iter().chain(commit.merges.iter().copied()));
+            }
+        }
+        seen
+    }
+
     /// Whether `one` is `other`, or in its history.
     pub(super) fn is_behind(&self, one: &CommitId, other: &CommitId) -> bool {
         let mut seen = BTreeSet::new();
@@ -178,9 +190,9 @@ impl Watch {
         }
         if let Some(accepted) = &register.accepted {
             if let Some(head) = accepted.value.head {
-                self.is("I7", have.contains(&head.commit), || {
-                    format!("{name} at {machine}: {head:?} is not there")
-                });
+                let all = self.library.history(&head.commit);
+                let lost: Vec<&CommitId> = all.iter().filter(|commit| !have.contains(commit)).collect();
+                self.is("I7", lost.is_empty(), || format!("{name} at {machine}: {head:?} without {lost:?}"));
             }
             self.accepted(name, voter, accepted);
         }

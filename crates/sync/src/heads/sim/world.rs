@@ -447,9 +447,12 @@ impl World {
         if self.machines[to].up.is_none() {
             return;
         }
+        let is_empty = commits.is_empty();
         self.machines[to].disk.have.extend(commits);
         let (now, process) = (self.wall(), self.machines[to].process);
         match then {
+            // In vain: it is asked for again later.
+            Then::Settled { .. } if is_empty => {}
             Then::Settled { name, from } => {
                 self.with(to, process, |up, shelf| up.replica.settle(now, &name, from, shelf));
             }

@@ -18,7 +18,7 @@ type Log = (AuthorId, LogId);
 const PAGE: usize = 500;
 
 /// What was acknowledged of branches.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Branches(BTreeMap<Log, BTreeSet<(SeqNum, EntryId)>>);
 
 impl Branches {

@@ -21,7 +21,7 @@ const PAGE: usize = 500;
 pub(in crate::sim) struct AcknowledgedStays;
 
 /// What one machine's store has acknowledged, and what its node has told.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(in crate::sim) struct Memory {
     /// The entries of each log, from the first on.
     logs: BTreeMap<(AuthorId, LogId), Vec<EntryId>>,
@@ -48,6 +48,7 @@ pub(in crate::sim) struct Memory {
 }
 
 /// The last value that was acknowledged, and those whose write failed or was cut off since.
+#[derive(Clone)]
 pub(super) struct Known<T = ()> {
     certain: Option<T>,
     perhaps: Vec<Option<T>>,

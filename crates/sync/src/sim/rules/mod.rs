@@ -68,6 +68,8 @@ pub(super) struct NotTwice;
 pub(super) struct OthersComplete;
 /// Nobody is said to have an older state of its store who has not.
 pub(super) struct NoneAccused;
+/// Quotas hold.
+pub(super) struct WithinQuotas;
 /// Nothing panics.
 pub(super) struct NoPanic;
 
@@ -137,6 +139,8 @@ rules! {
         "an author who never used a key in two places is never marked as forked"
     ResolutionsEnd "resolutions-end"
         "when the faults have ended, all who keep a log that its author resolved read the same history of it"
+    WithinQuotas "within-quotas"
+        "no more of an author is kept than its quota allows, but what was there when it was set"
     NoPanic "no-panic"
         "nothing panics"
 }

@@ -44,7 +44,7 @@ fn heads(authors: &[AuthorClock]) -> Vec<(AuthorId, LogId, SeqNum)> {
 }
 
 /// What was acknowledged of logs in part.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Parts(BTreeMap<Position, EntryId>);
 
 impl Parts {

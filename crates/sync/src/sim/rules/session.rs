@@ -299,7 +299,12 @@ impl CreditReturns {
 }
 
 impl Bounded {
-    pub(in crate::sim) fn load(load: &Load, sessions: usize, backlog: usize) -> Option<String> {
+    pub(in crate::sim) fn load(
+        load: &Load,
+        sessions: usize,
+        backlog: usize,
+        fetches: usize,
+    ) -> Option<String> {
         let Load { outputs, writes, .. } = *load;
         let credit = CREDIT * sessions.max(1) as u64;
         let over = [
@@ -311,7 +316,7 @@ impl Bounded {
             ("requests that one session has out", load.most_requests as u64, 8),
             ("big objects that one session fetches", load.most_fetches as u64, 8),
             ("ranges that one session is asked for", load.most_ranges as u64, 8),
-            ("ranges that are asked for", load.ranges as u64, 64),
+            ("ranges that are asked for", load.ranges as u64, (fetches + sessions) as u64),
             ("logs that wait to be pushed", load.most_backlog as u64, backlog as u64),
             ("bytes of a class under way", load.most_in_flight, 2 * 1024 * 1024 + 2 * MAX_FRAME as u64),
         ];

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::super::super::files::read_full;
 use super::super::super::{Direction, FileHandle, Files};
+use super::super::key::Key;
 use super::super::slot::Slot;
 use super::filter::{self, FilterKey};
 use super::header::Header;
@@ -242,7 +243,7 @@ impl Run {
             at = at.saturating_add(pages.into());
         }
         let mut counts = [0u64; 256];
-        let mut last: Option<(u8, Box<[u8]>)> = None;
+        let mut last: Option<(u8, Key)> = None;
         for row in self.all() {
             let row = row?;
             let key = (row.table, row.key);

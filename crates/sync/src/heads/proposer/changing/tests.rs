@@ -277,9 +277,9 @@ fn what_is_accepted_late_in_an_old_epoch_outweighs_nothing() {
             (0, Change::Add(voter_of(4))),
             (3, Change::Remove(node(0))),
         ] {
+            let count = town.changed.len() + 1;
             town.change(by, change);
-            let count = town.changed.len();
-            town.wait_for(|town| town.changed.len() > count.saturating_sub(1) && !town.config(by).is_joint());
+            town.wait_for(|town| town.changed.len() >= count);
         }
         let decided = agreed(town.advance(3, "a"));
         town.away = [0, 1].into();
@@ -316,4 +316,44 @@ fn no_configuration_is_accepted_that_does_not_follow() {
     town.run();
     assert_eq!(town.homes[&1].proposer.told().get(&node(0)), Some(&Refusal::Malformed));
     assert_eq!(town.homes[&0].standing.accepted, None);
+}
+
+/// Node 0 decides the joint configuration; 1 and 2 do not hear of it yet, and agree on a name among themselves, as the
+/// old members do. Two changes later none of the two is a member.
+#[test]
+fn mutant_no_fence() {
+    let play = |mutant: Option<Mutant>| {
+        let mut town = Town::new(&[0, 1, 2], book());
+        for number in [3, 4] {
+            town.newcomer(number);
+        }
+        for home in town.homes.values_mut() {
+            home.proposer.mutant = mutant;
+            home.replica.mutant = mutant;
+        }
+        // What 0 decided reaches nobody else yet, nor does what it asks in the new epoch.
+        town.holds = Some(|from, to, packet| {
+            from == 0 && to != 0 && (packet.epoch > 1 || matches!(packet.body, Body::Epoch(_)))
+        });
+        town.change(0, Change::Add(voter_of(3)));
+        assert!(town.config(0).is_joint() && !town.config(1).is_joint());
+        let decided = agreed(town.advance(1, "a"));
+        town.let_go();
+        town.wait_for(|town| is_done(town, &[0, 1, 2, 3]));
+        for (by, change) in
+            [(0, Change::Remove(node(1))), (0, Change::Add(voter_of(4))), (0, Change::Remove(node(2)))]
+        {
+            let count = town.changed.len() + 1;
+            town.change(by, change);
+            town.wait_for(|town| town.changed.len() >= count);
+        }
+        (decided, town)
+    };
+    let (decided, mut town) = play(None);
+    assert_eq!(town.ask(3, Wish::Read), Outcome::Read { value: Some(decided) });
+    let (_, town) = play(Some(Mutant::NoFence));
+    let has = |number: usize| {
+        town.homes[&number].rows.get(&name()).is_some_and(|row| row.register.accepted.is_some())
+    };
+    assert!(!has(3) && !has(4), "the mutant is caught: the new members know nothing of it");
 }
