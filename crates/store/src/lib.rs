@@ -41,6 +41,7 @@ pub mod tables;
 mod tie;
 mod together;
 mod told;
+mod versioned;
 
 pub use asked::WantedSum;
 pub use author::{

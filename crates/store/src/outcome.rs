@@ -15,6 +15,7 @@ use crate::store::StoreError;
 use crate::tables::Position;
 use crate::tie::Tie;
 use crate::told::Told;
+pub(crate) use crate::versioned::{decode_versioned, encode_versioned};
 
 /// A node is an author too: its key signs its own system logs.
 pub type NodeId = AuthorId;
@@ -568,22 +569,6 @@ impl Policy {
             _ => Err(StoreError::broken("an unknown policy")),
         }
     }
-}
-
-/// The version byte in front of the postcard of table values.
-const VALUE_VERSION: u8 = 1;
-
-pub(crate) fn encode_versioned<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
-    postcard::to_extend(value, vec![VALUE_VERSION])
-        .map_err(|_| StoreError::broken("a value that has no bytes"))
-}
-
-pub(crate) fn decode_versioned<T: for<'de> Deserialize<'de>>(
-    bytes: &[u8],
-    what: &'static str,
-) -> Result<T, StoreError> {
-    let fields = bytes.strip_prefix(&[VALUE_VERSION]).ok_or(StoreError::broken(what))?;
-    postcard::from_bytes(fields).map_err(|_| StoreError::broken(what))
 }
 
 #[cfg(test)]
