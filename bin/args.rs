@@ -297,6 +297,29 @@ pub(crate) enum ForkCommand {
     Show {
         /// AUTHOR/LOG; LOG is a number or a schema
         log: String,
+        /// Draw them into this file as a graph for Graphviz, `-` for stdout
+        #[arg(long, value_name = "FILE", conflicts_with = "svg")]
+        dot: Option<PathBuf>,
+        /// Draw them into this file as a picture, `-` for stdout
+        #[arg(long, value_name = "FILE")]
+        svg: Option<PathBuf>,
+    },
+    /// Say which branch of a forked log of yours stands; the others are dropped, and kept beside it
+    Resolve {
+        /// AUTHOR/LOG; LOG is a number or a schema
+        log: String,
+        /// `home`: the branch that your home has. Or an entry's id, or the first digits of it: it stands with all before
+        /// it, and what was written behind it
+        #[arg(long, value_name = "home|ENTRY")]
+        keep: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Write the entries of dropped branches again, behind the one that stands
+    Salvage {
+        /// AUTHOR/LOG; LOG is a number or a schema
+        log: String,
     },
     /// Write the proof that a log is forked, which anybody can check
     Export {

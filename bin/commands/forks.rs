@@ -1,4 +1,7 @@
-//! `fork list|show|export|verify`.
+//! `fork list|show|resolve|salvage|export|verify`.
+
+mod heal;
+mod picture;
 
 use std::io::{Read as _, Write as _};
 use std::path::Path;
@@ -25,7 +28,13 @@ const WIDTH: usize = 34;
 pub(super) async fn run(api: &Api, command: ForkCommand, out: &Out) -> Result<ExitCode, ApiError> {
     match command {
         ForkCommand::List => list(api, out).await,
-        ForkCommand::Show { log } => show(api, &log, out).await,
+        ForkCommand::Show { log, dot, svg } => match (dot, svg) {
+            (Some(file), _) => draw(api, &log, &file, picture::dot, out).await,
+            (_, Some(file)) => draw(api, &log, &file, picture::svg, out).await,
+            _ => show(api, &log, out).await,
+        },
+        ForkCommand::Resolve { log, keep, yes } => heal::resolve(api, &log, &keep, yes, out).await,
+        ForkCommand::Salvage { log } => heal::salvage(api, &log, out).await,
         ForkCommand::Export { log, output } => export(api, &log, &output, out).await,
         ForkCommand::Verify { file } => verify(&file, out),
     }
@@ -34,7 +43,9 @@ pub(super) async fn run(api: &Api, command: ForkCommand, out: &Out) -> Result<Ex
 async fn list(api: &Api, out: &Out) -> Result<ExitCode, ApiError> {
     let mut answer = api.ask(Method::GET, "/v1/forks", &[]).await?;
     let mut table = Table::default();
-    table.row(["LOG", "SCHEMA", "AT", "STATE", "PROOF", "BRANCHES", "FROM", "SEEN"].map(str::to_owned));
+    table.row(
+        ["LOG", "SCHEMA", "AT", "STATE", "PROOF", "BRANCHES", "FIRST SEEN BY", "SEEN"].map(str::to_owned),
+    );
     while let Some(fork) = answer.next().await? {
         if out.json {
             out.result(&fork, String::new);
@@ -45,10 +56,14 @@ async fn list(api: &Api, out: &Out) -> Result<ExitCode, ApiError> {
             log_name(&fork),
             fork["schema"].as_str().unwrap_or("?").to_owned(),
             fork["at"].to_string(),
-            text(&fork, "state").to_owned(),
+            if fork["contested"] == true { "contested".to_owned() } else { text(&fork, "state").to_owned() },
             short(text(&fork, "proof")),
             branches.to_string(),
-            fork["from"].as_str().map_or("-".into(), short),
+            match (fork["from"].as_str(), fork["seen"].is_string()) {
+                (Some(node), _) => short(node),
+                (None, true) => "this node".into(),
+                (None, false) => "-".into(),
+            },
             fork["seen"].as_str().unwrap_or("-").to_owned(),
         ]);
     }
@@ -70,25 +85,77 @@ async fn show(api: &Api, log: &str, out: &Out) -> Result<ExitCode, ApiError> {
             _ => heading(&line),
         });
     }
+    out.note("of a log of yours: `madake fork resolve LOG --keep ENTRY` says which branch stands, `madake fork salvage LOG` writes the others' entries again");
     out.note("`madake fork export LOG -o FILE` writes the proof; anybody can check it with `madake fork verify FILE`");
     Ok(ExitCode::SUCCESS)
 }
 
+/// Draws what `show` shows.
+async fn draw(
+    api: &Api,
+    log: &str,
+    output: &Path,
+    picture: fn(&Value, &[Value]) -> String,
+    out: &Out,
+) -> Result<ExitCode, ApiError> {
+    let mut answer = api.ask(Method::GET, "/v1/fork", &[("log", log)]).await?;
+    let heading = answer.next().await?.unwrap_or_default();
+    let mut places = Vec::new();
+    while let Some(place) = answer.next().await? {
+        places.push(place);
+    }
+    let drawn = picture(&heading, &places);
+    write_file(output, drawn.as_bytes()).await?;
+    if output != Path::new("-") {
+        let shown = output.display().to_string();
+        let value = json!({"file": shown, "bytes": drawn.len()});
+        out.result(&value, || format!("{} drawn in {shown}", log_name(&heading)));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a file, whole or not at all; to stdout, if it is called `-`.
+async fn write_file(output: &Path, bytes: &[u8]) -> Result<(), ApiError> {
+    if output == Path::new("-") {
+        let mut stdout = std::io::stdout().lock();
+        let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
+        return written.map_err(|error| cant_write("stdout", &error));
+    }
+    let shown = output.display().to_string();
+    write_aside(output, 0o666, async |file| {
+        let written = file.write_all(bytes).and_then(|()| file.sync_all());
+        written.map_err(|error| cant_write(&shown, &error))
+    })
+    .await
+}
+
 fn heading(fork: &Value) -> String {
     let mut text_of = format!(
-        "{}  forked at {}, proof {} ({})",
+        "{}  {} at {}, proof {} ({})",
         log_name(fork),
+        text(fork, "state"),
         fork["at"],
         short(text(fork, "proof")),
         text(fork, "kind")
     );
+    if fork["kept"].is_object() {
+        let (seq, entry) = (&fork["kept"]["seq"], short(text(&fork["kept"], "entry")));
+        text_of.push_str(&format!("\nentry {seq} {entry} and all below it stand, as its author said"));
+    }
+    if fork["contested"] == true {
+        text_of.push_str("\ncontested: its author said two things that contradict each other");
+    }
     if fork["full"] == true {
         text_of.push_str("\nmore branches are known than there is room for: not all are kept here");
     }
     let branches = fork["branches"].as_array().map(Vec::as_slice).unwrap_or_default();
     let name = |branch: &Value| {
-        let trunk = if branch["trunk"] == true { ", read here as the log" } else { "" };
-        format!("to {}{trunk}", branch["seq"])
+        let is = match (&branch["trunk"], &branch["dropped"]) {
+            (Value::Bool(true), _) => ", read here as the log",
+            (_, Value::Bool(true)) => ", dropped",
+            _ => "",
+        };
+        format!("to {}{is}", branch["seq"])
     };
     format!("{text_of}\n{}", row("", branches.iter().map(name)))
 }
@@ -109,7 +176,8 @@ fn place(line: &Value, entries: &[Value]) -> String {
             None => "not here".into(),
         };
         let end = if entry["end"] == true { " end of log" } else { "" };
-        format!("{}{end} {payload}", short(text(entry, "entry")))
+        let again = entry["again"]["seq"].as_u64().map_or(String::new(), |seq| format!(" = @{seq}"));
+        format!("{}{again}{end} {payload}", short(text(entry, "entry")))
     };
     row(&format!("@{}", line["seq"]), (0..entries.len()).map(cell))
 }
@@ -131,18 +199,11 @@ async fn export(api: &Api, log: &str, output: &Path, out: &Out) -> Result<ExitCo
     };
     let bytes = body.collect().await.map_err(|error| cut(&error))?.to_bytes();
     let proof = ForkProof::verify(&bytes).map_err(|error| cut(&error))?;
+    write_file(output, &bytes).await?;
     if output == Path::new("-") {
-        let mut stdout = std::io::stdout().lock();
-        let written = stdout.write_all(&bytes).and_then(|()| stdout.flush());
-        written.map_err(|error| cant_write("stdout", &error))?;
         return Ok(ExitCode::SUCCESS);
     }
     let shown = output.display().to_string();
-    write_aside(output, 0o666, async |file| {
-        let written = file.write_all(&bytes).and_then(|()| file.sync_all());
-        written.map_err(|error| cant_write(&shown, &error))
-    })
-    .await?;
     let mut value = proof_json(&proof);
     (value["file"], value["bytes"]) = (json!(shown), json!(bytes.len()));
     out.result(&value, || format!("{} in {shown}", proof_text(&proof)));

@@ -339,6 +339,7 @@ impl Home {
         store.limit_named(named.config.keep != Keep::All, &own)?;
         own.extend(store.cluster_writers()?);
         store.settle_objects(&own)?;
+        store.settle()?;
         store.set_default_quota(named.config.quota(), &own)?;
         let copied = store.meta(META_COPY)?.is_some_and(|copy| copy == [1]);
         Ok(named.home(path, store, copied))

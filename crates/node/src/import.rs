@@ -10,8 +10,8 @@ use madake_log::{
 use madake_object::{Object, ObjectId};
 use madake_store::engine::{BlobWriter, EngineError};
 use madake_store::{
-    CONTENT_LIMIT, Change, ContentFate, Fate, Outcome, PayloadFate, Position, Read as _, Store, StoreError,
-    payload_object,
+    CONTENT_LIMIT, Change, ContentFate, Fate, Outcome, PayloadFate, Position, Read as _, Seen, Store,
+    StoreError, payload_object,
 };
 use serde_json::{Value, json};
 
@@ -227,12 +227,13 @@ impl Importer {
     fn flush(&mut self) -> Result<(), ImportError> {
         self.weight = 0;
         let (entries, payloads): (Vec<Entry>, Vec<Option<Object>>) = self.pending.drain(..).unzip();
-        let (mut changes, mut meta) = (Vec::new(), Vec::new());
+        let (mut changes, mut meta, mut logs) = (Vec::new(), Vec::new(), BTreeSet::new());
         for (checked, payload) in self.verifier.verify(entries).into_iter().zip(payloads) {
             match checked {
                 Ok(entry) => {
                     self.done.authors.insert(entry.author());
                     meta.push(weights(&entry, payload.as_ref()));
+                    logs.insert((entry.author(), entry.log()));
                     changes.push(Change::Entry { entry, payload });
                 }
                 Err((entry, error)) => {
@@ -243,6 +244,9 @@ impl Importer {
             }
         }
         if !changes.is_empty() {
+            // Whatever fork these show was found here, now.
+            let seen = Seen { from: None, at: crate::driver::wall_clock() };
+            changes.extend(logs.into_iter().map(|(author, log)| Change::Seen(author, log, seen)));
             for ((at, entry, payload), outcome) in meta.into_iter().zip(self.store.apply(changes)?) {
                 self.entry_outcome(at, entry, payload, outcome);
             }

@@ -1,6 +1,9 @@
 //! Writing an author's own logs: schemas are registered, entries chained, signed and stored.
 
 mod given;
+mod heal;
+
+pub use heal::{NotSalvaged, SalvagedEntry};
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +14,7 @@ use madake_log::{
 };
 use madake_object::{Commit, CommitAuthor, CommitError, CommitId, FileName, Mode, Object, ObjectId};
 
-use crate::fork::ReadForks as _;
+use crate::fork::{ReadForks as _, Tip};
 use crate::homes::Guard;
 use crate::ingest::LOGS_LIMIT;
 use crate::outcome::{Change, Fate, Outcome, Require};
@@ -135,6 +138,42 @@ pub enum AppendError {
         log: LogId,
         /// The place that the proof is about.
         at: SeqNum,
+    },
+    /// There is nothing to resolve: of the log one history is known here.
+    #[error("{author}/{log} is not forked, as far as is known here")]
+    NotForked {
+        /// Whose log.
+        author: AuthorId,
+        /// Which of the author's logs.
+        log: LogId,
+    },
+    /// No resolution of the log is in force: nothing of it is dropped.
+    #[error("{author}/{log} is not resolved: nothing of it is dropped")]
+    NotResolved {
+        /// Whose log.
+        author: AuthorId,
+        /// Which of the author's logs.
+        log: LogId,
+    },
+    /// The caller's: this entry can't be what is kept of a forked log.
+    #[error("entry {} of {author}/{log} can't be kept: {why}", kept.seq)]
+    CantKeep {
+        /// Whose log.
+        author: AuthorId,
+        /// Which of the author's logs.
+        log: LogId,
+        /// The entry.
+        kept: Tip,
+        /// Why not.
+        why: &'static str,
+    },
+    /// Nothing can be written behind an end of log.
+    #[error("{author}/{log} has ended: nothing can be written into it again")]
+    Ended {
+        /// Whose log.
+        author: AuthorId,
+        /// Which of the author's logs.
+        log: LogId,
     },
     /// Others were not yet asked what they have of this author, and this home is a copy, or was restored or filled from
     /// an older state: another entry for a place that has one would be a fork.
@@ -430,6 +469,28 @@ impl<'a> Chains<'a> {
     }
 
     fn push(&mut self, log: LogId, payload: NewContent, end: bool) -> Result<EntryId, AppendError> {
+        let (payload_id, size) = (payload.id(), payload.size());
+        let entry = self.link(log, payload_id, size, end)?;
+        let id = entry.id();
+        self.undrop(payload_id)?;
+        match payload {
+            NewContent::Bytes(object) => self.changes.push(Change::Entry { entry, payload: Some(object) }),
+            NewContent::Blob { .. } => {
+                self.changes.push(Change::Entry { entry, payload: None });
+                self.content(payload);
+            }
+        }
+        Ok(id)
+    }
+
+    /// Signs the next entry of a log, on what is stored and on what was signed before.
+    fn link(
+        &mut self,
+        log: LogId,
+        payload: ObjectId,
+        size: u64,
+        end: bool,
+    ) -> Result<AuthenticEntry, AppendError> {
         let (author, head) = (self.key.author(), self.head(log)?);
         if self.begun.insert(log) {
             if let Some(part) = self.store.part(author, log)? {
@@ -443,20 +504,12 @@ impl<'a> Chains<'a> {
             Some(head) => head.seq.next().ok_or(AppendError::Sign(SignError::SeqExhausted))?,
             None => SeqNum::FIRST,
         };
-        let entry = self.sign(log, head.as_ref(), seq, &payload, end)?;
-        let (id, payload_id) = (entry.id(), payload.id());
-        self.undrop(payload_id)?;
+        let entry = self.sign(log, head.as_ref(), seq, (payload, size), end)?;
+        let id = entry.id();
         self.heads.insert(log, Some(LogHead::of(&entry)));
         self.signed.insert((log, seq), id);
-        match payload {
-            NewContent::Bytes(object) => self.changes.push(Change::Entry { entry, payload: Some(object) }),
-            NewContent::Blob { .. } => {
-                self.changes.push(Change::Entry { entry, payload: None });
-                self.content(payload);
-            }
-        }
-        self.appended.push(Appended { at: Position { author, log, seq }, entry: id, payload: payload_id });
-        Ok(id)
+        self.appended.push(Appended { at: Position { author, log, seq }, entry: id, payload });
+        Ok(entry)
     }
 
     fn content(&mut self, content: NewContent) {
@@ -482,7 +535,7 @@ impl<'a> Chains<'a> {
         log: LogId,
         head: Option<&LogHead>,
         seq: SeqNum,
-        payload: &NewContent,
+        (payload, size): (ObjectId, u64),
         end: bool,
     ) -> Result<AuthenticEntry, AppendError> {
         let author = self.key.author();
@@ -495,8 +548,8 @@ impl<'a> Chains<'a> {
         } else {
             None
         };
-        let payload_id = PayloadId::from_bytes(*payload.id().as_bytes());
-        Ok(Entry::sign(self.key, log, head, lipmaa, payload_id, payload.size(), end)?)
+        let payload = PayloadId::from_bytes(*payload.as_bytes());
+        Ok(Entry::sign(self.key, log, head, lipmaa, payload, size, end)?)
     }
 }
 

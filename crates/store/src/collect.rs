@@ -5,7 +5,7 @@ use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use madake_log::{AuthorId, LogId};
-use madake_object::ObjectId;
+use madake_object::{Commit, ObjectId};
 
 use crate::engine::{BlobId, Direction, Part, Table};
 use crate::ingest::payload_object;
@@ -258,6 +258,7 @@ impl Store {
         progress: &mut dyn FnMut(u64),
     ) -> Result<(HashSet<ObjectId>, Vec<ObjectId>), StoreError> {
         let (mut marked, mut stale, mut seen) = (HashSet::new(), Vec::new(), 0);
+        let mut beside = Vec::new();
         for table in [tables::ENTRY, tables::BRANCH, tables::PART_ENTRY] {
             for_each_prefix(self.engine(), table, &[], |_, entry| {
                 let entry = held_entry(entry)?;
@@ -266,12 +267,23 @@ impl Store {
                 {
                     marked.insert(id);
                 }
+                if table == tables::BRANCH && entry.log() == LogId::COMMIT {
+                    beside.push((entry.author(), id));
+                }
                 seen += 1;
                 if seen % PAGE as u64 == 0 {
                     progress(seen);
                 }
                 Ok(())
             })?;
+        }
+        // Files of versions that don't count, as their entries are beside a trunk: what was here of them stays.
+        for (author, commit) in beside.into_iter().filter(|(author, _)| !roots.without.contains(author)) {
+            let commit = self.content(commit)?.and_then(|bytes| Commit::decode(&bytes).ok());
+            let commit = commit.filter(|commit| commit.author.as_bytes() == author.as_bytes());
+            marked.extend(commit.map(|commit| commit.object).filter(|id| {
+                bytes.contains(&usize::from(id.as_bytes()[0])) // each pass sees its own
+            }));
         }
         progress(seen);
         let first = [u8::try_from(bytes.start).unwrap_or(u8::MAX)];

@@ -11,9 +11,10 @@ use madake_log::{Accusation, AuthenticEntry, AuthorId, EntryId, ForkProof, LogHe
 use serde::{Deserialize, Serialize};
 
 use crate::branches;
-use crate::engine::{Direction, Engine, KeyValue};
+use crate::engine::{Direction, Engine, KeyValue, Table};
 use crate::outcome::{NodeId, decode_versioned, encode_versioned};
 use crate::read::{HeldLog, Read as _};
+use crate::resolution::{self, Resolution};
 use crate::store::{Store, StoreError};
 use crate::summary::Item;
 use crate::tables::{self, Position};
@@ -42,6 +43,29 @@ pub struct Fork {
     pub full: bool,
     /// Who first told of it, if that was noted. For people only: nothing follows from it.
     pub seen: Option<Seen>,
+    /// What the resolution in force keeps, when it was last sorted what is dropped by it and what is not.
+    pub kept: Option<Tip>,
+}
+
+/// Which of what is beside a trunk.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Hash)]
+pub(crate) enum Side {
+    /// What contradicts it still.
+    Live,
+    /// What a resolution dropped.
+    Dropped,
+}
+
+impl Side {
+    pub(crate) const BOTH: [Self; 2] = [Self::Live, Self::Dropped];
+
+    /// The table that says so of a log.
+    pub(crate) fn table(self) -> Table {
+        match self {
+            Self::Live => tables::FORK,
+            Self::Dropped => tables::HEALED,
+        }
+    }
 }
 
 /// A forked log, and what is known of its fork.
@@ -80,15 +104,23 @@ pub enum LogState {
         /// The proof.
         proof: ProofId,
     },
+    /// It was forked, and its author said which history stands: the reader sees that one.
+    Resolved {
+        /// The entry that is kept, with all below it.
+        kept: Tip,
+        /// The proof of the fork, as the resolution names it.
+        proof: ProofId,
+    },
 }
 
 impl LogState {
     /// The state of a log with this head.
-    pub(crate) fn of(head: &LogHead, fork: Option<&Fork>) -> Self {
-        match fork {
-            Some(fork) => Self::Forked { at: fork.at(), proof: fork.proof.id() },
-            None if head.end => Self::Ended,
-            None => Self::Linear,
+    fn of(head: &LogHead, fork: Option<&Fork>, resolution: Option<&Resolution>) -> Self {
+        match (fork, resolution) {
+            (Some(fork), _) => Self::Forked { at: fork.at(), proof: fork.proof.id() },
+            (None, Some(resolution)) => Self::Resolved { kept: resolution.kept, proof: resolution.proof },
+            (None, None) if head.end => Self::Ended,
+            (None, None) => Self::Linear,
         }
     }
 
@@ -98,6 +130,7 @@ impl LogState {
             Self::Linear => "linear",
             Self::Ended => "ended",
             Self::Forked { .. } => "forked",
+            Self::Resolved { .. } => "resolved",
         }
     }
 }
@@ -125,10 +158,13 @@ struct Written {
     seen: Option<Seen>,
 }
 
+/// The version of a row that says what a resolution keeps; the first one says nothing of it.
+const SORTED: u8 = 2;
+
 impl Fork {
     /// A log of which only this is known.
     pub(crate) fn new(proof: ForkProof) -> Self {
-        Self { proof, tips: Vec::new(), entries: 0, bytes: 0, full: false, seen: None }
+        Self { proof, tips: Vec::new(), entries: 0, bytes: 0, full: false, seen: None, kept: None }
     }
 
     /// The place that the proof is about.
@@ -154,22 +190,34 @@ impl Fork {
     }
 
     pub(crate) fn encode(&self) -> Result<Vec<u8>, StoreError> {
-        encode_versioned(&Written {
+        let written = Written {
             proof: self.proof.as_bytes().to_vec(),
             tips: self.tips.clone(),
             entries: self.entries,
             bytes: self.bytes,
             full: self.full,
             seen: self.seen,
-        })
+        };
+        match self.kept {
+            None => encode_versioned(&written),
+            Some(kept) => postcard::to_extend(&(written, kept), vec![SORTED])
+                .map_err(|_| StoreError::broken("a value that has no bytes")),
+        }
     }
 
     pub(crate) fn decode(value: &[u8]) -> Result<Self, StoreError> {
-        let written: Written = decode_versioned(value, "a fork")?;
+        const WHAT: &str = "a fork";
+        let (written, kept): (Written, _) = match value.strip_prefix(&[SORTED]) {
+            Some(fields) => {
+                let (written, kept) = postcard::from_bytes(fields).map_err(|_| StoreError::broken(WHAT))?;
+                (written, Some(kept))
+            }
+            None => (decode_versioned(value, WHAT)?, None),
+        };
         let proof = Accusation::decode(&written.proof).map_err(|_| StoreError::broken("a fork's proof"))?;
         let Written { tips, entries, bytes, full, seen, .. } = written;
         // Its signatures were checked before it was written.
-        Ok(Self { proof: ForkProof::assume_checked(proof), tips, entries, bytes, full, seen })
+        Ok(Self { proof: ForkProof::assume_checked(proof), tips, entries, bytes, full, seen, kept })
     }
 }
 
@@ -189,13 +237,34 @@ pub fn fork_tag(proof: &ForkProof, tips: &[Tip]) -> [u8; 16] {
 
 /// What is known of one log's fork.
 pub(crate) fn fork_of(engine: &dyn Engine, author: AuthorId, log: LogId) -> Result<Option<Fork>, StoreError> {
-    let value = engine.get(tables::FORK, &tables::log_key(author, log))?;
+    beside(engine, (author, log), Side::Live)
+}
+
+/// What is known of one side of what is beside a log's trunk.
+pub(crate) fn beside(
+    engine: &dyn Engine,
+    (author, log): (AuthorId, LogId),
+    side: Side,
+) -> Result<Option<Fork>, StoreError> {
+    let value = engine.get(side.table(), &tables::log_key(author, log))?;
     value.map(|value| Fork::decode(&value)).transpose()
 }
 
 /// The item of a log, forked or not.
 pub(crate) fn item_of(author: AuthorId, log: LogId, head: &LogHead, fork: Option<&Fork>) -> Item {
     fork.map_or_else(|| Item::of(author, log, head), |fork| fork.item(author, log, head))
+}
+
+fn forks_in(
+    engine: &dyn Engine,
+    side: Side,
+    after: Option<(AuthorId, LogId)>,
+    limit: usize,
+) -> Result<Vec<ForkedLog>, StoreError> {
+    let after = after.map(|(author, log)| tables::log_key(author, log));
+    let from = after.as_ref().map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_slice()));
+    let rows = engine.scan(side.table(), from, Bound::Unbounded, Direction::Forward, limit)?;
+    rows.iter().map(parse_row).collect()
 }
 
 pub(crate) fn parse_row((key, value): &KeyValue) -> Result<ForkedLog, StoreError> {
@@ -237,10 +306,7 @@ impl ReadForks for Store {
     }
 
     fn forks(&self, after: Option<(AuthorId, LogId)>, limit: usize) -> Result<Vec<ForkedLog>, StoreError> {
-        let after = after.map(|(author, log)| tables::log_key(author, log));
-        let from = after.as_ref().map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_slice()));
-        let rows = self.engine().scan(tables::FORK, from, Bound::Unbounded, Direction::Forward, limit)?;
-        rows.iter().map(parse_row).collect()
+        forks_in(self.engine(), Side::Live, after, limit)
     }
 
     fn holds(&self, at: &Position, entry: EntryId) -> Result<bool, StoreError> {
@@ -285,8 +351,30 @@ impl Store {
     /// # Errors
     /// The engine failed.
     pub fn log_state(&self, held: &HeldLog) -> Result<LogState, StoreError> {
-        let fork = fork_of(self.engine(), held.author, held.log)?;
-        Ok(LogState::of(&held.head, fork.as_ref()))
+        let log = (held.author, held.log);
+        let fork = fork_of(self.engine(), log.0, log.1)?;
+        let resolution = if fork.is_none() { resolution::in_force(self.engine(), log)? } else { None };
+        Ok(LogState::of(&held.head, fork.as_ref(), resolution.as_ref()))
+    }
+
+    /// What of a log is beside the history that a resolution keeps, with the proof of that fork; `None` if nothing is.
+    ///
+    /// # Errors
+    /// The engine failed.
+    pub fn healed(&self, author: AuthorId, log: LogId) -> Result<Option<Fork>, StoreError> {
+        beside(self.engine(), (author, log), Side::Dropped)
+    }
+
+    /// Up to `limit` logs after `after` of which something is dropped, ordered by author and log id.
+    ///
+    /// # Errors
+    /// The engine failed.
+    pub fn healed_logs(
+        &self,
+        after: Option<(AuthorId, LogId)>,
+        limit: usize,
+    ) -> Result<Vec<ForkedLog>, StoreError> {
+        forks_in(self.engine(), Side::Dropped, after, limit)
     }
 }
 
@@ -316,7 +404,10 @@ mod tests {
     fn a_row_there_and_back() {
         let (fork, _) = fork();
         let row = fork.encode().unwrap();
-        assert_eq!((row[0], Fork::decode(&row).unwrap()), (1, fork));
+        assert_eq!((row[0], Fork::decode(&row).unwrap()), (1, fork.clone()));
+        let sorted = Fork { kept: Some(fork.tips[0]), ..fork };
+        let again = sorted.encode().unwrap();
+        assert_eq!((again[0], Fork::decode(&again).unwrap()), (2, sorted));
         assert!(Fork::decode(&row[..200]).is_err());
         assert!(Fork::decode(&[]).is_err());
     }

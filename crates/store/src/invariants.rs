@@ -3,6 +3,7 @@
 //! memory. It reads statements by itself, on purpose: what writes rows must not be what judges them.
 
 mod forks;
+mod named;
 mod part;
 mod system;
 
@@ -12,13 +13,14 @@ use std::io::Read as _;
 use madake_log::{AuthorId, Entry, LogHead, LogId, Placement, SeqNum, check_position, lipmaa};
 use madake_object::{Commit, ObjectId};
 
+use self::named::named;
 use crate::branches::{branches_at, has_payload};
 use crate::engine::Table;
 use crate::ingest::payload_object;
 use crate::outcome::{Flaw, META_OBJECTS};
 use crate::part::PartEntry;
 use crate::prefix::{for_each_prefix, has_prefix};
-use crate::read::{HeldLog, NamedBy, Read, Wanted};
+use crate::read::{HeldLog, Read, Wanted};
 use crate::store::{Store, StoreError};
 use crate::tables::{self, Position};
 
@@ -152,7 +154,7 @@ pub fn store_invariants(
     broken: &mut dyn FnMut(Broken),
 ) -> Result<Walked, StoreError> {
     let (walked, expected, payloads) = (Walked::default(), Expected::default(), BTreeSet::new());
-    let mut walk = Walk { store, look, broken, walked, expected, payloads };
+    let mut walk = Walk { store, look, broken, walked, expected, payloads, beside: BTreeSet::new() };
     store.for_each_log(|held| walk.log(&held))?;
     let whole = walk.walked.entries;
     walk.parts()?;
@@ -175,12 +177,15 @@ struct Walk<'a, 'b> {
     expected: Expected,
     /// What entries name and what is here.
     payloads: BTreeSet<ObjectId>,
+    /// Files of versions that don't count, as their entries are beside a trunk: they may be here, and be kept.
+    beside: BTreeSet<ObjectId>,
 }
 
 /// Rows that must be there, each counted when it was found: if a table has more, they come from nothing held.
 #[derive(Default)]
 struct Expected {
     registers: u64,
+    resolves: u64,
     versions: u64,
     flaws: u64,
     branches: u64,
@@ -369,6 +374,7 @@ impl Walk<'_, '_> {
             (tables::ENTRY, entries, Invariant::Head, "entries"),
             (tables::BRANCH, self.expected.branches, Invariant::Fork, "entries of branches"),
             (tables::REGISTER, self.expected.registers, Invariant::Statement, "registrations"),
+            (tables::RESOLVE, self.expected.resolves, Invariant::Statement, "resolutions"),
             (tables::VERSION, self.expected.versions, Invariant::Statement, "versions"),
             (tables::COMMIT, self.expected.versions, Invariant::Statement, "entries that carry commits"),
             (tables::STATED, self.expected.stated, Invariant::Statement, "statements about authors"),
@@ -511,20 +517,20 @@ impl Walk<'_, '_> {
 
     fn content(&mut self) -> Result<(), StoreError> {
         let (store, broken, walked) = (self.store, &mut *self.broken, &mut self.walked);
-        let payloads = &self.payloads;
+        let named_by = (&self.payloads, &self.beside);
         for_each_prefix(store.engine(), tables::CONTENT, &[], |key, bytes| {
             walked.objects += 1;
             if blake3::hash(bytes).as_bytes() != key {
                 let what = format!("{} has other bytes", hex(key));
                 broken(Broken { rule: Invariant::Content, what });
             }
-            named(store, payloads, key, broken)
+            named(store, named_by, key, broken)
         })
     }
 
     fn blobs(&mut self) -> Result<(), StoreError> {
         let (store, broken, walked) = (self.store, &mut *self.broken, &mut self.walked);
-        let payloads = &self.payloads;
+        let named_by = (&self.payloads, &self.beside);
         let hashed = self.look.blobs;
         for_each_prefix(store.engine(), tables::BLOB, &[], |key, size| {
             walked.objects += 1;
@@ -552,33 +558,9 @@ impl Walk<'_, '_> {
                 let what = format!("blob {} {found}", hex(key));
                 broken(Broken { rule: Invariant::Content, what });
             }
-            named(store, payloads, key, broken)
+            named(store, named_by, key, broken)
         })
     }
-}
-
-/// An object that is here has a reason to be, and the store says the right one when a peer asks.
-fn named(
-    store: &Store,
-    payloads: &BTreeSet<ObjectId>,
-    key: &[u8],
-    broken: &mut dyn FnMut(Broken),
-) -> Result<(), StoreError> {
-    let engine = store.engine();
-    let id = ObjectId::new(key.try_into().map_err(|_| StoreError::broken("an object id"))?);
-    let pinned = engine.contains(tables::PINNED, key)?;
-    let named = if has_prefix(engine, tables::LINKED, key)? {
-        Some(NamedBy::Commit)
-    } else {
-        payloads.contains(&id).then_some(NamedBy::Entry)
-    };
-    if named.is_none() && !pinned {
-        broken(Broken { rule: Invariant::Named, what: format!("nothing names {id}") });
-    } else if store.named_by(id)? != named {
-        let what = format!("{id} is named by {named:?}, and the store says {:?}", store.named_by(id)?);
-        broken(Broken { rule: Invariant::Named, what });
-    }
-    Ok(())
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -33,7 +33,9 @@ mod part;
 mod prefix;
 mod quota;
 mod read;
+mod resolution;
 mod rows;
+mod settle;
 mod store;
 mod summary;
 pub mod tables;
@@ -44,7 +46,8 @@ mod versioned;
 
 pub use asked::WantedSum;
 pub use author::{
-    AppendError, Appended, Author, Base, Committed, Given, GivenVersion, NewContent, NewVersion,
+    AppendError, Appended, Author, Base, Committed, Given, GivenVersion, NewContent, NewVersion, NotSalvaged,
+    SalvagedEntry,
 };
 pub use check::{CheckStep, LogCheck, LogFault, LogProblem, StoreCheck, StoreProblem};
 pub use cluster::{Carrier, ClusterChange, ClusterFact};
@@ -70,6 +73,7 @@ pub use outcome::{
 pub use part::{HeldPart, NewPart, PART_ENTRIES, PartEntry, PartRefused};
 pub use quota::{Full, Limits, Usage};
 pub use read::{Counts, Head, HeldLog, NamedBy, NamedObject, Read, Wanted};
+pub use resolution::{By, Resolution, Verdict};
 pub use rows::{RECORD_BRANCH, RECORD_CONTENT, RECORD_ENTRY, RECORD_PART, RECORD_PATH, StoreRows};
 pub use store::{Store, StoreError};
 pub use summary::{

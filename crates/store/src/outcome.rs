@@ -40,6 +40,8 @@ pub enum Change {
     Seen(AuthorId, LogId, Seen),
     /// What is known of a log's fork is to be found out anew, from what is held beside its trunk.
     Refork(AuthorId, LogId),
+    /// A step towards what the resolutions of a log say; the store takes these itself.
+    Settle(AuthorId, LogId),
     /// Content that something held names, or that was pinned before.
     Content(Object),
     /// Content that is durable as a blob.
@@ -184,6 +186,11 @@ pub enum Outcome {
     },
     /// Of content that was to go.
     Release(Release),
+    /// Of a log whose resolutions were to take effect.
+    Settled {
+        /// Whether another such change is needed.
+        more: bool,
+    },
     /// Of a log that was to be taken away: how many of its entries were, the rest being left for another time.
     Forgotten(u64),
     /// Of an invite code that was brought: whether it was good, and is used up now.
@@ -306,6 +313,8 @@ pub enum ProofFate {
     Blocked,
     /// It is about sequence numbers of 2^48 or more.
     SeqTooHigh,
+    /// It is about a place above what a resolution keeps, and its entries are not here: they may be of what was dropped.
+    Unplaced,
 }
 
 /// What became of the payload that was handed over with an entry.

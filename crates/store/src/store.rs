@@ -1,8 +1,9 @@
 //! The store: changes in, outcomes out when they are durable.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, OnceLock};
 
-use madake_log::AuthorKey;
+use madake_log::{AuthorId, AuthorKey, LogId};
 
 use crate::collect::Collecting;
 use crate::engine::{Engine, EngineError, MAX_APPLY_BYTES};
@@ -20,10 +21,12 @@ const ROUND_BYTES: u64 = MAX_APPLY_BYTES / 4;
 /// Writes go through [`Store::apply`]; reads are in [`crate::Read`] and the methods beside it.
 pub struct Store {
     engine: Arc<dyn Engine>,
-    group: GroupCommit<Vec<Change>, Result<Vec<Outcome>, StoreError>>,
+    pub(crate) group: GroupCommit<Vec<Change>, Result<Vec<Outcome>, StoreError>>,
     pub(crate) collecting: Collecting,
     pub(crate) summaries: Summaries,
     pub(crate) listeners: Listeners,
+    /// Logs of which resolutions are to take effect; `None` until it was looked which a crash left.
+    pub(crate) unsettled: Mutex<Option<BTreeSet<(AuthorId, LogId)>>>,
     pub(crate) node_key: OnceLock<Arc<AuthorKey>>,
 }
 
@@ -72,6 +75,7 @@ impl Store {
             collecting: Collecting::default(),
             summaries: Summaries::default(),
             listeners: Listeners::default(),
+            unsettled: Mutex::default(),
             node_key: OnceLock::new(),
         }
     }
@@ -106,6 +110,15 @@ impl Store {
     }
 
     fn apply_round(&self, groups: Vec<Vec<Change>>) -> Vec<Result<Vec<Outcome>, StoreError>> {
+        // What fails here is done before the next write, or the one after that.
+        let _ = self.settle_what_is_left();
+        let results = self.write_round(groups);
+        let _ = self.settle_what_is_left();
+        results
+    }
+
+    /// As [`apply_round`](Self::apply_round), without what follows for logs that are resolved. One at a time.
+    pub(crate) fn write_round(&self, groups: Vec<Vec<Change>>) -> Vec<Result<Vec<Outcome>, StoreError>> {
         let mut results = Vec::with_capacity(groups.len());
         let mut groups = groups.into_iter();
         let noted = self.summaries.round();
@@ -134,11 +147,13 @@ impl Store {
                     Err(error) => derived.push(Err(error)),
                 }
             }
+            let unsettled = round.take_unsettled();
             let before = noted.before(self.engine(), round.touched());
             let applied = if batches.is_empty() { Ok(0) } else { self.engine.apply(&batches) };
             match applied.map_err(StoreError::from) {
                 Ok(_) => {
                     noted.after(self.engine(), before);
+                    self.is_unsettled(unsettled);
                     self.collecting.names(round.take_naming());
                     self.listeners.tell(&news);
                     results.extend(derived);

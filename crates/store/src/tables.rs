@@ -4,6 +4,7 @@
 //! drawn in `docs/storage.md`, "Tables". Tables 1–15 hold rows that follow from records and are never
 //! written themselves ([`crate::StoreRows`]), and so does [`BRANCH`]; the others from 16 up are written by the store.
 
+use madake_log::system::Point;
 use madake_log::{AuthorId, Entry, EntryId, LogHead, LogId, SeqNum};
 use madake_object::{CommitId, FileName, ObjectId};
 
@@ -105,6 +106,15 @@ pub const HOSTED: Table = Table(45);
 /// `author` → epoch: under which vow this home writes as the author.
 pub const WRITER: Table = Table(46);
 
+/// `author ‖ log ‖ entry id` → the statement's bytes: this entry of the author's control log resolves a fork of the log.
+pub const RESOLVE: Table = Table(50);
+/// `author ‖ log` → what of the log is beside the history that a resolution keeps, and the proof of that
+/// ([`crate::Fork`]).
+pub const HEALED: Table = Table(51);
+/// `author ‖ log ‖ entry id ‖ seq` → `seq ‖ entry id`: an entry of a dropped branch was written again as this one of the
+/// same log, as the entry `seq` of the control log says.
+pub const SALVAGED: Table = Table(52);
+
 /// A fact about a node's membership in a cluster ([`crate::ClusterFact`]) → what the protocol says of it.
 pub const CLUSTER: Table = Table(56);
 /// `name` → what is here of the name as a member: promised, accepted, learned; the head, pending, side branches. The
@@ -161,6 +171,31 @@ pub fn branch_key(at: &Position, entry: EntryId) -> [u8; 80] {
     key[..48].copy_from_slice(&at.key());
     key[48..].copy_from_slice(entry.as_bytes());
     key
+}
+
+/// The key of an entry in [`RESOLVE`], and what its keys in [`SALVAGED`] begin with.
+pub fn about_key(author: AuthorId, log: LogId, entry: EntryId) -> [u8; 72] {
+    let mut key = [0; 72];
+    key[..40].copy_from_slice(&log_key(author, log));
+    key[40..].copy_from_slice(entry.as_bytes());
+    key
+}
+
+/// The log and the entry that a key of [`RESOLVE`] names.
+pub fn parse_about_key(key: &[u8]) -> Option<((AuthorId, LogId), EntryId)> {
+    let (log, entry) = key.split_at_checked(40)?;
+    Some((parse_log_key(log)?, EntryId::from_bytes(entry.try_into().ok()?)))
+}
+
+/// The value of an entry in [`SALVAGED`].
+pub fn salvaged_value(again: &Point) -> Vec<u8> {
+    [again.seq.get().to_be_bytes().as_slice(), again.entry.as_bytes()].concat()
+}
+
+/// The entry that a value of [`SALVAGED`] names.
+pub fn parse_salvaged(value: &[u8]) -> Option<Point> {
+    let (seq, entry) = value.split_at_checked(8)?;
+    Some(Point { seq: SeqNum::new(parse_u64(seq)?)?, entry: EntryId::from_bytes(entry.try_into().ok()?) })
 }
 
 /// The key of a log in [`LOG_HEAD`].

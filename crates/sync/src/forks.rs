@@ -499,11 +499,17 @@ impl Session {
         news: &News,
     ) -> Result<BTreeSet<Log>, StoreError> {
         let mut forked = BTreeSet::new();
-        if !self.forks.agreed || !any_forks(context.read)? {
+        if !self.forks.agreed || news.forks.is_empty() && !any_forks(context.read)? {
             return Ok(forked);
         }
+        let mut told = BTreeSet::new();
         for log in news.forks.iter().chain(news.grown.keys()) {
-            if context.read.fork(log.0, log.1)?.is_some() && forked.insert(*log) {
+            let is_forked = context.read.fork(log.0, log.1)?.is_some();
+            if is_forked {
+                forked.insert(*log);
+            }
+            // Of one that was healed just now the peer may lack the history that stands.
+            if (is_forked || news.forks.contains(log)) && told.insert(*log) {
                 // What is being fetched from the peer is compared when it has come.
                 if !self.forks.told.contains_key(log) {
                     self.tell_fork(context, *log, Class::Control)?;

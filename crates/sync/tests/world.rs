@@ -50,6 +50,8 @@ fn worlds_converge() {
         assert!([quotas, no_room, lies, babble, drips, unread].iter().all(|count| *count >= 20), "{total:?}");
         assert!(restores >= 4, "{total:?}");
         assert!(cut_collections >= 3, "{total:?}");
+        let Tally { resolved, salvaged, same_resolved, .. } = total;
+        assert!([resolved, salvaged, same_resolved].iter().all(|count| *count >= 10), "{total:?}");
         assert!(total.parts >= 10, "{total:?}");
     }
 }

@@ -192,6 +192,15 @@ impl From<AppendError> for ApiError {
                 .hint("if the author is to write on this device from now on: madake home marry HOME (its name or ticket, as in `madake home status`)"),
             AppendError::Forked { author, log, .. } => Self::new(409, "forked", error.to_string())
                 .hint(format!("`madake fork show {author}/{log}` shows its branches side by side")),
+            AppendError::NotForked { .. } => {
+                Self::new(409, "not-forked", error.to_string()).hint("madake fork list")
+            }
+            AppendError::NotResolved { author, log } => Self::new(409, "not-resolved", error.to_string())
+                .hint(format!("madake fork resolve {author}/{log} --keep ENTRY")),
+            AppendError::CantKeep { author, log, .. } => Self::new(409, "cant-keep", error.to_string())
+                .hint(format!("`madake fork show {author}/{log}` shows what can be kept")),
+            AppendError::Ended { author, log } => Self::new(409, "ended", error.to_string())
+                .hint(format!("`madake fork show {author}/{log}` shows what is dropped; it stays readable")),
             AppendError::TooManyLogs | AppendError::TooManyGenerations(_) => {
                 Self::new(409, "append", error.to_string())
                     .hint("write to a schema that is there: `madake log list` shows them")

@@ -77,14 +77,15 @@ fn write_export(
     encoder.end(&mut out);
     write_dropped(store, &heads, &mut encoder, &mut out, &mut send)?;
     for (author, log, _) in &heads {
-        let Some(fork) = store.fork(*author, *log)? else { continue };
-        for tip in &fork.tips {
-            encoder.begin(Kind::Branch, &mut out);
-            write_branch(shell, (*author, *log), *tip, fork.at(), |piece| {
-                encoder.bytes(&piece, &mut out);
-                send(std::mem::take(&mut out))
-            })?;
-            encoder.end(&mut out);
+        for fork in [store.healed(*author, *log)?, store.fork(*author, *log)?].into_iter().flatten() {
+            for tip in &fork.tips {
+                encoder.begin(Kind::Branch, &mut out);
+                write_branch(shell, (*author, *log), *tip, fork.at(), |piece| {
+                    encoder.bytes(&piece, &mut out);
+                    send(std::mem::take(&mut out))
+                })?;
+                encoder.end(&mut out);
+            }
         }
     }
 

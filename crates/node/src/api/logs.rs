@@ -90,6 +90,7 @@ pub(super) fn list(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, A
             let state = shown.whole.map(|whole| shell.store().log_state(&whole)).transpose()?;
             let (state, at) = match (shown.part, state) {
                 (_, Some(state @ LogState::Forked { at, .. })) => (state.as_str(), Some(at.get())),
+                (_, Some(state @ LogState::Resolved { .. })) => (state.as_str(), None),
                 (None, Some(state)) => (state.as_str(), None),
                 _ => ("partial", None),
             };

@@ -16,6 +16,7 @@ mod forks;
 mod given;
 mod graph;
 mod heads;
+mod heal;
 mod homes;
 mod invites;
 mod logs;

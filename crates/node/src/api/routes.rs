@@ -6,8 +6,8 @@ use std::pin::Pin;
 use hyper::{Method, Response};
 
 use super::{
-    ApiError, Body, Call, bundle, cluster, export, files, forks, given, heads, homes, invites, logs, merge,
-    node, peers, policy, quota, sync, upkeep, why,
+    ApiError, Body, Call, bundle, cluster, export, files, forks, given, heads, heal, homes, invites, logs,
+    merge, node, peers, policy, quota, sync, upkeep, why,
 };
 
 type Answer = Result<Response<Body>, ApiError>;
@@ -42,6 +42,8 @@ pub static ROUTES: &[Route] = &[
     reads(Method::GET, "/v1/forks", |call| forks::list(call.shell)),
     reads(Method::GET, "/v1/fork", |call| forks::show(call.shell, &call.query)),
     reads(Method::GET, "/v1/fork/proof", |call| forks::proof(call.shell, &call.query)),
+    runs(Method::POST, "/v1/fork/resolve", |call| Box::pin(heal::resolve(call.shell, call.query))),
+    reads(Method::POST, "/v1/fork/salvage", |call| heal::salvage(call.shell, &call.query)),
     reads(Method::GET, "/v1/bundle", |call| bundle::export(call.shell, &call.query)),
     reads(Method::POST, "/v1/bundle", |call| Ok(bundle::import(call.shell, call.body))),
     runs(Method::POST, "/v1/export", |call| Box::pin(export::export(call.shell, call.body))),

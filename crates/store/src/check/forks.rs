@@ -8,10 +8,11 @@ use madake_log::{AuthenticEntry, AuthorId, BatchVerifier, EntryId, ForkProof, Lo
 use super::{Damaged, Payload, StoreCheck, StoreProblem};
 use crate::branches::{On, ancestor};
 use crate::engine::{Direction, Table};
-use crate::fork::{Fork, Tip};
+use crate::fork::{Fork, Side, Tip};
 use crate::ingest::payload_object;
 use crate::outcome::{Change, Flaw};
 use crate::read::{Read as _, Wanted, held_entry};
+use crate::resolution;
 use crate::store::{Store, StoreError};
 use crate::tables::{self, Position};
 
@@ -45,7 +46,7 @@ impl Store {
         report: &mut StoreCheck,
     ) -> Result<(), StoreError> {
         let mut logs = BTreeSet::new();
-        for table in [tables::FORK, tables::BRANCH] {
+        for table in [tables::FORK, tables::HEALED, tables::BRANCH, tables::RESOLVE] {
             self.logs_in(table, &mut logs)?;
         }
         for (author, log) in logs {
@@ -78,7 +79,7 @@ impl Store {
     }
 
     /// The logs of which a table has rows.
-    fn logs_in(&self, table: Table, logs: &mut BTreeSet<Log>) -> Result<(), StoreError> {
+    pub(crate) fn logs_in(&self, table: Table, logs: &mut BTreeSet<Log>) -> Result<(), StoreError> {
         let mut from = Some(Vec::new());
         while let Some(after) = from {
             let bound = Bound::Included(after.as_slice());
@@ -98,23 +99,35 @@ impl Store {
         verifier: &mut BatchVerifier,
     ) -> Result<Found, StoreError> {
         let key = tables::log_key(of.0, of.1);
-        let row = || match self.engine().get(tables::FORK, &key).map_err(StoreError::from) {
+        let row = |side: Side| match self.engine().get(side.table(), &key).map_err(StoreError::from) {
             Err(error) if error.is_damage() => Ok(Err(error.to_string())),
             row => row.map(Ok),
         };
+        let rows = || -> Result<Rows, StoreError> {
+            Ok(match (row(Side::Live)?, row(Side::Dropped)?) {
+                (Ok(live), Ok(dropped)) => Ok([live, dropped]),
+                (Err(error), _) | (_, Err(error)) => Err(error),
+            })
+        };
         let mut turn = 0;
         loop {
-            let before = row()?;
+            let before = rows()?;
             let mut found = Found::default();
             let (tips, bytes) = self.check_branches(of, damaged, verifier, &mut found)?;
-            if before == row()? || turn == TURNS {
+            if before == rows()? || turn == TURNS {
                 let entries = found.entries;
+                let kept = match resolution::in_force(self.engine(), of) {
+                    Err(error) if error.is_damage() => None, // told where it stands
+                    said => said?.map(|said| said.kept),
+                };
                 found.row = match &before {
                     Err(error) => Some(format!("what is known of its fork can't be read: {error}")),
-                    Ok(None) => (entries > 0).then(|| "it has branches, and is not noted as forked".into()),
+                    Ok([None, None]) => {
+                        (entries > 0).then(|| "it has branches, and is not noted as forked".into())
+                    }
                     // Whatever is not there any more was counted when it was.
-                    Ok(Some(_)) if !found.broken.is_empty() => None,
-                    Ok(Some(row)) => wrong_row(of, row, &tips, entries, &bytes),
+                    Ok(_) if !found.broken.is_empty() => None,
+                    Ok(rows) => wrong_rows(of, rows, &tips, entries, &bytes, kept),
                 };
                 return Ok(found);
             }
@@ -250,24 +263,38 @@ impl Store {
     }
 }
 
-/// What is wrong with what a row says.
-fn wrong_row(
+/// What is wrong with what the rows say.
+fn wrong_rows(
     of: Log,
-    row: &[u8],
+    rows: &[Option<Vec<u8>>; 2],
     tips: &[Tip],
     entries: u64,
     bytes: &std::ops::RangeInclusive<u64>,
+    kept: Option<Tip>,
 ) -> Option<String> {
-    let fork = match Fork::decode(row) {
-        Ok(fork) => fork,
-        Err(error) => return Some(format!("what is known of its fork: {error}")),
-    };
-    if let Err(error) = ForkProof::verify(fork.proof.as_bytes()) {
-        return Some(format!("the proof of its fork: {error}"));
+    let (mut all, mut count, mut sum) = (Vec::new(), 0, 0u64);
+    for row in rows.iter().flatten() {
+        let fork = match Fork::decode(row) {
+            Ok(fork) => fork,
+            Err(error) => return Some(format!("what is known of its fork: {error}")),
+        };
+        if let Err(error) = ForkProof::verify(fork.proof.as_bytes()) {
+            return Some(format!("the proof of its fork: {error}"));
+        }
+        if (fork.proof.author(), fork.proof.log()) != of {
+            return Some("the proof of its fork is about another log".into());
+        }
+        if fork.kept != kept {
+            return Some("its branches are not sorted as its resolution says".into());
+        }
+        all.extend(fork.tips);
+        count += fork.entries;
+        sum = sum.saturating_add(fork.bytes);
     }
-    if (fork.proof.author(), fork.proof.log()) != of {
-        return Some("the proof of its fork is about another log".into());
-    }
-    let fits = fork.tips == tips && fork.entries == entries && bytes.contains(&fork.bytes);
+    all.sort();
+    let fits = all == tips && count == entries && bytes.contains(&sum);
     (!fits).then(|| "its branches are others than it says".into())
 }
+
+/// What is known of what contradicts a log and of what of it is dropped; or why that can't be read.
+type Rows = Result<[Option<Vec<u8>>; 2], String>;

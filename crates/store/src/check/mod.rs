@@ -376,7 +376,7 @@ impl Store {
 }
 
 /// The tables whose rows follow from what entries state.
-const STATED: [Table; 7] = [
+const STATED: [Table; 9] = [
     tables::REGISTER,
     tables::VERSION,
     tables::COMMIT,
@@ -384,6 +384,8 @@ const STATED: [Table; 7] = [
     tables::STATED,
     tables::NAMED_KEY,
     tables::RECEIPT,
+    tables::RESOLVE,
+    tables::SALVAGED,
 ];
 /// Rows that follow from entries, by table of [`STATED`].
 type CountStated = [u64; STATED.len()];

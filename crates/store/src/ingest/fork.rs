@@ -6,9 +6,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use madake_log::{AuthenticEntry, AuthorId, EntryId, ForkKind, ForkProof, LogHead, LogId, SeqNum};
 use madake_object::Object;
 
+use super::sides::Kept;
 use super::{Round, SEQ_LIMIT, lipmaa_of, payload_object};
 use crate::branches::{self, Branches, On, ancestor, has_payload};
-use crate::fork::{BRANCH_BYTES_LIMIT, BRANCH_ENTRIES_LIMIT, Fork, Seen, TIPS_LIMIT, Tip, fork_of};
+use crate::fork::{BRANCH_BYTES_LIMIT, BRANCH_ENTRIES_LIMIT, Fork, Seen, Side, TIPS_LIMIT, Tip, beside};
 use crate::outcome::{Fate, Flaw, Outcome, PayloadFate, ProofFate};
 use crate::prefix::for_each_prefix;
 use crate::read::{self, Wanted};
@@ -16,23 +17,29 @@ use crate::rows::RECORD_BRANCH;
 use crate::store::StoreError;
 use crate::tables::{self, Position};
 
+type Log = (AuthorId, LogId);
+
 /// What a round knows of forks.
 #[derive(Default)]
 pub(super) struct Forks {
-    /// As they will be; `None`: the log is not forked.
-    known: HashMap<(AuthorId, LogId), Option<Fork>>,
+    /// As they will be; `None`: there is nothing on that side.
+    pub(super) known: HashMap<(Log, Side), Option<Fork>>,
     /// Those whose row is to be written with the batch.
-    changed: BTreeSet<(AuthorId, LogId)>,
+    pub(super) changed: BTreeSet<(Log, Side)>,
     /// Entries of branches that this round brought.
     branches: BTreeMap<(Position, EntryId), AuthenticEntry>,
-    /// What the branches of authors take: entries and bytes.
-    used: HashMap<AuthorId, (u64, u64)>,
+    /// What the branches of authors take on one side: entries and bytes.
+    pub(super) used: HashMap<(AuthorId, Side), (u64, u64)>,
     /// Wants that went with branches.
     unwanted: BTreeSet<Wanted>,
+    /// What is said to be kept of logs.
+    pub(super) said: HashMap<Log, Vec<Tip>>,
+    /// Logs of which a resolution came or went, or what one keeps.
+    pub(super) unsettled: BTreeSet<Log>,
 }
 
 /// What an entry hangs on.
-enum Hangs {
+pub(super) enum Hangs {
     /// It is a first entry, or its links lead to entries of the trunk.
     OnTrunk,
     /// Its backlink leads to this entry of a branch.
@@ -43,10 +50,10 @@ enum Hangs {
 
 /// The best of several proofs.
 #[derive(Default)]
-struct Best(Option<ForkProof>);
+pub(super) struct Best(pub(super) Option<ForkProof>);
 
 impl Best {
-    fn take(&mut self, proof: Option<ForkProof>) {
+    pub(super) fn take(&mut self, proof: Option<ForkProof>) {
         let Some(proof) = proof else { return };
         if self.0.as_ref().is_none_or(|best| proof.key() < best.key()) {
             self.0 = Some(proof);
@@ -68,24 +75,36 @@ impl Branches for Round<'_> {
 
 impl Round<'_> {
     /// What is known of a log's fork. Costs nothing as long as no log is forked.
-    pub(super) fn fork(&mut self, log: (AuthorId, LogId)) -> Result<Option<&Fork>, StoreError> {
-        if self.pending.forks.known.is_empty() && self.is_empty(tables::FORK)? {
+    pub(super) fn fork(&mut self, log: Log) -> Result<Option<&Fork>, StoreError> {
+        self.known(log, Side::Live)
+    }
+
+    /// What is known of one side of what is beside a log's trunk. Costs nothing as long as there is nothing of any log.
+    pub(super) fn known(&mut self, log: Log, side: Side) -> Result<Option<&Fork>, StoreError> {
+        if self.pending.forks.known.is_empty() && self.is_empty(side.table())? {
             return Ok(None);
         }
-        if !self.pending.forks.known.contains_key(&log) {
-            let known = fork_of(self.engine, log.0, log.1)?;
-            self.pending.forks.known.insert(log, known);
+        let key = (log, side);
+        if !self.pending.forks.known.contains_key(&key) {
+            let known = beside(self.engine, log, side)?;
+            self.pending.forks.known.insert(key, known);
         }
-        Ok(self.pending.forks.known.get(&log).and_then(Option::as_ref))
+        Ok(self.pending.forks.known.get(&key).and_then(Option::as_ref))
+    }
+
+    /// Whether anything is known beside the trunk of a log.
+    pub(super) fn has_branches(&mut self, log: Log) -> Result<bool, StoreError> {
+        Ok(self.known(log, Side::Live)?.is_some() || self.known(log, Side::Dropped)?.is_some())
     }
 
     /// An entry went to the trunk's end. Of a forked log it may prove more than was known.
     pub(super) fn extended(&mut self, entry: &AuthenticEntry) -> Result<(), StoreError> {
         let log = (entry.author(), entry.log());
+        self.came(&Position::of(entry), entry.id())?;
         let Some(fork) = self.fork(log)? else { return Ok(()) };
         let mut best = Best(Some(fork.proof.clone()));
         best.against(entry, &fork.proof.entries());
-        self.better(log, best);
+        self.better(log, Side::Live, None, best);
         Ok(())
     }
 
@@ -107,12 +126,17 @@ impl Round<'_> {
             let payload = self.branch_payload(entry, payload)?;
             return with(Fate::AlreadyHave, payload);
         }
-        let mut best = Best(self.fork(log)?.map(|fork| fork.proof.clone()));
-        let proves = self.prove(entry, head, &mut best)?;
+        let (hangs, kept) = (self.hangs(entry, head)?, self.kept(log, head)?);
+        let Some(side) = self.side(entry, &hangs, kept)? else {
+            // It can't be told whether it is of what was dropped, before what it hangs on is here: nobody is marked.
+            let at = at.seq.prev().unwrap_or(at.seq);
+            return with(otherwise.unwrap_or(Fate::Forked { at }), PayloadFate::NotGiven);
+        };
+        let mut best = Best(self.known(log, side)?.map(|fork| fork.proof.clone()));
+        let proves = self.prove(entry, head, (side, kept), &mut best)?;
         let place = best.0.as_ref().map_or(at.seq, |proof| proof.seq());
         let loose = otherwise.filter(|_| !proves).unwrap_or(Fate::Forked { at: place });
-        self.better(log, best);
-        let hangs = self.hangs(entry, head)?;
+        self.better(log, side, kept, best);
         let (onto, end) = match hangs {
             Hangs::OnTrunk => (None, false),
             Hangs::OnBranch(tip, end) => (Some(tip), end),
@@ -121,15 +145,17 @@ impl Round<'_> {
         let dropped = self.is_dropped(payload_object(entry))?;
         let stated = if dropped { 0 } else { entry.payload_size() };
         let bytes = (entry.as_bytes().len() as u64).saturating_add(stated);
-        let fits = self.branches_fit(at.author, bytes)?;
-        let Some(fork) = self.pending.forks.known.get_mut(&log).and_then(Option::as_mut) else {
+        // What is to come of a history that its author keeps has room in any case: it could be the trunk as well.
+        let awaited = kept.is_none() && self.said_of(log)?.iter().any(|kept| at.seq <= kept.seq);
+        let fits = self.branches_fit(at.author, side, bytes, awaited)?;
+        let Some(fork) = self.pending.forks.known.get_mut(&(log, side)).and_then(Option::as_mut) else {
             return Err(StoreError::broken("a fork that was just noted"));
         };
         // An end stays a tip whatever hangs on it: it says where the log ends, and what follows says another thing.
         let onto = onto.filter(|_| !end).and_then(|tip| fork.tips.iter().position(|held| *held == tip));
         if !fits || onto.is_none() && fork.tips.len() >= TIPS_LIMIT {
             if !std::mem::replace(&mut fork.full, true) {
-                self.pending.forks.changed.insert(log);
+                self.pending.forks.changed.insert((log, side));
             }
             return with(Fate::BranchesFull { at: place }, PayloadFate::NotGiven);
         }
@@ -141,9 +167,10 @@ impl Round<'_> {
         fork.tips.insert(i, tip);
         fork.entries += 1;
         fork.bytes = fork.bytes.saturating_add(bytes);
-        let used = self.pending.forks.used.entry(at.author).or_default();
+        let used = self.pending.forks.used.entry((at.author, side)).or_default();
         *used = (used.0 + 1, used.1.saturating_add(bytes));
-        self.pending.forks.changed.insert(log);
+        self.pending.forks.changed.insert((log, side));
+        self.came(&at, entry.id())?;
         self.batch.record(RECORD_BRANCH, entry.as_bytes().to_vec());
         self.pending.forks.branches.insert((at, entry.id()), entry.clone());
         let payload = self.branch_payload(entry, payload)?;
@@ -162,13 +189,15 @@ impl Round<'_> {
             return fate(ProofFate::Blocked);
         }
         let Some(head) = self.head(log.0, log.1)? else { return fate(ProofFate::Unknown) };
-        let mut best = Best(self.fork(log)?.map(|fork| fork.proof.clone()));
+        let kept = self.kept(log, Some(&head))?;
+        let Some(side) = self.side_of_proof(&proof, kept)? else { return fate(ProofFate::Unplaced) };
+        let mut best = Best(self.known(log, side)?.map(|fork| fork.proof.clone()));
         best.take(Some(proof));
         for entry in &entries {
-            self.prove(entry, Some(&head), &mut best)?;
+            self.prove(entry, Some(&head), (side, kept), &mut best)?;
         }
-        let first = self.fork(log)?.is_none();
-        let is_better = self.better(log, best);
+        let first = self.known(log, side)?.is_none();
+        let is_better = self.better(log, side, kept, best);
         if first {
             self.see(log, seen)?;
         }
@@ -177,94 +206,61 @@ impl Round<'_> {
 
     /// Notes who first told of a fork, unless that was noted.
     pub(super) fn see(&mut self, log: (AuthorId, LogId), seen: Seen) -> Result<(), StoreError> {
-        if self.fork(log)?.is_some_and(|fork| fork.seen.is_none())
-            && let Some(Some(fork)) = self.pending.forks.known.get_mut(&log)
-        {
-            fork.seen = Some(seen);
-            self.pending.forks.changed.insert(log);
-        }
-        Ok(())
-    }
-
-    /// Makes what is known of a fork again: of the proof, if that holds, and of what is held beside the trunk.
-    pub(super) fn refork(&mut self, log: (AuthorId, LogId)) -> Result<(), StoreError> {
-        let key = tables::log_key(log.0, log.1);
-        let head = self.head(log.0, log.1)?;
-        let known = match self.fork(log) {
-            Ok(known) => known.cloned(),
-            Err(error) if error.is_damage() => None,
-            Err(error) => return Err(error),
-        };
-        let holds = |proof: &ForkProof| {
-            (proof.author(), proof.log()) == log && ForkProof::verify(proof.as_bytes()).is_ok()
-        };
-        let mut best = Best(known.as_ref().map(|known| known.proof.clone()).filter(holds));
-        let mut entries = Vec::new();
-        for_each_prefix(self.engine, tables::BRANCH, &key, |_, bytes| {
-            entries.push(read::held_entry(bytes)?);
-            Ok(())
-        })?;
-        let below: BTreeSet<_> = entries.iter().filter_map(|entry| entry.backlink()).collect();
-        let (mut tips, mut bytes) = (Vec::new(), 0u64);
-        for entry in &entries {
-            self.prove(entry, head.as_ref(), &mut best)?;
-            if entry.is_end() || !below.contains(&entry.id()) {
-                tips.push(Tip { seq: entry.seq(), entry: entry.id() });
+        for side in Side::BOTH {
+            if self.known(log, side)?.is_some_and(|fork| fork.seen.is_none())
+                && let Some(Some(fork)) = self.pending.forks.known.get_mut(&(log, side))
+            {
+                fork.seen = Some(seen);
+                self.pending.forks.changed.insert((log, side));
             }
-            let dropped = self.is_dropped(payload_object(entry))?;
-            let stated = if dropped { 0 } else { entry.payload_size() };
-            bytes = bytes.saturating_add(entry.as_bytes().len() as u64).saturating_add(stated);
         }
-        tips.sort();
-        let Some(proof) = best.0 else {
-            self.batch.delete(tables::FORK, key.to_vec());
-            self.pending.forks.known.insert(log, None);
-            self.touched.logs.insert(log);
-            return Ok(());
-        };
-        let (full, seen) = known.map_or((false, None), |known| (known.full, known.seen));
-        let fork = Fork { proof, tips, entries: entries.len() as u64, bytes, full, seen };
-        self.pending.forks.known.insert(log, Some(fork));
-        self.pending.forks.changed.insert(log);
-        self.pending.forks.used.remove(&log.0);
         Ok(())
     }
 
-    /// The rows of forks that changed, for the batch; and which they are.
-    pub(super) fn write_forks(&mut self) -> Result<BTreeSet<(AuthorId, LogId)>, StoreError> {
+    /// The rows of forks that changed, for the batch; and which logs they are of.
+    pub(super) fn write_forks(&mut self) -> Result<BTreeSet<Log>, StoreError> {
         let changed = std::mem::take(&mut self.pending.forks.changed);
-        for log in &changed {
+        for (log, side) in &changed {
             let key = tables::log_key(log.0, log.1).to_vec();
-            if let Some(Some(fork)) = self.pending.forks.known.get(log) {
-                self.batch.put(tables::FORK, key, fork.encode()?);
-            }
+            match self.pending.forks.known.get(&(*log, *side)) {
+                Some(Some(fork)) => self.batch.put(side.table(), key, fork.encode()?),
+                _ => self.batch.delete(side.table(), key),
+            };
         }
-        self.touched.logs.extend(&changed);
-        Ok(changed)
+        let logs: BTreeSet<Log> = changed.into_iter().map(|(log, _)| log).collect();
+        self.touched.logs.extend(&logs);
+        Ok(logs)
     }
 
-    /// Notes the best proof of a log. Whether it is another than before.
-    fn better(&mut self, log: (AuthorId, LogId), best: Best) -> bool {
+    /// Notes the best proof of one side of a log. Whether it is another than before.
+    fn better(&mut self, log: Log, side: Side, kept: Option<Kept>, best: Best) -> bool {
         let Some(proof) = best.0 else { return false };
-        let known = self.pending.forks.known.entry(log).or_default();
+        let known = self.pending.forks.known.entry((log, side)).or_default();
         match known {
             Some(fork) if fork.proof == proof => return false,
             Some(fork) => fork.proof = proof,
-            None => *known = Some(Fork::new(proof)),
+            None => {
+                let kept = kept.map(|kept| kept.tip);
+                *known = Some(Fork { kept, ..Fork::new(proof) });
+            }
         }
-        self.pending.forks.changed.insert(log);
+        self.pending.forks.changed.insert((log, side));
         true
     }
 
     /// Compares an entry with all that is held and could prove more than the best that is known. Whether anything of
     /// it contradicts the entry.
-    fn prove(
+    pub(super) fn prove(
         &self,
         entry: &AuthenticEntry,
         head: Option<&LogHead>,
+        (side, kept): (Side, Option<Kept>),
         best: &mut Best,
     ) -> Result<bool, StoreError> {
         let at = Position::of(entry);
+        // What hangs on what is kept contradicts nothing below it, and nothing of what was dropped.
+        let pinned = kept.filter(|_| side == Side::Live);
+        let above = pinned.map_or(0, |kept| kept.tip.seq.get());
         let stated: BTreeSet<SeqNum> =
             [Some(at.seq), at.seq.prev(), entry.lipmaa().map(|_| lipmaa_of(at.seq))]
                 .into_iter()
@@ -274,14 +270,24 @@ impl Round<'_> {
         let known = best.0.as_ref().map(|best| (best.seq(), best.kind(), best.entries()));
         let high = known.as_ref().map_or(at.seq, |(seq, ..)| *seq);
         let mut proves = false;
-        for seq in stated.iter().copied().filter(|seq| *seq <= high) {
+        for seq in stated.iter().copied().filter(|seq| *seq <= high && seq.get() > above) {
             let place = Position { seq, ..at };
             if head.is_some_and(|head| seq <= head.seq)
                 && let Some(other) = self.trunk(&place)?
             {
                 proves |= best.against(entry, &[other]);
             }
-            proves |= best.against(entry, &self.branches_at(&place)?);
+            let mut others = self.branches_at(&place)?;
+            if let Some(kept) = pinned {
+                let mut live = Vec::with_capacity(others.len());
+                for other in others {
+                    if self.side_of(&other, kept)? == Side::Live {
+                        live.push(other);
+                    }
+                }
+                others = live;
+            }
+            proves |= best.against(entry, &others);
         }
         if let Some(end) = head.filter(|head| head.end && head.seq < at.seq && head.seq <= high)
             && let Some(other) = self.trunk(&Position { seq: end.seq, ..at })?
@@ -321,9 +327,15 @@ impl Round<'_> {
         Ok(if fits { Hangs::OnTrunk } else { Hangs::Loose })
     }
 
-    /// Whether there is room for another entry with this many bytes beside the trunks of an author.
-    fn branches_fit(&mut self, author: AuthorId, bytes: u64) -> Result<bool, StoreError> {
-        if !self.pending.forks.used.contains_key(&author) {
+    /// Whether there is room for another entry with this many bytes beside the trunks of an author, on one side.
+    fn branches_fit(
+        &mut self,
+        author: AuthorId,
+        side: Side,
+        bytes: u64,
+        awaited: bool,
+    ) -> Result<bool, StoreError> {
+        if !self.pending.forks.used.contains_key(&(author, side)) {
             let (mut entries, mut used) = (0u64, 0u64);
             let mut count = |fork: &Fork| {
                 entries = entries.saturating_add(fork.entries);
@@ -332,26 +344,26 @@ impl Round<'_> {
             let known = &self.pending.forks.known;
             known
                 .iter()
-                .filter(|((of, _), _)| *of == author)
+                .filter(|(((of, _), on), _)| *of == author && *on == side)
                 .filter_map(|(_, fork)| fork.as_ref())
                 .for_each(&mut count);
-            for_each_prefix(self.engine, tables::FORK, author.as_bytes(), |key, value| {
+            for_each_prefix(self.engine, side.table(), author.as_bytes(), |key, value| {
                 let log = tables::parse_log_key(key).ok_or(StoreError::broken("the log of a fork"))?;
-                if !known.contains_key(&log) {
+                if !known.contains_key(&(log, side)) {
                     count(&Fork::decode(value)?);
                 }
                 Ok(())
             })?;
-            self.pending.forks.used.insert(author, (entries, used));
+            self.pending.forks.used.insert((author, side), (entries, used));
         }
-        let (entries, used) = self.pending.forks.used.get(&author).copied().unwrap_or_default();
-        let limit =
-            self.limits(author)?.bytes.map_or(BRANCH_BYTES_LIMIT, |limit| limit.min(BRANCH_BYTES_LIMIT));
-        Ok(entries < BRANCH_ENTRIES_LIMIT && used.saturating_add(bytes) <= limit)
+        let (entries, used) = self.pending.forks.used.get(&(author, side)).copied().unwrap_or_default();
+        let quota = self.limits(author)?.bytes.unwrap_or(u64::MAX);
+        let limit = if awaited { quota } else { quota.min(BRANCH_BYTES_LIMIT) };
+        Ok((awaited || entries < BRANCH_ENTRIES_LIMIT) && used.saturating_add(bytes) <= limit)
     }
 
     /// Takes in what came with an entry of a branch, or notes that its payload is wanted. What it says does not count.
-    fn branch_payload(
+    pub(super) fn branch_payload(
         &mut self,
         entry: &AuthenticEntry,
         payload: Option<Object>,
@@ -409,7 +421,12 @@ impl Round<'_> {
 
     /// Takes away what is beside the trunk of a log that is forgotten. How many entries there were.
     pub(super) fn forget_branches(&mut self, author: AuthorId, log: LogId) -> Result<u64, StoreError> {
-        if self.is_empty(tables::FORK)? && self.is_empty(tables::BRANCH)? {
+        if Side::BOTH
+            .map(Side::table)
+            .into_iter()
+            .chain([tables::BRANCH])
+            .try_fold(true, |all, table| self.is_empty(table).map(|empty| all && empty))?
+        {
             return Ok(0);
         }
         let prefix = tables::log_key(author, log);
@@ -430,16 +447,18 @@ impl Round<'_> {
             self.batch.delete(tables::FLAW, key.to_vec());
             self.batch.delete(tables::BRANCH, key.to_vec());
         }
-        self.batch.delete(tables::FORK, prefix.to_vec());
-        self.pending.forks.known.insert((author, log), None);
-        self.pending.forks.used.remove(&author);
+        for side in Side::BOTH {
+            self.batch.delete(side.table(), prefix.to_vec());
+            self.pending.forks.known.insert(((author, log), side), None);
+            self.pending.forks.used.remove(&(author, side));
+        }
         self.touched.logs.insert((author, log));
         Ok(entries.len() as u64)
     }
 
     /// Whether this round brought something to a log's branches.
     pub(super) fn brought_branches(&self, log: (AuthorId, LogId)) -> bool {
-        matches!(self.pending.forks.known.get(&log), Some(Some(_)))
+        Side::BOTH.iter().any(|side| matches!(self.pending.forks.known.get(&(log, *side)), Some(Some(_))))
     }
 
     /// Whether a want went with the branch that had it.

@@ -12,6 +12,8 @@ mod invite;
 mod part;
 mod quota;
 mod release;
+mod settle;
+mod sides;
 mod statement;
 mod versions;
 
@@ -224,6 +226,7 @@ impl<'a> Round<'a> {
                 self.refork((author, log))?;
                 Ok(Outcome::Done)
             }
+            Change::Settle(author, log) => Ok(Outcome::Settled { more: self.settle((author, log))? }),
             Change::Seen(author, log, seen) => {
                 self.see((author, log), seen)?;
                 Ok(Outcome::Done)
@@ -384,7 +387,7 @@ impl<'a> Round<'a> {
             Ok(Placement::Gap) => {
                 let gap = Fate::Gap { held: head.map_or(0, |head| head.seq.get()) };
                 // Of a log with one history nothing can be before it but the trunk.
-                if self.fork((at.author, at.log))?.is_none() {
+                if !self.has_branches((at.author, at.log))? {
                     return refused(gap);
                 }
                 return self.beside_trunk(&entry, payload, head.as_ref(), Some(gap));
@@ -468,8 +471,12 @@ impl<'a> Round<'a> {
         Ok(None)
     }
 
-    /// A registration that comes or goes makes its log one of another schema.
+    /// A registration that comes or goes makes its log one of another schema; a resolution may make another history the
+    /// trunk.
     fn touch_registered(&mut self, table: Table, key: &[u8]) {
+        if table == tables::RESOLVE {
+            self.touch_resolved(key);
+        }
         if table == tables::REGISTER
             && let Some(of) = Position::from_key(key)
         {

@@ -1,6 +1,6 @@
 //! What the payloads of system and commit logs say, as rows. Pure, so that a check can ask again.
 
-use madake_log::system::{Control, NodeStatement, ReceiptStatement, Receipts, Spoken};
+use madake_log::system::{Control, NodeStatement, ReceiptStatement, Receipts, Salvaged, Spoken};
 use madake_log::{AuthorId, Entry, LogId};
 use madake_object::{Commit, FileName, ObjectId};
 
@@ -66,6 +66,18 @@ fn control(entry: &Entry, bytes: &[u8]) -> Result<Meaning, Flaw> {
         }
         Some(Control::Recovery { key }) => vec![names(key), stated(author, entry)],
         Some(Control::Countersign { author: of, .. }) => vec![stated(of, entry)],
+        Some(Control::Resolve(said)) => {
+            let key = tables::about_key(author, said.log, entry.id()).to_vec();
+            vec![(tables::RESOLVE, key, bytes.to_vec())]
+        }
+        Some(Control::Salvage(said)) => {
+            let row = |one: &Salvaged| {
+                let mut key = tables::about_key(author, said.log, one.origin).to_vec();
+                key.extend(seq.get().to_be_bytes());
+                (tables::SALVAGED, key, tables::salvaged_value(&one.again))
+            };
+            said.entries.iter().map(row).collect()
+        }
         _ => Vec::new(),
     };
     Ok(Meaning { rows, ..Meaning::default() })

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use madake_log::LogId;
+use madake_log::{AuthorId, LogId};
 use madake_object::{Commit, FileName, ObjectId};
 
 use super::{Round, payload_object, read_statement};
@@ -13,6 +13,11 @@ use crate::store::StoreError;
 use crate::tables::{self, Position};
 
 impl Round<'_> {
+    /// Which objects of an author's versions are kept.
+    pub(super) fn keeping_of(&mut self, author: &AuthorId) -> Result<Objects, StoreError> {
+        Ok(self.keeping()?.for_author(author))
+    }
+
     fn keeping(&mut self) -> Result<&Keeping, StoreError> {
         let keeping = match self.pending.keeping.take() {
             Some(keeping) => keeping,
@@ -100,7 +105,7 @@ impl Round<'_> {
     }
 
     /// Bytes that are held; none if they are damaged, which a check tells.
-    fn readable(&self, id: ObjectId) -> Result<Option<Vec<u8>>, StoreError> {
+    pub(super) fn readable(&self, id: ObjectId) -> Result<Option<Vec<u8>>, StoreError> {
         self.held_bytes(id).or_else(|error| if error.is_damage() { Ok(None) } else { Err(error) })
     }
 

@@ -30,6 +30,14 @@ impl Walk<'_, '_> {
                         self.tell(Invariant::Statement, what);
                     }
                 }
+                Ok(Spoken::Known(Control::Resolve(said))) => {
+                    let key = tables::about_key(at.author, said.log, entry.id());
+                    if self.store.engine().get(tables::RESOLVE, &key)?.as_deref() != Some(bytes) {
+                        let what = format!("{at} resolves {}, and the row is not there", said.log);
+                        self.tell(Invariant::Statement, what);
+                    }
+                    self.expected.resolves += 1;
+                }
                 Ok(Spoken::Known(Control::Vow(vow))) => {
                     self.stated(entry, at, at.author)?;
                     if let Some(home) = vow.home {

@@ -8,7 +8,7 @@ use madake_store::{HeldLog, Policy, Read, Store, StoreError, Wanted};
 use super::SECOND;
 use super::rules::{
     AcknowledgedStays, CalmFinishes, CollectsNameless, Converges, DroppedStays, ForksMeet, Genuine,
-    NeverMarked, NoneStuck, OpensAgain, Scope, SecondIsNothing, WholeBatches, schema_wanted,
+    NeverMarked, NoneStuck, OpensAgain, ResolutionsEnd, Scope, SecondIsNothing, WholeBatches, schema_wanted,
 };
 use super::world::{Ended, Event, World};
 use crate::io::Plan;
@@ -230,9 +230,35 @@ impl World<'_> {
         Ok(None)
     }
 
+    /// In what two nodes beside each other read a resolved log otherwise.
+    fn resolved_apart(&mut self) -> Result<Option<String>, StoreError> {
+        let count = self.machines.len();
+        for (one, other) in (0..count).flat_map(|one| (0..count).map(move |other| (one, other))) {
+            let (Some(here), Some(there)) = (self.store(one), self.store(other)) else { continue };
+            for author in self.twice.clone() {
+                let both = [one, other].into_iter().all(|m| self.keeps_all_of(m, author));
+                let linked = self.reaches(one, other) || self.reaches(other, one);
+                let open = !here.blocked()?.contains(&author) && !there.blocked()?.contains(&author);
+                if one == other || !both || !linked || !open {
+                    continue;
+                }
+                let (resolved, found) = ResolutionsEnd::differ(&here, &there, author)?;
+                self.tally.same_resolved += resolved;
+                if let Some(what) = found {
+                    return Ok(Some(format!("nodes {one} and {other}: {what}")));
+                }
+            }
+        }
+        Ok(None)
+    }
+
     fn compare_all(&mut self) -> Result<(), StoreError> {
         if let Some(what) = self.forks_apart()? {
             self.violates::<ForksMeet>(what);
+            return Ok(());
+        }
+        if let Some(what) = self.resolved_apart()? {
+            self.violates::<ResolutionsEnd>(what);
             return Ok(());
         }
         if let Some(what) = self.differing()? {

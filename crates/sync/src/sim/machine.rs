@@ -195,6 +195,8 @@ impl World<'_> {
         self.judge::<DroppedStays>(m, dropped);
         let lost = self.memories[m].compare(&store, true)?;
         self.judge::<AcknowledgedStays>(m, lost);
+        store.settle()?;
+        self.memories[m].follow(&store)?;
         let own: Vec<_> = self.machines[m].keys.iter().map(|key| key.author()).collect();
         for author in &own {
             let logs = store.logs_of(*author)?;

@@ -94,6 +94,12 @@ pub struct Tally {
     pub probes: u64,
     /// Forked logs that nodes held in the end.
     pub forks: u64,
+    /// Forks that their author resolved.
+    pub resolved: u64,
+    /// Entries of dropped histories that were written again.
+    pub salvaged: u64,
+    /// Resolved logs that two nodes beside each other read alike in the end.
+    pub same_resolved: u64,
     /// Worlds whose nodes kept sessions open, and came to hold the same.
     pub kept: u64,
     /// Times that a machine went back to an old backup.
@@ -135,6 +141,9 @@ impl std::ops::AddAssign for Tally {
             (&mut self.faults, other.faults),
             (&mut self.probes, other.probes),
             (&mut self.forks, other.forks),
+            (&mut self.resolved, other.resolved),
+            (&mut self.salvaged, other.salvaged),
+            (&mut self.same_resolved, other.same_resolved),
             (&mut self.kept, other.kept),
             (&mut self.restores, other.restores),
             (&mut self.quotas, other.quotas),

@@ -4,11 +4,12 @@ use std::io::ErrorKind;
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use madake_log::{AuthorId, AuthorKey, Schema};
+use madake_log::{AuthorId, AuthorKey, LogId, Schema};
 use madake_object::{FileName, Mode, Object, ObjectId};
 use madake_store::engine::{EngineError, FakeDisk};
 use madake_store::{
-    AppendError, Change, NewContent, NewVersion, NodeId, Outcome, Peer, Policy, Store, StoreError,
+    AppendError, Appended, Change, NewContent, NewVersion, NodeId, Outcome, Peer, Policy, Read as _,
+    ReadForks as _, Store, StoreError,
 };
 
 use super::connection::IDLE;
@@ -21,7 +22,8 @@ use crate::io::Plan;
 use crate::wire::FRAMED_CONTENT;
 
 pub(super) const SCHEMAS: [&str; 4] = ["post", "photo", "chat/line", "reading.temperature"];
-/// In one of so many worlds somebody writes on two machines, with this key.
+/// In one of so many worlds somebody writes on two machines, with this key; in as many others somebody who resolves what is
+/// forked by that, on the first of the two.
 const TWICE: u64 = 4;
 const TWICE_KEY: u64 = 1_000;
 const NAMES: [&str; 4] = ["a", "b/c", "b/d", "notes.txt"];
@@ -59,7 +61,7 @@ impl World<'_> {
             let mut keys: Vec<_> = (1..=authors).map(|author| Arc::new(key(number + author))).collect();
             self.homes.extend(keys.iter().map(|key| (key.author(), m)));
             // In some worlds the first two machines have one author's key, who writes at both.
-            if self.options.seed % TWICE == 1 && m < 2 {
+            if (self.options.seed % TWICE == 1 || self.heals()) && m < 2 {
                 let twice = Arc::new(key(TWICE_KEY));
                 self.twice.insert(twice.author());
                 keys.push(twice);
@@ -87,6 +89,11 @@ impl World<'_> {
         for memory in &mut self.memories {
             memory.twice.clone_from(&self.twice);
         }
+        if self.heals() && count > 1 {
+            (0..2).for_each(|m| self.begins_alike(m));
+            self.knows(0, 1);
+            self.knows(1, 0);
+        }
         for a in 0..count {
             for b in a + 1..count {
                 let near = b == a + 1;
@@ -100,6 +107,74 @@ impl World<'_> {
                 if self.random.below(2) == 0 {
                     self.owner_writes(a, vec![Change::Policy(author, Policy::Follow)]);
                 }
+            }
+        }
+    }
+
+    /// Two devices of one person.
+    fn devices_meet(&mut self, m: usize) {
+        let (receives, gives, live, dry_run) = (true, true, false, false);
+        self.dial(
+            m,
+            1 - m,
+            Plan { receives, gives, schemas: None, live, servers: None, dry_run, last: None },
+        );
+    }
+
+    /// Whether the author who writes on two machines resolves what is forked, on the first of them.
+    fn heals(&self) -> bool {
+        self.options.seed % TWICE == 3
+    }
+
+    /// Both machines begin with the same logs: so all that is said of them later is said on one of the two.
+    fn begins_alike(&mut self, m: usize) {
+        let Some(number) = self.machines[m].keys.iter().position(|key| self.twice.contains(&key.author()))
+        else {
+            return;
+        };
+        for schema in SCHEMAS.into_iter().filter_map(|schema| schema.parse::<Schema>().ok()) {
+            let Some(running) = &self.machines[m].running else { return };
+            let (author, content) = (&running.authors[number], Object::new(b"the first of all".to_vec()));
+            let tried = vec![content.id()];
+            let (id, result) = (author.id(), author.append(&schema, &[NewContent::Bytes(content)], false));
+            let payloads = |made: Vec<Appended>| made.iter().map(|entry| entry.payload).collect();
+            self.wrote(m, id, tried, result.map(payloads));
+        }
+    }
+
+    /// Says of each forked log which history stands, any of them, and sometimes writes the others again.
+    fn resolves(&mut self, m: usize, author: AuthorId) {
+        let Some(running) = &self.machines[m].running else { return };
+        let store = running.store.clone();
+        let Some(number) = running.authors.iter().position(|held| held.id() == author) else { return };
+        let Ok(forks) = store.forks(None, usize::MAX) else { return };
+        for ((_, log), fork) in forks.into_iter().filter(|((of, _), _)| *of == author) {
+            let Ok(Some(head)) = store.log_head(author, log) else { continue };
+            let tips = fork.heads(&head);
+            let kept = tips[self.random.below(tips.len())];
+            let salvages = self.random.below(4) > 0;
+            let Some(running) = &self.machines[m].running else { return };
+            let writer = &running.authors[number];
+            let said = writer.resolve(log, kept);
+            self.trace.note(self.now, format_args!("{m} resolves {author}/{log}: {}", said.is_ok()));
+            let resolved = said.is_ok();
+            let mut again = Vec::new();
+            let salvaged = if resolved && salvages {
+                let entry = |one: &madake_store::SalvagedEntry| one.again.payload;
+                Some(writer.salvage(log, &mut |some| again.extend(some.iter().map(entry))))
+            } else {
+                None
+            };
+            if let Err(AppendError::CantKeep { .. }) = said {
+                continue;
+            }
+            let payloads = |made: Vec<Appended>| made.iter().map(|entry| entry.payload).collect();
+            self.tally.resolved += u64::from(resolved);
+            self.tally.salvaged += again.len() as u64;
+            self.wrote(m, author, Vec::new(), said.map(payloads));
+            match salvaged {
+                None | Some(Err(AppendError::NotResolved { .. } | AppendError::Ended { .. })) => {}
+                Some(salvaged) => self.wrote(m, author, Vec::new(), salvaged.map(|_| again)),
             }
         }
     }
@@ -125,6 +200,15 @@ impl World<'_> {
 
     /// An owner whose node runs does something.
     pub(super) fn does_something(&mut self, m: usize) {
+        if m < 2 && self.heals() {
+            match self.random.below(8) {
+                0 => return self.devices_meet(m),
+                1..4 if m == 0 => self.twice.clone().into_iter().for_each(|author| self.resolves(m, author)),
+                // The device of one who writes at both does little else.
+                4..8 => return self.appends(m),
+                _ => {}
+            }
+        }
         match self.random.below(16 + self.weather.upkeep) {
             16.. => self.keeps_up(m),
             0..4 => self.appends(m),
@@ -286,6 +370,8 @@ impl World<'_> {
         let number = self.writes_as(m);
         let Some(running) = &self.machines[m].running else { return };
         let author = &running.authors[number];
+        // The next generation would be registered on either machine.
+        let end = end && !(self.heals() && self.twice.contains(&author.id()));
         let (id, result) = (author.id(), author.append(&schema, &payloads, end));
         self.trace.note(self.now, format_args!("{m} appends {count} to {schema}: {}", result.is_ok()));
         let tried = payloads.iter().map(NewContent::id).collect();
@@ -362,7 +448,11 @@ impl World<'_> {
             }
             Ok(_) | Err(AppendError::Store(_)) => self.owner_failed(m),
             // It was heard of: nothing is written into either history any more.
-            Err(AppendError::Forked { .. }) if self.twice.contains(&author) => {}
+            Err(AppendError::Forked { log, .. }) if self.twice.contains(&author) => {
+                if log != LogId::CONTROL && m == 0 && self.heals() && self.random.below(2) == 0 {
+                    self.resolves(m, author);
+                }
+            }
             Err(error) => self.violates::<NoPanic>(format!("node {m} does not write: {error}")),
         }
     }

@@ -121,6 +121,11 @@ impl World<'_> {
                 return self.violates::<DroppedStays>(format!("node {m}: {what}"));
             }
         }
+        if let Some(running) = &self.machines[m].running
+            && let Err(error) = self.memories[m].follow(&running.store)
+        {
+            self.trace.note(self.now, format_args!("{m} can't read what is read now: {error}"));
+        }
         let parts = outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Part(Ok(_))));
         self.tally.parts += parts.count() as u64;
         let (homes, memories) = (&self.homes, &self.memories);

@@ -1,9 +1,9 @@
 //! Forks in sessions that stay open: found by what is pushed, told when more is known, and passed on.
 use madake_log::{AuthorId, LogId};
-use madake_store::ReadForks;
+use madake_store::{Author, Read, ReadForks, Tip};
 use madake_sync::CompareBy;
 
-use super::common;
+use super::common::{self, key};
 use super::net::Net;
 
 /// The author whose key is in several places.
@@ -60,6 +60,40 @@ fn a_chain_passes_on_what_one_of_its_ends_has_found() {
         net.settle();
         assert_eq!(net.forks, forks, "what all know is not said again");
         assert_eq!(net.height(3, 0, "post"), 1);
+    }
+}
+
+/// Somebody resolves while sessions are open: all follow, also who has not heard of the history that stands.
+#[test]
+fn a_resolution_goes_round_and_what_is_written_then_too() {
+    for keeps_own in [true, false] {
+        let mut net = Net::new(4, true);
+        let log = net.peers[0].device(77, &["one", "here"]);
+        net.peers[3].device(77, &["one", "there", "and there"]);
+        for (a, b) in [(0, 1), (1, 2)] {
+            net.link(a, b);
+        }
+        // The fourth is heard by the first alone, who tells the others when all are linked.
+        net.link(2, 3);
+        let tips = net.peers[0].state(log).1;
+        assert_eq!(tips.len(), 2);
+        let own = Tip::from(&net.peers[0].store.log_head(log.0, log.1).unwrap().unwrap());
+        let kept = tips.into_iter().find(|tip| (*tip == own) == keeps_own).unwrap();
+        let author = Author::new(key(77).into(), net.peers[0].store.clone());
+        author.resolve(log.1, kept).unwrap();
+        author.salvage(log.1, &mut |_| ()).unwrap();
+        net.settle();
+        let expected = net.peers[0].state(log);
+        assert_eq!(expected.0, None);
+        for peer in &net.peers {
+            assert_eq!(peer.state(log), expected);
+            assert!(peer.store.healed(log.0, log.1).unwrap().is_some());
+        }
+        net.peers[3].device(77, &["more"]);
+        net.settle();
+        let heads: Vec<_> = net.peers.iter().map(|peer| peer.state(log).1[0].seq.get()).collect();
+        assert_eq!(heads, [5; 4]);
+        net.all_open();
     }
 }
 

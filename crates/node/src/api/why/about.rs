@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 
 use madake_log::{AuthorId, LogId};
 use madake_object::{Commit, CommitId, FileName, ObjectId};
-use madake_store::{Allowed, Head, PartEntry, Position, Read as _, Wanted, WantedSum, payload_object};
+use madake_store::{
+    Allowed, Head, PartEntry, Position, Read as _, Verdict, Wanted, WantedSum, payload_object,
+};
 
 use super::ApiError;
 use super::facts::{Facts, NAMED};
+use crate::api::forks::Known;
 use crate::net::NodeId;
 
 /// Wanted things that are looked for in what sessions told.
@@ -119,6 +122,7 @@ impl Facts<'_> {
             None => self.say("not-held", "nothing of this log is here"),
         }
         let (held, part) = (store.log_head(author, log)?, store.part(author, log)?);
+        self.fork(author, log)?;
         if let Some(part) = part {
             let text = format!(
                 "here in part: entries {} to {}, and older ones that tie them to the first; a pull without --last brings all",
@@ -146,6 +150,56 @@ impl Facts<'_> {
         });
         if (lacks || (kept && (cut_short || part.is_some()))) && !self.shell.is_own(author) {
             self.ask_next();
+        }
+        Ok(())
+    }
+
+    /// What is known of a log's fork, and what can be done about it.
+    fn fork(&mut self, author: AuthorId, log: LogId) -> Result<(), ApiError> {
+        let Some(known) = Known::of(self.shell, (author, log))? else { return Ok(()) };
+        let Some(fork) = known.fork() else { return Ok(()) };
+        let (proof, at, name) = (fork.proof.id(), fork.at(), format!("{author}/{log}"));
+        let own = self.shell.is_own(author);
+        if let Some(seen) = fork.seen {
+            let (who, peer) = match seen.from {
+                Some(node) => ("was told", node),
+                None => ("was found here", self.shell.node()),
+            };
+            self.say_of("fork-seen", format!("its fork {who} first"), peer, Some(seen.at));
+        }
+        let tips = known.heads().len();
+        match (&known.live, known.resolution()) {
+            (Some(_), _) => {
+                let text =
+                    format!("forked at entry {at}: its author's key wrote {tips} histories; proof {proof}");
+                self.say("forked", text);
+                let command = if own { "resolve" } else { "show" };
+                let keep = if own { " --keep ENTRY" } else { "" };
+                if let Verdict::Contested(said) = &known.verdict {
+                    let text =
+                        format!("contested: {} statements of its author contradict each other", said.len());
+                    self.say("contested", text);
+                }
+                if own {
+                    self.next(format!("madake fork show {name}"));
+                }
+                self.next(format!("madake fork {command} {name}{keep}"));
+            }
+            (None, Some(said)) => {
+                let text = format!(
+                    "it was forked at entry {at}, and is resolved: entry {} {} and all below it stand, as its {} said",
+                    said.kept.seq,
+                    said.kept.entry,
+                    said.by.as_str()
+                );
+                self.say("resolved", text);
+                let dropped = known.dropped.as_ref().map_or(0, |dropped| dropped.entries);
+                if dropped > 0 {
+                    self.say("dropped", format!("{dropped} entries of other histories are kept beside it"));
+                }
+                self.next(format!("madake fork {} {name}", if own { "salvage" } else { "show" }));
+            }
+            (None, None) => {}
         }
         Ok(())
     }

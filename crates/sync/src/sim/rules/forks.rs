@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use madake_log::{AuthorId, EntryId, LogId, SeqNum};
-use madake_store::{Position, Read, ReadForks, Store, StoreError};
+use madake_store::{HeldLog, LogState, Position, Read, ReadForks, Store, StoreError};
 
 /// A fork is proven where both sides are, and then everywhere with the same proof.
 pub(in crate::sim) struct ForksMeet;
 /// Who never used a key twice is never marked.
 pub(in crate::sim) struct NeverMarked;
+/// Who holds the same statements and histories reads the same.
+pub(in crate::sim) struct ResolutionsEnd;
 
 type Log = (AuthorId, LogId);
 
@@ -65,20 +67,23 @@ impl Branches {
     }
 }
 
-/// Calls `visit` with each forked log and its tips beside the trunk.
+/// Calls `visit` with each log that is forked, or was, and its tips beside the trunk.
 pub(super) fn for_each_fork(
     store: &Store,
     mut visit: impl FnMut(Log, Vec<madake_store::Tip>) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
-    let mut after = None;
-    loop {
-        let page = store.forks(after, PAGE)?;
-        let Some((last, _)) = page.last() else { return Ok(()) };
-        after = Some(*last);
-        for (log, fork) in page {
-            visit(log, fork.tips)?;
+    for dropped in [false, true] {
+        let mut after = None;
+        loop {
+            let page = if dropped { store.healed_logs(after, PAGE)? } else { store.forks(after, PAGE)? };
+            let Some((last, _)) = page.last() else { break };
+            after = Some(*last);
+            for (log, fork) in page {
+                visit(log, fork.tips)?;
+            }
         }
     }
+    Ok(())
 }
 
 impl NeverMarked {
@@ -97,6 +102,38 @@ impl NeverMarked {
             Ok(())
         })?;
         Ok((count, found))
+    }
+}
+
+impl ResolutionsEnd {
+    /// In what two nodes read a log otherwise that both keep, though they hold the same statements of its author. And how
+    /// many logs are resolved at the first.
+    pub(in crate::sim) fn differ(
+        one: &Store,
+        other: &Store,
+        author: AuthorId,
+    ) -> Result<(u64, Option<String>), StoreError> {
+        let control = |store: &Store| store.log_head(author, LogId::CONTROL);
+        if control(one)? != control(other)? || one.fork(author, LogId::CONTROL)?.is_some() {
+            return Ok((0, None));
+        }
+        let (mut resolved, mut found) = (0, None);
+        for held in one.logs_of(author)? {
+            let there = other.log_head(author, held.log)?;
+            let state = one.log_state(&held)?;
+            let is_resolved = matches!(state, LogState::Resolved { .. });
+            resolved += u64::from(is_resolved);
+            let Some(head) = there.filter(|_| is_resolved) else { continue };
+            let theirs = other.log_state(&HeldLog { head, ..held })?;
+            if theirs != state || head != held.head {
+                let (author, log) = (held.author, held.log);
+                found = Some(format!(
+                    "{author}/{log} is {state:?} up to {:?}, and {theirs:?} up to {head:?}",
+                    held.head
+                ));
+            }
+        }
+        Ok((resolved, found))
     }
 }
 

@@ -12,7 +12,7 @@ use madake_store::{
 };
 
 use super::forks::for_each_fork;
-use super::memory::{Memory, lost_of_log};
+use super::memory::Memory;
 use crate::wire::Message;
 
 /// Rows read at a time.
@@ -75,7 +75,8 @@ impl Named {
         for_each_fork(store, |log, tips| {
             for tip in tips {
                 for entry in store.branch_entries(log, tip, SeqNum::FIRST, usize::MAX)? {
-                    named.insert(payload_object(&entry), Position::of(&entry).to_string());
+                    // Files of versions that don't count stay too, if they are here.
+                    note(store, &entry, &mut named)?;
                 }
             }
             Ok(())
@@ -160,7 +161,7 @@ impl CollectsNameless {
         }
         let heights: Vec<_> = memory.logs().filter(|(author, ..)| !blocked.contains(author)).collect();
         for (author, log, _) in heights {
-            if let Some((what, _)) = lost_of_log(store, author, log, memory.log(author, log))? {
+            if let Some((what, _)) = memory.lost_of(store, author, log)? {
                 return Ok(Err(format!("its author is not blocked: {what}")));
             }
         }

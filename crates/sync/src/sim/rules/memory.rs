@@ -12,6 +12,7 @@ use madake_store::{
 
 use super::forks::Branches;
 use super::keeping::Named;
+use super::lost::{lost_of_log, lost_of_twice};
 use super::partial::Parts;
 
 /// Entries read at a time.
@@ -152,13 +153,15 @@ impl Memory {
         for (note, outcome) in notes.iter().zip(outcomes) {
             match (note, outcome) {
                 (Note::Entry(at, id, payload), Outcome::Entry { fate, payload: stored, .. }) => {
-                    if *fate == Fate::Branched {
+                    if *fate == Fate::Appended && at.seq == SeqNum::FIRST && self.may_have_lost(&at.author) {
+                        self.forget((at.author, at.log)); // by the collection that did not end
+                    }
+                    // Where a resolution may come, either is beside the other's trunk in the end.
+                    let twice = self.twice.contains(&at.author);
+                    if *fate == Fate::Branched || twice && *fate == Fate::Appended {
                         self.branches.took(at, *id);
                     }
-                    if *fate == Fate::Appended {
-                        if at.seq == SeqNum::FIRST && self.may_have_lost(&at.author) {
-                            self.forget((at.author, at.log)); // by the collection that did not end
-                        }
+                    if *fate == Fate::Appended && !twice {
                         let log = self.logs.entry((at.author, at.log)).or_default();
                         if at.seq.get() != log.len() as u64 + 1 {
                             let height = log.len();
@@ -304,6 +307,25 @@ impl Memory {
         }
     }
 
+    /// What of an acknowledged log is not there, and how many of its entries are; `None` if all of them.
+    pub(super) fn lost_of(
+        &self,
+        store: &Store,
+        author: AuthorId,
+        log: LogId,
+    ) -> Result<Option<(String, usize)>, StoreError> {
+        let lost = if self.twice.contains(&author) { lost_of_twice } else { lost_of_log };
+        lost(store, author, log, self.log(author, log))
+    }
+
+    /// Takes in which histories are read now, of authors who write in two places.
+    pub(in crate::sim) fn follow(&mut self, store: &Store) -> Result<(), StoreError> {
+        for author in self.twice.clone() {
+            self.adopt(store, author)?;
+        }
+        Ok(())
+    }
+
     /// Takes in what an author has written: everything that its logs show.
     pub(in crate::sim) fn adopt(
         &mut self,
@@ -313,6 +335,15 @@ impl Memory {
         let mut new = Vec::new();
         for HeldLog { log, .. } in store.logs_of(author)? {
             let known = self.logs.entry((author, log)).or_default();
+            if let Some(seq) = SeqNum::new(known.len() as u64)
+                && self.twice.contains(&author)
+                && store.entry_id(&Position { author, log, seq })?.as_ref() != known.last()
+            {
+                // A resolution made another history the trunk.
+                for (seq, id) in (1..).filter_map(SeqNum::new).zip(known.drain(..)) {
+                    self.branches.took(&Position { author, log, seq }, id);
+                }
+            }
             while let Some(from) = SeqNum::new(known.len() as u64 + 1) {
                 let page = store.entries(author, log, from, PAGE)?;
                 known.extend(page.iter().map(|entry| entry.id()));
@@ -333,8 +364,8 @@ impl Memory {
         adopt: bool,
     ) -> Result<Option<String>, StoreError> {
         let mut gone = Vec::new();
-        for ((author, log), known) in &self.logs {
-            match lost_of_log(store, *author, *log, known)? {
+        for (author, log) in self.logs.keys() {
+            match self.lost_of(store, *author, *log)? {
                 None => {}
                 // A collection takes a log whole, or not at all.
                 Some((_, 0)) if self.may_have_lost(author) => gone.push((*author, *log)),
@@ -495,35 +526,6 @@ impl Memory {
         self.branches.forget(&log);
         self.told.remove(&log);
     }
-}
-
-/// What of an acknowledged log is not there, and how many of its entries are; `None` if all of them.
-pub(super) fn lost_of_log(
-    store: &Store,
-    author: AuthorId,
-    log: LogId,
-    known: &[EntryId],
-) -> Result<Option<(String, usize)>, StoreError> {
-    let (mut from, mut at) = (SeqNum::FIRST, 0);
-    while at < known.len() {
-        let page = store.entries(author, log, from, PAGE)?;
-        for entry in &page {
-            if known.get(at).is_some_and(|id| *id != entry.id()) {
-                return Ok(Some((format!("{author}/{log}@{} is another entry now", at + 1), at + 1)));
-            }
-            at += 1;
-        }
-        match SeqNum::new(at as u64 + 1) {
-            Some(next) if page.len() == PAGE => from = next,
-            _ => break,
-        }
-    }
-    let head = store.log_head(author, log)?.map_or(0, |head| head.seq.get());
-    if at < known.len() || head < known.len() as u64 {
-        let what = format!("{author}/{log} had {} entries, and has {}", known.len(), head.min(at as u64));
-        return Ok(Some((what, at)));
-    }
-    Ok(None)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 mod forks;
 mod keeping;
 mod live;
+mod lost;
 mod memory;
 mod partial;
 mod session;
@@ -11,7 +12,7 @@ mod telling;
 
 use std::time::Duration;
 
-pub(super) use forks::{ForksMeet, NeverMarked};
+pub(super) use forks::{ForksMeet, NeverMarked, ResolutionsEnd};
 pub(super) use keeping::{CollectsNameless, DroppedStays, WholeBatches};
 pub(super) use live::Pushing;
 pub(super) use memory::{AcknowledgedStays, Impossible, Memory, Note};
@@ -136,6 +137,8 @@ rules! {
         "a fork whose sides reach a node is proven there, and when the faults have ended all who want the log have every history of it, and the same proof"
     NeverMarked "never-marked"
         "an author who never used a key in two places is never marked as forked"
+    ResolutionsEnd "resolutions-end"
+        "when the faults have ended, all who keep a log that its author resolved read the same history of it"
     WithinQuotas "within-quotas"
         "no more of an author is kept than its quota allows, but what was there when it was set"
     NoPanic "no-panic"
