@@ -47,8 +47,8 @@ fn worlds_converge() {
         assert!([drops, collections, swept, forgotten].iter().all(|count| *count >= 20), "{total:?}");
         assert!(total.forks >= 20, "{total:?}");
         let Tally { restores, quotas, no_room, lies, babble, drips, unread, .. } = total;
-        let least = [restores, quotas, no_room, lies, babble, drips, unread];
-        assert!(least.iter().all(|count| *count >= 10), "{total:?}");
+        assert!([quotas, no_room, lies, babble, drips, unread].iter().all(|count| *count >= 20), "{total:?}");
+        assert!(restores >= 4, "{total:?}");
         assert!(cut_collections >= 3, "{total:?}");
         assert!(total.parts >= 10, "{total:?}");
     }

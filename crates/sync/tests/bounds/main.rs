@@ -197,7 +197,7 @@ fn a_comparison_that_waits_is_asked_for_once_and_the_node_says_that_it_is_alive(
     let working = victim.said().iter().filter(|message| matches!(message, Message::Working(_))).count();
     assert!(working >= 2 && victim.ended.is_none(), "{working}");
     // It comes, and the peer is not taken for silent because it had to wait.
-    let until = victim.now + Duration::from_secs(35);
+    let until = victim.now + Duration::from_secs(10);
     victim.waits_until(until);
     assert_eq!((offers(&victim.said()), victim.ended.take()), (1, None));
     // What comes while it waits is none of its turn.
