@@ -9,7 +9,7 @@ use std::path::Path as FilePath;
 use std::sync::Arc;
 
 use madake_log::{AuthenticEntry, Entry, LogHead, LogId};
-use madake_store::engine::{Engine, EngineError, FakeDisk, JournalEngine, JournalOptions, Loss, Random};
+use madake_store::engine::{EngineError, FakeDisk, JournalEngine, JournalOptions, Loss, Random};
 use madake_store::{
     Author, HeldLog, LogState, Look, Position, Read, ReadForks, Store, StoreRows, Tip, Verdict,
     store_invariants,
