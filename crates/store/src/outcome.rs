@@ -186,11 +186,8 @@ pub enum Outcome {
     },
     /// Of content that was to go.
     Release(Release),
-    /// Of a log whose resolutions were to take effect.
-    Settled {
-        /// Whether another such change is needed.
-        more: bool,
-    },
+    /// Of a log whose resolutions were to take effect: whether another such change is needed.
+    Settled(bool),
     /// Of a log that was to be taken away: how many of its entries were, the rest being left for another time.
     Forgotten(u64),
     /// Of an invite code that was brought: whether it was good, and is used up now.

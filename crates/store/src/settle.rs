@@ -76,7 +76,7 @@ impl Store {
         loop {
             let outcomes = self.write_round(vec![vec![Change::Settle(log.0, log.1)]]).pop();
             match outcomes.transpose()?.as_deref() {
-                Some([Outcome::Settled { more: true }]) => {}
+                Some([Outcome::Settled(true)]) => {}
                 _ => break,
             }
         }

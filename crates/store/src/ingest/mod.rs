@@ -226,7 +226,7 @@ impl<'a> Round<'a> {
                 self.refork((author, log))?;
                 Ok(Outcome::Done)
             }
-            Change::Settle(author, log) => Ok(Outcome::Settled { more: self.settle((author, log))? }),
+            Change::Settle(author, log) => Ok(Outcome::Settled(self.settle((author, log))?)),
             Change::Seen(author, log, seen) => {
                 self.see((author, log), seen)?;
                 Ok(Outcome::Done)
