@@ -196,6 +196,10 @@ impl Daemon {
 
     /// What comes without a session: a knock, or a question to this node as a home.
     async fn hear_alone(&self, connection: &Connection, mut stream: quinn::RecvStream, known: bool) {
+        // Before it is listened to: who has tried often enough keeps no place.
+        if !known && !self.shell.may_knock(connection) {
+            return self.turn_away(connection);
+        }
         let Some(bytes) = hear_out(&mut stream).await else { return self.turn_away(connection) };
         if bytes.first() == Some(&HOME_STREAM) {
             if self.shell.hear_home_request(connection, &bytes, known).await {
@@ -209,7 +213,7 @@ impl Daemon {
         if known {
             return connection.close(close::WELCOME, "welcome");
         }
-        let Some(peer) = self.shell.hear_knock(connection, &bytes).await else {
+        let Some(peer) = self.shell.hear_knock(connection, &bytes) else {
             self.turn_away(connection);
             return;
         };

@@ -10,7 +10,6 @@ use madake_store::{
     StoreError, tables,
 };
 use madake_sync::home::{HomeAnswer, HomeRefusal, HomeRequest, MAX_HOME};
-use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use crate::config::Door;
@@ -78,13 +77,14 @@ impl Shell {
     /// is not known.
     pub(crate) async fn hear_home_request(&self, connection: &Connection, bytes: &[u8], known: bool) -> bool {
         let Ok(request) = HomeRequest::decode(bytes) else { return false };
+        // What a stranger asks was counted before it was heard.
         let secret = match &request {
-            HomeRequest::Enter { code, .. } => !known || code.is_some(),
+            HomeRequest::Enter { code, .. } => known && code.is_some(),
             HomeRequest::Release { passphrase, .. } => passphrase.is_some(),
             _ => false,
         };
-        let may = !secret || self.knocks.may(connection.remote_address().ip(), Instant::now());
-        if !(known || may && matches!(request, HomeRequest::Enter { .. })) {
+        let may = !secret || self.may_knock(connection);
+        if !(known || matches!(request, HomeRequest::Enter { .. })) {
             return false;
         }
         let answered = if may {

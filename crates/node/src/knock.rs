@@ -124,11 +124,13 @@ pub(crate) async fn first_stream(connection: &Connection, patience: Duration) ->
 }
 
 impl Shell {
-    /// Hears a knock out. The new peer, if its code was good; that is durable then.
-    pub(crate) async fn hear_knock(&self, connection: &Connection, bytes: &[u8]) -> Option<Peer> {
-        if !self.knocks.may(connection.remote_address().ip(), Instant::now()) {
-            return None; // without a look at it
-        }
+    /// Counts a try; whether this address may still be listened to.
+    pub(crate) fn may_knock(&self, connection: &Connection) -> bool {
+        self.knocks.may(connection.remote_address().ip(), Instant::now())
+    }
+
+    /// Looks at a knock that was heard out. The new peer, if its code was good; that is durable then.
+    pub(crate) fn hear_knock(&self, connection: &Connection, bytes: &[u8]) -> Option<Peer> {
         let knock = Knock::decode(bytes).ok()?;
         let redeemed = work::in_place(|| self.redeem(connection, &knock));
         redeemed.unwrap_or_else(|error| {
