@@ -64,6 +64,7 @@ impl Cluster {
                 if let Some(member) = &mut self.member {
                     member.proposer.configure(now.monotonic, config, &Held(store));
                 }
+                self.note_starts();
                 self.welcome_newcomers(store);
                 self.meet_all(store);
                 self.again = Some(now.monotonic);

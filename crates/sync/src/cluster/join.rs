@@ -114,7 +114,7 @@ impl Cluster {
         if !self.votes() {
             return self.send(session, Message::NotYet(NotYet::NoCluster));
         }
-        let Some(epoch) = self.links.get(&session).map(|link| link.epoch) else { return };
+        let Some(epoch) = self.links.get(&session).map(|link| link.life.store) else { return };
         let Some(member) = &self.member else { return };
         if member.replica.config().votes(&peer, epoch) {
             // The welcome was lost, or is not durable yet at the other side.
@@ -148,7 +148,7 @@ impl Cluster {
     pub(super) fn welcome_newcomers(&mut self, store: &Store) {
         for (node, session) in std::mem::take(&mut self.newcomers) {
             let link = self.links.get(&session).filter(|link| link.peer == node);
-            let Some(epoch) = link.map(|link| link.epoch) else { continue };
+            let Some(epoch) = link.map(|link| link.life.store) else { continue };
             let votes =
                 self.member.as_ref().is_some_and(|member| member.replica.config().votes(&node, epoch));
             match votes {
@@ -199,7 +199,7 @@ impl Cluster {
         let Some(link) = self.links.get_mut(&session) else { return };
         let Some(member) = &self.member else { return };
         let config = member.replica.config().clone();
-        if !config.votes(&link.peer, link.epoch) || link.went_back {
+        if !config.votes(&link.peer, link.life.store) || link.went_back {
             return;
         }
         link.told.clone_from(&self.writers);
@@ -232,7 +232,7 @@ impl Cluster {
         let mut messages = Vec::new();
         for (session, link) in &mut self.links {
             if link.went_back
-                || !config.votes(&link.peer, link.epoch)
+                || !config.votes(&link.peer, link.life.store)
                 || self.writers.len() == link.told.len()
             {
                 continue;

@@ -118,7 +118,8 @@ pub enum Output {
 /// A session with a peer that understands what members say.
 struct Link {
     peer: NodeId,
-    epoch: StoreEpoch,
+    /// Its store, and which of its starts this is.
+    life: Life,
     /// Its store went back to an older state of itself.
     went_back: bool,
     /// Writers that it was told of.
@@ -260,7 +261,27 @@ impl Cluster {
             walked,
             waits,
         });
+        self.note_starts();
         self.again = Some(Duration::ZERO);
+    }
+
+    /// Only of members it is kept in which starts they were met, and who becomes one may have been in reach before.
+    fn note_starts(&mut self) {
+        let Some(member) = &mut self.member else { return };
+        let mut newest: BTreeMap<NodeId, Life> = BTreeMap::new();
+        for Link { peer, life, .. } in self.links.values() {
+            let known = newest.entry(*peer).or_insert(*life);
+            if life.start > known.start {
+                *known = *life;
+            }
+        }
+        for (peer, life) in newest {
+            // Who was met as a member has begun its connection since, or goes on with an older one.
+            let met = member.replica.standing().met.get(&peer);
+            if met.is_none_or(|met| met.life.store != life.store) {
+                member.replica.meet(peer, life);
+            }
+        }
     }
 
     fn voter(&self) -> Voter {
@@ -281,11 +302,11 @@ impl Cluster {
         let known = store.peer_store(peer).ok().flatten();
         let went_back = matches!(history, PeerHistory::RolledBack(_))
             || known.is_some_and(|known| known.epoch == said.epoch && known.rolled_back.is_some());
-        let epoch = StoreEpoch(said.epoch);
-        self.links.insert(session, Link { peer, epoch, went_back, told: BTreeSet::new() });
+        let (start, nonce) = said.incarnation;
+        let life = Life { store: StoreEpoch(said.epoch), start, nonce };
+        self.links.insert(session, Link { peer, life, went_back, told: BTreeSet::new() });
         if let Some(member) = &mut self.member {
-            let (start, nonce) = said.incarnation;
-            member.replica.meet(peer, Life { store: epoch, start, nonce });
+            member.replica.meet(peer, life);
             if went_back {
                 member.proposer.distrust(peer);
             }
@@ -307,7 +328,7 @@ impl Cluster {
     /// A message of [`Class::Heads`](crate::wire::Class::Heads) came.
     pub fn hear(&mut self, now: Now, session: SessionId, message: Message, store: &Store) {
         let Some(link) = self.links.get(&session) else { return };
-        let (peer, epoch, went_back) = (link.peer, link.epoch, link.went_back);
+        let (peer, epoch, went_back) = (link.peer, link.life.store, link.went_back);
         match message {
             // Of which store it speaks was said when the session began.
             Message::Heads(packet) if packet.store == epoch => {
@@ -490,7 +511,7 @@ impl Cluster {
     /// The newest session with a member.
     fn link_to(&self, node: &NodeId) -> Option<SessionId> {
         let fits = |(_, link): &(&SessionId, &Link)| {
-            link.peer == *node && !link.went_back && self.is_listened_to(node, link.epoch)
+            link.peer == *node && !link.went_back && self.is_listened_to(node, link.life.store)
         };
         self.links.iter().rev().find(fits).map(|(session, _)| *session)
     }

@@ -186,7 +186,7 @@ impl Cluster {
         let config = self.member.as_ref().map(|member| member.replica.config());
         let standing = self.member.as_ref().map(|member| member.replica.standing());
         let strange = |node: &NodeId| {
-            let is_strange = |link: &Link| link.went_back || !self.is_listened_to(node, link.epoch);
+            let is_strange = |link: &Link| link.went_back || !self.is_listened_to(node, link.life.store);
             *node != self.setup.me
                 && self.link_to(node).is_none()
                 && self.links.values().any(|link| link.peer == *node && is_strange(link))
