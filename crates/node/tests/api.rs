@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use data_encoding::HEXLOWER;
 use http_body_util::BodyExt as _;
 use hyper::{Method, Request, StatusCode};
 use madake_log::{AuthorKey, BundleEncoder, Entry, ForkProof, LogId, PayloadId};
@@ -59,7 +60,7 @@ fn what_is_routed_is_described_and_the_other_way_round() {
 
 /// A node that runs in this process, and a client of its control socket.
 struct Node {
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     client: Client,
     stop: Option<oneshot::Sender<()>>,
     running: Option<tokio::task::JoinHandle<()>>,
@@ -74,7 +75,7 @@ impl Node {
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(daemon.run(async { drop(stopped.await) }));
         let client = Client::Daemon { home: path };
-        Self { _folder: folder, client, stop: Some(stop), running: Some(running) }
+        Self { folder, client, stop: Some(stop), running: Some(running) }
     }
 
     async fn end(mut self) {
@@ -276,11 +277,17 @@ fn record(name: Option<&str>, content: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A bundle of a log of one entry, with this payload.
-fn bundle(payload: &[u8]) -> (String, Vec<u8>) {
-    let key = AuthorKey::from_seed([9; 32]);
+/// The key of a node's author.
+fn key_of(node: &Node) -> AuthorKey {
+    let text = std::fs::read_to_string(node.folder.path().join("home/author.key")).unwrap();
+    let (_, digits) = text.trim_end().rsplit_once(' ').unwrap();
+    AuthorKey::from_seed(HEXLOWER.decode(digits.as_bytes()).unwrap().try_into().unwrap())
+}
+
+/// A bundle of an author's log of one entry, with this payload.
+fn bundle(key: &AuthorKey, payload: &[u8]) -> (String, Vec<u8>) {
     let id = PayloadId::of(payload);
-    let entry = Entry::sign(&key, LogId::new(2_000), None, None, id, payload.len() as u64, false).unwrap();
+    let entry = Entry::sign(key, LogId::new(2_000), None, None, id, payload.len() as u64, false).unwrap();
     let mut out = Vec::new();
     let mut encoder = BundleEncoder::new(&mut out);
     encoder.entry(&entry, &mut out).unwrap();
@@ -317,11 +324,10 @@ async fn real_answers_are_as_they_are_described() {
         api.ok(&a, "GET", "/v1/entries", "", &[("log", &log), ("payload", payload)], b"").await;
     }
     api.ok(&a, "GET", "/v1/verify", "", &[("progress", "1")], b"").await;
-
     // Two histories of a log.
     assert_eq!(api.ok(&a, "GET", "/v1/forks", "", &[], b"").await.lines.len(), 0);
-    let (forked, one) = bundle(b"one");
-    for bytes in [one, bundle(b"other").1] {
+    let (forked, one) = bundle(&key_of(&a), b"one");
+    for bytes in [one, bundle(&key_of(&a), b"other").1] {
         api.ok(&a, "POST", "/v1/bundle", "", &[], &bytes).await;
     }
     let forks = api.ok(&a, "GET", "/v1/forks", "", &[], b"").await.lines;
@@ -331,7 +337,9 @@ async fn real_answers_are_as_they_are_described() {
     assert_eq!(ForkProof::verify(&proof).unwrap().id().to_string(), text(&forks[0], "proof"));
     let logs = api.ok(&a, "GET", "/v1/logs", "", &[], b"").await.lines;
     assert!(logs.iter().any(|log| log["state"] == "forked" && log["forked_at"] == 1), "{logs:?}");
-
+    let keep = [("log", forked.as_str()), ("keep", text(&forks[0]["branches"][0], "entry"))];
+    api.ok(&a, "POST", "/v1/fork/resolve", "", &keep, b"").await;
+    api.ok(&a, "POST", "/v1/fork/salvage", "", &[("log", &forked)], b"").await;
     // Files.
     let put = api.ok(&a, "POST", "/v1/objects", "", &[], &record(None, b"an object")).await.lines.remove(0);
     let got = api.ok(&a, "GET", "/v1/objects/{id}", text(&put, "object"), &[], b"").await;
@@ -464,7 +472,6 @@ async fn real_answers_are_as_they_are_described() {
     assert_eq!(api.ok(&b, "GET", "/v1/home", "", &[], b"").await.lines.pop().unwrap()["state"], "moved");
     api.ok(&elsewhere, "POST", "/v1/home/release", "", &[("author", &author), ("yes", "1")], b"").await;
     api.ok(&a, "POST", "/v1/home/leave", "", &[], b"").await;
-
     // Whose data and what of it.
     for query in
         [vec![("author", author.as_str())], vec![("author", &author), ("entries", "9"), ("bytes", "99999")]]
@@ -491,7 +498,6 @@ async fn real_answers_are_as_they_are_described() {
     let empty = Node::start();
     let imported = api.ok(&empty, "POST", "/v1/import", "", &[], &export).await.lines.pop().unwrap();
     assert_eq!(imported["objects"], 6, "{imported}");
-
     // Upkeep.
     let gone = api.ok(&a, "POST", "/v1/unput", "", &[("object", text(&put, "object"))], b"").await.lines;
     assert_eq!(gone.last().unwrap()["dropped"], 1, "{gone:?}");
@@ -515,6 +521,7 @@ async fn real_answers_are_as_they_are_described() {
     let waits = api.ok(&fresh, "POST", "/v1/cluster/join", "", &[("ticket", ticket)], b"").await.lines;
     assert_eq!(waits[0]["state"], "joining", "{waits:?}");
     assert_eq!(api.ok(&a, "GET", "/v1/cluster", "", &[], b"").await.lines[0]["quorum"], 1);
+    api.ok(&a, "POST", "/v1/cluster/remove", "", &[("node", text(&other, "node"))], b"").await;
     let mut commits = Vec::new();
     for content in [b"one", b"two"] {
         let records = record(Some("agreed/name"), content);
