@@ -128,7 +128,7 @@ impl Endpoint {
     /// (usually [`DIAL_TIMEOUT`](super::DIAL_TIMEOUT)).
     ///
     /// Names are resolved all at once; then all addresses are tried in their order,
-    /// [`DIAL_STAGGER`] apart or as soon as the one before has failed. The first that proves to
+    /// [`DIAL_STAGGER`](super::DIAL_STAGGER) apart or as soon as the one before has failed. The first that proves to
     /// be the node wins and the others are dropped. Dropping the future drops all.
     ///
     /// The other side may still refuse this node's key, or the node itself, after this returns.
