@@ -77,6 +77,9 @@ impl Shell {
     /// is not known.
     pub(crate) async fn hear_home_request(&self, connection: &Connection, bytes: &[u8], known: bool) -> bool {
         let Ok(request) = HomeRequest::decode(bytes) else { return false };
+        if !(known || matches!(request, HomeRequest::Enter { .. })) {
+            return false;
+        }
         // What a stranger asks was counted before it was heard.
         let secret = match &request {
             HomeRequest::Enter { code, .. } => known && code.is_some(),
@@ -84,9 +87,6 @@ impl Shell {
             _ => false,
         };
         let may = !secret || self.may_knock(connection);
-        if !(known || matches!(request, HomeRequest::Enter { .. })) {
-            return false;
-        }
         let answered = if may {
             work::in_place(|| self.answer_home_request(connection.peer(), request))
         } else {
