@@ -30,20 +30,23 @@ pub struct Entry {
     size_at: u8,
 }
 
-impl Entry {
-    /// The least bytes of an entry: at sequence number 1, all numbers in one byte.
-    pub const MIN_LEN: usize = 134;
-    /// The most bytes of an entry: all numbers in nine bytes, both links.
-    pub const MAX_LEN: usize = 226;
+/// A well-formed entry in bytes that belong to somebody else: for whoever looks at many and keeps none.
+#[derive(Clone, Copy)]
+pub struct EntryRef<'a> {
+    bytes: &'a [u8],
+    log: LogId,
+    seq: SeqNum,
+    payload_size: u64,
+    links_at: u8,
+    size_at: u8,
+}
 
-    /// Reads an entry that takes up all of `bytes`.
-    ///
-    /// Strict: known tag, shortest integers, hashes of the form `00 20` and 32 bytes, links exactly where the
-    /// sequence number asks for them, nothing after the signature (`docs/spec.md`, Verified means, 1).
+impl<'a> EntryRef<'a> {
+    /// Reads an entry that takes up all of `bytes`, as strictly as [`Entry::decode`].
     ///
     /// # Errors
     /// The first [`DecodeError`] from the left.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
         let mut rest = bytes;
         match take::<1>(&mut rest).ok_or(DecodeError::Empty)? {
             [0 | 1] => {}
@@ -67,15 +70,80 @@ impl Entry {
         if !rest.is_empty() {
             return Err(DecodeError::Trailing);
         }
-        Ok(Self {
-            id: OnceLock::new(),
-            bytes: bytes.into(),
-            log,
-            seq,
-            payload_size,
-            links_at: links_at as u8,
-            size_at: size_at as u8,
-        })
+        Ok(Self { bytes, log, seq, payload_size, links_at: links_at as u8, size_at: size_at as u8 })
+    }
+
+    /// All bytes, as they came.
+    pub fn as_bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// As [`Entry::author`].
+    pub fn author(&self) -> AuthorId {
+        AuthorId::from_bytes(array_at(self.bytes, 1))
+    }
+
+    /// As [`Entry::log`].
+    pub fn log(&self) -> LogId {
+        self.log
+    }
+
+    /// As [`Entry::seq`].
+    pub fn seq(&self) -> SeqNum {
+        self.seq
+    }
+
+    /// As [`Entry::is_end`].
+    pub fn is_end(&self) -> bool {
+        self.bytes[0] == 1
+    }
+
+    /// As [`Entry::payload_id`].
+    pub fn payload_id(&self) -> PayloadId {
+        payload_id(self.bytes)
+    }
+
+    /// As [`Entry::payload_size`].
+    pub fn payload_size(&self) -> u64 {
+        self.payload_size
+    }
+
+    /// As [`Entry::check_payload`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check_payload(&self, payload: &[u8]) -> Result<(), PayloadError> {
+        check_payload(self.payload_id(), self.payload_size, payload)
+    }
+
+    /// The entry by itself: its bytes are copied.
+    pub fn to_entry(&self) -> Entry {
+        let Self { bytes, log, seq, payload_size, links_at, size_at } = *self;
+        Entry { bytes: bytes.into(), id: OnceLock::new(), log, seq, payload_size, links_at, size_at }
+    }
+}
+
+impl Entry {
+    /// The least bytes of an entry: at sequence number 1, all numbers in one byte.
+    pub const MIN_LEN: usize = 134;
+    /// The most bytes of an entry: all numbers in nine bytes, both links.
+    pub const MAX_LEN: usize = 226;
+
+    /// Reads an entry that takes up all of `bytes`.
+    ///
+    /// Strict: known tag, shortest integers, hashes of the form `00 20` and 32 bytes, links exactly where the
+    /// sequence number asks for them, nothing after the signature (`docs/spec.md`, Verified means, 1).
+    ///
+    /// # Errors
+    /// The first [`DecodeError`] from the left.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Ok(EntryRef::decode(bytes)?.to_entry())
+    }
+
+    /// The entry in place.
+    pub fn as_entry_ref(&self) -> EntryRef<'_> {
+        let Self { ref bytes, log, seq, payload_size, links_at, size_at, .. } = *self;
+        EntryRef { bytes, log, seq, payload_size, links_at, size_at }
     }
 
     /// All bytes, as they came: 134 to 226.
@@ -120,7 +188,7 @@ impl Entry {
 
     /// The stated hash of the payload.
     pub fn payload_id(&self) -> PayloadId {
-        PayloadId::from_bytes(self.array_at(self.bytes.len() - SIGNATURE_LEN - 32))
+        payload_id(&self.bytes)
     }
 
     /// The stated size of the payload, in bytes.
@@ -144,14 +212,7 @@ impl Entry {
     /// [`PayloadError::Hash`] if these are other bytes, which says nothing about the entry.
     /// [`PayloadError::Size`] if they are the right ones and the signed size is wrong: that proves a broken log.
     pub fn check_payload(&self, payload: &[u8]) -> Result<(), PayloadError> {
-        if PayloadId::of(payload) != self.payload_id() {
-            return Err(PayloadError::Hash);
-        }
-        let actual = payload.len() as u64;
-        if actual != self.payload_size {
-            return Err(PayloadError::Size { stated: self.payload_size, actual });
-        }
-        Ok(())
+        check_payload(self.payload_id(), self.payload_size, payload)
     }
 
     fn link_at(&self, at: u8) -> EntryId {
@@ -159,7 +220,7 @@ impl Entry {
     }
 
     fn array_at(&self, at: usize) -> [u8; 32] {
-        *self.bytes[at..].first_chunk().expect("decoding found the field there")
+        array_at(&self.bytes, at)
     }
 }
 
@@ -278,6 +339,22 @@ impl PayloadError {
 pub(crate) const HASH_PREFIX: [u8; 2] = [0x00, 0x20];
 const HASH_LEN: u8 = 34;
 const SIGNATURE_LEN: usize = 64;
+
+fn array_at(bytes: &[u8], at: usize) -> [u8; 32] {
+    *bytes[at..].first_chunk().expect("decoding found the field there")
+}
+
+fn payload_id(bytes: &[u8]) -> PayloadId {
+    PayloadId::from_bytes(array_at(bytes, bytes.len() - SIGNATURE_LEN - 32))
+}
+
+fn check_payload(id: PayloadId, stated: u64, payload: &[u8]) -> Result<(), PayloadError> {
+    if PayloadId::of(payload) != id {
+        return Err(PayloadError::Hash);
+    }
+    let actual = payload.len() as u64;
+    if actual != stated { Err(PayloadError::Size { stated, actual }) } else { Ok(()) }
+}
 
 fn has_lipmaa(entry: &Entry) -> bool {
     entry.size_at - entry.links_at > HASH_LEN

@@ -54,7 +54,7 @@ pub use bundle::{
     Bundle, BundleDecoder, BundleEncodeError, BundleEncoder, BundleError, BundleEvent, BundleFormError,
     BundleItem, BundleReport, BundleVerifier, BundledLog, EntryFault, MissingPayload,
 };
-pub use entry::{DecodeError, Entry, PayloadError};
+pub use entry::{DecodeError, Entry, EntryRef, PayloadError};
 pub use id::{AuthorId, EntryId, IdError, LogId, PayloadId, ProofId, SeqNum};
 pub use key::{AuthorKey, RefusedToSign};
 pub use lipmaa::{certificate_pool, has_lipmaa_link, lipmaa};

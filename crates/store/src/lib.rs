@@ -81,5 +81,5 @@ pub use summary::{
 };
 pub use tables::Position;
 pub use tie::Tie;
-pub use together::WithPayload;
+pub use together::{VisitEntry, WithPayload};
 pub use told::{Fared, Missed, Told, Trouble};

@@ -15,7 +15,7 @@ use crate::prefix::{for_each_prefix, has_prefix, scan_prefix};
 use crate::store::{Store, StoreError};
 use crate::summary::{Coded, Digest, ItemKey, SummaryScope};
 use crate::tables::{self, Position};
-use crate::together::{self, WithPayload};
+use crate::together::{self, VisitEntry, WithPayload};
 
 /// Rows read at a time by what walks a whole table.
 const PAGE: usize = 1000;
@@ -46,6 +46,21 @@ pub trait Read: ReadForks {
         longest: usize,
     ) -> Result<Vec<WithPayload>, StoreError> {
         together::one_by_one(self, (author, log, from), limit, longest)
+    }
+    /// As [`Read::entries_with_payloads`], one after the other and in place. `visit` says whether to go on.
+    ///
+    /// # Errors
+    /// From the first entry on that can't be read: those before were visited.
+    fn visit_entries(
+        &self,
+        (author, log, from): (AuthorId, LogId, SeqNum),
+        limit: usize,
+        longest: usize,
+        visit: &mut VisitEntry<'_>,
+    ) -> Result<(), StoreError> {
+        let found = self.entries_with_payloads(author, log, from, limit, longest)?;
+        together::visit_found(&found, visit);
+        Ok(())
     }
     /// What is held of a log in part ([`HeldPart`]); whoever does not ask takes it for not held.
     fn part(&self, author: AuthorId, log: LogId) -> Result<Option<HeldPart>, StoreError> {
@@ -246,6 +261,16 @@ impl Read for Store {
         longest: usize,
     ) -> Result<Vec<WithPayload>, StoreError> {
         together::entries_with_payloads(self, (author, log, from), limit, longest)
+    }
+
+    fn visit_entries(
+        &self,
+        at: (AuthorId, LogId, SeqNum),
+        limit: usize,
+        longest: usize,
+        visit: &mut VisitEntry<'_>,
+    ) -> Result<(), StoreError> {
+        together::visit_entries(self, at, limit, longest, visit)
     }
 
     fn part(&self, author: AuthorId, log: LogId) -> Result<Option<HeldPart>, StoreError> {

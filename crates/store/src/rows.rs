@@ -1,6 +1,6 @@
 //! What a record means: the rows that follow from the bytes of an entry or of an object.
 
-use madake_log::{Entry, LogHead, SeqNum};
+use madake_log::{EntryId, EntryRef, LogHead, SeqNum};
 
 use crate::engine::{Derive, DeriveError, Row, RowValue, Table};
 use crate::tables::{self, Position};
@@ -24,31 +24,17 @@ pub struct StoreRows;
 
 impl Derive for StoreRows {
     fn rows(&self, kind: u8, bytes: &[u8], out: &mut Vec<Row>) -> Result<(), DeriveError> {
-        match kind {
-            RECORD_ENTRY | RECORD_PART | RECORD_PATH => {
-                let entry = Entry::decode(bytes)
-                    .map_err(|error| DeriveError::new(kind, "not an entry").because(error))?;
-                match kind {
-                    RECORD_ENTRY => entry_rows(&entry, out),
-                    RECORD_PART => out.push(at_its_place(tables::PART_ENTRY, &entry)),
-                    _ => out.push(at_its_place(tables::PART_PATH, &entry)),
-                }
-                Ok(())
-            }
-            RECORD_CONTENT => {
-                let key = blake3::hash(bytes).as_bytes().to_vec();
-                out.push(Row { table: tables::CONTENT, key, value: RowValue::Slice(0..bytes.len()) });
-                Ok(())
-            }
-            RECORD_BRANCH => {
-                let entry = Entry::decode(bytes)
-                    .map_err(|error| DeriveError::new(kind, "not an entry").because(error))?;
-                let key = tables::branch_key(&Position::of(&entry), entry.id()).to_vec();
-                out.push(Row { table: tables::BRANCH, key, value: RowValue::Slice(0..bytes.len()) });
-                Ok(())
-            }
-            _ => Err(DeriveError::new(kind, "an unknown kind of record")),
-        }
+        rows(kind, bytes, || *blake3::hash(bytes).as_bytes(), out)
+    }
+
+    fn rows_of_hashed(
+        &self,
+        kind: u8,
+        bytes: &[u8],
+        hash: &[u8; 32],
+        out: &mut Vec<Row>,
+    ) -> Result<(), DeriveError> {
+        rows(kind, bytes, || *hash, out)
     }
 
     fn hash_key(&self, table: Table) -> Option<usize> {
@@ -66,23 +52,49 @@ impl Derive for StoreRows {
     }
 }
 
-fn entry_rows(entry: &Entry, out: &mut Vec<Row>) {
-    let at = Position::of(entry);
-    let inline = RowValue::Inline;
+fn rows(kind: u8, bytes: &[u8], hash: impl Fn() -> [u8; 32], out: &mut Vec<Row>) -> Result<(), DeriveError> {
+    let entry =
+        || EntryRef::decode(bytes).map_err(|error| DeriveError::new(kind, "not an entry").because(error));
+    match kind {
+        RECORD_ENTRY => entry_rows(&entry()?, EntryId::from_bytes(hash()), out),
+        RECORD_PART => out.push(at_its_place(tables::PART_ENTRY, &entry()?)),
+        RECORD_PATH => out.push(at_its_place(tables::PART_PATH, &entry()?)),
+        RECORD_CONTENT => {
+            out.push(Row { table: tables::CONTENT, key: hash()[..].into(), value: whole(bytes) })
+        }
+        RECORD_BRANCH => {
+            let key = tables::branch_key(&place(&entry()?), EntryId::from_bytes(hash()));
+            out.push(Row { table: tables::BRANCH, key: key[..].into(), value: whole(bytes) });
+        }
+        _ => return Err(DeriveError::new(kind, "an unknown kind of record")),
+    }
+    Ok(())
+}
+
+fn entry_rows(entry: &EntryRef<'_>, id: EntryId, out: &mut Vec<Row>) {
+    let at = place(entry);
+    let head = LogHead { seq: at.seq, entry: id, end: entry.is_end() };
     out.push(at_its_place(tables::ENTRY, entry));
     out.push(Row {
         table: tables::LOG_HEAD,
-        key: tables::log_key(at.author, at.log).to_vec(),
-        value: inline(tables::head_value(&LogHead::of(entry))),
+        key: tables::log_key(at.author, at.log)[..].into(),
+        value: RowValue::Inline(tables::head_value(&head)),
     });
     if at.seq == SeqNum::FIRST {
-        let key = tables::log_key_key(at.author, at.log).to_vec();
-        out.push(Row { table: tables::LOG_KEY, key, value: inline(Vec::new()) });
+        let key = tables::log_key_key(at.author, at.log)[..].into();
+        out.push(Row { table: tables::LOG_KEY, key, value: RowValue::Inline(Vec::new()) });
     }
 }
 
 /// The row that holds the entry itself.
-fn at_its_place(table: Table, entry: &Entry) -> Row {
-    let key = Position::of(entry).key().to_vec();
-    Row { table, key, value: RowValue::Slice(0..entry.as_bytes().len()) }
+fn at_its_place(table: Table, entry: &EntryRef<'_>) -> Row {
+    Row { table, key: place(entry).key()[..].into(), value: whole(entry.as_bytes()) }
+}
+
+fn place(entry: &EntryRef<'_>) -> Position {
+    Position { author: entry.author(), log: entry.log(), seq: entry.seq() }
+}
+
+fn whole(bytes: &[u8]) -> RowValue {
+    RowValue::Slice(0..bytes.len())
 }

@@ -125,21 +125,20 @@ impl Store {
         while let Some(first) = groups.next() {
             // What is too large for one call of the engine is cut into several.
             let mut round = Round::new(self.engine(), &self.collecting, self.node_key.get().map(Arc::as_ref));
-            let (mut batches, mut derived, mut bytes) = (Vec::new(), Vec::new(), 0);
+            let (mut derived, mut bytes) = (Vec::new(), 0);
             let mut news = News::default();
             let mut next = Some(first);
             while let Some(changes) = next.take() {
                 let topics = News::topics(&changes);
                 match round.derive(changes) {
-                    Ok((batch, outcomes, forked)) => {
+                    Ok((outcomes, forked, size)) => {
                         news.learn(topics, &outcomes);
                         news.want(round.take_wanted());
                         news.room |= round.take_room();
                         news.interest |= round.take_names();
                         round.take_signed().iter().for_each(|at| news.signed(at));
                         news.forked(forked);
-                        bytes += batch.size_hint();
-                        batches.extend((!batch.is_empty()).then_some(batch));
+                        bytes += size;
                         derived.push(Ok(outcomes));
                         next = if bytes < ROUND_BYTES { groups.next() } else { None };
                     }
@@ -149,6 +148,7 @@ impl Store {
             }
             let unsettled = round.take_unsettled();
             let before = noted.before(self.engine(), round.touched());
+            let batches = round.take_batches();
             let applied = if batches.is_empty() { Ok(0) } else { self.engine.apply(&batches) };
             match applied.map_err(StoreError::from) {
                 Ok(_) => {

@@ -2,7 +2,8 @@
 
 use std::ops::Bound;
 
-use madake_log::{AuthenticEntry, AuthorId, LogId, SeqNum};
+use madake_log::{AuthenticEntry, AuthorId, EntryRef, LogId, SeqNum};
+use madake_object::ObjectId;
 
 use crate::engine::Followed;
 use crate::ingest::payload_object;
@@ -14,6 +15,9 @@ use crate::tables::{self, Position};
 
 /// An entry and its payload, if that is held and not too long; or why it can't be read.
 pub type WithPayload = (AuthenticEntry, Result<Option<Vec<u8>>, StoreError>);
+
+/// Takes an entry and its payload, if that is held and not too long; or why it can't be read. Says whether to go on.
+pub type VisitEntry<'v> = dyn FnMut(EntryRef<'_>, Result<Option<&[u8]>, StoreError>) -> bool + 'v;
 
 /// Entries from one on, and after that the payload of each.
 pub(crate) fn one_by_one<R: Read + ?Sized>(
@@ -37,20 +41,17 @@ pub(crate) fn with_payload<R: Read + ?Sized>(read: &R, entry: AuthenticEntry, lo
 /// Entries from one on, each with the payload that lies beside it.
 pub(crate) fn entries_with_payloads(
     store: &Store,
-    (author, log, from): (AuthorId, LogId, SeqNum),
+    from: (AuthorId, LogId, SeqNum),
     limit: usize,
     longest: usize,
 ) -> Result<Vec<WithPayload>, StoreError> {
-    let Some(head) = store.log_head(author, log)?.filter(|head| head.seq >= from) else {
-        return Ok(Vec::new());
-    };
-    let from = Position { author, log, seq: from }.key();
-    let to = Position { author, log, seq: head.seq }.key();
+    let mut found = Vec::new();
+    let Some((from, to)) = held_range(store, from)? else { return Ok(found) };
     let (from, to) = (Bound::Included(from.as_slice()), Bound::Included(to.as_slice()));
     let rows = store.engine().scan_followed(tables::ENTRY, from, to, limit, RECORD_CONTENT, longest)?;
     // What was dropped may still lie there; nothing else takes away what a held entry names.
     let any_dropped = !prefix::is_empty(store.engine(), tables::DROPPED)?;
-    let mut found = Vec::with_capacity(rows.len());
+    found.reserve(rows.len());
     for Followed { value, next, .. } in rows {
         let entry = held_entry(&value)?;
         let beside = next.filter(|next| !any_dropped && entry.check_payload(next).is_ok());
@@ -60,4 +61,59 @@ pub(crate) fn entries_with_payloads(
         });
     }
     Ok(found)
+}
+
+/// What was found, one after the other, as long as `visit` says to go on.
+pub(crate) fn visit_found(found: &[WithPayload], visit: &mut VisitEntry<'_>) {
+    for (entry, payload) in found {
+        let payload = payload.as_ref().map(Option::as_deref).map_err(Clone::clone);
+        if !visit(entry.as_entry_ref(), payload) {
+            break;
+        }
+    }
+}
+
+/// As [`entries_with_payloads`], one after the other and in place.
+pub(crate) fn visit_entries(
+    store: &Store,
+    from: (AuthorId, LogId, SeqNum),
+    limit: usize,
+    longest: usize,
+    visit: &mut VisitEntry<'_>,
+) -> Result<(), StoreError> {
+    let Some((from, to)) = held_range(store, from)? else { return Ok(()) };
+    let (from, to) = (Bound::Included(from.as_slice()), Bound::Included(to.as_slice()));
+    let any_dropped = !prefix::is_empty(store.engine(), tables::DROPPED)?;
+    let mut broken = None;
+    let mut one = |value: &[u8], next: Option<&[u8]>| {
+        let Ok(entry) = EntryRef::decode(value) else {
+            broken = Some(StoreError::broken("an entry"));
+            return false;
+        };
+        if let Some(next) = next.filter(|next| !any_dropped && entry.check_payload(next).is_ok()) {
+            return visit(entry, Ok(Some(next)));
+        }
+        if entry.payload_size() > longest as u64 {
+            return visit(entry, Ok(None));
+        }
+        match store.content(ObjectId::new(*entry.payload_id().as_bytes())) {
+            Ok(payload) => visit(entry, Ok(payload.as_deref().filter(|payload| payload.len() <= longest))),
+            Err(error) => visit(entry, Err(error)),
+        }
+    };
+    store.engine().visit_followed(tables::ENTRY, from, to, limit, (RECORD_CONTENT, longest), &mut one)?;
+    broken.map_or(Ok(()), Err)
+}
+
+/// The first key, and the last.
+type Keys = ([u8; 48], [u8; 48]);
+
+/// The keys of a log's entries from one on, as far as they are held: not beyond the head.
+fn held_range(
+    store: &Store,
+    (author, log, from): (AuthorId, LogId, SeqNum),
+) -> Result<Option<Keys>, StoreError> {
+    let head = store.log_head(author, log)?.filter(|head| head.seq >= from);
+    let key = |seq| Position { author, log, seq }.key();
+    Ok(head.map(|head| (key(from), key(head.seq))))
 }

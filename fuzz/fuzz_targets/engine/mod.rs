@@ -23,9 +23,9 @@ impl Derive for Rows {
     fn rows(&self, kind: u8, bytes: &[u8], out: &mut Vec<Row>) -> Result<(), DeriveError> {
         match (kind, bytes.first()) {
             (1, Some(first)) => {
-                let key = blake3::hash(bytes).as_bytes().to_vec();
+                let key = blake3::hash(bytes).as_bytes().as_slice().into();
                 out.push(Row { table: BY_HASH, key, value: RowValue::Slice(0..bytes.len()) });
-                out.push(Row { table: BY_FIRST, key: vec![first & 7], value: RowValue::Slice(0..bytes.len()) });
+                out.push(Row { table: BY_FIRST, key: vec![first & 7].into(), value: RowValue::Slice(0..bytes.len()) });
                 Ok(())
             }
             _ => Err(DeriveError::new(kind, "nobody knows such records")),

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::error::Limit;
-use super::{EngineError, Table};
+use super::{EngineError, Key, Table};
 
 /// The longest key of a row. A commit's name (255 bytes) and several ids fit many times over.
 pub const MAX_KEY_BYTES: usize = 4096;
@@ -50,6 +50,8 @@ pub enum Op {
 pub struct Batch {
     ops: Vec<Op>,
     op_bytes: u64,
+    /// The BLAKE3 of records, by their place among the operations, where whoever added them knew it.
+    hashes: Vec<(usize, [u8; 32])>,
 }
 
 impl Batch {
@@ -62,6 +64,12 @@ impl Batch {
     /// Adds a record.
     pub fn record(&mut self, kind: u8, bytes: impl Into<Vec<u8>>) -> &mut Self {
         self.push(Op::Record { kind, bytes: bytes.into() })
+    }
+
+    /// Adds a record whose BLAKE3 is known: it need not be computed once more.
+    pub fn hashed_record(&mut self, kind: u8, bytes: impl Into<Vec<u8>>, hash: [u8; 32]) -> &mut Self {
+        self.hashes.push((self.ops.len(), hash));
+        self.record(kind, bytes)
     }
 
     /// Adds a row.
@@ -85,6 +93,11 @@ impl Batch {
     #[must_use]
     pub fn ops(&self) -> &[Op] {
         &self.ops
+    }
+
+    /// The hashes of records that are known: the place among the operations, ascending, and the BLAKE3.
+    pub(crate) fn hashes(&self) -> &[(usize, [u8; 32])] {
+        &self.hashes
     }
 
     /// How many operations there are.
@@ -125,6 +138,21 @@ pub trait Derive: Send + Sync {
     /// The record has no meaning; the batch that holds it is refused.
     fn rows(&self, kind: u8, bytes: &[u8], out: &mut Vec<Row>) -> Result<(), DeriveError>;
 
+    /// The same rows, for whoever knows the record's BLAKE3 already.
+    ///
+    /// # Errors
+    /// As [`Derive::rows`].
+    fn rows_of_hashed(
+        &self,
+        kind: u8,
+        bytes: &[u8],
+        hash: &[u8; 32],
+        out: &mut Vec<Row>,
+    ) -> Result<(), DeriveError> {
+        let _ = hash;
+        self.rows(kind, bytes, out)
+    }
+
     /// `Some(n)` for a table *by hash*: its rows come from records only, the value of each is a whole record,
     /// and its keys begin with `n` bytes (16 at least) of a cryptographic hash. Equal beginnings then are the
     /// same key, and an engine may keep no more of it: the rest follows from the record. `None` for others.
@@ -159,7 +187,7 @@ pub struct Row {
     /// Its table.
     pub table: Table,
     /// Its key.
-    pub key: Vec<u8>,
+    pub key: Key,
     /// Its value.
     pub value: RowValue,
 }
@@ -204,16 +232,23 @@ impl DeriveError {
     }
 }
 
-/// Runs `derive` and checks that what it gave can be kept: every slice inside the record, no key too long, and
+/// Runs `derive`, with the record's hash if that is known, and checks that what it gave can be kept: every slice inside the record, no key too long, and
 /// in tables by hash no key too short and nothing but whole records.
 pub(crate) fn derive_rows(
     derive: &dyn Derive,
     kind: u8,
     bytes: &[u8],
+    hash: Option<&[u8; 32]>,
     out: &mut Vec<Row>,
 ) -> Result<(), DeriveError> {
     out.clear();
-    derive.rows(kind, bytes, out)?;
+    match hash {
+        Some(hash) => {
+            debug_assert_eq!(blake3::hash(bytes).as_bytes(), hash, "a record that has another hash");
+            derive.rows_of_hashed(kind, bytes, hash, out)?;
+        }
+        None => derive.rows(kind, bytes, out)?,
+    }
     for row in out.iter() {
         if row.key.len() > MAX_KEY_BYTES {
             return Err(DeriveError::new(kind, "a row's key is too long"));

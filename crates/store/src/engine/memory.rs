@@ -48,14 +48,14 @@ impl MemoryEngine {
                 Op::Delete { table, key } => changes.push((*table, key.clone(), None)),
                 Op::Record { kind, bytes } => {
                     let mut rows = Vec::new();
-                    derive_rows(&*self.derive, *kind, bytes, &mut rows)
+                    derive_rows(&*self.derive, *kind, bytes, None, &mut rows)
                         .map_err(|source| EngineError::Derive { source })?;
                     for row in rows {
                         let value = match row.value {
                             RowValue::Inline(value) => value,
                             RowValue::Slice(range) => bytes.get(range).unwrap_or_default().to_vec(),
                         };
-                        changes.push((row.table, row.key, Some(value)));
+                        changes.push((row.table, row.key.into_vec(), Some(value)));
                     }
                 }
             }

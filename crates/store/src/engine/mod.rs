@@ -16,6 +16,7 @@ mod fake_disk;
 mod files;
 #[cfg(feature = "journal")]
 mod journal;
+mod key;
 mod memory;
 mod table;
 mod upkeep;
@@ -35,6 +36,7 @@ pub use fake_disk::{FakeDisk, Loss, Random};
 pub use files::{DirItem, DiskFiles, FileHandle, Files, ReadOnlyDisk};
 #[cfg(feature = "journal")]
 pub use journal::{Creation, Cut, IndexStatus, JournalEngine, JournalOptions, Recovery};
+pub use key::Key;
 pub use memory::MemoryEngine;
 pub use table::Table;
 pub use upkeep::{CheckReport, Part, Problem, Progress, Reclaim, Reclaimed, Work, Wrong};
@@ -65,6 +67,9 @@ pub struct Followed {
     pub next: Option<Vec<u8>>,
 }
 
+/// Takes a row's value, and the record after it if that is at hand; says whether to go on.
+pub type Visit<'v> = dyn FnMut(&[u8], Option<&[u8]>) -> bool + 'v;
+
 /// Ordered tables that are written in durable batches.
 ///
 /// Reads see all batches applied so far, each whole; they never see one that is not durable. Two reads one
@@ -89,6 +94,15 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// The engine could not look it up.
     fn contains(&self, table: Table, key: &[u8]) -> Result<bool, EngineError>;
+
+    /// Of each of these keys, whether the table surely has no such row: quicker than to look each up, and a key that
+    /// is not there may be taken for one that is. An engine that can't tell quickly says no of all.
+    ///
+    /// # Errors
+    /// The engine could not look them up.
+    fn lacks(&self, _table: Table, keys: &[&[u8]]) -> Result<Vec<bool>, EngineError> {
+        Ok(vec![false; keys.len()])
+    }
 
     /// The rows between `from` and `to`, ordered by key from the end that `direction` names; at most `limit`.
     /// A range that is empty or upside down has no rows.
@@ -121,6 +135,25 @@ pub trait Engine: Send + Sync {
     ) -> Result<Vec<Followed>, EngineError> {
         let rows = self.scan(table, from, to, Direction::Forward, limit)?;
         Ok(rows.into_iter().map(|(key, value)| Followed { key, value, next: None }).collect())
+    }
+
+    /// As [`Engine::scan_followed`], one row after the other and in place: each value, and the record after it if that
+    /// is at hand. `visit` says whether to go on.
+    ///
+    /// # Errors
+    /// As [`Engine::scan`], from the first row on that can't be read: those before were visited.
+    fn visit_followed(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+        (kind, longest): (u8, usize),
+        visit: &mut Visit<'_>,
+    ) -> Result<(), EngineError> {
+        let rows = self.scan_followed(table, from, to, limit, kind, longest)?;
+        let _ = rows.iter().all(|row| visit(&row.value, row.next.as_deref()));
+        Ok(())
     }
 
     /// As [`Engine::scan`], keys only; reads no values.

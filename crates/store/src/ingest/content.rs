@@ -6,10 +6,10 @@ use madake_log::AuthenticEntry;
 use madake_object::{MAX_COMMIT, Object, ObjectId};
 
 use super::{PendingContent, Round, payload_object, says_something};
+use crate::engine::Op;
 use crate::outcome::{ContentFate, Flaw, Outcome, PayloadFate};
 use crate::prefix::{for_each_prefix, has_prefix};
 use crate::read::{self, NamedBy, Wanted};
-use crate::rows::RECORD_CONTENT;
 use crate::store::StoreError;
 use crate::tables::{self, Position};
 
@@ -138,17 +138,14 @@ impl Round<'_> {
 
     /// Writes content that is checked and was not dropped, and ends the want for it.
     fn keep(&mut self, id: ObjectId, size: u64, object: Option<Object>) -> Result<(), StoreError> {
-        let bytes = object.map(Object::into_bytes);
-        let blob = bytes.is_none();
-        let short = bytes.as_ref().filter(|bytes| bytes.len() <= MAX_COMMIT).cloned();
-        match bytes {
-            Some(bytes) => self.batch.record(RECORD_CONTENT, bytes),
+        match object {
+            Some(object) => self.store_content(id, object),
             None => {
                 self.gone_blobs.retain(|gone| *gone != id);
-                self.batch.put(tables::BLOB, id.as_bytes().to_vec(), size.to_be_bytes().to_vec())
+                self.batch.put(tables::BLOB, id.as_bytes().to_vec(), size.to_be_bytes().to_vec());
+                self.pending.content.insert(id, Some(PendingContent { size, blob: true, at: None }));
             }
-        };
-        self.pending.content.insert(id, Some(PendingContent { size, blob, bytes: short }));
+        }
         self.unwant(id)
     }
 
@@ -216,6 +213,7 @@ impl Round<'_> {
     pub(super) fn content_size(&self, id: ObjectId) -> Result<Option<u64>, StoreError> {
         match self.pending.content.get(&id) {
             Some(content) => Ok(content.as_ref().map(|content| content.size)),
+            None if self.lacked == Some(id) => Ok(None),
             None if self.is_empty(tables::BLOB)? => Ok(self.engine.size(tables::CONTENT, id.as_bytes())?),
             None => read::content_size(self.engine, id),
         }
@@ -224,8 +222,19 @@ impl Round<'_> {
     /// The bytes of content that is held; `None` if it is too long for a statement.
     pub(super) fn held_bytes(&self, id: ObjectId) -> Result<Option<Vec<u8>>, StoreError> {
         match self.pending.content.get(&id) {
-            Some(content) => Ok(content.as_ref().and_then(|content| content.bytes.clone())),
+            Some(content) => {
+                let at = content.as_ref().filter(|content| content.size <= MAX_COMMIT as u64);
+                Ok(at.and_then(|content| self.brought_bytes(content.at?)).map(<[u8]>::to_vec))
+            }
             None => Ok(self.engine.get(tables::CONTENT, id.as_bytes())?),
+        }
+    }
+
+    /// The bytes of a record of this round.
+    fn brought_bytes(&self, (batch, op): (usize, usize)) -> Option<&[u8]> {
+        match self.batches.get(batch).unwrap_or(&self.batch).ops().get(op)? {
+            Op::Record { bytes, .. } => Some(bytes),
+            _ => None,
         }
     }
 

@@ -10,6 +10,7 @@ mod fork;
 mod homes;
 mod invite;
 mod part;
+mod plain;
 mod quota;
 mod release;
 mod settle;
@@ -54,7 +55,15 @@ pub const CONTENT_LIMIT: u64 = 1024 * 1024;
 pub(crate) struct Round<'a> {
     engine: &'a dyn Engine,
     pending: Pending,
+    /// Those of earlier callers, and that of the one at hand.
+    batches: Vec<Batch>,
     batch: Batch,
+    /// The log that grows, if nothing else is to be said of it.
+    plain: Option<plain::Plain>,
+    /// The log that grew last.
+    grew: Option<(AuthorId, LogId)>,
+    /// The content of the change at hand, if it surely was not here when the round began.
+    lacked: Option<ObjectId>,
     /// What entries came to name while a collection is under way: in earlier rounds, and in this one.
     collecting: &'a Collecting,
     naming: HashSet<ObjectId>,
@@ -90,7 +99,7 @@ struct Pending {
     new_logs: HashMap<AuthorId, usize>,
     /// Authors whose policy was looked up, and whether they are blocked.
     blocked: HashMap<AuthorId, bool>,
-    entries: HashMap<Position, AuthenticEntry>,
+    entries: plain::Brought,
     parts: part::Parts,
     /// `None`: it will be gone.
     content: HashMap<ObjectId, Option<PendingContent>>,
@@ -120,16 +129,17 @@ struct Pending {
     forks: fork::Forks,
 }
 
-/// Content of this round: its size and, if a statement could be as long, its bytes.
+/// Content of this round.
 struct PendingContent {
     size: u64,
     /// It lies in a file of its own.
     blob: bool,
-    bytes: Option<Vec<u8>>,
+    /// In which batch of the round it is, and where among its operations.
+    at: Option<(usize, usize)>,
 }
 
-/// What one caller's changes come to.
-type Derived = (Batch, Vec<Outcome>, BTreeSet<(AuthorId, LogId)>);
+/// What one caller's changes come to: what became of them, the logs of whose forks more is known, and the bytes.
+type Derived = (Vec<Outcome>, BTreeSet<(AuthorId, LogId)>, u64);
 
 impl<'a> Round<'a> {
     pub(crate) fn new(
@@ -144,7 +154,11 @@ impl<'a> Round<'a> {
         Self {
             engine,
             pending,
+            batches: Vec::new(),
             batch,
+            plain: None,
+            grew: None,
+            lacked: None,
             collecting,
             naming,
             gone_blobs,
@@ -194,10 +208,25 @@ impl<'a> Round<'a> {
         touched
     }
 
-    /// The batch of one caller's changes, what became of each of them, and the logs of whose forks more is known.
+    /// The batches of all callers but those whose changes have none.
+    pub(crate) fn take_batches(&mut self) -> Vec<Batch> {
+        let mut batches = std::mem::take(&mut self.batches);
+        batches.retain(|batch| !batch.is_empty());
+        batches
+    }
+
+    /// Makes the batch of one caller's changes.
     pub(crate) fn derive(&mut self, changes: Vec<Change>) -> Result<Derived, StoreError> {
         let (gone, naming) = (self.gone_blobs.clone(), self.naming.clone());
-        let outcomes = changes.into_iter().map(|change| self.change(change)).collect::<Result<_, _>>();
+        let outcomes = self.lacking(&changes).and_then(|lacking| {
+            let one = |(change, lacked)| {
+                self.lacked = lacked;
+                self.change(change)
+            };
+            changes.into_iter().zip(lacking).map(one).collect::<Result<Vec<Outcome>, _>>()
+        });
+        self.lacked = None;
+        self.leave_plain();
         let outcomes = outcomes.and_then(|outcomes| self.receipts().map(|()| outcomes));
         let outcomes = outcomes.and_then(|outcomes| self.settle_freed().map(|()| outcomes));
         self.write_accounts();
@@ -214,10 +243,14 @@ impl<'a> Round<'a> {
             (self.gone_blobs, self.naming) = (gone, naming);
             self.batch = Batch::new();
         })?;
-        Ok((std::mem::take(&mut self.batch), outcomes, forked))
+        self.batches.push(std::mem::take(&mut self.batch));
+        Ok((outcomes, forked, size))
     }
 
     fn change(&mut self, change: Change) -> Result<Outcome, StoreError> {
+        if !matches!(change, Change::Entry { .. }) {
+            self.leave_plain();
+        }
         match change {
             Change::Entry { entry, payload } => self.entry(entry, payload),
             Change::Part(new) => self.take_part(new),
@@ -362,8 +395,12 @@ impl<'a> Round<'a> {
     fn entry(
         &mut self,
         entry: AuthenticEntry,
-        payload: Option<madake_object::Object>,
+        mut payload: Option<madake_object::Object>,
     ) -> Result<Outcome, StoreError> {
+        if let Some(outcome) = self.plain_entry(&entry, &mut payload)? {
+            return Ok(outcome);
+        }
+        self.leave_plain();
         let at = Position::of(&entry);
         let refused = |fate| Ok(Outcome::Entry { fate, payload: PayloadFate::NotGiven, flaw: None });
         if at.seq.get() >= SEQ_LIMIT {
@@ -422,7 +459,7 @@ impl<'a> Round<'a> {
                 self.note_given(&at, entry.payload_size());
             }
         }
-        self.batch.record(RECORD_ENTRY, entry.as_bytes().to_vec());
+        self.batch.hashed_record(RECORD_ENTRY, entry.as_bytes(), *entry.id().as_bytes());
         if head.is_none() && !in_part {
             *self.pending.new_logs.entry(at.author).or_default() += 1;
         }
@@ -430,12 +467,13 @@ impl<'a> Round<'a> {
         if self.node_key.is_some() {
             self.grown.insert((at.author, at.log), LogHead::of(&entry));
         }
-        self.pending.entries.insert(at, entry.clone());
+        self.pending.entries.insert(entry.clone());
         self.extended(&entry)?;
         let (payload, flaw) = self.payload(&entry, payload)?;
         if in_part {
             self.is_whole_at(&LogHead::of(&entry), at.author, at.log)?;
         }
+        self.grew(&at, LogHead::of(&entry))?;
         Ok(Outcome::Entry { fate: Fate::Appended, payload, flaw })
     }
 

@@ -77,6 +77,11 @@ impl Round<'_> {
         Ok(limits)
     }
 
+    /// Whether nothing is counted of an author, and nothing has to be.
+    pub(super) fn is_unlimited(&mut self, author: AuthorId) -> Result<bool, StoreError> {
+        Ok(self.limits(author)?.is_none() && !matches!(self.account(author)?, Some(Account::Counted(_))))
+    }
+
     /// What an author uses, counted if it was not; `None` if that can't be done now.
     fn used(&mut self, author: AuthorId) -> Result<Option<Usage>, StoreError> {
         if let Some(Account::Counted(usage)) = self.account(author)? {

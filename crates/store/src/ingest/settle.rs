@@ -261,7 +261,7 @@ impl Round<'_> {
         self.batch.delete(tables::FLAW, key.clone());
         self.batch.delete(tables::BRANCH, key);
         self.batch.record(RECORD_ENTRY, entry.as_bytes().to_vec());
-        self.pending.entries.insert(at, entry.clone());
+        self.pending.entries.insert(entry.clone());
         if self.is_dropped(payload_object(entry))? {
             self.note_given(&at, entry.payload_size());
         }

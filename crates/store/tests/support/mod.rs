@@ -106,14 +106,19 @@ impl Derive for Demo {
             (1, Some(first)) => {
                 let hash = blake3::hash(bytes).as_bytes()[..8].to_vec();
                 let half = bytes.len() / 2;
-                out.push(Row { table: BY_HASH, key: hash.clone(), value: RowValue::Slice(0..bytes.len()) });
                 out.push(Row {
                     table: BY_HASH,
-                    key: [&hash[..], b"half"].concat(),
+                    key: hash.clone().into(),
+                    value: RowValue::Slice(0..bytes.len()),
+                });
+                out.push(Row {
+                    table: BY_HASH,
+                    key: [&hash[..], b"half"].concat().into(),
                     value: RowValue::Slice(half..bytes.len()),
                 });
-                out.push(Row { table: BY_FIRST, key: vec![first & 3], value: RowValue::Inline(hash) });
-                let (key, value) = (blake3::hash(bytes).as_bytes().to_vec(), RowValue::Slice(0..bytes.len()));
+                out.push(Row { table: BY_FIRST, key: vec![first & 3].into(), value: RowValue::Inline(hash) });
+                let (key, value) =
+                    (blake3::hash(bytes).as_bytes().as_slice().into(), RowValue::Slice(0..bytes.len()));
                 out.push(Row { table: BY_ID, key, value });
                 Ok(())
             }

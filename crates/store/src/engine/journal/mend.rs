@@ -149,7 +149,7 @@ impl Reclaimer<'_> {
         };
         // The other rows of the record count by themselves.
         let (meaning, mut rows) = (self.core.meaning(), Vec::new());
-        let derived = derive_rows(&*meaning.derive, kind, &value, &mut rows);
+        let derived = derive_rows(&*meaning.derive, kind, &value, None, &mut rows);
         let bit =
             rows.iter().position(|row| row.table.0 == table && *meaning.shape.kept(table, &row.key) == *key);
         match (derived, bit) {

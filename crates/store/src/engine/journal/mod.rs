@@ -92,7 +92,7 @@ mod check;
 mod format;
 mod frames;
 mod indexer;
-mod key;
+mod lacking;
 mod memtable;
 mod mend;
 mod merged;
@@ -119,9 +119,10 @@ use std::thread::JoinHandle;
 
 use super::batch::{FRAME_BYTES, check_limits};
 use super::files::{DiskFiles, ReadOnlyDisk};
+use super::key;
 use super::{
     Batch, Blobs, CheckReport, Damage, Derive, Direction, Doing, Engine, EngineError, Files, Followed,
-    KeyValue, MAX_APPLY_BYTES, Part, Progress, Reclaim, Reclaimed, Table,
+    KeyValue, MAX_APPLY_BYTES, Part, Progress, Reclaim, Reclaimed, Table, Visit,
 };
 use blobs::FileBlobs;
 use ops::{BodyFault, Meaning};
@@ -325,7 +326,7 @@ impl JournalEngine {
 
     fn prepare(&self, batch: &Batch) -> Result<Prepared, EngineError> {
         let body = ops::encode(batch);
-        match ops::changes(&body, false, self.core.meaning()) {
+        match ops::changes_of(&body, batch, self.core.meaning()) {
             Ok(rows) => Ok(Prepared { body, rows }),
             Err(BodyFault::Derive(source)) => Err(EngineError::Derive { source }),
             Err(BodyFault::Malformed | BodyFault::Unknown { .. }) => {
@@ -379,6 +380,10 @@ impl Engine for JournalEngine {
         Ok(self.core.size(table, key)?.is_some())
     }
 
+    fn lacks(&self, table: Table, keys: &[&[u8]]) -> Result<Vec<bool>, EngineError> {
+        self.core.lacks(table, keys)
+    }
+
     fn scan(
         &self,
         table: Table,
@@ -400,6 +405,18 @@ impl Engine for JournalEngine {
         longest: usize,
     ) -> Result<Vec<Followed>, EngineError> {
         self.core.scan_followed(table, (from, to), limit, kind, longest)
+    }
+
+    fn visit_followed(
+        &self,
+        table: Table,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        limit: usize,
+        (kind, longest): (u8, usize),
+        visit: &mut Visit<'_>,
+    ) -> Result<(), EngineError> {
+        self.core.visit_followed(table, (from, to), limit, (kind, longest), visit)
     }
 
     fn scan_keys(

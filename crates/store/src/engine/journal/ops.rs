@@ -90,8 +90,22 @@ pub(super) enum BodyFault {
 /// beginning ([`Slot::place`] moves them). Batches are applied by what is read back of them here, so what is
 /// visible before a restart and after it is the same by construction.
 pub(super) fn changes(body: &[u8], moved: bool, meaning: &Meaning) -> Result<Vec<IndexRow>, BodyFault> {
+    gather(body, moved, &[], meaning)
+}
+
+/// As [`changes`], of the body of a batch, some of whose records' hashes are known.
+pub(super) fn changes_of(body: &[u8], batch: &Batch, meaning: &Meaning) -> Result<Vec<IndexRow>, BodyFault> {
+    gather(body, false, batch.hashes(), meaning)
+}
+
+fn gather(
+    body: &[u8],
+    moved: bool,
+    hashes: &[(usize, [u8; 32])],
+    meaning: &Meaning,
+) -> Result<Vec<IndexRow>, BodyFault> {
     let mut out = Vec::new();
-    each_op(body, moved, meaning, |op| {
+    each(body, moved, hashes, meaning, |op| {
         match op {
             BodyOp::Record { rows, mask, .. } => {
                 let counts = |row: usize| mask.is_none_or(|mask| has_bit(mask, row));
@@ -129,19 +143,31 @@ pub(super) fn each_op(
     body: &[u8],
     moved: bool,
     meaning: &Meaning,
+    visit: impl FnMut(BodyOp<'_>) -> Result<(), BodyFault>,
+) -> Result<(), BodyFault> {
+    each(body, moved, &[], meaning, visit)
+}
+
+fn each(
+    body: &[u8],
+    moved: bool,
+    hashes: &[(usize, [u8; 32])],
+    meaning: &Meaning,
     mut visit: impl FnMut(BodyOp<'_>) -> Result<(), BodyFault>,
 ) -> Result<(), BodyFault> {
-    let (mut derived, mut rows): (Vec<Row>, Vec<IndexRow>) = (Vec::new(), Vec::new());
+    let mut rows = Rows { meaning, derived: Vec::new(), rows: Vec::new() };
     let mut reader = Reader { body, at: 0 };
+    let mut hashes = hashes.iter().peekable();
     let count = reader.varint()?;
-    for _ in 0..count {
+    for at in 0..count {
+        let hash = hashes.next_if(|(of, _)| *of as u64 == at).map(|(_, hash)| hash);
         let (tag, what) = (reader.byte()?, reader.byte()?);
         match tag {
-            RECORD => record(&mut reader, what, None, meaning, &mut derived, &mut rows, &mut visit)?,
+            RECORD => visit(rows.of_record(&mut reader, what, None, hash)?)?,
             MOVED_RECORD if moved => {
                 let mask = reader.field()?;
                 let mask = body.get(mask).ok_or(BodyFault::Malformed)?;
-                record(&mut reader, what, Some(mask), meaning, &mut derived, &mut rows, &mut visit)?;
+                visit(rows.of_record(&mut reader, what, Some(mask), hash)?)?;
             }
             PUT => {
                 let key = reader.key()?;
@@ -160,35 +186,45 @@ pub(super) fn each_op(
     if reader.at == body.len() { Ok(()) } else { Err(BodyFault::Malformed) }
 }
 
-fn record(
-    reader: &mut Reader<'_>,
-    kind: u8,
-    mask: Option<&[u8]>,
-    meaning: &Meaning,
-    derived: &mut Vec<Row>,
-    rows: &mut Vec<IndexRow>,
-    visit: &mut impl FnMut(BodyOp<'_>) -> Result<(), BodyFault>,
-) -> Result<(), BodyFault> {
-    let body = reader.body;
-    let place = reader.field()?;
-    let bytes = body.get(place.clone()).ok_or(BodyFault::Malformed)?;
-    derive_rows(&*meaning.derive, kind, bytes, derived).map_err(BodyFault::Derive)?;
-    rows.clear();
-    for Row { table, key, value } in derived.drain(..) {
-        let kept = meaning.shape.kept(table.0, &key);
-        let (key, slot) = if meaning.derive.hash_key(table).is_some() {
-            let (offset, len) = (small(place.start)?, small(bytes.len())?);
-            (kept.into(), Slot::Record { segment: 0, offset, len, kind })
-        } else {
-            let slot = match value {
-                RowValue::Inline(value) => Slot::Inline(value.into()),
-                RowValue::Slice(range) => in_body(body, place.start + range.start..place.start + range.end)?,
+/// The rows of a record, one record after the other.
+struct Rows<'m> {
+    meaning: &'m Meaning,
+    derived: Vec<Row>,
+    rows: Vec<IndexRow>,
+}
+
+impl Rows<'_> {
+    /// Reads a record, whose kind was read, and its rows.
+    fn of_record<'r, 'b: 'r>(
+        &'r mut self,
+        reader: &mut Reader<'b>,
+        kind: u8,
+        mask: Option<&'b [u8]>,
+        hash: Option<&[u8; 32]>,
+    ) -> Result<BodyOp<'r>, BodyFault> {
+        let (body, meaning) = (reader.body, self.meaning);
+        let place = reader.field()?;
+        let bytes = body.get(place.clone()).ok_or(BodyFault::Malformed)?;
+        derive_rows(&*meaning.derive, kind, bytes, hash, &mut self.derived).map_err(BodyFault::Derive)?;
+        self.rows.clear();
+        for Row { table, key, value } in self.derived.drain(..) {
+            let (key, slot) = if meaning.shape.is_by_hash(table.0) {
+                let (offset, len) = (small(place.start)?, small(bytes.len())?);
+                let kept = meaning.shape.kept(table.0, &key);
+                (kept.into(), Slot::Record { segment: 0, offset, len, kind })
+            } else {
+                let slot = match value {
+                    RowValue::Inline(value) => Slot::Inline(value.into()),
+                    RowValue::Slice(range) => {
+                        in_body(body, place.start + range.start..place.start + range.end)?
+                    }
+                };
+                (key, slot)
             };
-            (key.into(), slot)
-        };
-        rows.push(IndexRow { table: table.0, key, slot });
+            self.rows.push(IndexRow { table: table.0, key, slot });
+        }
+        Ok(BodyOp::Record { kind, bytes, mask, rows: &mut self.rows })
     }
-    visit(BodyOp::Record { kind, bytes, mask, rows })
 }
 
 /// The length of what comes before a record's bytes, at most: its tags and its length.

@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::super::batch::derive_rows;
-use super::super::{Damage, Direction, EngineError, Followed, KeyValue, Row, Table};
+use super::super::{Damage, Direction, EngineError, Followed, KeyValue, Row, Table, Visit};
 use super::key::Key;
 use super::memtable::is_range;
 use super::merged::{Asked, is_live};
@@ -103,6 +103,55 @@ impl Core {
             Ok(Followed { key, value, next })
         };
         self.read_rows(table, range, Direction::Forward, limit, read, |row| &row.key)
+    }
+
+    /// As [`scan_followed`](Self::scan_followed), in place.
+    pub(super) fn visit_followed(
+        &self,
+        table: Table,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        limit: usize,
+        (kind, longest): (u8, usize),
+        visit: &mut Visit<'_>,
+    ) -> Result<(), EngineError> {
+        let mut rows = Vec::new();
+        let segments = self.walk(table, range, Direction::Forward, limit, |_, _, slot| {
+            rows.push(slot);
+            Ok(true)
+        })?;
+        let mut values = Values::new(self.meaning(), &segments);
+        values.ahead = AHEAD.min(ops::RECORD_HEADER + longest);
+        for slot in rows {
+            let goes_on = match slot {
+                Slot::At { segment, offset, len, check } => {
+                    values.hold(segment, offset, len)?;
+                    let value = values.in_piece(segment, offset.into(), len as usize).unwrap_or_default();
+                    if ops::check(value) != check {
+                        return Err(damaged(segment, offset));
+                    }
+                    let after = values.place_after(&slot, kind, longest);
+                    match after.map(|(number, begin, len)| {
+                        (values.in_piece(number, begin, len), (number, begin, len))
+                    }) {
+                        Some((None, (number, begin, len))) => {
+                            visit(value, values.beyond_piece(number, begin, len)?.as_deref())
+                        }
+                        Some((next, _)) => visit(value, next),
+                        None => visit(value, None),
+                    }
+                }
+                Slot::Inline(value) => visit(&value, None),
+                Slot::Gone | Slot::Record { .. } => {
+                    return Err(EngineError::Bug {
+                        what: "rows of a table by hash were asked what follows them",
+                    });
+                }
+            };
+            if !goes_on {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The rows of a range, each as `read` makes it of its key and slot; `key_of` what it made is the whole key.
@@ -281,25 +330,46 @@ impl<'a> Values<'a> {
             }
             Slot::Record { segment, offset, len, kind } => {
                 let record = self.bytes(segment, offset, len)?;
-                let derived = derive_rows(&*self.meaning.derive, kind, &record, &mut self.rows);
+                let derived = derive_rows(&*self.meaning.derive, kind, &record, None, &mut self.rows);
                 let mut rows = self.rows.drain(..).filter(|row| row.table == table);
                 let whole = rows.find(|row| self.meaning.shape.kept(table.0, &row.key) == key);
                 match (derived, whole) {
-                    (Ok(()), Some(row)) => Ok((Some(row.key), record)),
+                    (Ok(()), Some(row)) => Ok((Some(row.key.into_vec()), record)),
                     _ => Err(damaged(segment, offset)),
                 }
             }
         }
     }
 
-    fn bytes(&mut self, number: u32, offset: u32, len: u32) -> Result<Vec<u8>, EngineError> {
+    /// Has the bytes at a place in the piece.
+    fn hold(&mut self, number: u32, offset: u32, len: u32) -> Result<(), EngineError> {
         let (offset, len) = (u64::from(offset), len as usize);
-        let segment = self
-            .segments
-            .get(&number)
-            .ok_or(EngineError::Bug { what: "a row lies in a segment that is not open" })?;
+        let close = self.is_close(number, offset, len);
+        if self.in_piece(number, offset, len).is_some() {
+            return Ok(());
+        }
+        let segment = self.segment(number)?;
+        self.read_piece(segment, offset, if close { PIECE.max(len) } else { len + self.ahead })?;
+        let held = self.in_piece(number, offset, len).is_some();
+        if held { Ok(()) } else { Err(segment.corrupt(offset, Damage::Value)) }
+    }
+
+    fn segment(&self, number: u32) -> Result<&'a Segment, EngineError> {
+        let segments = self.segments;
+        segments.get(&number).ok_or(EngineError::Bug { what: "a row lies in a segment that is not open" })
+    }
+
+    /// Whether a value lies close behind the last, as which it is noted.
+    fn is_close(&mut self, number: u32, offset: u64, len: usize) -> bool {
         let close = self.last.0 == number && offset.checked_sub(self.last.1).is_some_and(|gap| gap <= GAP);
         self.last = (number, offset + len as u64);
+        close
+    }
+
+    fn bytes(&mut self, number: u32, offset: u32, len: u32) -> Result<Vec<u8>, EngineError> {
+        let (offset, len) = (u64::from(offset), len as usize);
+        let segment = self.segment(number)?;
+        let close = self.is_close(number, offset, len);
         if let Some(value) = self.in_piece(number, offset, len) {
             return Ok(value.to_vec());
         }
@@ -331,22 +401,31 @@ impl<'a> Values<'a> {
         kind: u8,
         longest: usize,
     ) -> Result<Option<Vec<u8>>, EngineError> {
+        let Some((number, begin, len)) = self.place_after(slot, kind, longest) else { return Ok(None) };
+        match self.in_piece(number, begin, len) {
+            Some(bytes) => Ok(Some(bytes.to_vec())),
+            None => self.beyond_piece(number, begin, len),
+        }
+    }
+
+    /// Where that record lies: in which segment, from where on, of how many bytes.
+    fn place_after(&self, slot: &Slot, kind: u8, longest: usize) -> Option<(u32, u64, usize)> {
         let &(Slot::At { segment: number, offset, len, .. }
         | Slot::Record { segment: number, offset, len, .. }) = slot
         else {
-            return Ok(None);
+            return None;
         };
         let end = u64::from(offset) + u64::from(len);
         let after = self.at.1.checked_add(self.piece.len() as u64).and_then(|to| to.checked_sub(end));
         let header = after.map_or(0, |after| after.min(ops::RECORD_HEADER as u64)) as usize;
         let header = self.in_piece(number, end, header).unwrap_or_default();
-        let Some(record) = ops::record_at(header, kind, longest) else { return Ok(None) };
-        let begin = end + record.start as u64;
-        if let Some(bytes) = self.in_piece(number, begin, record.len()) {
-            return Ok(Some(bytes.to_vec()));
-        }
+        let record = ops::record_at(header, kind, longest)?;
+        Some((number, end + record.start as u64, record.len()))
+    }
+
+    fn beyond_piece(&self, number: u32, begin: u64, len: usize) -> Result<Option<Vec<u8>>, EngineError> {
         let Some(segment) = self.segments.get(&number) else { return Ok(None) };
-        let mut bytes = vec![0; record.len()];
+        let mut bytes = vec![0; len];
         Ok(segment.read(&mut bytes, begin)?.then_some(bytes))
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockRead
 use super::super::{EngineError, Files};
 use super::memtable::Memtable;
 use super::ops::Meaning;
-use super::run::{Cover, PageCache, Place, Run, RunFault, RunKey, RunWriter};
+use super::run::{Cover, FilterKey, PageCache, Place, Run, RunFault, RunKey, RunWriter};
 use super::segment::Segment;
 use super::side_by_side::Helpers;
 use super::slot::IndexRow;
@@ -33,6 +33,11 @@ pub(super) struct Maker {
 }
 
 impl Maker {
+    /// What the filters of all runs are asked with.
+    pub(super) fn filter_key(&self) -> FilterKey {
+        FilterKey::new(&self.run_key)
+    }
+
     /// Writes a run, durably; nothing stays of it if its rows end with an error.
     pub(super) fn write_run<E: From<EngineError>>(
         &self,

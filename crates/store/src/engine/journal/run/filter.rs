@@ -19,10 +19,10 @@ const PROBES: u32 = 6;
 
 /// The key of the hashes. Secret, as the key it comes from: nobody can choose keys that fill a filter.
 #[derive(Copy, Clone)]
-pub(super) struct FilterKey(SipHasher13);
+pub(in super::super) struct FilterKey(SipHasher13);
 
 impl FilterKey {
-    pub(super) fn new(key: &RunKey) -> Self {
+    pub(in super::super) fn new(key: &RunKey) -> Self {
         let key = blake3::keyed_hash(&key.0, b"filter");
         let (words, _) = key.as_bytes().as_chunks::<8>();
         let word = |i: usize| words.get(i).map_or(0, |word| u64::from_le_bytes(*word));

@@ -33,6 +33,7 @@ mod filter;
 mod header;
 mod inner;
 mod keys;
+mod lacking;
 mod leaf;
 mod merge;
 mod page;
@@ -47,6 +48,8 @@ use std::fmt;
 use std::sync::Arc;
 
 pub(super) use fault::{RunDamage, RunFault};
+pub(super) use filter::FilterKey;
+pub(super) use lacking::Asked;
 pub(super) use merge::merge;
 pub(super) use page::PageCache;
 pub(super) use plan::{choose, next_merge};
@@ -138,6 +141,11 @@ impl Shape {
     pub(super) fn kept<'k>(&self, table: u8, key: &'k [u8]) -> &'k [u8] {
         let hash = self.table(table).hash;
         hash.and_then(|hash| key.get(..usize::from(hash))).unwrap_or(key)
+    }
+
+    /// Whether a table is one by hash.
+    pub(super) fn is_by_hash(&self, table: u8) -> bool {
+        self.table(table).hash.is_some()
     }
 
     fn table(&self, table: u8) -> TableShape {

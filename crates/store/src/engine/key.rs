@@ -1,4 +1,4 @@
-//! Keys as the index keeps them.
+//! Keys of rows in memory.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -8,10 +8,10 @@ use std::ops::Deref;
 /// The longest key that is kept in place: those of entries and log heads, and what is kept of a hash, are.
 const SHORT: usize = 54;
 
-/// A key, as much of it as the index keeps. Most are searched for in trees of many, beside each other: a short one is
+/// A key, or as much of it as an index keeps. Most are searched for in trees of many, beside each other: a short one is
 /// compared without a look elsewhere in memory, and costs no allocation.
 #[derive(Clone)]
-pub(super) struct Key(Bytes);
+pub struct Key(Bytes);
 
 #[derive(Clone)]
 enum Bytes {
@@ -20,7 +20,9 @@ enum Bytes {
 }
 
 impl Key {
-    pub(super) fn into_vec(self) -> Vec<u8> {
+    /// Its bytes.
+    #[must_use]
+    pub fn into_vec(self) -> Vec<u8> {
         match self.0 {
             Bytes::Short { .. } => self.to_vec(),
             Bytes::Long(bytes) => bytes.into_vec(),
