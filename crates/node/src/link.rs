@@ -385,11 +385,11 @@ pub(crate) async fn lost(connection: &Connection) -> EndReason {
 /// Decodes a data frame and checks what is in it: signatures of entries and proofs, hashes of objects.
 fn check(session: SessionId, frame: &[u8], checkers: &Checkers) -> Result<Input, WireError> {
     let bytes = frame.len() as u64;
+    if let Some(entries) = wire::EntriesRef::decode(frame)? {
+        let items = checkers.with(|verifier| check_entries(&entries.items, verifier));
+        return Ok(Input::Entries { session, want: entries.want, items, bytes });
+    }
     match Message::decode(frame)? {
-        Message::Entries(entries) => {
-            let items = checkers.with(|verifier| check_entries(entries.items.into_vec(), verifier));
-            Ok(Input::Entries { session, want: entries.want, items, bytes })
-        }
         Message::Content(content) => {
             let objects = content.items.into_iter().map(|bytes| Object::new(bytes.into_vec())).collect();
             Ok(Input::Objects { session, want: content.want, objects, bytes })
@@ -403,20 +403,20 @@ fn check(session: SessionId, frame: &[u8], checkers: &Checkers) -> Result<Input,
 }
 
 fn check_entries(
-    items: Vec<wire::WireEntry>,
+    items: &[wire::ItemRef<'_>],
     verifier: &mut BatchVerifier,
 ) -> Vec<Result<Received, RefusedEntry>> {
     let mut payloads = Vec::with_capacity(items.len());
     let mut entries = Vec::with_capacity(items.len());
     let mut malformed = Vec::new();
-    for (i, item) in items.into_iter().enumerate() {
-        match Entry::decode(&item.entry) {
+    for (i, item) in items.iter().enumerate() {
+        match Entry::decode(item.entry) {
             Ok(entry) => {
                 entries.push(entry);
                 payloads.push(item.payload);
             }
             Err(error) => {
-                let id = blake3::hash(&item.entry).to_string();
+                let id = blake3::hash(item.entry).to_string();
                 malformed.push((
                     i,
                     RefusedEntry { log: None, id, reason: format!("{}: {error}", error.reason()) },
@@ -426,7 +426,7 @@ fn check_entries(
     }
     let checked =
         verifier.verify(entries).into_iter().zip(payloads).map(|(checked, payload)| match checked {
-            Ok(entry) => Ok(Received { entry, payload: payload.map(|bytes| Object::new(bytes.into_vec())) }),
+            Ok(entry) => Ok(Received { entry, payload: payload.map(|bytes| Object::new(bytes.to_vec())) }),
             Err((entry, error)) => {
                 let at = Position::of(&entry);
                 let reason = format!("{}: {error}", error.reason());

@@ -10,7 +10,6 @@ use std::time::Duration;
 use madake_log::{AuthorId, LogId, SeqNum};
 use madake_store::{Change, Fate, News, Outcome, PayloadFate, Position, Read, StoreError};
 
-use crate::Bounded;
 use crate::compare::Comparing;
 use crate::interest::{Interest, kept_authors, kept_schemas};
 use crate::io::{Output, Received, RefusedEntry};
@@ -21,7 +20,7 @@ use crate::report::EndReason;
 use crate::serve::{WINDOW, next_entries};
 use crate::session::Session;
 use crate::summary::PeerClock;
-use crate::wire::{Class, Entries, Hello, Message, Range, Want, Word};
+use crate::wire::{Class, Hello, Message, Range, Want, Word};
 
 /// The bit in Hello's capabilities: this side would keep the session open.
 pub(crate) const LIVE: u64 = 1;
@@ -363,8 +362,7 @@ impl Session {
                     backlog.insert((author, log), (from, to));
                 }
                 if !items.is_empty() {
-                    let message = Message::Entries(Entries { want: 0, items: Bounded::truncated(items) });
-                    let bytes = context.send(class, &message) as u64;
+                    let bytes = context.send_entries(class, 0, items) as u64;
                     self.serving.sends(class, bytes);
                 }
             }

@@ -21,7 +21,9 @@ use crate::report::{EndReason, Load, Report};
 use crate::seek::Seeking;
 use crate::serve;
 use crate::session::{PATIENCE, Session};
-use crate::wire::{Class, Hello, MAX_SCHEMAS, MAX_SCOPE_FRAME, Message, PROTOCOL, Scope, ScopeKind};
+use crate::wire::{
+    Class, EntriesFrame, Hello, MAX_SCHEMAS, MAX_SCOPE_FRAME, Message, PROTOCOL, Scope, ScopeKind,
+};
 
 /// Replication with any number of peers, as a state machine.
 ///
@@ -486,6 +488,14 @@ impl Context<'_> {
         let frame = message.encode().expect("every message that a node makes fits into a frame");
         let length = frame.len();
         self.outbox.spoke |= class == Class::Control;
+        self.output(|session| Output::Send { session, class, frame });
+        length
+    }
+
+    /// Hands entries to the shell and says how long their frame is.
+    pub(crate) fn send_entries(&mut self, class: Class, want: u32, items: EntriesFrame) -> usize {
+        let frame = items.finish(want).expect("every message that a node makes fits into a frame");
+        let length = frame.len();
         self.output(|session| Output::Send { session, class, frame });
         length
     }

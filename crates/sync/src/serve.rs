@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use madake_log::{AuthorId, Entry, LogId, SeqNum};
+use madake_log::{AuthorId, Entry, EntryRef, LogId, SeqNum};
 use madake_object::ObjectId;
 use madake_store::{NamedBy, Read, StoreError, Tip};
 use serde_bytes::ByteBuf;
@@ -14,8 +14,8 @@ use crate::paths::next_of_path;
 use crate::report::Report;
 use crate::session::Session;
 use crate::wire::{
-    Class, Content, Entries, FRAMED_CONTENT, INLINE_PAYLOAD, MAX_ITEMS_FRAME, Message, Range, Served, Want,
-    WantContent, WireEntry,
+    Class, Content, Entries, EntriesFrame, FRAMED_CONTENT, INLINE_PAYLOAD, MAX_ITEMS_FRAME, Message, Range,
+    Served, Want, WantContent, WireEntry,
 };
 
 /// Bytes of one class that are handed to the shell and not yet taken by the connection.
@@ -57,6 +57,12 @@ enum Job {
         ids: VecDeque<ObjectId>,
         lacking: Vec<ObjectId>,
     },
+}
+
+/// What goes onto a data stream.
+enum Data {
+    Entries(u32, EntriesFrame),
+    Message(Message),
 }
 
 impl Serving {
@@ -180,22 +186,23 @@ pub(crate) fn pump(session: &mut Session, context: &mut Context<'_>) -> Result<(
         let (data, end) = match job {
             Job::Entries { want, ranges, .. } => {
                 let items = next_entries(ranges, context.read, &mut session.report);
-                let data = (!items.is_empty())
-                    .then(|| Message::Entries(Entries { want: *want, items: Bounded::truncated(items) }));
+                let data = (!items.is_empty()).then_some(Data::Entries(*want, items));
                 let served = Served { want: *want, lacking: Bounded::default() };
                 (data, ranges.is_empty().then_some(served))
             }
             Job::Branch { want, log, tip, from, .. } => {
                 let items = next_of_path(*log, *tip, from, context.read, &mut session.report);
-                let data = (!items.is_empty())
-                    .then(|| Message::Entries(Entries { want: *want, items: Bounded::truncated(items) }));
+                let message =
+                    |items| Message::Entries(Entries { want: *want, items: Bounded::truncated(items) });
+                let data = (!items.is_empty()).then(|| Data::Message(message(items)));
                 let served = Served { want: *want, lacking: Bounded::default() };
                 (data, from.is_none().then_some(served))
             }
             Job::Content { want, ids, lacking } => {
                 let items = next_objects(ids, lacking, context.read, &mut session.report);
-                let data = (!items.is_empty())
-                    .then(|| Message::Content(Content { want: *want, items: Bounded::truncated(items) }));
+                let message =
+                    |items| Message::Content(Content { want: *want, items: Bounded::truncated(items) });
+                let data = (!items.is_empty()).then(|| Data::Message(message(items)));
                 let end = ids.is_empty().then(|| std::mem::take(lacking));
                 for id in end.iter().flatten() {
                     session.serving.lacked.insert(*id, context.read)?;
@@ -206,8 +213,11 @@ pub(crate) fn pump(session: &mut Session, context: &mut Context<'_>) -> Result<(
         if end.is_some() {
             session.serving.jobs.pop_front();
         }
-        for message in data.into_iter().chain(end.map(Message::Served)) {
-            session.serving.in_flight[class as usize] += context.send(class, &message) as u64;
+        for data in data.into_iter().chain(end.map(|served| Data::Message(Message::Served(served)))) {
+            session.serving.in_flight[class as usize] += match data {
+                Data::Entries(want, items) => context.send_entries(class, want, items) as u64,
+                Data::Message(message) => context.send(class, &message) as u64,
+            };
         }
     }
     Ok(())
@@ -219,41 +229,46 @@ pub(crate) fn next_entries(
     ranges: &mut VecDeque<Range>,
     read: &dyn Read,
     report: &mut Report,
-) -> Vec<WireEntry> {
-    let (mut items, mut bytes, mut careful) = (Vec::new(), 0, false);
+) -> EntriesFrame {
+    let (mut items, mut bytes, mut careful) = (EntriesFrame::default(), 0, false);
     while let Some(range) = ranges.front_mut().filter(|_| bytes < FRAME_TARGET) {
         let wanted = (range.to.get() - range.from.get()).saturating_add(1);
         let limit = if careful { 1 } else { page(items.len(), bytes) };
         let limit = usize::try_from(wanted).unwrap_or(limit).min(limit);
-        let page =
-            match read.entries_with_payloads(range.author, range.log, range.from, limit, INLINE_PAYLOAD) {
-                Ok(page) => page,
-                // One by one up to the damaged one.
-                Err(_) if !careful => {
-                    careful = true;
-                    continue;
-                }
-                Err(error) => {
-                    report.damage(format!("{}/{}@{}: {error}", range.author, range.log, range.from));
-                    ranges.pop_front();
-                    careful = false;
-                    continue;
-                }
-            };
-        let short = page.len() < limit;
-        let mut reached_end = false;
-        for (entry, payload) in page {
+        let (mut visited, mut reached_end) = (0, false);
+        let at = (range.author, range.log, range.from);
+        let read = read.visit_entries(at, limit, INLINE_PAYLOAD, &mut |entry, payload| {
             if bytes >= FRAME_TARGET || items.len() >= MAX_ITEMS_FRAME {
-                return items;
+                return false;
             }
-            items.push(to_send(&entry, payload, &mut bytes, report));
+            visited += 1;
+            let payload = given(&entry, payload, &mut bytes, report);
+            items.push(&entry, payload);
             match entry.seq().next().filter(|next| *next <= range.to) {
                 Some(next) => range.from = next,
                 None => reached_end = true,
             }
+            true
+        });
+        match read {
+            Ok(()) => {}
+            // One by one up to the damaged one.
+            Err(_) if !careful => {
+                careful = true;
+                continue;
+            }
+            Err(error) => {
+                report.damage(format!("{}/{}@{}: {error}", range.author, range.log, range.from));
+                ranges.pop_front();
+                careful = false;
+                continue;
+            }
+        }
+        if visited < limit && (bytes >= FRAME_TARGET || items.len() >= MAX_ITEMS_FRAME) {
+            break; // the frame is full before the page
         }
         // A short page is all that is here, even if more was asked for.
-        if reached_end || short {
+        if reached_end || visited < limit {
             careful = false;
             ranges.pop_front();
         }
@@ -268,17 +283,29 @@ pub(crate) fn to_send(
     bytes: &mut usize,
     report: &mut Report,
 ) -> WireEntry {
+    let held = payload.as_ref().map(Option::as_deref).map_err(Clone::clone);
+    let payload = given(&entry.as_entry_ref(), held, bytes, report).map(<[u8]>::to_vec);
+    WireEntry { entry: ByteBuf::from(entry.as_bytes().to_vec()), payload: payload.map(ByteBuf::from) }
+}
+
+/// The payload that is sent with an entry. Both are counted.
+fn given<'p>(
+    entry: &EntryRef<'_>,
+    payload: Result<Option<&'p [u8]>, StoreError>,
+    bytes: &mut usize,
+    report: &mut Report,
+) -> Option<&'p [u8]> {
     let payload = payload.unwrap_or_else(|error| {
-        report.damage(format!("{}: {error}", madake_store::payload_object(entry)));
+        report.damage(format!("{}: {error}", ObjectId::new(*entry.payload_id().as_bytes())));
         None
     });
     let sent = &mut report.sent;
     sent.entries += 1;
     sent.payloads += u64::from(payload.is_some());
-    let size = entry.as_bytes().len() + payload.as_ref().map_or(0, Vec::len);
+    let size = entry.as_bytes().len() + payload.map_or(0, <[u8]>::len);
     sent.bytes += size as u64;
     *bytes += size + 16; // lengths and tags around the two
-    WireEntry { entry: ByteBuf::from(entry.as_bytes().to_vec()), payload: payload.map(ByteBuf::from) }
+    payload
 }
 
 /// How many entries to read next for a frame that has so many of so many bytes: what is read beyond a full frame

@@ -6,7 +6,6 @@
 use madake_log::{AuthorId, LogId, Schema, SeqNum};
 use madake_object::ObjectId;
 use madake_store::{ItemKey, NodeId};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_bytes::ByteBuf;
 
@@ -18,11 +17,14 @@ pub use crate::words::Word;
 pub use cluster::{
     Address, Join, MAX_ADDRESSES, MAX_MET, MAX_WRITERS_FRAME, Meet, Met, NoAddress, NotYet, Welcome,
 };
+pub(crate) use entries::EntriesFrame;
+pub use entries::{EntriesRef, ItemRef};
 pub use error::WireError;
 pub(crate) use forks::are_in_order;
 pub use forks::{CheckedFork, Fork, MAX_RUNGS, MAX_TIPS, WantBranch, Why, ladder};
 
 mod cluster;
+mod entries;
 mod error;
 mod forks;
 
@@ -550,7 +552,7 @@ pub fn frame_length(bytes: [u8; 4]) -> Result<usize, WireError> {
     }
 }
 
-fn decode_body<T: Serialize + DeserializeOwned>(kind: u8, body: &[u8]) -> Result<T, WireError> {
+fn decode_body<'b, T: Serialize + Deserialize<'b>>(kind: u8, body: &'b [u8]) -> Result<T, WireError> {
     let fields = body.strip_prefix(&[VERSION]).ok_or(WireError::Version(kind))?;
     let (message, rest) =
         postcard::take_from_bytes::<T>(fields).map_err(|error| WireError::Fields { kind, error })?;
