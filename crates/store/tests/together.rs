@@ -5,10 +5,10 @@ mod support;
 
 use std::sync::Arc;
 
-use madake_log::{AuthorKey, Entry, LogHead, LogId, PayloadId, SeqNum};
+use madake_log::{AuthenticEntry, AuthorKey, Entry, EntryRef, LogHead, LogId, PayloadId, SeqNum};
 use madake_object::Object;
 use madake_store::engine::{FakeDisk, Files, JournalEngine, Random};
-use madake_store::{Change, Dropped, Position, Read, Store, StoreRows, payload_object};
+use madake_store::{Change, Dropped, Position, Read, Store, StoreError, StoreRows, payload_object};
 
 /// Payloads up to this length come with their entries.
 const LONGEST: usize = 300;
@@ -75,6 +75,19 @@ fn what_is_read_together_is_what_is_read_one_by_one() {
                 let together = store.entries_with_payloads(author, log, from, 25, LONGEST).unwrap();
                 let alone = store.entries(author, log, from, 25).unwrap();
                 assert_eq!(together.len(), alone.len());
+                // In place, and as far as is asked for.
+                for most in [3, 25] {
+                    let mut visited = Vec::new();
+                    let mut visit = |entry: EntryRef<'_>, payload: Result<Option<&[u8]>, StoreError>| {
+                        visited.push((entry.as_bytes().to_vec(), payload.unwrap().map(<[u8]>::to_vec)));
+                        visited.len() < most
+                    };
+                    store.visit_entries((author, log, from), 25, LONGEST, &mut visit).unwrap();
+                    let same = |(entry, payload): &(AuthenticEntry, Result<Option<Vec<u8>>, StoreError>)| {
+                        (entry.as_bytes().to_vec(), payload.clone().unwrap())
+                    };
+                    assert_eq!(visited, together.iter().take(most).map(same).collect::<Vec<_>>());
+                }
                 for ((entry, payload), alone) in together.into_iter().zip(alone) {
                     assert_eq!(entry.as_bytes(), alone.as_bytes());
                     let mut held = store.content(payload_object(&alone)).unwrap();
