@@ -121,7 +121,7 @@ mod tests {
     }
 
     fn items(count: usize) -> Vec<WireEntry> {
-        let payload = |i: usize| (i % 3 > 0).then(|| ByteBuf::from(vec![i as u8; i * 50 % 300]));
+        let payload = |i: usize| (!i.is_multiple_of(3)).then(|| ByteBuf::from(vec![i as u8; i * 50 % 300]));
         (0..count)
             .map(|i| WireEntry { entry: ByteBuf::from(entry(i as u64 * 77)), payload: payload(i) })
             .collect()
