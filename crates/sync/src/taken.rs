@@ -59,7 +59,7 @@ impl Session {
                     return;
                 }
             }
-            self.live.short |= matches!(fate, Fate::Quota(_));
+            self.live.short |= matches!(fate, Fate::Quota(_) | Fate::Frozen);
             // What follows a refused entry can't be taken either: one line for the log is enough.
             if self.receiving.spoil((at.author, at.log)) {
                 self.report.refuse(What::Entry, at.to_string(), reason);
