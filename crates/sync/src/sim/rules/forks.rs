@@ -68,7 +68,7 @@ impl Branches {
 }
 
 /// Calls `visit` with each log that is forked, or was, and its tips beside the trunk.
-pub(super) fn for_each_fork(
+pub(in crate::sim) fn for_each_fork(
     store: &Store,
     mut visit: impl FnMut(Log, Vec<madake_store::Tip>) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
