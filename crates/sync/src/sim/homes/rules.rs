@@ -93,12 +93,17 @@ impl World {
         for (at, id) in &held {
             self.signed.entry(*at).or_default().insert(*id);
         }
-        self.places[p].held = held;
+        let frozen = self.frozen.contains(&p);
+        let before = std::mem::replace(&mut self.places[p].held, held);
+        let Place { store, held, .. } = &self.places[p];
         let id = self.author.author();
-        if let Some(heads) = self.frozen.get(&p)
-            && self.heads(p, id)? != *heads
-        {
-            return broken(FROZEN, format!("{p} is frozen, and has more of the author's logs"));
+        let new = held.difference(&before).filter(|(at, _)| frozen && at.author == id && !at.log.is_system());
+        for (at, entry) in new {
+            // Of a forked log another history is taken, and may become the one that is read.
+            let forked = store.fork(id, at.log)?.is_some() || store.healed(id, at.log)?.is_some();
+            if !forked && store.entry_id(at)? == Some(*entry) {
+                return broken(FROZEN, format!("{p} is frozen, and has taken {at}"));
+            }
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Marriages: what the author's node asks of homes, step by step, and what homes do.
 
 use madake_log::system::{HomeNode, LogPoint, NodeStatement, Receipt, ReceiptStatement, Receipts};
-use madake_log::{AuthorId, EntryId, LogHead, LogId, SeqNum};
+use madake_log::{AuthorId, EntryId, LogId, SeqNum};
 use madake_store::{
     AppendError, Author, Change, Entering, Frozen, Hosted, Marriage, NotSigned, Part, Peer, Read as _,
     StoreError, SummaryScope,
@@ -216,8 +216,7 @@ impl World {
         if self.fault != Some(Fault::IgnoresTheFreeze) {
             store.apply(vec![Change::Freeze(id, Some(Frozen { until: i64::MAX, by }))])?;
         }
-        let heads = self.heads(home, id)?;
-        self.frozen.insert(home, heads);
+        self.frozen.insert(home);
         Ok(true)
     }
 
@@ -278,12 +277,6 @@ impl World {
         }
         self.look(home)?;
         Ok(released)
-    }
-
-    /// How long an author's logs are at a place, but system logs.
-    pub(super) fn heads(&self, p: usize, id: AuthorId) -> Result<Vec<(LogId, LogHead)>, StoreError> {
-        let logs = self.places[p].store.logs_of(id)?.into_iter();
-        Ok(logs.filter(|held| !held.log.is_system()).map(|held| (held.log, held.head)).collect())
     }
 
     /// How many receipts a place holds of its own.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use madake_log::{AuthorKey, EntryId, LogHead, LogId, Schema};
+use madake_log::{AuthorKey, EntryId, Schema};
 use madake_object::Object;
 use madake_store::engine::Random;
 use madake_store::{
@@ -63,8 +63,8 @@ pub(super) struct World {
     pub(super) vows_lost: bool,
     /// All entries that anybody held, by place: two are a fork.
     pub(super) signed: BTreeMap<Position, BTreeSet<EntryId>>,
-    /// What homes had that were told to take nothing new.
-    pub(super) frozen: BTreeMap<usize, Vec<(LogId, LogHead)>>,
+    /// Homes that were told to take nothing new.
+    pub(super) frozen: BTreeSet<usize>,
     /// A move that was cut off: which device, where to.
     moving: Option<(usize, usize)>,
     /// A device that leaves, and was cut off.
@@ -120,7 +120,7 @@ impl World {
             vowed_at: BTreeSet::new(),
             vows_lost: false,
             signed: BTreeMap::new(),
-            frozen: BTreeMap::new(),
+            frozen: BTreeSet::new(),
             moving: None,
             leaving: None,
             calm: false,
@@ -278,7 +278,7 @@ impl World {
     /// All leases end some time, whatever became of the move.
     fn leases_end(&mut self) -> Step {
         let id = self.author.author();
-        for home in self.frozen.keys().copied().collect::<Vec<_>>() {
+        for home in self.frozen.clone() {
             self.thaws(home, id)?;
         }
         Ok(())
