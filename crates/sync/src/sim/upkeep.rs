@@ -232,6 +232,10 @@ impl World<'_> {
 
     /// What came meanwhile has come, or will not: it is remembered, and told.
     fn settle(&mut self, m: usize, meanwhile: &mut Meanwhile) {
+        if let Some((_, Ok(appended))) = &meanwhile.appended {
+            // Signed before what else came is judged: that looks at all that is read now, and finds these there.
+            self.genuine.extend(appended.iter().map(|entry| entry.entry));
+        }
         if meanwhile.results.len() == meanwhile.notes.len() {
             let (tokens, results) =
                 (std::mem::take(&mut meanwhile.tokens), std::mem::take(&mut meanwhile.results));
