@@ -536,10 +536,9 @@ impl Session {
             let log = (range.author, range.log);
             let forked = any_forks && context.read.fork(log.0, log.1)?.is_some();
             let class = if log.1.is_system() { Class::System } else { Class::User };
-            let knows = match forked {
-                true => self.tell_fork(context, log, class)?,
-                false => self.forks.said.contains_key(&log),
-            };
+            // What was said of a log may be of some time ago, in a session that stays open: it is said as it is now.
+            let comes_up = forked || self.forks.said.contains_key(&log);
+            let knows = comes_up && self.tell_fork(context, log, class)?;
             // What is forked here has a trunk, of which somebody may want the newest entries only.
             if knows && !forked && range.from > SeqNum::FIRST {
                 left_out.insert(log);
