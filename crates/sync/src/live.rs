@@ -434,7 +434,7 @@ impl Session {
             self.live.came(&at, &outcome);
             if let Outcome::Entry { fate: Fate::Gap { .. }, .. } = outcome {
                 if self.forks.agreed && self.forks.is_about(&(at.author, at.log)) {
-                    self.forks.shown((at.author, at.log));
+                    self.forks.missed((at.author, at.log));
                 } else if self.receiving.is_spoiled(&(at.author, at.log)) {
                     self.report.refused += 1;
                 } else if self.live.gaps.len() < MAX_GAPS {
