@@ -594,9 +594,7 @@ mod tests {
         (6..=10).for_each(|number| live.comes(&at(number)));
         [9, 10, 6, 7, 8].into_iter().for_each(|number| live.came(&at(number), &outcome));
         assert_eq!(live.known(&log), Some(at(10).seq));
-        // Nor what it offered, of which another one gave the first part first.
-        live.offers(log, at(20).seq);
-        live.offers(log, at(12).seq);
+        [20, 12].into_iter().for_each(|number| live.offers(log, at(number).seq));
         assert_eq!(live.known(&log), Some(at(20).seq));
     }
 }

@@ -343,7 +343,7 @@ impl World<'_> {
         Ok(())
     }
 
-    fn store(&self, m: usize) -> Option<std::sync::Arc<Store>> {
+    pub(super) fn store(&self, m: usize) -> Option<std::sync::Arc<Store>> {
         self.machines[m].running.as_ref().map(|running| running.store.clone())
     }
 
