@@ -581,4 +581,7 @@ pub(crate) struct SimArgs {
     /// How many minutes of the world's time things go wrong; without it 1 or 2, by the seed
     #[arg(long, value_name = "M", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) minutes: Option<u32>,
+    /// A world of members that agree on heads
+    #[arg(long, conflicts_with_all = ["nodes", "minutes"])]
+    pub(crate) heads: bool,
 }

@@ -66,9 +66,10 @@ impl Api {
         &self,
         method: Method,
         path: &str,
+        query: &[(&str, &str)],
         text: String,
     ) -> Result<Answer, ApiError> {
-        let response = self.send(method, path, &[], full(text)).await?;
+        let response = self.send(method, path, query, full(text)).await?;
         Answer::of(response).await
     }
 

@@ -3,115 +3,25 @@
 #![allow(clippy::unwrap_used)] // a panic is how a test reports
 
 mod common;
+mod members;
 
-use std::collections::BTreeMap;
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Daemon, Home, PATIENCE, list, number, text};
-use madake_log::EntryId;
-use madake_object::{Commit, CommitAuthor, CommitId, Mode, ObjectId};
-use madake_sync::heads::{Broken, Chain, HeadRef, HeadValue, Kind, Look, Need, OpId, Record, Shown};
+use common::{list, number, text};
+use madake_sync::heads::Broken;
+use members::history::{Told, What, at_least, check, client, verdict};
+use members::{Members, agreed, commit, until};
 use serde_json::Value;
-
-/// Three members; each knows the others.
-struct Three {
-    homes: [Home; 3],
-    daemons: [Option<Daemon>; 3],
-    /// Where each listens: after a start again, too.
-    listen: [String; 3],
-}
-
-impl Three {
-    fn new() -> Self {
-        let homes = [(); 3].map(|()| Home::new());
-        let daemons = homes.each_ref().map(|home| Some(home.serve()));
-        let listen = daemons.each_ref().map(|daemon| daemon.as_ref().unwrap().listen());
-        let three = Self { homes, daemons, listen };
-        let tickets = three.daemons.each_ref().map(|daemon| daemon.as_ref().unwrap().ticket());
-        three.homes[0].ok(["cluster", "init"]);
-        // One way round, and the other.
-        three.homes[0].ok(["cluster", "add", &tickets[1]]);
-        three.homes[1].ok(["cluster", "join", &tickets[0]]);
-        std::thread::scope(|scope| {
-            scope.spawn(|| three.homes[2].ok(["cluster", "join", &tickets[0]]));
-            three.homes[0].ok(["cluster", "add", &tickets[2]]);
-        });
-        three.all_reach(3);
-        three
-    }
-
-    /// Waits until those that run all see so many members in reach, themselves among them.
-    #[track_caller]
-    fn all_reach(&self, count: usize) {
-        for (home, _) in self.homes.iter().zip(&self.daemons).filter(|(_, daemon)| daemon.is_some()) {
-            until("members are in reach", || {
-                let status = home.json(["cluster", "status"]);
-                let nodes = list(&status, "nodes");
-                let reached = nodes.iter().filter(|node| node["in_reach"] == true).count();
-                (reached == count && nodes.len() == 3, status)
-            });
-        }
-    }
-
-    fn start(&mut self, n: usize) {
-        self.daemons[n] = Some(self.homes[n].serve_with(&["--listen", &self.listen[n]]));
-    }
-
-    fn kill(&mut self, n: usize) {
-        self.daemons[n].take().unwrap().kill();
-    }
-
-    /// Waits until all that run show this commit as agreed under the name.
-    #[track_caller]
-    fn all_agree(&self, name: &str, commit: &str) {
-        for (home, _) in self.homes.iter().zip(&self.daemons).filter(|(_, daemon)| daemon.is_some()) {
-            until("all agree", || {
-                let ran = home.run(["--json", "head", "show", name]);
-                let head: Value = serde_json::from_slice(&ran.stdout).unwrap_or_default();
-                (head["agreed"] == commit, format!("{ran}"))
-            });
-        }
-    }
-
-    fn signal(&self, n: usize, signal: &str) {
-        let pid = self.daemons[n].as_ref().unwrap().pid().to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
-    }
-}
-
-/// Commits some text under a name: what the command says, whatever its exit code.
-fn commit(home: &Home, name: &str, content: &str) -> (Value, i32) {
-    let ran =
-        common::run(&mut home.command(["--json", "commit", name, "-", "-m", content]), content.as_bytes());
-    let line = std::str::from_utf8(&ran.stdout).unwrap().lines().next().map(str::to_owned);
-    (serde_json::from_str(&line.unwrap_or_else(|| panic!("{ran}"))).unwrap(), ran.code)
-}
-
-#[track_caller]
-fn agreed(home: &Home, name: &str, content: &str) -> String {
-    let (made, code) = commit(home, name, content);
-    assert_eq!((text(&made, "state").as_str(), code), ("agreed", 0), "{made}");
-    text(&made, "commit")
-}
-
-/// Waits until something is so, asking again and again; says what was so at last.
-#[track_caller]
-fn until<T: std::fmt::Debug>(what: &str, mut ask: impl FnMut() -> (bool, T)) {
-    let began = Instant::now();
-    loop {
-        let (so, found) = ask();
-        if so {
-            return;
-        }
-        assert!(began.elapsed() < PATIENCE, "{what}: {found:?}");
-    }
-}
 
 #[test]
 fn what_one_commits_is_agreed_on_all_and_each_builds_on_what_the_others_did() {
-    let three = Three::new();
+    let three = Members::alone(3);
+    three.found(1);
+    // One way round, and the other.
+    three.add_first_then_join(1);
+    three.add(2);
+    three.all_reach(3);
     let status = three.homes[1].json(["cluster", "status"]);
     common::has_fields(&status, "cluster epoch members quorum");
     assert_eq!((list(&status, "members").len(), number(&status, "quorum")), (3, 2));
@@ -158,7 +68,7 @@ fn what_one_commits_is_agreed_on_all_and_each_builds_on_what_the_others_did() {
 
 #[test]
 fn a_majority_goes_on_and_what_a_minority_commits_is_pending_until_it_is_back() {
-    let mut three = Three::new();
+    let three = Members::new(3);
     let first = agreed(&three.homes[0], "f", "one");
     three.all_agree("f", &first);
     three.kill(2);
@@ -193,7 +103,7 @@ fn a_majority_goes_on_and_what_a_minority_commits_is_pending_until_it_is_back() 
 
 #[test]
 fn what_was_committed_on_both_sides_of_a_cut_is_agreed_once_and_kept_beside() {
-    let mut three = Three::new();
+    let three = Members::new(3);
     let base = agreed(&three.homes[0], "f", "base");
     three.all_agree("f", &base);
     three.kill(1);
@@ -244,7 +154,7 @@ fn what_was_committed_on_both_sides_of_a_cut_is_agreed_once_and_kept_beside() {
 
 #[test]
 fn two_who_commit_at_once_get_one_head_and_one_is_told_with_exit_4() {
-    let three = Three::new();
+    let three = Members::new(3);
     let base = agreed(&three.homes[0], "f", "base");
     three.all_agree("f", &base);
     let made: Vec<(Value, i32)> = std::thread::scope(|scope| {
@@ -281,7 +191,7 @@ fn two_who_commit_at_once_get_one_head_and_one_is_told_with_exit_4() {
 /// was told fits one order.
 #[test]
 fn a_history_of_clients_is_linearizable_while_nodes_are_killed_and_stopped() {
-    let three = Three::new();
+    let three = Members::new(3);
     let (clock, stop) = (AtomicU64::new(1), AtomicBool::new(false));
     let homes = &three.homes;
     let mut records: Vec<Told> = Vec::new();
@@ -309,14 +219,13 @@ fn a_history_of_clients_is_linearizable_while_nodes_are_killed_and_stopped() {
 /// Like the one above, and a node is killed in the middle of it again and again.
 #[test]
 fn every_acknowledged_update_survives_kill_9() {
-    let mut three = Three::new();
+    let three = Members::new(3);
     let clock = AtomicU64::new(1);
     let mut records = Vec::new();
     for round in 0..4_usize {
         let stop = AtomicBool::new(false);
         let victim = 1 + round % 2;
         let homes = &three.homes;
-        let daemon = three.daemons[victim].take().unwrap();
         std::thread::scope(|scope| {
             let clients: Vec<_> = (0..3_usize)
                 .map(|n| {
@@ -326,7 +235,7 @@ fn every_acknowledged_update_survives_kill_9() {
                 .collect();
             let begun = clock.load(Ordering::Relaxed);
             at_least(&clock, begun + 12);
-            daemon.kill();
+            three.kill(victim);
             at_least(&clock, begun + 20);
             stop.store(true, Ordering::Relaxed);
             for client in clients {
@@ -337,175 +246,6 @@ fn every_acknowledged_update_survives_kill_9() {
     }
     three.all_reach(3);
     check(&three, &records);
-}
-
-/// What a client was told.
-struct Told {
-    begun: u64,
-    ended: u64,
-    client: usize,
-    what: What,
-}
-
-enum What {
-    /// The commit, and what its state was said to be.
-    Commit(String, String),
-    /// The commit that was read, if any.
-    Read(Option<String>),
-}
-
-fn at_least(clock: &AtomicU64, time: u64) {
-    let began = Instant::now();
-    while clock.load(Ordering::Relaxed) < time {
-        assert!(began.elapsed() < PATIENCE, "the clients do not get on");
-        std::thread::yield_now();
-    }
-}
-
-/// Commits and asks in turn, until it is told to stop. A node that is down answers nothing.
-fn client(n: usize, home: &Home, clock: &AtomicU64, stop: &AtomicBool) -> Vec<Told> {
-    let mut told = Vec::new();
-    let mut turn = 0;
-    while !stop.load(Ordering::Relaxed) {
-        turn += 1;
-        let begun = clock.fetch_add(1, Ordering::SeqCst);
-        let what = if turn % 3 == 0 {
-            let ran = home.run(["--json", "head", "show", "f", "--ask"]);
-            if ran.code != 0 {
-                let is_absent = ran.stderr.contains("not-found");
-                is_absent.then_some(What::Read(None))
-            } else {
-                let head: Value = serde_json::from_slice(&ran.stdout).unwrap();
-                Some(What::Read(head["commit"].as_str().map(str::to_owned)))
-            }
-        } else {
-            let content = format!("{n} {begun}");
-            let mut command = home.command(["--json", "commit", "f", "-"]);
-            let ran = common::run(&mut command, content.as_bytes());
-            let made: Option<Value> =
-                serde_json::from_slice(ran.stdout.split(|byte| *byte == b'\n').next().unwrap()).ok();
-            made.map(|made| What::Commit(text(&made, "commit"), text(&made, "state")))
-        };
-        let ended = clock.fetch_add(1, Ordering::SeqCst);
-        told.extend(what.map(|what| Told { begun, ended, client: n, what }));
-    }
-    told
-}
-
-/// The commits of a history, as the checker looks at them.
-struct Commits(BTreeMap<CommitId, Commit>);
-
-impl Look for Commits {
-    fn commit(&self, id: &CommitId) -> Option<Commit> {
-        self.0.get(id).cloned()
-    }
-
-    fn missing(&self, _: &HeadRef, _: &[Need]) -> Vec<Need> {
-        Vec::new()
-    }
-}
-
-/// The chain of heads, from the commits that are agreed; and what the clients were told, held against it.
-fn verdict(history: &[(String, Option<String>)], told: &[Told]) -> Result<(), Broken> {
-    let id = |text: &str| text.parse::<CommitId>().unwrap();
-    let mut commits = BTreeMap::new();
-    let (mut values, mut before): (Vec<HeadValue>, Option<HeadValue>) = (Vec::new(), None);
-    let mut ops = BTreeMap::new();
-    let node = "00".repeat(32).parse().unwrap();
-    for (number, (commit, previous)) in (1..).zip(history) {
-        let made = Commit {
-            name: "f".parse().unwrap(),
-            previous: previous.as_deref().map(id),
-            merges: vec![],
-            object: ObjectId::new([0; 32]),
-            size: 0,
-            mode: Mode::File,
-            author: CommitAuthor::new([0; 32]),
-            time: 0,
-            message: String::new(),
-            tags: vec![],
-        };
-        commits.insert(id(commit), made);
-        let op = OpId { node, number };
-        ops.insert(commit.clone(), op);
-        let head = HeadRef { commit: id(commit), entry: EntryId::from_bytes([0; 32]) };
-        let value = HeadValue::after(before.as_ref(), Some(head), Kind::FastForward, op);
-        values.push(value.clone());
-        before = Some(value);
-    }
-    let of = |commit: &str| {
-        values.iter().find(|value| value.head.unwrap().commit == id(commit)).map(HeadValue::id)
-    };
-    let chain = Chain::new(&values, &Commits(commits))?;
-    let mut records = Vec::new();
-    for (number, told) in (1_000_000..).zip(told) {
-        let other = OpId { node, number };
-        let record = |op, shown| Record { op, begun: told.begun, ended: shown };
-        records.push(match &told.what {
-            What::Commit(commit, state) => {
-                let op = ops.get(commit).copied().unwrap_or(other);
-                match state.as_str() {
-                    "agreed" => record(op, Some((told.ended, Shown::Agreed(id(commit))))),
-                    // It may come to be agreed later, or not.
-                    _ => record(op, None),
-                }
-            }
-            What::Read(None) => record(other, Some((told.ended, Shown::Read(None)))),
-            What::Read(Some(commit)) => {
-                let value = of(commit).ok_or(Broken::Invented(other))?;
-                record(other, Some((told.ended, Shown::Read(Some(value)))))
-            }
-        });
-    }
-    chain.check(&records)
-}
-
-fn check(three: &Three, told: &[Told]) {
-    let head = text(&three.homes[0].json(["head", "show", "f", "--ask"]), "commit");
-    three.all_agree("f", &head);
-    let mut history: Vec<(String, Option<String>)> = three.homes[1]
-        .lines(["history", "f"])
-        .iter()
-        .map(|commit| (text(commit, "commit"), commit["previous"].as_str().map(str::to_owned)))
-        .collect();
-    history.reverse();
-    let count = |state: &str| {
-        told.iter().filter(|told| matches!(&told.what, What::Commit(_, said) if said == state)).count()
-    };
-    let (agreed, contested) = (count("agreed"), count("contested"));
-    let reads = told.iter().filter(|told| matches!(told.what, What::Read(_))).count();
-    println!("{} agreed, {contested} contested, {} pending, {reads} reads", agreed, count("pending"));
-    assert!(agreed > 3 && reads > 0, "little was done: {agreed} agreed, {reads} reads");
-    if let Err(broken) = verdict(&history, told) {
-        panic!("{broken}");
-    }
-    // What was taken in and is not agreed lies beside, or waits, at the node where it was made.
-    for told in told {
-        let What::Commit(commit, _) = &told.what else { continue };
-        if history.iter().any(|(agreed, _)| agreed == commit) {
-            continue;
-        }
-        let home = &three.homes[told.client];
-        until("what lost lies beside", || {
-            let shown = home.json(["head", "show", "f"]);
-            let tips: Vec<String> = list(&shown, "side")
-                .iter()
-                .map(|side| text(side, "commit"))
-                .chain(shown["commit"].as_str().map(str::to_owned))
-                .collect();
-            let behind = tips.iter().any(|tip| {
-                let mut next = Some(tip.clone());
-                while let Some(id) = next.filter(|id| !history.iter().any(|(agreed, _)| agreed == id)) {
-                    if id == *commit {
-                        return true;
-                    }
-                    next = home.json(["show", &id])["previous"].as_str().map(str::to_owned);
-                }
-                false
-            });
-            (behind, (commit.clone(), shown))
-        });
-    }
 }
 
 /// The checker finds what is wrong: else the tests above would say nothing.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use common::{Home, disk, has_fields, list, number, text, tree, wait_for_growth, with_and_without_daemon};
-use repositories::{git, git_with, has_git, random_history};
+use repositories::{git, git_with, has_git, random_history, small_repository};
 use serde_json::{Value, json};
 
 /// What is at the tip, as git writes it out.
@@ -20,39 +20,6 @@ fn archive(repository: &Path, to: &Path) {
     std::fs::write(&file, tar).unwrap();
     let status = std::process::Command::new("tar").arg("xf").arg(&file).arg("-C").arg(to).status().unwrap();
     assert!(status.success());
-}
-
-/// A repository in which two branches were merged, with a conflict that a person settled.
-fn small_repository(at: &Path) {
-    std::fs::create_dir_all(at).unwrap();
-    git(at, &["init", "-q"]);
-    let write = |name: &str, bytes: &str| {
-        std::fs::create_dir_all(at.join(name).parent().unwrap()).unwrap();
-        std::fs::write(at.join(name), bytes).unwrap();
-    };
-    let commit = |message: &str| {
-        git(at, &["add", "-A"]);
-        git(at, &["commit", "-q", "-m", message]);
-    };
-    write("README", "one\n");
-    write("src/main", "fn main\n");
-    commit("first");
-    git(at, &["checkout", "-q", "-b", "side"]);
-    write("README", "side\n");
-    write("src/extra", "extra\n");
-    commit("on the side");
-    git(at, &["checkout", "-q", "main"]);
-    write("README", "main\n");
-    commit("on main");
-    write("README", "both\n");
-    // `git merge` would stop at the conflict: the settled tree is written by hand.
-    write("src/extra", "extra\n");
-    git(at, &["add", "-A"]);
-    let settled = git(at, &["write-tree"]);
-    let merged = git(at, &["commit-tree", &settled, "-p", "main", "-p", "side", "-m", "both"]);
-    git(at, &["reset", "-q", "--hard", &merged]);
-    git(at, &["rm", "-q", "src/main"]);
-    git(at, &["commit", "-q", "-m", "without main"]);
 }
 
 #[test]

@@ -25,6 +25,20 @@ fn a_seed_is_a_run() {
 }
 
 #[test]
+fn a_seed_of_heads_is_a_run() {
+    let args = ["--json", "sim", "--heads", "--seed", "11"];
+    let (code, first) = sim(&args);
+    assert_eq!(code, Some(0), "{first}");
+    let value: Value = serde_json::from_str(&first).unwrap();
+    assert_eq!((&value["seed"], &value["violations"]), (&11.into(), &Value::Array(vec![])));
+    assert!(value["steps"].as_u64().unwrap() > 100 && value["agreed"].as_u64().unwrap() > 0, "{first}");
+    assert_eq!(sim(&args).1, first);
+    let (_, text) = sim(&args[1..]);
+    assert!(text.contains(value["trace"].as_str().unwrap()) && text.contains("all hold"), "{text}");
+    assert_eq!(sim(&["sim", "--heads", "--nodes", "3"]).0, Some(2));
+}
+
+#[test]
 fn worlds_of_one_node_or_nine_are_refused() {
     for nodes in ["1", "9"] {
         assert_eq!(sim(&["sim", "--nodes", nodes]).0, Some(2));

@@ -57,7 +57,7 @@ pub(crate) struct CommitArgs {
 pub(crate) struct HistoryArgs {
     /// The file's name; ~AUTHOR/NAME for somebody's own
     pub(crate) name: String,
-    /// Whose version of the name; with --graph and without this, everybody's
+    /// Whose version of the name; with --graph and without this, the cluster's with its side branches, or everybody's
     #[arg(long)]
     pub(crate) author: Option<String>,
     /// Also what was merged, and how it hangs together
@@ -75,8 +75,8 @@ pub(crate) struct HistoryArgs {
 pub(crate) struct MergeArgs {
     /// The file's name
     pub(crate) name: String,
-    /// The commit to merge, or its first 6 digits or more; without it, the one head of another author that is not merged
-    /// yet
+    /// The commit to merge, or its first 6 digits or more; without it, the one side branch that lost, or, of names of
+    /// one's own, the one head of another author that is not merged yet
     #[arg(long, value_name = "COMMIT")]
     pub(crate) with: Option<String>,
     /// Take the bytes of one side, and join both histories
@@ -136,7 +136,7 @@ pub(crate) enum HeadCommand {
         #[arg(long)]
         author: Option<String>,
     },
-    /// Merge another version into one's own: by lines, from what both have in common
+    /// Merge another version into one's own, or a side branch into the head: by lines, from what both have in common
     Merge(MergeArgs),
     /// Say that a name is deleted; its versions stay
     Delete {

@@ -1,6 +1,6 @@
 //! `import git`: a git history as commits.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::process::ExitCode;
 
 use hyper::Method;
@@ -11,7 +11,7 @@ use madake_object::{CommitAuthor, DELETED, Mode};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::tree::check_name;
+use super::tree::{check_name, settled};
 use super::{given, merge::signer, text};
 use crate::args::ImportGitArgs;
 use crate::call::{Api, Feed};
@@ -41,6 +41,8 @@ pub(super) async fn import(api: &Api, args: ImportGitArgs, out: &Out) -> Result<
     }
     let author = signer(api, args.author.as_deref()).await?;
     let heads = heads(api, &prefix, &author).await?;
+    let before: HashSet<String> = heads.keys().cloned().collect();
+    let below = prefix.clone();
     let key: [u8; 32] = data_encoding::HEXLOWER
         .decode(author.as_bytes())
         .ok()
@@ -52,12 +54,15 @@ pub(super) async fn import(api: &Api, args: ImportGitArgs, out: &Out) -> Result<
         let reader = Reader { args, prefix, author: CommitAuthor::new(key), heads, sender, progress };
         reader.read()
     });
-    let query = [("author", author.as_str())];
+    // What the members are asked to agree on is only the newest version of each name.
+    let query = [("author", author.as_str()), ("keep", "1")];
     let (mut made, mut here, mut failed) = (0, 0, None);
+    let mut names = BTreeSet::new();
     while let Some(batch) = batches.recv().await {
         if failed.is_some() {
             continue; // what it follows may not be here
         }
+        names.extend(batch.iter().map(|found| found.commit.name.as_str().to_owned()));
         match store(api, &query, batch).await {
             Ok((new, known)) => (made, here) = (made + new, here + known),
             Err(error) => {
@@ -73,8 +78,55 @@ pub(super) async fn import(api: &Api, args: ImportGitArgs, out: &Out) -> Result<
         return Err(error);
     }
     let read = read?;
-    show(&read, made, here, out);
-    Ok(ExitCode::SUCCESS)
+    let states = propose(api, &below, &author, &before, names).await?;
+    show(&read, made, here, &states, out);
+    settled(states.pending, &states.contested, out)
+}
+
+/// What the cluster made of what was imported.
+#[derive(Default)]
+struct States {
+    agreed: usize,
+    pending: usize,
+    contested: Vec<String>,
+}
+
+/// Has the newest version of each name agreed, if this node is a member of a cluster: of names that are the cluster's,
+/// and of those that are new here. What was one's own before stays so until it is published.
+async fn propose(
+    api: &Api,
+    prefix: &str,
+    author: &str,
+    before: &HashSet<String>,
+    mut names: BTreeSet<String>,
+) -> Result<States, ApiError> {
+    if names.iter().any(|name| before.contains(name)) {
+        let mut agreed = HashSet::new();
+        let mut heads = api.ask(Method::GET, "/v1/heads", &[("prefix", prefix)]).await?;
+        while let Some(head) = heads.next().await? {
+            if head.get("agreed").is_some() {
+                agreed.insert(text(&head, "name").to_owned());
+            }
+        }
+        names.retain(|name| agreed.contains(name) || !before.contains(name));
+    }
+    let names: Vec<String> = names.into_iter().collect();
+    let (query, mut states) = ([("prefix", prefix), ("author", author)], States::default());
+    for some in names.chunks(BATCH) {
+        let list: String = some.iter().map(|name| format!("{name}\n")).collect();
+        let mut heads = match api.ask_about(Method::POST, "/v1/head/publish", &query, list).await {
+            Err(error) if error.code == "no-cluster" => return Ok(states),
+            other => other?,
+        };
+        while let Some(head) = heads.next().await? {
+            match text(&head, "state") {
+                "pending" => states.pending += 1,
+                "contested" => states.contested.push(text(&head, "name").to_owned()),
+                _ => states.agreed += 1,
+            }
+        }
+    }
+    Ok(states)
 }
 
 /// The author's names below the prefix, and of which git commit the head of each was made, if of one.
@@ -96,7 +148,7 @@ async fn heads(api: &Api, prefix: &str, author: &str) -> Result<HashMap<String, 
 /// Sends those of a batch that are not here yet; how many there were of each kind.
 async fn store(api: &Api, query: &[(&str, &str)], batch: Vec<Found>) -> Result<(u64, u64), ApiError> {
     let ids: String = batch.iter().map(|found| format!("{}\n", found.id)).collect();
-    let mut answer = api.ask_about(Method::POST, "/v1/commits/missing", ids).await?;
+    let mut answer = api.ask_about(Method::POST, "/v1/commits/missing", &[], ids).await?;
     let mut missing = HashSet::new();
     while let Some(line) = answer.next().await? {
         missing.insert(text(&line, "commit").to_owned());
@@ -264,7 +316,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     message
 }
 
-fn show(read: &Read, made: u64, here: u64, out: &Out) {
+fn show(read: &Read, made: u64, here: u64, states: &States, out: &Out) {
     let skipped: Vec<Value> = read
         .skipped
         .iter()
@@ -287,6 +339,9 @@ fn show(read: &Read, made: u64, here: u64, out: &Out) {
         "git_commits": read.git_commits,
         "ref": read.reference,
         "tip": read.tip,
+        "agreed": states.agreed,
+        "pending": states.pending,
+        "contested": states.contested.len(),
     });
     if !out.json {
         for item in &read.skipped {

@@ -28,7 +28,7 @@ pub(super) async fn run(api: &Api, command: HeadCommand, out: &Out) -> Result<Ex
             post(api, "/v1/head/drop", &[("name", &name), ("commit", &commit)], out).await
         }
         // A name of the cluster is deleted by its members, one's own by oneself.
-        HeadCommand::Delete { name, author: None, .. } if is_of_cluster(api, &name).await => {
+        HeadCommand::Delete { name, author: None, .. } if agreed_head(api, &name).await.is_some() => {
             post(api, "/v1/head/delete", &[("name", &name)], out).await
         }
         HeadCommand::Delete { name, message, author } => merge::delete(api, name, message, author, out).await,
@@ -40,9 +40,10 @@ pub(super) async fn run(api: &Api, command: HeadCommand, out: &Out) -> Result<Ex
     }
 }
 
-async fn is_of_cluster(api: &Api, name: &str) -> bool {
+/// The newest version of a name, if it is one that a cluster agrees on.
+pub(super) async fn agreed_head(api: &Api, name: &str) -> Option<Value> {
     let head = api.one(Method::GET, "/v1/head", &[("name", name)]).await;
-    head.is_ok_and(|head| head.get("agreed").is_some())
+    head.ok().filter(|head| head.get("agreed").is_some())
 }
 
 async fn list(
@@ -101,7 +102,7 @@ fn show(head: &Value, out: &Out) {
             let commit = head["side"].as_array().and_then(|side| side.first()).map(|side| text(side, "commit"));
             let commit = short(commit.unwrap_or_default());
             out.note(&format!("hint: madake diff {name} {commit} shows what differs"));
-            out.note(&format!("hint: `madake head take {name} {commit}` makes it the head, `madake head drop {name} {commit}` lets go of it"));
+            out.note(&format!("hint: `madake head merge {name} --with {commit}` joins both; `madake head take {name} {commit}` makes it the head, `madake head drop {name} {commit}` lets go of it"));
         }
         "pending" => out.note(
             "hint: it is kept here and proposed again by itself; `madake cluster status` shows who is in reach",

@@ -62,6 +62,7 @@ fn read(commit: &Value) -> Commit {
         time: text(commit, "time").to_owned(),
         title: clean(text(commit, "message").lines().next().unwrap_or_default()),
         heads: strings("heads"),
+        branch: commit["branch"].as_str().map(clean),
         is_deleted: commit["size"] == 0 && tags.iter().any(|tag| tag == "deleted"),
     }
 }
@@ -70,9 +71,10 @@ fn read(commit: &Value) -> Commit {
 fn beside(commit: &Commit) -> String {
     let who = commit.by.clone().unwrap_or_else(|| short(&commit.author));
     let deleted = if commit.is_deleted { "deleted  " } else { "" };
-    let heads = match commit.heads.as_slice() {
-        [] => String::new(),
-        heads => {
+    let heads = match (commit.branch_text(), commit.heads.as_slice()) {
+        (Some(branch), _) => format!("[{branch}]  "),
+        (None, []) => String::new(),
+        (None, heads) => {
             format!("[head of {}]  ", heads.iter().map(|head| short(head)).collect::<Vec<_>>().join(", "))
         }
     };

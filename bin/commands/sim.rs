@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use madake_sync::heads::sim as heads;
 use madake_sync::sim::{Meddle, Options, Outcome, run_with};
 use serde_json::json;
 
@@ -12,6 +13,9 @@ use crate::progress::{Progress, Unit};
 
 pub(super) fn run(args: &SimArgs, out: &Out) -> ExitCode {
     let seed = args.seed.unwrap_or_else(any_seed);
+    if args.heads {
+        return run_heads(seed, out);
+    }
     let options =
         Options { seed, nodes: args.nodes.map(usize::from), minutes: args.minutes, ..Options::default() };
     let again = command(&options);
@@ -27,6 +31,36 @@ pub(super) fn run(args: &SimArgs, out: &Out) -> ExitCode {
     drop(watcher);
     show(&outcome, &again, out);
     if outcome.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+}
+
+/// A world of members that agree on heads.
+fn run_heads(seed: u64, out: &Out) -> ExitCode {
+    let again = format!("madake sim --heads --seed {seed}");
+    let outcome = heads::run(&heads::Options { seed });
+    let heads::Outcome { steps, trace, violation, tail, tally, .. } = &outcome;
+    let mut value = json!({
+        "seed": seed, "steps": steps, "trace": format!("{trace:016x}"),
+        "violations": violation.iter().map(|violation| {
+            let (rule, sentence, what) = (violation.rule, violation.sentence, &violation.what);
+            json!({"rule": rule, "sentence": sentence, "what": what, "seconds": violation.at.as_secs_f64()})
+        }).collect::<Vec<_>>(),
+        "agreed": tally.agreed, "read": tally.read, "conflicts": tally.conflicts, "unknown": tally.unknown,
+        "configurations": tally.configs, "crashes": tally.crashes, "restores": tally.restores,
+        "faults": tally.faults,
+    });
+    if violation.is_some() {
+        value["again"] = again.clone().into();
+        value["events"] = tail.clone().into();
+    }
+    out.result(&value, || match violation {
+        None => format!(
+            "seed    {seed}\nsteps   {steps}\ntrace   {trace:016x}\nlived   {} updates agreed, {} reads, {} conflicts, {} unknown, {} configurations adopted\nfaults  {} crashes, {} restores, {} others\nrules   all hold",
+            tally.agreed, tally.read, tally.conflicts, tally.unknown, tally.configs, tally.crashes, tally.restores,
+            tally.faults
+        ),
+        Some(violation) => format!("{}\n\n{violation}\n\nrun it again: {again}", tail.join("\n")),
+    });
+    if violation.is_none() { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
 /// Changes nothing, and shows how far the world is. How long it takes to come to rest afterwards is not known.

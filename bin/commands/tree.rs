@@ -12,6 +12,7 @@ use madake_object::FileName;
 
 use super::diff::version;
 use super::files::{Counted, copy, write_file};
+use super::heads::agreed_head;
 use super::merge::own_head;
 use super::{given, number, text};
 use crate::args::{CheckoutArgs, CommitArgs};
@@ -98,7 +99,7 @@ pub(super) async fn commit(
 }
 
 /// What the cluster made of commits. What is contested is kept, on side branches: the heads are others'.
-fn settled(pending: usize, contested: &[String], out: &Out) -> Result<ExitCode, ApiError> {
+pub(super) fn settled(pending: usize, contested: &[String], out: &Out) -> Result<ExitCode, ApiError> {
     if pending > 0 {
         out.note(&format!(
             "{pending} not agreed yet: kept here, and proposed again by itself while `madake serve` runs \
@@ -114,7 +115,7 @@ fn settled(pending: usize, contested: &[String], out: &Out) -> Result<ExitCode, 
     Err(ApiError::new(409, "contested", message).hint(format!("madake head show {first}")))
 }
 
-/// Has a version follow the author's head, and these commits.
+/// Has a version follow the head that a cluster agrees on, or else the author's, and these commits.
 async fn follow(
     api: &Api,
     header: &mut RecordHeader,
@@ -125,9 +126,13 @@ async fn follow(
     for commit in merges {
         header.merges.push(text(&version(api, name, commit).await?, "commit").to_owned());
     }
-    let head = own_head(api, name, author).await?;
-    header.previous = head.map(|head| text(&head, "commit").to_owned());
-    header.on_head = true;
+    let agreed = agreed_head(api, name).await;
+    header.on_head = agreed.is_none();
+    let head = match agreed {
+        Some(head) => Some(head),
+        None => own_head(api, name, author).await?,
+    };
+    header.previous = head.and_then(|head| head["commit"].as_str().map(str::to_owned));
     Ok(())
 }
 

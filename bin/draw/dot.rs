@@ -18,10 +18,13 @@ pub(crate) fn dot(name: &str, commits: &[Commit]) -> String {
         let deleted = if commit.is_deleted { " (deleted)" } else { "" };
         let mut label =
             format!("{}{deleted}\n{}\n{who}\n{}", short(&commit.id), cut(&commit.title, 40), commit.time);
-        for head in &commit.heads {
-            let _ = write!(label, "\nhead of {}", short(head));
+        for mark in commit.marks() {
+            let _ = write!(label, "\n{mark}");
         }
-        let colour = if commit.heads.is_empty() { "" } else { ", fillcolor=\"#ffe9b8\"" };
+        let colour = match commit.is_tip() {
+            true => format!(", fillcolor=\"{}\"", commit.mark_colour()),
+            false => String::new(),
+        };
         let _ = writeln!(out, "  {} [label={}{colour}];", quoted(&commit.id), quoted(&label));
         for (i, parent) in commit.parents.iter().enumerate() {
             if !here.contains(parent.as_str()) {

@@ -91,7 +91,7 @@ fn lines(out: &mut String, i: usize, row: &Row) {
 fn dot(out: &mut String, i: usize, row: &Row, commit: &Commit) {
     let (x, y, colour) = (x(row.lane), y(i), colour(row.lane));
     let fill = if commit.is_deleted { "#ffffff" } else { colour };
-    let radius = if commit.heads.is_empty() { 5 } else { 7 };
+    let radius = if commit.is_tip() { 7 } else { 5 };
     let _ = writeln!(
         out,
         "<circle cx=\"{x}\" cy=\"{y}\" r=\"{radius}\" fill=\"{fill}\" stroke=\"{colour}\" stroke-width=\"2.5\"/>"
@@ -100,14 +100,13 @@ fn dot(out: &mut String, i: usize, row: &Row, commit: &Commit) {
 
 /// What is said beside a commit: `(mark, text)`, the marks in boxes.
 fn label_parts(commit: &Commit) -> (Vec<String>, String, String) {
-    let heads = commit.heads.iter().map(|head| format!("head of {}", short(head))).collect();
     let deleted = if commit.is_deleted { "deleted: " } else { "" };
     let title = format!("{deleted}{}", cut(&commit.title, TITLE));
     let who = match &commit.by {
         Some(by) => format!("{} (signed by {})", cut(by, 30), short(&commit.author)),
         None => short(&commit.author),
     };
-    (heads, title, format!("{}  {}  {who}", short(&commit.id), commit.time))
+    (commit.marks(), title, format!("{}  {}  {who}", short(&commit.id), commit.time))
 }
 
 fn label_width(commit: &Commit) -> usize {
@@ -124,9 +123,10 @@ fn label(out: &mut String, i: usize, left: usize, row: &Row, commit: &Commit) {
         let width = head.chars().count() * LETTER + 12;
         let _ = writeln!(
             out,
-            "<rect x=\"{left}\" y=\"{}\" width=\"{width}\" height=\"16\" rx=\"8\" fill=\"#ffe9b8\" stroke=\"#b8860b\"/>\
+            "<rect x=\"{left}\" y=\"{}\" width=\"{width}\" height=\"16\" rx=\"8\" fill=\"{}\" stroke=\"#b8860b\"/>\
              <text x=\"{}\" y=\"{}\" font-size=\"11\" fill=\"#5a4300\">{}</text>",
             base - 15,
+            commit.mark_colour(),
             left + 6,
             base - 3,
             escaped(&head)

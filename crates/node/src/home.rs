@@ -15,12 +15,14 @@ use std::sync::Arc;
 use madake_log::{AuthorId, AuthorKey};
 use madake_store::engine::{EngineError, JournalEngine, JournalOptions};
 use madake_store::{Change, GuardReason, META_COPY, META_EPOCH, Store, StoreError, StoreRows};
+use madake_sync::cluster::moved;
 
 pub use self::lock::HomeLock;
 use self::marker::{marker, marker_fits};
 pub(crate) use self::recovery::guards;
 use crate::api::denied;
 pub use crate::config::{Config, Door, Keep, Readers};
+use crate::driver::wall_clock;
 use crate::export::Keys;
 use crate::keys;
 pub use crate::keys::{AuthorName, AuthorNameError, FIRST_AUTHOR, KEY_PREFIX, MAX_AUTHORS};
@@ -423,7 +425,8 @@ impl Home {
         }
         // Should this be cut off between the two, it is done again: another key, as good as the first.
         let node_key = keys::replace_key(&self.path.join(NODE_KEY))?;
-        self.store.leave_cluster()?;
+        // If it founds a cluster, the heads that it knows come along.
+        self.store.leave_cluster(|row| moved(row, true, wall_clock(), &self.store))?;
         self.store.apply(vec![Change::Meta(META_COPY, vec![0])])?;
         Ok(Home { node_key, copied: false, ..self })
     }

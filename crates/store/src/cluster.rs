@@ -134,16 +134,19 @@ impl Store {
     }
 
     /// For a copy that becomes another node: what the original promised as a member, it promised, and this one has nothing
-    /// of it. What was committed is in the logs.
+    /// of it. What was committed is in the logs; `left` says what is kept of a name, if anything.
     ///
     /// # Errors
-    /// The engine failed.
-    pub fn leave_cluster(&self) -> Result<(), StoreError> {
+    /// The engine failed, or `left` did.
+    pub fn leave_cluster(
+        &self,
+        mut left: impl FnMut(&[u8]) -> Result<Option<Vec<u8>>, StoreError>,
+    ) -> Result<(), StoreError> {
         let facts = [ClusterFact::Member, ClusterFact::Rounds, ClusterFact::Joining];
         let mut changes: Vec<ClusterChange> =
             facts.into_iter().map(|fact| ClusterChange::Fact(fact, None)).collect();
-        self.for_each_cluster_head("", |name, _| {
-            changes.push(ClusterChange::Head(name, None));
+        self.for_each_cluster_head("", |name, bytes| {
+            changes.push(ClusterChange::Head(name, left(bytes)?));
             Ok::<(), StoreError>(())
         })?;
         self.apply(changes.into_iter().map(Change::Cluster).collect())?;

@@ -48,6 +48,39 @@ pub(crate) fn git(folder: &Path, args: &[&str]) -> String {
     String::from_utf8(git_with(folder, args, b"")).unwrap().trim_end().to_owned()
 }
 
+/// A repository in which two branches were merged, with a conflict that a person settled.
+pub(crate) fn small_repository(at: &Path) {
+    std::fs::create_dir_all(at).unwrap();
+    git(at, &["init", "-q"]);
+    let write = |name: &str, bytes: &str| {
+        std::fs::create_dir_all(at.join(name).parent().unwrap()).unwrap();
+        std::fs::write(at.join(name), bytes).unwrap();
+    };
+    let commit = |message: &str| {
+        git(at, &["add", "-A"]);
+        git(at, &["commit", "-q", "-m", message]);
+    };
+    write("README", "one\n");
+    write("src/main", "fn main\n");
+    commit("first");
+    git(at, &["checkout", "-q", "-b", "side"]);
+    write("README", "side\n");
+    write("src/extra", "extra\n");
+    commit("on the side");
+    git(at, &["checkout", "-q", "main"]);
+    write("README", "main\n");
+    commit("on main");
+    write("README", "both\n");
+    // `git merge` would stop at the conflict: the settled tree is written by hand.
+    write("src/extra", "extra\n");
+    git(at, &["add", "-A"]);
+    let settled = git(at, &["write-tree"]);
+    let merged = git(at, &["commit-tree", &settled, "-p", "main", "-p", "side", "-m", "both"]);
+    git(at, &["reset", "-q", "--hard", &merged]);
+    git(at, &["rm", "-q", "src/main"]);
+    git(at, &["commit", "-q", "-m", "without main"]);
+}
+
 /// An object of any bytes, whatever git thinks of them.
 pub(crate) fn object(folder: &Path, kind: &str, bytes: &[u8]) -> String {
     let args = ["hash-object", "-t", kind, "-w", "--literally", "--stdin"];

@@ -1,10 +1,13 @@
 //! Versions whose place in the history is given: what was made elsewhere, merges, tombstones.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use hyper::{Response, StatusCode};
 use madake_object::{CommitId, DELETED, Mode, Object};
 use madake_store::{GivenVersion, NewContent};
+use madake_sync::cluster::HeadState;
+use madake_sync::heads::HeadRef;
 use serde_json::json;
 
 use super::bundle::pieces;
@@ -20,8 +23,10 @@ const MAX_IDS: usize = 10_000;
 /// An id in hex and its line's end.
 const LINE: usize = 65;
 
-/// `POST /v1/commits/given[?author=A]`, records with `name` and what the version follows as the body → per record
-/// as `POST /v1/commits`, and `new`
+/// `POST /v1/commits/given[?author=A][&keep=1]`, records with `name` and what the version follows as the body → per
+/// record as `POST /v1/commits`, and `new`
+///
+/// Of a name of the cluster the last version of a batch is proposed; with `keep` none is.
 pub(super) fn commit(shell: Arc<Shell>, query: &Query, body: Body) -> Result<Response<Body>, ApiError> {
     let records = Records::new(body, shell.store().clone());
     let author = match shell.resolve_writer(query.get("author")) {
@@ -31,10 +36,35 @@ pub(super) fn commit(shell: Arc<Shell>, query: &Query, body: Body) -> Result<Res
             return Err(error);
         }
     };
+    let keep = query.flag("keep");
+    let mut waits = true;
     Ok(batched(records, false, move |batch, lines| {
         let versions = batch.into_iter().map(version).collect::<Result<Vec<_>, _>>()?;
-        for given in author.commit_given(&versions)? {
+        let mut of_cluster = HashSet::new();
+        for name in versions.iter().map(|version| &version.name).filter(|_| !keep) {
+            if !of_cluster.contains(name) && shell.base_of(name, author.id())?.1 {
+                of_cluster.insert(name.clone());
+            }
+        }
+        let made = author.commit_given(&versions)?;
+        let newest: HashMap<_, _> = made
+            .iter()
+            .map(|given| &given.made)
+            .filter(|made| of_cluster.contains(&made.name))
+            .map(|made| (made.name.clone(), HeadRef { commit: made.commit, entry: made.entry }))
+            .collect();
+        let mut states = HashMap::new();
+        if !newest.is_empty() {
+            let agreed = super::heads::agree(&shell, newest.clone().into_iter().collect(), waits);
+            let agreed = tokio::runtime::Handle::current().block_on(agreed)?;
+            waits &= agreed.iter().any(|(_, state)| *state != HeadState::Pending);
+            states.extend(agreed);
+        }
+        for given in made {
             let mut line = made_json(&given.made, author.id());
+            let is_newest = newest.get(&given.made.name).is_some_and(|head| head.commit == given.made.commit);
+            let state = states.get(&given.made.name).filter(|_| is_newest);
+            line["state"] = json!(state.map_or("local", |state| state.as_str()));
             line["new"] = json!(given.is_new);
             lines.send(&line)?;
         }

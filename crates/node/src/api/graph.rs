@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
 
 use madake_log::AuthorId;
-use madake_object::CommitId;
-use madake_store::Head;
+use madake_object::{CommitId, FileName};
+use madake_sync::cluster::state_of;
 use serde_json::json;
 
 use super::files::{commit_json, committers};
@@ -22,29 +22,50 @@ struct Node {
     followers: u32,
 }
 
-/// The heads from which a graph is drawn: one author's, if one is named, else everybody's.
-pub(super) fn heads(shell: &Shell, query: &Query) -> Result<Vec<Head>, ApiError> {
+/// Why a graph is drawn from a commit.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Mark {
+    /// It is this author's head of the name.
+    Head(AuthorId),
+    /// It is, of a name of the cluster, what the members agreed on, what is still to be agreed, or what lost.
+    Branch(&'static str),
+}
+
+/// The commits from which a graph is drawn: of one author, if one is named, else of the cluster, else of everybody.
+pub(super) fn heads(shell: &Shell, query: &Query) -> Result<Vec<(CommitId, Mark)>, ApiError> {
     let name = query.need("name")?;
     let named = query.get("author");
+    let one = || -> Result<_, ApiError> {
+        let head = shell.resolve_head(name, named)?;
+        Ok(vec![(head.commit, Mark::Head(head.author))])
+    };
     if named.is_some() || name.starts_with('~') {
-        return Ok(vec![shell.resolve_head(name, named)?]);
+        return one();
     }
     let mut heads = Vec::new();
-    if let Ok(parsed) = name.parse() {
+    if let Ok(parsed) = name.parse::<FileName>() {
+        let row = shell.row_of(&parsed)?.filter(|row| state_of(row).is_some());
+        if let Some(branches) = row.map(|row| row.branches) {
+            heads.extend(branches.head().map(|head| (head.commit, Mark::Branch("agreed"))));
+            heads.extend(branches.pending.map(|pending| (pending.tip.commit, Mark::Branch("pending"))));
+            heads.extend(branches.side.iter().map(|side| (side.tip.commit, Mark::Branch("side"))));
+            return Ok(heads);
+        }
         for author in committers(shell.store())? {
-            heads.extend(shell.store().head(author, &parsed)?);
+            let head = shell.store().head(author, &parsed)?;
+            heads.extend(head.map(|head| (head.commit, Mark::Head(author))));
         }
     }
     // Nobody has it: it is told as everywhere.
-    if heads.is_empty() { Ok(vec![shell.resolve_head(name, None)?]) } else { Ok(heads) }
+    if heads.is_empty() { one() } else { Ok(heads) }
 }
 
-/// Tells all commits that these heads have in their histories, each before those that it follows, else the newest first;
-/// `heads` are the authors whose head it is. What is linked to and not here is not told.
-pub(super) fn tell(shell: &Shell, heads: &[Head], lines: &mut Lines) -> Result<(), ApiError> {
-    let mut marks: BTreeMap<CommitId, Vec<AuthorId>> = BTreeMap::new();
-    for head in heads {
-        marks.entry(head.commit).or_default().push(head.author);
+/// Tells all commits that these have in their histories, each before those that it follows, else the newest first;
+/// `heads` are the authors whose head it is, `branch` what it is to the cluster. What is linked to and not here is not told.
+pub(super) fn tell(shell: &Shell, heads: &[(CommitId, Mark)], lines: &mut Lines) -> Result<(), ApiError> {
+    let mut marks: BTreeMap<CommitId, Vec<Mark>> = BTreeMap::new();
+    for (commit, mark) in heads {
+        marks.entry(*commit).or_default().push(*mark);
     }
     let mut nodes: HashMap<CommitId, Node> = HashMap::new();
     let mut waiting: Vec<CommitId> = marks.keys().copied().collect();
@@ -72,8 +93,15 @@ pub(super) fn tell(shell: &Shell, heads: &[Head], lines: &mut Lines) -> Result<(
     while let Some((_, id)) = ready.pop() {
         let Some(commit) = shell.store().find_commit(id)? else { continue };
         let mut line = commit_json(id, &commit);
-        let authors = marks.get(&id).map(Vec::as_slice).unwrap_or_default();
-        line["heads"] = json!(authors.iter().map(ToString::to_string).collect::<Vec<_>>());
+        let marks = marks.get(&id).map(Vec::as_slice).unwrap_or_default();
+        let mut authors = Vec::new();
+        for mark in marks {
+            match mark {
+                Mark::Head(author) => authors.push(author.to_string()),
+                Mark::Branch(what) => line["branch"] = json!(what),
+            }
+        }
+        line["heads"] = json!(authors);
         lines.send(&line)?;
         let parents = nodes.get(&id).map(|node| node.parents.clone()).unwrap_or_default();
         for parent in parents {

@@ -12,6 +12,7 @@ use madake_sync::cluster::{Ended, HeadState, Reply, Request, read_row, state_of}
 use madake_sync::heads::{HeadRef, HeadValue, Outcome, Reason, Row, Side, Wish};
 use serde_json::{Value, json};
 
+use super::bundle::pieces;
 use super::cluster::ask;
 use super::files::{commit_json, committers, head_json, head_shown};
 use super::node::{blocking, rfc3339};
@@ -21,6 +22,9 @@ use crate::shell::Shell;
 
 /// How long a head's members are waited for: an answer is there within two seconds.
 const PATIENCE: Duration = Duration::from_millis(1_700);
+/// So many names are published in one request, at most; and what one takes.
+const MAX_NAMES: usize = 10_000;
+const NAME: usize = 256;
 
 /// `GET /v1/heads[?prefix=P][&author=A]` → per head `{name, commit, gen, state, author, entry}`
 pub(super) fn list(shell: Arc<Shell>, query: &Query) -> Result<Response<Body>, ApiError> {
@@ -111,21 +115,32 @@ pub(super) async fn delete(shell: Arc<Shell>, query: Query) -> Result<Response<B
     settle(shell, name, Wish::Delete { over }).await
 }
 
-/// `POST /v1/head/publish?prefix=P[&author=A]` → per name below P that was the author's own, as `GET /v1/head`
-pub(super) async fn publish(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
+/// `POST /v1/head/publish?prefix=P[&author=A]`, with or without names as the body → per name below P that was the
+/// author's own, as `GET /v1/head`
+///
+/// Of names that are listed, these and no others; of those that are the cluster's, the author's newest version is proposed.
+pub(super) async fn publish(shell: Arc<Shell>, query: Query, body: Body) -> Result<Response<Body>, ApiError> {
+    let listed = names(body).await?;
     if shell.membership()?.is_none() {
         return Err(no_cluster());
     }
     let prefix = query.need("prefix")?.trim_end_matches('/').to_owned();
     let author = shell.resolve_writer(query.get("author"))?.id();
     let mut heads = Vec::new();
-    for head in shell.store().heads(author, &prefix)? {
-        let is_below = prefix.is_empty()
-            || head.name.as_str() == prefix
-            || head.name.as_str().strip_prefix(&prefix).is_some_and(|rest| rest.starts_with('/'));
-        if is_below && shell.row_of(&head.name)?.is_none_or(|row| state_of(&row).is_none()) {
-            heads.push((head.name, HeadRef { commit: head.commit, entry: head.entry }));
+    let is_below = |name: &FileName| {
+        let rest = name.as_str().strip_prefix(&prefix);
+        prefix.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    if listed.is_empty() {
+        for head in shell.store().heads(author, &prefix)? {
+            if is_below(&head.name) && shell.row_of(&head.name)?.is_none_or(|row| state_of(&row).is_none()) {
+                heads.push((head.name, HeadRef { commit: head.commit, entry: head.entry }));
+            }
         }
+    }
+    for name in listed.into_iter().filter(is_below) {
+        let head = shell.store().head(author, &name)?;
+        heads.extend(head.map(|head| (name, HeadRef { commit: head.commit, entry: head.entry })));
     }
     if heads.is_empty() {
         return Err(ApiError::not_found(format!("no name of your own is below `{prefix}`"))
@@ -139,6 +154,18 @@ pub(super) async fn publish(shell: Arc<Shell>, query: Query) -> Result<Response<
         Ok(())
     });
     Ok(respond(StatusCode::OK, body))
+}
+
+/// Names, one a line.
+async fn names(body: Body) -> Result<Vec<FileName>, ApiError> {
+    let (mut given, mut text) = (pieces(body), Vec::new());
+    while let Some(piece) = given.recv().await {
+        text.extend_from_slice(&piece?);
+        if text.len() > MAX_NAMES * NAME {
+            return Err(ApiError::usage(format!("more than {MAX_NAMES} names")).hint("give them in parts"));
+        }
+    }
+    std::str::from_utf8(&text).unwrap_or("\0").lines().map(parse_name).collect()
 }
 
 /// Has commits agreed that are durable here, as far as that is done within two seconds: how it stands with each name.
@@ -327,7 +354,7 @@ impl Shell {
     }
 
     /// A head as it is known here, with the fields of its commit.
-    fn shown_head(&self, name: &str, author: Option<&str>) -> Result<Value, ApiError> {
+    pub(super) fn shown_head(&self, name: &str, author: Option<&str>) -> Result<Value, ApiError> {
         if author.is_none()
             && let Ok(parsed) = name.parse::<FileName>()
             && let Some(row) = self.row_of(&parsed)?

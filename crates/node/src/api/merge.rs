@@ -1,4 +1,4 @@
-//! Merging two versions of a name that were made apart.
+//! Merging two versions of a name that were made apart: by two authors, or on two sides of a cut.
 
 use std::sync::Arc;
 
@@ -10,6 +10,8 @@ use madake_object::{
     is_binary, last_common_ancestor, merge_texts, plan_merge,
 };
 use madake_store::{GivenVersion, NewContent, Read as _, Store, StoreError};
+use madake_sync::cluster::{HeadState, state_of};
+use madake_sync::heads::{HeadRef, Reason, Row};
 use serde_json::{Value, json};
 
 use super::files::{committers, head_shown, own_name};
@@ -123,9 +125,10 @@ pub(super) fn preview(shell: &Shell, query: &Query) -> Result<Response<Body>, Ap
 pub(super) fn make(shell: &Shell, query: &Query) -> Result<Response<Body>, ApiError> {
     let asked = Asked::of(shell, query)?;
     let author = shell.resolve_writer(query.get("author"))?;
-    let head = || match shell.store().head(author.id(), &asked.name)? {
-        Some(head) => head_shown(shell, &head),
-        None => Err(ApiError::not_found(format!("nothing is called `{}` here", asked.name))),
+    let head = || match (asked.of_cluster, shell.store().head(author.id(), &asked.name)?) {
+        (true, _) => shell.shown_head(asked.name.as_str(), None),
+        (false, Some(head)) => head_shown(shell, &head),
+        (false, None) => Err(ApiError::not_found(format!("nothing is called `{}` here", asked.name))),
     };
     let Some(theirs) = asked.theirs else { return Ok(object(&head()?)) };
     let merge = merge(shell.store(), asked.mine, theirs, asked.take)?;
@@ -153,9 +156,23 @@ pub(super) fn make(shell: &Shell, query: &Query) -> Result<Response<Body>, ApiEr
         tags: if is_deleted { vec![DELETED.into()] } else { Vec::new() },
         previous: asked.mine,
         merges: vec![theirs],
-        on_head: true,
+        // The members decide whether it is on their head.
+        on_head: !asked.of_cluster,
     };
-    author.commit_given(&[version])?;
+    let made = author.commit_given(&[version])?;
+    if asked.of_cluster {
+        let made = made.into_iter().map(|given| given.made);
+        let heads =
+            made.map(|made| (made.name, HeadRef { commit: made.commit, entry: made.entry })).collect();
+        let agreed = tokio::runtime::Handle::current().block_on(super::heads::agree(shell, heads, true))?;
+        if agreed.iter().any(|(_, state)| *state == HeadState::Contested) {
+            let name = &asked.name;
+            let message =
+                format!("another version of `{name}` was agreed meanwhile: the merge lies on a side branch");
+            return Err(ApiError::new(409, "contested", message)
+                .hint(format!("look at it, then merge that: madake head show {name}")));
+        }
+    }
     Ok(object(&head()?))
 }
 
@@ -163,6 +180,8 @@ pub(super) fn make(shell: &Shell, query: &Query) -> Result<Response<Body>, ApiEr
 struct Asked {
     name: FileName,
     author: AuthorId,
+    /// The cluster agrees on the name's head: that is mine, whoever made it.
+    of_cluster: bool,
     mine: Option<CommitId>,
     /// `None`: nobody has a version that mine lacks.
     theirs: Option<CommitId>,
@@ -173,7 +192,11 @@ impl Asked {
     fn of(shell: &Shell, query: &Query) -> Result<Self, ApiError> {
         let name = own_name(query.need("name")?)?;
         let author = shell.resolve_writer(query.get("author"))?.id();
-        let mine = shell.store().newest(author, &name)?.map(|(commit, _)| commit);
+        let row = shell.row_of(&name)?.filter(|row| state_of(row).is_some());
+        let mine = match &row {
+            Some(row) => Some(row.branches.tip().ok_or_else(|| deleted(&name))?.commit),
+            None => shell.store().newest(author, &name)?.map(|(commit, _)| commit),
+        };
         let theirs = match query.get("with") {
             Some(with) => {
                 let id = shell.resolve_commit(with)?;
@@ -185,7 +208,10 @@ impl Asked {
                 }
                 Some(id)
             }
-            None => others(shell.store(), author, &name, mine)?,
+            None => match &row {
+                Some(row) => beside(shell.store(), &name, row)?,
+                None => others(shell.store(), author, &name, mine)?,
+            },
         };
         let take = match query.get("take") {
             None => None,
@@ -197,7 +223,7 @@ impl Asked {
                 );
             }
         };
-        Ok(Self { name, author, mine, theirs, take })
+        Ok(Self { name, author, of_cluster: row.is_some(), mine, theirs, take })
     }
 
     fn json(&self, merge: Option<&Merge>, with_text: bool) -> Value {
@@ -225,6 +251,38 @@ impl Asked {
             "text": text.map(|bytes| BASE64.encode(bytes)),
         })
     }
+}
+
+/// The one side branch that lost, and that no other one has in its history.
+fn beside(store: &Store, name: &FileName, row: &Row) -> Result<Option<CommitId>, ApiError> {
+    // What somebody replaced or deleted on purpose is merged when it is named.
+    let lost = row.branches.side.iter().filter(|side| side.reason == Reason::Diverged);
+    let mut found: Vec<CommitId> = lost.map(|side| side.tip.commit).collect();
+    let mut behind = Vec::new();
+    for one in &found {
+        for other in found.iter().filter(|other| *other != one) {
+            let lookup = |id: &CommitId| store.find_commit(*id);
+            if is_ancestor(*one, *other, MAX_VISITED, lookup).map_err(history)? {
+                behind.push(*one);
+                break;
+            }
+        }
+    }
+    found.retain(|tip| !behind.contains(tip));
+    match found.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(Some(*one)),
+        _ => {
+            let list: Vec<String> = found.iter().map(|id| id.to_string()[..12].to_owned()).collect();
+            Err(ApiError::usage(format!("`{name}` has several side branches: {}", list.join(", ")))
+                .hint(format!("one after the other: madake head merge {name} --with {}", list[0])))
+        }
+    }
+}
+
+fn deleted(name: &FileName) -> ApiError {
+    ApiError::not_found(format!("`{name}` was deleted: there is no head to merge into"))
+        .hint(format!("`madake head take {name} COMMIT` gives it one again"))
 }
 
 /// The one head of another author that is not in the history of mine.

@@ -59,7 +59,9 @@ pub static ROUTES: &[Route] = &[
     runs(Method::POST, "/v1/head/take", |call| Box::pin(heads::take(call.shell, call.query))),
     runs(Method::POST, "/v1/head/drop", |call| Box::pin(heads::drop_side(call.shell, call.query))),
     runs(Method::POST, "/v1/head/delete", |call| Box::pin(heads::delete(call.shell, call.query))),
-    runs(Method::POST, "/v1/head/publish", |call| Box::pin(heads::publish(call.shell, call.query))),
+    runs(Method::POST, "/v1/head/publish", |call| {
+        Box::pin(heads::publish(call.shell, call.query, call.body))
+    }),
     runs(Method::GET, "/v1/cluster", |call| Box::pin(cluster::status(call.shell))),
     runs(Method::POST, "/v1/cluster/init", |call| Box::pin(cluster::init(call.shell))),
     runs(Method::POST, "/v1/cluster/add", |call| Box::pin(cluster::add(call.shell, call.query))),

@@ -204,7 +204,7 @@ impl Cluster {
     pub fn ask(&mut self, now: Now, number: AskNumber, request: Request, store: &Store) {
         let done = match request {
             Request::Status => Ok(()),
-            Request::Found(cluster) => self.found(cluster),
+            Request::Found(cluster) => self.found(now, cluster, store),
             Request::Invite(node) => self.invite(node),
             Request::Join(node) => self.join(now, node),
             Request::Remove(node) => {

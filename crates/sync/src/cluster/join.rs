@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use madake_log::AuthorId;
-use madake_store::{Change, ClusterChange, ClusterFact, NodeId, Peer, Store};
+use madake_store::{Change, ClusterChange, ClusterFact, NodeId, Peer, Store, StoreError};
 
 use super::asks::{AskNumber, Unable};
-use super::{Cluster, Held, JOIN_AGAIN, LOAD_AGAIN, MemberChange, Membership, Output, Written, membership};
+use super::{
+    Cluster, Held, JOIN_AGAIN, LOAD_AGAIN, MemberChange, Membership, Output, Written, membership, moved,
+};
 use crate::bounded::Bounded;
-use crate::heads::{Body, ClusterId, Config, Members, Packet, Standing, StoreEpoch, Voter};
+use crate::heads::{Body, ClusterId, Config, Members, Packet, Standing, StoreEpoch, Voter, decode};
 use crate::io::{Now, SessionId};
 use crate::wire::{Join, MAX_ADDRESSES, MAX_WRITERS_FRAME, Meet, Message, Met, NotYet, Welcome};
 
@@ -21,12 +23,13 @@ const MAX_NEWCOMERS: usize = 64;
 const NAME_DIGITS: usize = 8;
 
 impl Cluster {
-    /// Makes a cluster of this node alone.
-    pub(super) fn found(&mut self, cluster: ClusterId) -> Result<(), Unable> {
+    /// Makes a cluster of this node alone. One that was removed from another, or is the clone of a member, brings the
+    /// heads along that it knows.
+    pub(super) fn found(&mut self, now: Now, cluster: ClusterId, store: &Store) -> Result<(), Unable> {
         if self.setup.copied {
             return Err(Unable::Copied);
         }
-        if self.member.is_some() {
+        if self.is_member(&self.setup.me) {
             return Err(Unable::InACluster);
         }
         if self.joining.is_some() {
@@ -38,9 +41,43 @@ impl Cluster {
         let me = Members::new([self.voter()]).map_err(|_| Unable::NotNow)?;
         let new = Membership { cluster, standing: Standing::of(Config::first(me)) };
         let author = self.setup.author;
-        let changes = membership(&new).into_iter().chain(self.new_writers([author])).collect();
+        let moved = self.moved_rows(now, cluster, true, store);
+        let moved = moved.map_err(|error| Unable::StoreFailed(error.to_string()))?;
+        let changes = membership(&new).into_iter().chain(moved).chain(self.new_writers([author])).collect();
         self.write(Written::Membership, changes);
         Ok(())
+    }
+
+    /// What is here of another cluster's names, without anything that was promised, accepted or learned there: in this
+    /// cluster its ballots would outweigh what is agreed.
+    fn moved_rows(
+        &self,
+        now: Now,
+        cluster: ClusterId,
+        founds: bool,
+        store: &Store,
+    ) -> Result<Vec<Change>, StoreError> {
+        let mut changes = Vec::new();
+        let before = match store.cluster_fact(ClusterFact::Member)? {
+            Some(fact) => {
+                let before: Membership = decode(&fact).map_err(|_| StoreError::Broken("a membership"))?;
+                Some(before.cluster)
+            }
+            None => None,
+        };
+        // What a clone has was made for a cluster that it founds.
+        if before == Some(cluster) || before.is_none() && founds {
+            return Ok(changes);
+        }
+        store.for_each_cluster_head("", |name, bytes| {
+            let row = match before {
+                Some(_) => moved(bytes, founds, now.wall, store)?,
+                None => None,
+            };
+            changes.push(Change::Cluster(ClusterChange::Head(name, row)));
+            Ok::<(), StoreError>(())
+        })?;
+        Ok(changes)
     }
 
     /// A node may become a member, as far as this side is concerned.
@@ -173,10 +210,12 @@ impl Cluster {
         if !is_asked || !config.votes(&me.node, me.store) || !config.contains(&peer) {
             return;
         }
+        // It is asked again, if the store can't be read now.
+        let Ok(moved) = self.moved_rows(now, meet.cluster, false, store) else { return };
         self.joining = None;
         (self.join_again, self.not_yet) = (None, None);
         let new = Membership { cluster: meet.cluster, standing: Standing::of(config) };
-        let mut changes: Vec<Change> = membership(&new).into_iter().collect();
+        let mut changes: Vec<Change> = membership(&new).into_iter().chain(moved).collect();
         changes.push(Change::Cluster(ClusterChange::Fact(ClusterFact::Joining, None)));
         let others = meet.members.iter().filter(|met| new.standing.config.contains(&met.node));
         changes.extend(self.as_peers(now, others.map(|met| (met, met.node == peer)), store));

@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::heads::ChangeStage;
 pub use asks::{AskNumber, Ended, Reply, Request, Unable};
 pub use held::{Held, named_by};
-pub use shown::{Fault, HeadState, MemberShown, Status, StatusKind, check, read_row, state_of};
+pub use shown::{Fault, HeadState, MemberShown, Status, StatusKind, check, moved, read_row, state_of};
 
 use crate::heads::{
     Body, Change as MemberChange, ClusterId, Life, OpId, Packet, Proposer, Refusal, Replica, Row, Settings,

@@ -5,7 +5,7 @@ use madake_store::{NodeId, Store, StoreError};
 
 use super::held::named_by;
 use super::{Cluster, Held, Link};
-use crate::heads::{ChangeStage, ClusterId, Config, HeadRef, Look as _, Reason, Row, decode};
+use crate::heads::{ChangeStage, ClusterId, Config, HeadRef, Look as _, Reason, Row, decode, encode};
 use crate::wire::NotYet;
 
 /// Faults that are named one by one.
@@ -122,6 +122,18 @@ pub fn state_of(row: &Row) -> Option<HeadState> {
 /// They are not what they should be.
 pub fn read_row(bytes: &[u8]) -> Result<Row, StoreError> {
     decode(bytes).map_err(|_| StoreError::Broken("what is here of a head"))
+}
+
+/// What is kept of a name when this node goes to another cluster, or founds one: `None` if that is nothing. No ballot of the
+/// old one may count in the new one.
+///
+/// # Errors
+/// As [`read_row`].
+pub fn moved(bytes: &[u8], founds: bool, wall: i64, store: &Store) -> Result<Option<Vec<u8>>, StoreError> {
+    let branches = read_row(bytes)?.branches.moved(founds, wall, &Held(store));
+    let row = Row { branches, ..Row::default() };
+    let bytes = encode(&row).map_err(|_| StoreError::Broken("what is here of a head"))?;
+    Ok((row != Row::default()).then_some(bytes))
 }
 
 /// Something wrong with a head.

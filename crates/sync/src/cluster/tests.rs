@@ -367,3 +367,91 @@ fn a_side_branch_is_let_go_of_and_a_head_is_replaced_on_purpose() {
     let number = world.ask(0, Request::Wish(name(), Wish::Delete { over }, Duration::from_secs(2)));
     assert!(matches!(world.ended(0, number), Agreement::Conflict { .. }));
 }
+
+/// A member of one cluster is removed, and joins another one with all that it has: nothing of what it promised and accepted
+/// there counts here, and nothing of it is lost.
+#[test]
+fn who_joins_with_another_clusters_data_outweighs_nothing_and_loses_nothing() {
+    let mut world = World::new(3);
+    world.ask(0, Request::Found(ClusterId([9; 16])));
+    world.ask(2, Request::Found(ClusterId([7; 16])));
+    // In its own cluster, at a greater epoch: a head, and a commit on top that is not agreed any more.
+    for _ in 0..2 {
+        world.ask(2, Request::Invite(node_id(1)));
+        world.ask(1, Request::Join(node_id(2)));
+        world.pass(Duration::from_secs(5));
+        world.ask(2, Request::Remove(node_id(1)));
+        world.pass(Duration::from_secs(5));
+        assert_eq!(world.nodes[2].cluster.status().members.len(), 1);
+    }
+    let theirs = world.commit(2, "theirs", None);
+    world.advance(2, theirs);
+    assert!(world.nodes[2].cluster.status().epoch > 5);
+    let ours = world.commit(0, "ours", None);
+    let number = world.advance(0, ours);
+    assert!(matches!(world.ended(0, number), Agreement::Agreed { .. }));
+    // Another one was a member there, and keeps what it knew when it joins here.
+    world.ask(2, Request::Invite(node_id(1)));
+    world.ask(1, Request::Join(node_id(2)));
+    world.pass(Duration::from_secs(5));
+    world.bring(2, 1);
+    world.pass(Duration::from_secs(5));
+    assert_eq!(world.row(1).branches.head(), Some(theirs), "it learned that in the other cluster");
+    let ballot = world.row(1).register.learned.unwrap().ballot;
+    world.ask(1, Request::Remove(node_id(1)));
+    world.pass(Duration::from_secs(10));
+    world.ask(0, Request::Invite(node_id(1)));
+    world.ask(1, Request::Join(node_id(0)));
+    world.bring(0, 1);
+    world.pass(Duration::from_secs(10));
+    let status = world.nodes[1].cluster.status();
+    assert_eq!((status.cluster, status.members.len()), (Some(ClusterId([9; 16])), 2), "{status:?}");
+    let row = world.row(1);
+    assert_eq!(row.branches.head(), Some(ours));
+    assert!(
+        row.register.accepted.is_some_and(|accepted| accepted.ballot < ballot),
+        "nothing of there counts"
+    );
+    assert_eq!(row.branches.side.iter().map(|side| side.tip).collect::<Vec<_>>(), [theirs]);
+    let number = world.ask(0, Request::Wish(name(), Wish::Read, Duration::from_secs(2)));
+    world.pass(Duration::from_secs(3));
+    let Agreement::Read { value: Some(value) } = world.ended(0, number) else { panic!("no head") };
+    assert_eq!(value.head, Some(ours), "what was agreed here stays");
+}
+
+/// What is left of a cluster whose quorum is gone for good begins another one: a clone of a member knows the heads.
+#[test]
+fn the_clone_of_a_member_founds_another_cluster_and_brings_the_heads_along() {
+    let mut world = World::cluster();
+    let head = world.commit(0, "one", None);
+    world.bring(0, 1);
+    world.bring(0, 2);
+    let number = world.advance(0, head);
+    assert!(matches!(world.ended(0, number), Agreement::Agreed { .. }));
+    let lone = world.commit(2, "two", Some(head.commit));
+    for n in 0..2 {
+        world.nodes[2].cluster.left(SessionId(n));
+    }
+    world.advance(2, lone);
+    world.pass(Duration::from_secs(3));
+    assert!(world.row(2).branches.pending.is_some());
+    let number = world.ask(2, Request::Found(ClusterId([7; 16])));
+    assert_eq!(
+        world.reply(2, number),
+        Some(Reply::Unable(Unable::InACluster)),
+        "not as the member that it is"
+    );
+    // Another key over the same store.
+    let (author, store) = (world.nodes[2].author.id(), world.nodes[2].store.clone());
+    store.leave_cluster(|row| moved(row, true, 5, &store)).unwrap();
+    let clone = Setup { me: node_id(50), epoch: [50; 16], ..setup(2, 2, author) };
+    world.nodes[2].cluster = Cluster::new(clone, &store).unwrap();
+    assert_eq!(world.nodes[2].cluster.status().kind, StatusKind::None);
+    world.ask(2, Request::Found(ClusterId([7; 16])));
+    world.pass(Duration::from_secs(10));
+    let status = world.nodes[2].cluster.status();
+    assert_eq!((status.kind, status.members.len(), status.pending), (StatusKind::Member, 1, 0), "{status:?}");
+    let row = world.row(2);
+    assert_eq!((row.branches.head(), row.branches.side.len()), (Some(lone), 0), "pending commits came along");
+    assert_eq!(row.register.accepted.unwrap().ballot.epoch, 1);
+}

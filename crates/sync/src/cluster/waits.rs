@@ -1,6 +1,6 @@
 //! Questions and heads that wait for something to come: bounded, and never for safety's sake.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use madake_object::{FileName, ObjectId};
@@ -19,21 +19,27 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Names that are looked at then.
 const MAX_LOOKED: usize = 1_024;
 
+/// About which name who asked.
+type Asked = (FileName, NodeId);
+
 /// What can't be answered yet.
 #[derive(Clone, Debug)]
 struct Kept {
-    from: NodeId,
     cluster: ClusterId,
     store: StoreEpoch,
     epoch: u64,
     question: Question,
     until: Duration,
+    /// The content that has to come first; `None` if only an entry is missing.
+    content: Option<ObjectId>,
 }
 
 /// What waits.
 #[derive(Debug, Default)]
 pub(super) struct Waits {
-    questions: VecDeque<Kept>,
+    questions: BTreeMap<Asked, Kept>,
+    /// Which questions wait for which content, and which only for an entry.
+    questions_by_content: BTreeMap<Option<ObjectId>, BTreeSet<Asked>>,
     /// Names whose decided head is not all here, and who told of it.
     names: BTreeMap<FileName, NodeId>,
     /// Which names wait for which content.
@@ -64,22 +70,38 @@ impl Waits {
         if !config.votes(&from, packet.store) || packet.epoch != config.epoch {
             return;
         }
-        self.questions.retain(|kept| kept.until > now.monotonic);
+        let late = self.questions.iter().filter(|(_, kept)| kept.until <= now.monotonic);
+        let late: Vec<Asked> = late.map(|(asked, _)| asked.clone()).collect();
+        late.iter().for_each(|asked| drop(self.give_up(asked)));
         for question in questions.iter() {
             let Question::Accept { name, value, need, .. } = question else { continue };
-            let is_missing = value.head.is_some_and(|head| !look.missing(&head, need).is_empty());
-            let is_same = |kept: &Kept| {
-                kept.from == from
-                    && matches!(&kept.question, Question::Accept { name: other, .. } if other == name)
-            };
+            let missing = value.head.map_or_else(Vec::new, |head| look.missing(&head, need));
             // Of one member the newest question about a name counts.
-            self.questions.retain(|kept| !is_same(kept));
-            if is_missing && self.questions.len() < MAX_QUESTIONS {
+            let asked = (name.clone(), from);
+            self.give_up(&asked);
+            if !missing.is_empty() && self.questions.len() < MAX_QUESTIONS {
                 let (cluster, store, epoch) = (packet.cluster, packet.store, packet.epoch);
-                let (question, until) = (question.clone(), now.monotonic + KEPT);
-                self.questions.push_back(Kept { from, cluster, store, epoch, question, until });
+                let (question, until, content) =
+                    (question.clone(), now.monotonic + KEPT, content_of(&missing));
+                self.wait(asked, Kept { cluster, store, epoch, question, until, content });
             }
         }
+    }
+
+    fn wait(&mut self, asked: Asked, kept: Kept) {
+        self.questions_by_content.entry(kept.content).or_default().insert(asked.clone());
+        self.questions.insert(asked, kept);
+    }
+
+    fn give_up(&mut self, asked: &Asked) -> Option<Kept> {
+        let kept = self.questions.remove(asked)?;
+        if let Some(waiting) = self.questions_by_content.get_mut(&kept.content) {
+            waiting.remove(asked);
+            if waiting.is_empty() {
+                self.questions_by_content.remove(&kept.content);
+            }
+        }
+        Some(kept)
     }
 
     /// Something was decided, and not all of it is here.
@@ -103,21 +125,27 @@ impl Waits {
         if news.contents.is_empty() && !news.more_contents && news.grown.is_empty() {
             return ready;
         }
-        let mut still = VecDeque::new();
-        for kept in std::mem::take(&mut self.questions) {
+        let of = |content: Option<ObjectId>| self.questions_by_content.get(&content).into_iter().flatten();
+        let come: Vec<Asked> = match news.more_contents {
+            true => self.questions.keys().cloned().collect(),
+            false => news.contents.iter().flat_map(|id| of(Some(*id))).chain(of(None)).cloned().collect(),
+        };
+        for asked in come {
+            let Some(mut kept) = self.give_up(&asked) else { continue };
             let Question::Accept { value, need, .. } = &kept.question else { continue };
             if kept.until <= now.monotonic {
                 continue;
             }
-            if value.head.is_some_and(|head| !look.missing(&head, need).is_empty()) {
-                still.push_back(kept);
+            let missing = value.head.map_or_else(Vec::new, |head| look.missing(&head, need));
+            if !missing.is_empty() {
+                kept.content = content_of(&missing);
+                self.wait(asked, kept);
                 continue;
             }
             let body = Body::Questions(Bounded::truncated(vec![kept.question]));
             let packet = Packet { cluster: kept.cluster, store: kept.store, epoch: kept.epoch, body };
-            ready.questions.push((kept.from, packet));
+            ready.questions.push((asked.1, packet));
         }
-        self.questions = still;
         let mut names = BTreeSet::new();
         for id in &news.contents {
             names.extend(self.by_content.remove(id).into_iter().flatten());
@@ -147,4 +175,13 @@ impl Waits {
         let from = self.names.remove(&name)?;
         Some((name, from))
     }
+}
+
+/// The first content among what is missing: an entry comes with that of its commit, or when its log grows.
+fn content_of(missing: &[Need]) -> Option<ObjectId> {
+    missing.iter().find_map(|need| match need {
+        Need::Commit(id) => Some(id.as_object()),
+        Need::Object(id) => Some(*id),
+        Need::Entry(_) => None,
+    })
 }

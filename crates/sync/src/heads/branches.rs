@@ -201,6 +201,24 @@ impl Branches {
         Ok(true)
     }
 
+    /// As it is when this node is a member of another cluster: nothing is agreed, and what was agreed or pending lies
+    /// beside. Who founds that cluster brings along what it shows, as pending.
+    #[must_use]
+    pub fn moved(&self, founds: bool, wall: i64, look: &impl Look) -> Self {
+        let mut all = self.side.clone();
+        let pending = self.pending.as_ref().map(|pending| (pending.tip, Reason::Diverged));
+        let head = self.head().map(|head| (head, Reason::Reset));
+        let follows = |head: &HeadRef| pending.is_some_and(|(tip, _)| behind(*head, tip, look) == Ok(true));
+        for (tip, reason) in head.filter(|(head, _)| !follows(head)).into_iter().chain(pending) {
+            all.retain(|known| known.tip != tip);
+            all.push(side(tip, None, wall, reason, look));
+        }
+        let tip = self.tip().filter(|_| founds);
+        all.retain(|known| Some(known.tip) != tip);
+        let pending = tip.map(|tip| Pending { tip, base: None, since: wall });
+        Self { head: None, as_of: 0, pending, side: all }
+    }
+
     /// Forgets a side branch. Says whether there was one.
     pub fn let_go(&mut self, tip: &CommitId) -> bool {
         let before = self.side.len();

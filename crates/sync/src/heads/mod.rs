@@ -1,4 +1,4 @@
-//! Heads that a cluster agrees on; **no node uses this room yet**.
+//! Heads that a cluster agrees on.
 //!
 //! One register per name (CASPaxos), kept by the members of a cluster. What is agreed is a chain of
 //! [`HeadValue`]s, each the successor of the one before; each attempt to add one goes under a [`Ballot`] of its own.
