@@ -48,8 +48,10 @@ impl Session {
             self.report.received.entries += 1;
             self.report.received.bytes += entry_bytes;
         }
-        if self.forks.agreed && matches!(fate, Fate::Branched | Fate::Forked { .. }) {
-            self.forks.shown((at.author, at.log));
+        match fate {
+            Fate::Branched if self.forks.agreed => self.forks.shown((at.author, at.log)),
+            Fate::Forked { .. } if self.forks.agreed => self.forks.missed((at.author, at.log)),
+            _ => {}
         }
         if let Some(reason) = fate.refusal() {
             if self.forks.agreed && matches!(fate, Fate::Forked { .. } | Fate::Gap { .. }) {

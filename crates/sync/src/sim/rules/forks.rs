@@ -159,7 +159,8 @@ impl ForksMeet {
         }
         let better = match (&proof, &known) {
             (Some(proof), Some(known)) => proof.key() < known.key(),
-            (Some(_), None) => true,
+            // Where a resolution stands, what was forked has ended.
+            (Some(_), None) => taker.healed(author, log)?.is_none(),
             (None, _) => false,
         };
         Ok(better.then(|| format!("of {author}/{log} the proof there is {proof:?}, here {known:?}")))
