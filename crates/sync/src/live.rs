@@ -166,11 +166,16 @@ impl Live {
         let log = (at.author, at.log);
         if matches!(outcome, Outcome::Entry { fate, .. } if fate.refusal().is_some()) {
             // The peer has it, though it was not taken here; later ones may have been refused before it.
-            self.gave(log, self.known(&log).map_or(at.seq, |known| known.max(at.seq)));
+            self.offers(log, at.seq);
         }
         if self.coming.get(&log).is_some_and(|seq| *seq <= at.seq) {
             self.coming.remove(&log);
         }
+    }
+
+    /// The peer has what is up to here: it need not be told, should it come from elsewhere.
+    pub(crate) fn offers(&mut self, log: Log, to: SeqNum) {
+        self.gave(log, self.known(&log).map_or(to, |known| known.max(to)));
     }
 
     /// Entries up to this one need not be pushed: they were asked for and sent, or the peer had them.
@@ -432,7 +437,7 @@ impl Session {
             self.live.came(&at, &outcome);
             if let Outcome::Entry { fate: Fate::Gap { .. }, .. } = outcome {
                 if self.forks.agreed && self.forks.is_about(&(at.author, at.log)) {
-                    self.forks.shown((at.author, at.log));
+                    self.forks.missed((at.author, at.log));
                 } else if self.receiving.is_spoiled(&(at.author, at.log)) {
                     self.report.refused += 1;
                 } else if self.live.gaps.len() < MAX_GAPS {
@@ -580,16 +585,14 @@ mod tests {
     #[test]
     fn what_a_peer_gave_is_not_given_back_in_whatever_order_it_was_refused() {
         let log = (AuthorId::from_bytes([7; 32]), LogId::new(2_000));
-        let seq = |number| SeqNum::new(number).unwrap();
+        let at = |number| Position { author: log.0, log: log.1, seq: SeqNum::new(number).unwrap() };
         let refused = Fate::Gap { held: 4 };
         let outcome = Outcome::Entry { fate: refused, payload: PayloadFate::NotGiven, flaw: None };
         let mut live = Live::default();
-        for number in [6, 7, 8, 9, 10] {
-            live.comes(&Position { author: log.0, log: log.1, seq: seq(number) });
-        }
-        for number in [9, 10, 6, 7, 8] {
-            live.came(&Position { author: log.0, log: log.1, seq: seq(number) }, &outcome);
-        }
-        assert_eq!(live.known(&log), Some(seq(10)));
+        (6..=10).for_each(|number| live.comes(&at(number)));
+        [9, 10, 6, 7, 8].into_iter().for_each(|number| live.came(&at(number), &outcome));
+        assert_eq!(live.known(&log), Some(at(10).seq));
+        [20, 12].into_iter().for_each(|number| live.offers(log, at(number).seq));
+        assert_eq!(live.known(&log), Some(at(20).seq));
     }
 }
