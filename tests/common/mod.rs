@@ -579,3 +579,16 @@ fn drain(mut from: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
         bytes
     })
 }
+
+/// Waits until something is so, asking again and again; says what was so at last.
+#[track_caller]
+pub fn until<T: std::fmt::Debug>(what: &str, mut ask: impl FnMut() -> (bool, T)) {
+    let began = std::time::Instant::now();
+    loop {
+        let (so, found) = ask();
+        if so {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "{what}: {found:?}");
+    }
+}

@@ -202,15 +202,7 @@ impl Shell {
             let network = self.network().await.ok()?.clone();
             let endpoint = if server { network.endpoint.for_servers() } else { network.endpoint.clone() };
             let connection = endpoint.dial(node, &addresses, DIAL_TIMEOUT).await.ok()?;
-            let plan = Plan {
-                receives: true,
-                gives: false,
-                schemas: None,
-                live: false,
-                servers: None,
-                dry_run: false,
-                last: None,
-            };
+            let plan = Plan { gives: false, ..Plan::BOTH_WAYS };
             let (rtt, access) = (connection.rtt(), self.access(node));
             let _place = self.enter(&connection, access, false);
             let watchers = Watchers { progress: None, stage: None };

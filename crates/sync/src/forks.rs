@@ -367,21 +367,12 @@ impl Session {
     fn dealt_with(&mut self, context: &mut Context<'_>, log: Log) -> Result<(), StoreError> {
         let Some(told) = self.forks.told.remove(&log) else { return Ok(()) };
         self.list_fork(context.read, log)?;
-        if told.why == Why::Ask {
-            self.answer_fork(context, log, told.why)?;
-        }
-        if told.missed {
-            return self.ask_of_fork(context, log);
-        }
-        if told.why == Why::Ask {
-            return Ok(());
-        }
-        let state = self.fork_state(context.read, log)?;
-        let knows = |state: State| self.forks.theirs.get(&log) == Some(&state.tag);
-        match state.is_none_or(knows) {
-            true => Ok(()),
-            false => self.ask_of_fork(context, log),
-        }
+        let asked = told.why == Why::Ask;
+        self.answer_fork(context, log, told.why)?;
+        let theirs = self.forks.theirs.get(&log);
+        let lacks = |state: State| theirs != Some(&state.tag);
+        let asks = told.missed || !asked && self.fork_state(context.read, log)?.is_some_and(lacks);
+        if asks { self.ask_of_fork(context, log) } else { Ok(()) }
     }
 
     fn ask_for_path(

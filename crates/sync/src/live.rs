@@ -166,16 +166,11 @@ impl Live {
         let log = (at.author, at.log);
         if matches!(outcome, Outcome::Entry { fate, .. } if fate.refusal().is_some()) {
             // The peer has it, though it was not taken here; later ones may have been refused before it.
-            self.offers(log, at.seq);
+            self.gave(log, self.known(&log).map_or(at.seq, |known| known.max(at.seq)));
         }
         if self.coming.get(&log).is_some_and(|seq| *seq <= at.seq) {
             self.coming.remove(&log);
         }
-    }
-
-    /// The peer has what is up to here: it need not be told, should it come from elsewhere.
-    pub(crate) fn offers(&mut self, log: Log, to: SeqNum) {
-        self.gave(log, self.known(&log).map_or(to, |known| known.max(to)));
     }
 
     /// Entries up to this one need not be pushed: they were asked for and sent, or the peer had them.
@@ -592,7 +587,5 @@ mod tests {
         (6..=10).for_each(|number| live.comes(&at(number)));
         [9, 10, 6, 7, 8].into_iter().for_each(|number| live.came(&at(number), &outcome));
         assert_eq!(live.known(&log), Some(at(10).seq));
-        [20, 12].into_iter().for_each(|number| live.offers(log, at(number).seq));
-        assert_eq!(live.known(&log), Some(at(20).seq));
     }
 }

@@ -331,15 +331,7 @@ pub(super) async fn talk(shell: &Shell, node: NodeId) -> Result<(), ApiError> {
     let (addresses, server) = work::in_place(|| shell.addresses_of(node))?;
     let connection = dial(shell, node, &addresses, server).await?;
     let network = network(shell).await?.clone();
-    let plan = Plan {
-        receives: true,
-        gives: true,
-        schemas: None,
-        live: false,
-        servers: None,
-        dry_run: false,
-        last: None,
-    };
+    let plan = Plan::BOTH_WAYS;
     let (rtt, access) = (connection.rtt(), shell.access(node));
     let _place = shell.enter(&connection, access, false);
     let watchers = Watchers { progress: None, stage: None };

@@ -23,9 +23,6 @@ impl Session {
             let ranges: Vec<Range> = receiving.ranges.drain(..count).collect();
             let id = next(&mut receiving.next_request);
             receiving.open.insert(id);
-            if self.live.agreed {
-                ranges.iter().for_each(|range| self.live.offers((range.author, range.log), range.to));
-            }
             context.send(Class::Control, &Message::Want(Want { id, ranges: Bounded::truncated(ranges) }));
         }
         Ok(())

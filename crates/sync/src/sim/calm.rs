@@ -97,15 +97,7 @@ impl World<'_> {
             for a in 0..count {
                 for b in 0..count {
                     let either = self.reaches(a, b) && (a < b || !self.reaches(b, a));
-                    let plan = Plan {
-                        receives: true,
-                        gives: true,
-                        schemas: None,
-                        live: false,
-                        servers: None,
-                        dry_run: false,
-                        last: None,
-                    };
+                    let plan = Plan::BOTH_WAYS;
                     if a != b && either && self.dial(a, b, plan) {
                         dialled += 1;
                     }

@@ -32,18 +32,6 @@ const SESSION: SessionId = SessionId(1);
 /// Messages of one session at most.
 const MOST: usize = 100_000;
 
-fn both() -> Plan {
-    Plan {
-        receives: true,
-        gives: true,
-        schemas: None,
-        live: false,
-        servers: None,
-        dry_run: false,
-        last: None,
-    }
-}
-
 /// Lets the first talk to the second, until both have ended, or so many messages were said. An error is what no node
 /// may do.
 pub(super) fn talk(ends: &[End; 2], compare_by: CompareBy, cut: Option<usize>) -> Result<Went, String> {
@@ -55,7 +43,7 @@ pub(super) fn talk(ends: &[End; 2], compare_by: CompareBy, cut: Option<usize>) -
     });
     for side in 0..2 {
         let (peer, initiator) = (ends[1 - side].id, side == 0);
-        let input = Input::Opened { session: SESSION, peer, initiator, plan: both() };
+        let input = Input::Opened { session: SESSION, peer, initiator, plan: Plan::BOTH_WAYS };
         nodes[side].handle(now(at), input, &*ends[side].store);
     }
     let mut inbox: [VecDeque<Option<Message>>; 2] = Default::default();
