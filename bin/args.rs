@@ -1,6 +1,7 @@
 //! What can be typed.
 
 mod files;
+mod homes;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand};
 pub(crate) use files::{
     CheckoutArgs, CommitArgs, HeadCommand, HistoryArgs, ImportCommand, ImportGitArgs, MergeArgs,
 };
+pub(crate) use homes::{HomeCommand, MarryArgs, MoveArgs};
 
 /// A content-addressed log sync node.
 #[derive(Debug, Parser)]
@@ -346,43 +348,6 @@ pub(crate) enum PayloadCommand {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum HomeCommand {
-    /// Make a code with which one author may have this node as home; good once, for 7 days
-    Invite,
-    /// Make another node this author's home
-    Marry(MarryArgs),
-    /// Who is whose home, and what is waited for
-    Status,
-    /// Go from one home to another: copy, vow, release, acceptance; a move that was cut off goes on where it ended
-    Move(MarryArgs),
-    /// Go from the home, and have none
-    Leave {
-        /// Who goes: the name or id of an author whose key is here
-        #[arg(long)]
-        author: Option<String>,
-        /// Take the second factor from the first line of this file
-        #[arg(long, value_name = "FILE")]
-        passphrase_file: Option<PathBuf>,
-        /// Ask nothing
-        #[arg(long)]
-        yes: bool,
-    },
-    /// As the owner of a home: give an author up, who can then name another home without being asked here
-    Release {
-        /// The author's key, or its first 6 digits or more
-        author: String,
-        /// Ask nothing
-        #[arg(long)]
-        yes: bool,
-    },
-    /// As the owner of a home: object to a vow that is to take this home's place without its release
-    Object {
-        /// The author's key, or its first 6 digits or more
-        author: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
     /// Make a cluster of this node alone
     Init,
@@ -409,25 +374,6 @@ pub(crate) enum ClusterCommand {
     },
     /// Who the members are, and who of them is in reach
     Status,
-}
-
-#[derive(Debug, ClapArgs)]
-pub(crate) struct MarryArgs {
-    /// The node's ticket, as `madake home invite` or `madake id` prints it there; or the name of a peer
-    pub(crate) ticket: String,
-    /// The code that its owner made, or the token that all members know
-    #[arg(long)]
-    pub(crate) code: Option<String>,
-    /// Who marries: the name or id of an author whose key is here
-    #[arg(long)]
-    pub(crate) author: Option<String>,
-    /// Set a second factor, from the first line of this file: without it nobody, not even with this author's key,
-    /// leaves the home. For `move`, the one that was set is needed, and set at the new home too
-    #[arg(long, value_name = "FILE")]
-    pub(crate) passphrase_file: Option<PathBuf>,
-    /// Ask nothing, also if the author has another home
-    #[arg(long)]
-    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -8,10 +8,10 @@ mod members;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{list, number, text};
+use common::{list, number, text, until};
 use madake_sync::heads::Broken;
 use members::history::{Told, What, at_least, check, client, verdict};
-use members::{Members, agreed, commit, until};
+use members::{Members, agreed, commit};
 use serde_json::Value;
 
 #[test]

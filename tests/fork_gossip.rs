@@ -5,9 +5,8 @@
 mod common;
 
 use std::process::Command;
-use std::time::Instant;
 
-use common::{Daemon, Home, PATIENCE, list, number, text};
+use common::{Daemon, Home, list, number, text, until};
 use serde_json::Value;
 
 /// A home with an entry, and a copy of it that is a node of its own with the same author.
@@ -153,18 +152,5 @@ fn where_sessions_stay_open_all_come_to_know_by_themselves() {
     }
     for home in devices {
         home.verifies();
-    }
-}
-
-/// Waits until something is so, asking again and again; says what was so at last.
-#[track_caller]
-fn until<T: std::fmt::Debug>(what: &str, mut ask: impl FnMut() -> (bool, T)) {
-    let began = Instant::now();
-    loop {
-        let (so, found) = ask();
-        if so {
-            return;
-        }
-        assert!(began.elapsed() < PATIENCE, "{what}: {found:?}");
     }
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Daemon, Home, PATIENCE, Talk, number, text};
+use common::{Daemon, Home, Talk, number, text, until};
 use serde_json::Value;
 
 /// Three nodes that know each other; each follows the authors of the others.
@@ -36,19 +36,6 @@ impl Ring {
             }
         }
         ring
-    }
-}
-
-/// Waits until something is so, asking again and again; says what was so at last.
-#[track_caller]
-fn until<T: std::fmt::Debug>(what: &str, mut ask: impl FnMut() -> (bool, T)) {
-    let began = Instant::now();
-    loop {
-        let (so, found) = ask();
-        if so {
-            return;
-        }
-        assert!(began.elapsed() < PATIENCE, "{what}: {found:?}");
     }
 }
 

@@ -11,9 +11,9 @@ use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use common::{Home, list, number, text};
+use common::{Home, list, number, text, until};
 use members::history::{Told, at_least, check, client};
-use members::{Members, agreed, commit, until};
+use members::{Members, agreed, commit};
 use repositories::{git, has_git, small_repository};
 use serde_json::{Value, json};
 

@@ -10,16 +10,18 @@ use serde_json::Value;
 
 use super::backup::passphrase;
 use super::{given, number, text};
-use crate::args::{HomeCommand, MarryArgs};
+use crate::args::{HomeCommand, MarryArgs, MoveArgs};
 use crate::call::Api;
 use crate::out::{Out, Table, clean, short, to_stderr};
 
 pub(super) async fn run(api: &Api, command: HomeCommand, out: &Out) -> Result<ExitCode, ApiError> {
     match command {
         HomeCommand::Invite => invite(api, out).await?,
-        HomeCommand::Status => return status(api, out).await,
-        HomeCommand::Marry(args) => marry(api, "/v1/home/marry", &args, out).await?,
-        HomeCommand::Move(args) => marry(api, "/v1/home/move", &MarryArgs { yes: true, ..args }, out).await?,
+        HomeCommand::Status { author, at } => {
+            return status(api, author.as_deref(), at.as_deref(), out).await;
+        }
+        HomeCommand::Marry(args) => marry(api, &args, out).await?,
+        HomeCommand::Move(args) => move_to(api, &args, out).await?,
         HomeCommand::Leave { author, passphrase_file, yes: _ } => {
             let secret = secret(passphrase_file.as_deref())?;
             let query = given(&[("author", author.as_deref()), ("passphrase", secret.as_deref())]);
@@ -52,7 +54,7 @@ async fn invite(api: &Api, out: &Out) -> Result<(), ApiError> {
     Ok(())
 }
 
-async fn marry(api: &Api, path: &str, args: &MarryArgs, out: &Out) -> Result<(), ApiError> {
+async fn marry(api: &Api, args: &MarryArgs, out: &Out) -> Result<(), ApiError> {
     let secret = secret(args.passphrase_file.as_deref())?;
     let mut query = vec![("ticket", args.ticket.as_str())];
     query.extend(given(&[
@@ -60,12 +62,34 @@ async fn marry(api: &Api, path: &str, args: &MarryArgs, out: &Out) -> Result<(),
         ("author", args.author.as_deref()),
         ("passphrase", secret.as_deref()),
     ]));
-    let marriage = confirmed(api, path, query, args.yes).await?;
+    let marriage = confirmed(api, "/v1/home/marry", query, args.yes).await?;
     show(&marriage, out);
     if secret.is_none() {
-        out.note(
-            "without a passphrase (--passphrase-file) this device's own key is what lets the author go again",
-        );
+        unlocked(out);
+    }
+    Ok(())
+}
+
+fn unlocked(out: &Out) {
+    out.note(
+        "without a passphrase (--passphrase-file) this device's own key is what lets the author go again",
+    );
+}
+
+async fn move_to(api: &Api, args: &MoveArgs, out: &Out) -> Result<(), ApiError> {
+    let secret = secret(args.passphrase_file.as_deref())?;
+    let mut query = given(&[
+        ("ticket", args.ticket.as_deref()),
+        ("code", args.code.as_deref()),
+        ("author", args.author.as_deref()),
+        ("passphrase", secret.as_deref()),
+        ("abort", args.abort.then_some("1")),
+    ]);
+    query.push(("yes", "1"));
+    let marriage = api.one(Method::POST, "/v1/home/move", &query).await?;
+    show(&marriage, out);
+    if secret.is_none() && !args.abort {
+        unlocked(out);
     }
     Ok(())
 }
@@ -96,8 +120,9 @@ fn secret(file: Option<&Path>) -> Result<Option<String>, ApiError> {
     file.map(|file| passphrase(Some(file), false).map(|text| text.to_string())).transpose()
 }
 
-async fn status(api: &Api, out: &Out) -> Result<ExitCode, ApiError> {
-    let mut answer = api.ask(Method::GET, "/v1/home", &[]).await?;
+async fn status(api: &Api, author: Option<&str>, at: Option<&str>, out: &Out) -> Result<ExitCode, ApiError> {
+    let query = given(&[("author", author), ("peer", at)]);
+    let mut answer = api.ask(Method::GET, "/v1/home", &query).await?;
     let mut table = Table::default();
     table.row(["AUTHOR", "", "STATE", "EPOCH", "HOME"].map(str::to_owned));
     let mut notes = Vec::new();
@@ -124,7 +149,10 @@ fn row(marriage: &Value) -> [String; 5] {
         }
         _ => "-".into(),
     };
-    let role = if text(marriage, "role") == "host" { "hosted here" } else { "own" };
+    let role = match text(marriage, "role") {
+        "host" => "hosted here",
+        role => role,
+    };
     let state = text(marriage, "state").to_owned();
     [short(text(marriage, "author")), role.into(), state, number(marriage, "epoch").to_string(), home]
 }
@@ -146,6 +174,25 @@ fn remarks(marriage: &Value) -> Vec<String> {
             "{author} vowed to two homes in one epoch: was the key used on two devices, or stolen? One of the homes has to \
              release the author, or the recovery key decides"
         ));
+    }
+    if let Some(moving) = marriage.get("moving").filter(|moving| !moving.is_null()) {
+        remarks.push(format!(
+            "{author} is moving to {} and has come to: {}. `madake home move` goes on",
+            short(text(moving, "to")),
+            text(moving, "step")
+        ));
+    }
+    if let Some(until) = marriage["frozen_until"].as_str() {
+        remarks
+            .push(format!("{author} is about to move: nothing new of its logs is taken here until {until}"));
+    }
+    if let Some(says) = marriage.get("says").filter(|says| !says.is_null()) {
+        let node = short(text(says, "node"));
+        remarks.push(match (text(says, "answer"), says["home"].as_str()) {
+            ("moved", Some(home)) => format!("{node} says that {author} has moved to {}", short(home)),
+            ("here", _) => format!("{node} says that it is the home of {author}"),
+            _ => format!("{node} says that it is not the home of {author}"),
+        });
     }
     if let Some(guard) = marriage.get("guard").filter(|guard| !guard.is_null()) {
         let of: Vec<String> = guard["waits_for"]

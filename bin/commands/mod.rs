@@ -129,7 +129,7 @@ fn only_reads(command: &Command) -> bool {
         | Command::History(_)
         | Command::Diff { .. }
         | Command::Show { .. }
-        | Command::Home(HomeCommand::Status)
+        | Command::Home(HomeCommand::Status { at: None, .. })
         | Command::Fork(ForkCommand::List | ForkCommand::Show { .. })
         | Command::Fsck { repair: false } => true,
         Command::Log(log) => {

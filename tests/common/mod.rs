@@ -4,6 +4,7 @@
 //! takes longer than [`PATIENCE`] fails the test instead of hanging it.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)] // each test file uses a part of this
 
+pub mod homes;
 pub mod hostile;
 
 use std::ffi::OsStr;
@@ -161,9 +162,15 @@ impl Home {
 
     /// Starts a daemon with these arguments and waits until it is ready.
     pub fn serve_with(&self, args: &[&str]) -> Daemon {
+        self.serve_dying(args, "")
+    }
+
+    /// Likewise; it dies by itself when it comes to this moment (`crates/node/src/moments.rs`).
+    pub fn serve_dying(&self, args: &[&str], at: &str) -> Daemon {
         let mut child = self
             .command(["--json", "serve"])
             .args(args)
+            .env("MADAKE_DIE_AT", at)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -263,6 +270,17 @@ impl Daemon {
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Waits until it has died by itself.
+    pub fn dies(mut self) {
+        let began = std::time::Instant::now();
+        while let Ok(_) | Err(std::sync::mpsc::RecvTimeoutError::Timeout) =
+            self.events.recv_timeout(PATIENCE.saturating_sub(began.elapsed()))
+        {
+            assert!(began.elapsed() < PATIENCE, "the daemon lives");
+        }
+        assert_eq!(self.child.wait().unwrap().code(), None, "a signal ended it");
     }
 
     /// Asks it to stop, and gives its exit code.
@@ -560,4 +578,17 @@ fn drain(mut from: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
         let _ = from.read_to_end(&mut bytes);
         bytes
     })
+}
+
+/// Waits until something is so, asking again and again; says what was so at last.
+#[track_caller]
+pub fn until<T: std::fmt::Debug>(what: &str, mut ask: impl FnMut() -> (bool, T)) {
+    let began = std::time::Instant::now();
+    loop {
+        let (so, found) = ask();
+        if so {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "{what}: {found:?}");
+    }
 }

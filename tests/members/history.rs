@@ -9,8 +9,8 @@ use madake_object::{Commit, CommitAuthor, CommitId, Mode, ObjectId};
 use madake_sync::heads::{Broken, Chain, HeadRef, HeadValue, Kind, Look, Need, OpId, Record, Shown};
 use serde_json::Value;
 
-use super::{Members, until};
-use crate::common::{self, Home, PATIENCE, list, text};
+use super::Members;
+use crate::common::{self, Home, PATIENCE, list, text, until};
 
 /// What a client was told.
 pub struct Told {

@@ -6,11 +6,10 @@ mod wire;
 
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard};
-use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::common::{self, Daemon, Home, PATIENCE, list, text};
+use crate::common::{self, Daemon, Home, list, text, until};
 use wire::Wire;
 
 /// Members; each knows the others.
@@ -163,17 +162,4 @@ pub fn agreed(home: &Home, name: &str, content: &str) -> String {
     let (made, code) = commit(home, name, content);
     assert_eq!((text(&made, "state").as_str(), code), ("agreed", 0), "{made}");
     text(&made, "commit")
-}
-
-/// Waits until something is so, asking again and again; says what was so at last.
-#[track_caller]
-pub fn until<T: std::fmt::Debug>(what: &str, mut ask: impl FnMut() -> (bool, T)) {
-    let began = Instant::now();
-    loop {
-        let (so, found) = ask();
-        if so {
-            return;
-        }
-        assert!(began.elapsed() < PATIENCE, "{what}: {found:?}");
-    }
 }

@@ -127,11 +127,13 @@ impl Daemon {
         let owner = tokio::spawn(daemon.clone().serve_owner());
         let keeper = tokio::spawn(daemon.clone().keep_peers());
         let guard = tokio::spawn(daemon.clone().lift_guards());
+        let leases = tokio::spawn(daemon.clone().end_leases());
         stop.await;
         owner.abort();
         peers.abort();
         keeper.abort();
         guard.abort();
+        leases.abort();
         let _ = std::fs::remove_file(&daemon.socket);
         daemon.shell.close().await;
         let _ = daemon.events.send(json!({"event": "stopped"}));
@@ -146,6 +148,21 @@ impl Daemon {
                 Err(error) => tracing::error!(%error, "what guards this home after a restore can't be read"),
             }
             tokio::time::sleep(ASK_AGAIN).await;
+        }
+    }
+
+    /// As a home: takes what is new of its authors again, when a move has taken too long.
+    async fn end_leases(self: Arc<Self>) {
+        loop {
+            let next = work::in_place(|| self.shell.thaw_due()).unwrap_or_else(|error| {
+                tracing::error!(%error, "which authors are about to move can't be read");
+                Some(ASK_AGAIN)
+            });
+            let asked = self.shell.leases.notified();
+            match next {
+                Some(next) => drop(tokio::time::timeout(next, asked).await),
+                None => asked.await,
+            }
         }
     }
 

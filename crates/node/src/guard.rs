@@ -2,7 +2,8 @@
 //! who may know more of its authors' logs are asked, and what they have more is fetched.
 //!
 //! It is kept per key, in the store, so it outlives restarts. The author's home decides; without one, two peers, or
-//! the one that there is; with no peer at all nobody can be asked, which is said. A write never waits for longer than
+//! the one that there is; with no peer at all nobody can be asked, which is said. Where the home decides, the other
+//! peers are asked before it: one of them may have what never came to the home. A write never waits for longer than
 //! [`PATIENCE`]: what goes on after that goes on by itself, and lifts the guard when it is done.
 
 use std::collections::BTreeSet;
@@ -13,6 +14,7 @@ use madake_log::AuthorId;
 use madake_store::{Author, Change, Guard, GuardReason, StoreError};
 use madake_sync::{EndReason, Plan};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::api::ApiError;
 use crate::driver::Watchers;
@@ -22,6 +24,8 @@ use crate::work;
 
 /// How long a guarded write waits for answers before it says that it waits.
 const PATIENCE: Duration = Duration::from_secs(4);
+/// How much of that peers have to give what the home may lack.
+const FRIENDS: Duration = Duration::from_secs(2);
 /// Peers that must have answered, if there are as many.
 const ENOUGH: usize = 2;
 /// Peers that are asked at a time.
@@ -36,6 +40,8 @@ pub(crate) struct Waits {
     pub(crate) of: Vec<NodeId>,
     /// How many of them are still needed.
     pub(crate) needed: usize,
+    /// Who is asked before them, though nobody waits for an answer.
+    pub(crate) beside: Vec<NodeId>,
 }
 
 /// Who is still to answer, where `home` is the author's and `peers` are known.
@@ -44,12 +50,14 @@ fn waits(guard: &Guard, home: Option<NodeId>, peers: &[NodeId]) -> Waits {
     match home {
         Some(home) => {
             let of: Vec<NodeId> = Some(home).into_iter().filter(open).collect();
-            Waits { home: Some(home), needed: of.len(), of }
+            let beside = peers.iter().copied().filter(|peer| *peer != home && open(peer)).collect();
+            Waits { home: Some(home), needed: of.len(), of, beside }
         }
         None => {
             let of: Vec<NodeId> = peers.iter().copied().filter(open).collect();
             let answered = guard.answered.iter().filter(|node| peers.contains(node)).count();
-            Waits { home: None, needed: ENOUGH.min(peers.len()).saturating_sub(answered), of }
+            let needed = ENOUGH.min(peers.len()).saturating_sub(answered);
+            Waits { home: None, needed, of, beside: Vec::new() }
         }
     }
 }
@@ -145,22 +153,34 @@ impl Shell {
             Ok(open)
         };
         let waits = work::in_place(open)?;
-        let mut of: Vec<NodeId> = waits.iter().flat_map(|waits| waits.of.iter().copied()).collect();
-        of.sort();
-        of.dedup();
+        let of: BTreeSet<NodeId> = waits.iter().flat_map(|waits| waits.of.iter().copied()).collect();
+        let beside: BTreeSet<NodeId> = waits.iter().flat_map(|waits| waits.beside.iter().copied()).collect();
         if !of.is_empty() {
-            self.ask_for_answers(&Waits { home: None, needed: of.len(), of }).await;
+            let beside = beside.difference(&of).copied().collect();
+            let of: Vec<NodeId> = of.into_iter().collect();
+            self.ask_for_answers(&Waits { home: None, needed: of.len(), of, beside }).await;
         }
         Ok(work::in_place(open)?.is_empty())
     }
 
     /// Dials who is to answer, for as long as a write may wait. What takes longer goes on.
     async fn ask_for_answers(self: &Arc<Self>, waits: &Waits) {
-        let mut asked = JoinSet::new();
-        for node in waits.of.iter().take(ASKED) {
-            let (shell, node) = (self.clone(), *node);
-            asked.spawn(async move { shell.ask_one(node).await });
+        let ask = |nodes: &[NodeId]| {
+            let mut asked = JoinSet::new();
+            for node in nodes.iter().take(ASKED) {
+                let (shell, node) = (self.clone(), *node);
+                asked.spawn(async move { shell.ask_one(node).await });
+            }
+            asked
+        };
+        let began = Instant::now();
+        let mut friends = ask(&waits.beside);
+        let all = async { while friends.join_next().await.is_some() {} };
+        if tokio::time::timeout(FRIENDS, all).await.is_err() {
+            tracing::debug!("peers beside the home take longer");
         }
+        friends.detach_all();
+        let mut asked = ask(&waits.of);
         let enough = async {
             let mut answers = 0;
             while answers < waits.needed
@@ -169,7 +189,7 @@ impl Shell {
                 answers += usize::from(answered.unwrap_or(false));
             }
         };
-        if tokio::time::timeout(PATIENCE, enough).await.is_err() {
+        if tokio::time::timeout_at(began + PATIENCE, enough).await.is_err() {
             tracing::debug!("who was asked takes longer");
         }
         asked.detach_all();
@@ -182,15 +202,7 @@ impl Shell {
             let network = self.network().await.ok()?.clone();
             let endpoint = if server { network.endpoint.for_servers() } else { network.endpoint.clone() };
             let connection = endpoint.dial(node, &addresses, DIAL_TIMEOUT).await.ok()?;
-            let plan = Plan {
-                receives: true,
-                gives: false,
-                schemas: None,
-                live: false,
-                servers: None,
-                dry_run: false,
-                last: None,
-            };
+            let plan = Plan { gives: false, ..Plan::BOTH_WAYS };
             let (rtt, access) = (connection.rtt(), self.access(node));
             let _place = self.enter(&connection, access, false);
             let watchers = Watchers { progress: None, stage: None };
@@ -256,6 +268,8 @@ mod tests {
         let peers = [node(1), node(2), node(3)];
         let home = waits(&guard, Some(node(9)), &peers);
         assert_eq!((home.needed, home.of), (1, vec![node(9)]));
+        assert_eq!(home.beside, peers, "they may have what never came to the home");
+        assert_eq!(waits(&guard, Some(node(2)), &peers).beside, [node(1), node(3)]);
         assert_eq!(waits(&guard, None, &peers).needed, 2);
         assert_eq!(waits(&guard, None, &peers[..1]).needed, 1);
         assert_eq!(waits(&guard, None, &[]).needed, 0);

@@ -1,14 +1,16 @@
 //! The home's side of a marriage: who may enter, what is accepted, who is released.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use argon2::{Algorithm, Argon2, Params, Version};
-use madake_log::system::{NodeStatement, Vow};
-use madake_log::{AuthorId, EntryId, LogId};
+use madake_log::system::{HomeNode, NodeStatement};
+use madake_log::{AuthorId, EntryId};
 use madake_store::{
-    AppendError, Author, Change, CodeHash, Entering, Hosted, Outcome, Peer, Position, Purpose, Read as _,
-    StoreError, tables,
+    AppendError, Author, Change, CodeHash, Digest, Entering, Frozen, Hosted, MarriageState, NotSigned,
+    Outcome, Part, Peer, Purpose, Read as _, StoreError, SummaryScope, tables,
 };
+use madake_sync::Bounded;
 use madake_sync::home::{HomeAnswer, HomeRefusal, HomeRequest, MAX_HOME};
 use zeroize::Zeroizing;
 
@@ -16,12 +18,16 @@ use crate::config::Door;
 use crate::driver::wall_clock;
 use crate::home::{HomeError, random};
 use crate::knock::code_hash;
+use crate::moments::passes;
 use crate::net::{Connection, NodeId, check_address};
 use crate::shell::Shell;
 use crate::work;
 
 /// Authors who may have this node as home: as many as one session can name.
 const MAX_HOSTED: u64 = 65_536;
+/// How long a home takes nothing new of an author who is about to move, unless it is asked again: milliseconds. A move
+/// that takes longer asks again; one that was cut off must not hold other devices up for long.
+const LEASE: i64 = 10 * 60 * 1000;
 /// How long a node that asked may take to take its answer.
 const TAKING: Duration = Duration::from_secs(2);
 /// How long a home may take to answer us.
@@ -39,6 +45,8 @@ pub(crate) enum Unanswered {
     NotKnown,
     /// It said no.
     Refused(HomeRefusal, String),
+    /// The author has moved to another node, which can be reached there, under this epoch.
+    Moved(NodeId, Vec<String>, u64),
     /// Nothing was to be heard of it.
     Silent(String),
 }
@@ -83,8 +91,16 @@ impl Shell {
         // What a stranger asks was counted before it was heard.
         let secret = match &request {
             HomeRequest::Enter { code, .. } => known && code.is_some(),
-            HomeRequest::Release { passphrase, .. } => passphrase.is_some(),
+            HomeRequest::Release { passphrase, .. } | HomeRequest::Freeze { passphrase, .. } => {
+                passphrase.is_some()
+            }
             _ => false,
+        };
+        let author = match &request {
+            HomeRequest::Release { author, .. }
+            | HomeRequest::Freeze { author, .. }
+            | HomeRequest::Where { author } => Some(*author),
+            _ => None,
         };
         let may = !secret || self.may_knock(connection);
         let answered = if may {
@@ -95,7 +111,20 @@ impl Shell {
         let answer = match answered {
             Ok(()) => HomeAnswer::Done,
             Err(_) if !known => return false,
-            Err((what, why)) => HomeAnswer::refuse(what, &why),
+            // Who asks the old home is told where to go.
+            Err((what, why)) => {
+                let moved = author.map(|author| work::in_place(|| self.moved_to(author)));
+                match moved.and_then(Result::ok).flatten() {
+                    Some((home, epoch)) if what != HomeRefusal::Passphrase => HomeAnswer::Moved {
+                        node: home.node,
+                        addresses: Bounded::truncated(
+                            home.addresses.iter().map(ToString::to_string).collect(),
+                        ),
+                        epoch,
+                    },
+                    _ => HomeAnswer::refuse(what, &why),
+                }
+            }
         };
         let Ok(bytes) = answer.encode() else { return false };
         let told = async {
@@ -121,10 +150,25 @@ impl Shell {
                     addresses.iter().filter(|text| check_address(text).is_ok()).cloned().collect();
                 self.enter_author(node, author, code.as_deref(), passphrase.as_deref(), addresses)
             }
-            HomeRequest::Accept { author, vow } => self.accept_vow(author, vow),
+            HomeRequest::Accept { author, vow } => {
+                let accepted = self.as_home().map_err(HostError::from);
+                let accepted = accepted.and_then(|home| Ok(home.accept(author, vow)?));
+                accepted.inspect(|()| passes("home-accepted"))
+            }
             HomeRequest::Release { author, vow, next, passphrase } => {
                 self.release_author(node, author, (vow, next), passphrase.as_deref())
             }
+            HomeRequest::Freeze { author, passphrase } => {
+                self.freeze_author(node, author, passphrase.as_deref())
+            }
+            HomeRequest::Thaw { author } => self.thaw_author(node, author),
+            HomeRequest::Holds { author, count, sum } => self.holds(node, author, Digest::new(count, &sum)),
+            HomeRequest::Where { author } => match self.hosted_here(author) {
+                Ok(hosted) if hosted.vow.is_none() => {
+                    Err(HostError::refused(HomeRefusal::NotHosted, "this node is not the author's home"))
+                }
+                hosted => hosted.map(drop),
+            },
         }
         .map_err(|error| match error {
             HostError::Refused(what, why) => (what, why),
@@ -192,6 +236,7 @@ impl Shell {
         if outcomes != [Outcome::Redeemed(true)] {
             return Err(HostError::refused(HomeRefusal::Code, "the code was used meanwhile"));
         }
+        passes("home-entered");
         Ok(())
     }
 
@@ -221,26 +266,16 @@ impl Shell {
         Ok((config.homes == Door::Open).then_some(None))
     }
 
-    /// Accepts a vow of an author who has entered, if all that it states is here.
-    fn accept_vow(&self, author: AuthorId, vow: EntryId) -> Result<(), HostError> {
-        let hosted = self.hosted_here(author)?;
-        let said = self.vow(author, vow)?;
-        if said.home.as_ref().map(|home| home.node) != Some(self.node()) {
-            return Err(HostError::refused(HomeRefusal::NotHere, "the vow names another node"));
-        }
-        if hosted.vow == Some((vow, said.epoch)) {
-            return Ok(());
-        }
-        for head in said.heads.iter() {
-            let at = Position { author, log: head.log, seq: head.seq };
-            if self.store().entry_id(&at)? != Some(head.entry) {
-                let why = format!("entry {at}, which the vow states, is not here");
-                return Err(HostError::refused(HomeRefusal::NotHere, why));
-            }
-        }
-        let accepts = NodeStatement::Accept { author, vow };
-        let hosted = Hosted { vow: Some((vow, said.epoch)), released: None, ..hosted };
-        self.state(accepts, vec![Change::Host(author, Some(hosted))])
+    /// Whether a node may let an author go: it brings the second factor, or, if none was set, it is the one that came.
+    fn may_let_go(hosted: &Hosted, node: NodeId, passphrase: Option<&[u8]>) -> Result<(), HostError> {
+        let why = match (&hosted.secret, passphrase) {
+            (Some(secret), Some(passphrase)) if fits(secret, passphrase) => return Ok(()),
+            (Some(_), Some(_)) => "the passphrase is wrong",
+            (Some(_), None) => "a passphrase was set when the author came, and is needed to go",
+            (None, _) if hosted.node == node => return Ok(()),
+            (None, _) => "the author came through another node: that one, or the home's owner, has to ask",
+        };
+        Err(HostError::refused(HomeRefusal::Passphrase, why))
     }
 
     /// Releases an author who asks for it, with the second factor, for the vow that it names.
@@ -251,32 +286,93 @@ impl Shell {
         (vow, next): (EntryId, EntryId),
         passphrase: Option<&[u8]>,
     ) -> Result<(), HostError> {
+        Self::may_let_go(&self.hosted_here(author)?, node, passphrase)?;
+        self.as_home()?.release_for(author, vow, next)?;
+        passes("home-released");
+        Ok(())
+    }
+
+    /// Takes nothing new of an author for a while, who brings the second factor.
+    fn freeze_author(
+        &self,
+        node: NodeId,
+        author: AuthorId,
+        passphrase: Option<&[u8]>,
+    ) -> Result<(), HostError> {
         let hosted = self.hosted_here(author)?;
-        match (&hosted.secret, passphrase) {
-            (Some(secret), Some(passphrase)) if fits(secret, passphrase) => {}
-            (Some(_), Some(_)) => {
-                return Err(HostError::refused(HomeRefusal::Passphrase, "the passphrase is wrong"));
+        Self::may_let_go(&hosted, node, passphrase)?;
+        if hosted.vow.is_none() {
+            return Err(HostError::refused(HomeRefusal::NotHosted, "this author has left already"));
+        }
+        let until = wall_clock().saturating_add(LEASE);
+        self.store().apply(vec![Change::Freeze(author, Some(Frozen { until, by: node }))])?;
+        self.leases.notify_one();
+        passes("home-froze");
+        Ok(())
+    }
+
+    /// Ends that, for who asked for it.
+    fn thaw_author(&self, node: NodeId, author: AuthorId) -> Result<(), HostError> {
+        if let Some(frozen) = self.store().frozen(author)? {
+            if frozen.by != node {
+                return Err(HostError::refused(HomeRefusal::NotHosted, "another node asked for it"));
             }
-            (Some(_), None) => {
-                let why = "a passphrase was set when the author came, and is needed to go";
-                return Err(HostError::refused(HomeRefusal::Passphrase, why));
+            self.store().apply(vec![Change::Freeze(author, None)])?;
+        }
+        Ok(())
+    }
+
+    /// Ends the leases that have run out; how long until the next does. None is longer than one that begins now,
+    /// whatever the clock was when it began.
+    pub(crate) fn thaw_due(&self) -> Result<Option<Duration>, StoreError> {
+        let _one_at_a_time = self.lock_settings();
+        let (now, mut next) = (wall_clock(), None::<i64>);
+        for (author, frozen) in self.store().all_frozen()? {
+            let latest = now.saturating_add(LEASE);
+            let change = match frozen.until {
+                until if until <= now => None,
+                until if until > latest => Some(Frozen { until: latest, ..frozen }),
+                _ => Some(frozen),
+            };
+            if change != Some(frozen) {
+                self.store().apply(vec![Change::Freeze(author, change)])?;
             }
-            (None, _) if hosted.node == node => {}
-            (None, _) => {
-                let why = "the author came through another node: that one, or the home's owner, has to ask";
-                return Err(HostError::refused(HomeRefusal::Passphrase, why));
-            }
+            let left = change.map(|frozen| frozen.until - now);
+            next = next.into_iter().chain(left).min();
         }
-        if hosted.vow.is_none() && hosted.released == Some(vow) {
-            return Ok(()); // it was asked before, and the answer was lost
+        Ok(next.map(|left| Duration::from_millis(left.unsigned_abs())))
+    }
+
+    /// Whether these are all logs of an author who has entered, as they are here too.
+    fn holds(&self, node: NodeId, author: AuthorId, theirs: Digest) -> Result<(), HostError> {
+        if self.hosted_here(author)?.node != node {
+            return Err(HostError::refused(HomeRefusal::NotHosted, "the author came through another node"));
         }
-        if hosted.vow.map(|(vow, _)| vow) != Some(vow) {
-            return Err(HostError::refused(HomeRefusal::NotHere, "another vow is in force here"));
+        let ours = self.digest_of(author)?;
+        if ours == theirs {
+            return Ok(());
         }
-        if self.vow(author, next)?.previous != Some(vow) {
-            return Err(HostError::refused(HomeRefusal::NotHere, "the next vow follows another one"));
+        let why =
+            format!("{} logs are there, {} here, or they differ in what they hold", theirs.count, ours.count);
+        Err(HostError::refused(HomeRefusal::NotHere, why))
+    }
+
+    /// What is here of an author's logs, in a few bytes.
+    pub(crate) fn digest_of(&self, author: AuthorId) -> Result<Digest, StoreError> {
+        let authors = BTreeSet::from([author]);
+        let all = Part { authors: Some(&authors), schemas: None };
+        self.store().digest(&SummaryScope { parts: vec![all], only: None })
+    }
+
+    /// Where an author is who had this node as home; `None`: here, or nowhere that is known.
+    pub(crate) fn moved_to(&self, author: AuthorId) -> Result<Option<(HomeNode, u64)>, StoreError> {
+        let hosted = self.store().hosted(author)?;
+        if hosted.is_none_or(|hosted| hosted.vow.is_some() || hosted.released.is_none()) {
+            return Ok(None);
         }
-        self.release(author, hosted, vow, Some(next))
+        let marriage = self.store().marriage(author)?;
+        let home = marriage.home.filter(|home| home.node != self.node());
+        Ok(home.filter(|_| marriage.state != MarriageState::Released).map(|home| (home, marriage.epoch)))
     }
 
     /// Signs a release, whoever asked for it.
@@ -287,27 +383,24 @@ impl Shell {
         vow: EntryId,
         next: Option<EntryId>,
     ) -> Result<(), HostError> {
-        let released = Hosted { vow: None, released: Some(vow), ..hosted };
-        self.state(NodeStatement::Release { author, vow, next }, vec![Change::Host(author, Some(released))])
+        Ok(self.as_home()?.release(author, hosted, vow, next)?)
     }
 
     /// Signs a statement of this node.
-    pub(crate) fn state(&self, said: NodeStatement, with: Vec<Change>) -> Result<(), HostError> {
-        let payload = said.encode().map_err(AppendError::Control)?;
+    pub(crate) fn state(&self, said: &NodeStatement) -> Result<(), HostError> {
+        Ok(self.as_home()?.states(said, Vec::new())?)
+    }
+
+    /// Who signs what this node says as a home.
+    fn as_home(&self) -> Result<Author, StoreError> {
         // After a restore: where nobody can be asked there is nobody to wait for.
         self.lift_if_answered(self.node())?;
-        Author::new(self.home.node_key.clone(), self.store().clone()).say(LogId::NODE, payload, with)?;
-        Ok(())
+        Ok(Author::new(self.home.node_key.clone(), self.store().clone()))
     }
 
     fn hosted_here(&self, author: AuthorId) -> Result<Hosted, HostError> {
         let none = || HostError::refused(HomeRefusal::NotHosted, "this author has not entered here");
         self.store().hosted(author)?.ok_or_else(none)
-    }
-
-    fn vow(&self, author: AuthorId, vow: EntryId) -> Result<Vow, HostError> {
-        let none = || HostError::refused(HomeRefusal::NotHere, "the vow is not here");
-        self.store().statements(author)?.vows.remove(&vow).ok_or_else(none)
     }
 }
 
@@ -337,6 +430,16 @@ impl From<StoreError> for HostError {
     }
 }
 
+impl From<NotSigned> for HostError {
+    fn from(error: NotSigned) -> Self {
+        match error {
+            NotSigned::Append(error) => Self::Append(error),
+            NotSigned::NotHosted => Self::refused(HomeRefusal::NotHosted, error.to_string()),
+            _ => Self::refused(HomeRefusal::NotHere, error.to_string()),
+        }
+    }
+}
+
 impl From<HomeError> for HostError {
     fn from(error: HomeError) -> Self {
         Self::Home(error)
@@ -360,6 +463,11 @@ pub(crate) async fn ask(connection: &Connection, request: &HomeRequest) -> Resul
         match HomeAnswer::decode(&bytes) {
             Ok(HomeAnswer::Done) => Ok(()),
             Ok(HomeAnswer::Refused { what, why }) => Err(Unanswered::Refused(what, why)),
+            Ok(HomeAnswer::Moved { node, addresses, epoch }) => {
+                // What a peer says of addresses is no better than what it says of itself.
+                let good = addresses.into_vec().into_iter().filter(|text| check_address(text).is_ok());
+                Err(Unanswered::Moved(node, good.collect(), epoch))
+            }
             _ => Err(unclear("its answer is of another version")),
         }
     };

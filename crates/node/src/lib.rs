@@ -23,6 +23,7 @@ mod keep;
 mod keys;
 mod knock;
 mod link;
+mod moments;
 pub mod net;
 mod ranges;
 pub mod rescue;

@@ -12,7 +12,7 @@ use madake_store::{
 use madake_sync::cluster::{Cluster, Setup};
 use madake_sync::heads::Settings;
 use madake_sync::{CompareBy, Config as NodeConfig, EndReason, PeerHistory, Report, Standing};
-use tokio::sync::OnceCell;
+use tokio::sync::{Notify, OnceCell};
 use tokio::time::Instant;
 
 use crate::driver::{Driver, wall_clock};
@@ -51,6 +51,8 @@ pub struct Shell {
     held_off: HeldOff,
     /// How often strangers knocked of late.
     pub(crate) knocks: Knocks,
+    /// As a home: it was asked to take nothing new of an author for a while.
+    pub(crate) leases: Notify,
     upkeep: Mutex<()>,
     /// Held while a setting is read, judged and written.
     settings: Mutex<()>,
@@ -100,6 +102,7 @@ impl Shell {
             sessions,
             held_off,
             knocks,
+            leases: Notify::new(),
             settings,
             upkeep,
         }

@@ -3,9 +3,11 @@
 mod error;
 mod given;
 mod heal;
+mod marry;
 
 pub use error::AppendError;
 pub use heal::{NotSalvaged, SalvagedEntry};
+pub use marry::NotSigned;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};

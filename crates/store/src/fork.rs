@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::branches;
 use crate::engine::{Direction, Engine, KeyValue, Table};
 use crate::outcome::{NodeId, decode_versioned, encode_versioned};
+use crate::prefix::for_each_prefix;
 use crate::read::{HeldLog, Read as _};
 use crate::resolution::{self, Resolution};
 use crate::store::{Store, StoreError};
@@ -280,6 +281,8 @@ pub trait ReadForks {
     fn forks(&self, after: Option<(AuthorId, LogId)>, limit: usize) -> Result<Vec<ForkedLog>, StoreError>;
     /// Whether an entry is held, in the trunk or beside it.
     fn holds(&self, at: &Position, entry: EntryId) -> Result<bool, StoreError>;
+    /// Whether an entry of which a summary says this tag is held beside the trunk, dropped or not.
+    fn holds_beside(&self, at: &Position, tag: [u8; 16]) -> Result<bool, StoreError>;
     /// Up to `limit` entries, in order from `from` on, of the path that ends at `tip`: an entry of a branch, or of
     /// the trunk. None if it is not held.
     fn branch_entries(
@@ -312,6 +315,15 @@ impl ReadForks for Store {
     fn holds(&self, at: &Position, entry: EntryId) -> Result<bool, StoreError> {
         let beside = self.engine().contains(tables::BRANCH, &tables::branch_key(at, entry))?;
         Ok(beside || self.entry_id(at)? == Some(entry))
+    }
+
+    fn holds_beside(&self, at: &Position, tag: [u8; 16]) -> Result<bool, StoreError> {
+        let mut found = false;
+        for_each_prefix(self.engine(), tables::BRANCH, &[at.key().as_slice(), &tag].concat(), |_, _| {
+            found = true;
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     fn branch_entries(

@@ -59,6 +59,47 @@ pub struct Hosted {
     pub released: Option<EntryId>,
 }
 
+/// A home takes nothing new of an author's logs for a while: the author is about to move, and who comes after that must
+/// find all of it there.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Frozen {
+    /// Until when, by the home's clock: milliseconds since 1970 UTC.
+    pub until: i64,
+    /// The node that asked for it.
+    pub by: NodeId,
+}
+
+/// A move of an author from one home to another that has begun.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Moving {
+    /// The home of now.
+    pub from: NodeId,
+    /// The next one.
+    pub to: NodeId,
+    /// Where that can be reached.
+    pub addresses: Vec<String>,
+    /// When it began: milliseconds since 1970 UTC.
+    pub since: i64,
+    /// How far it has come.
+    pub step: MoveStep,
+}
+
+/// How far a move has come. Each step may be done again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Ord, PartialOrd, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum MoveStep {
+    /// The new home has taken the author.
+    Entered,
+    /// All is at the new home, which was checked.
+    Copied,
+    /// The old home takes nothing new, and what came until then was copied too.
+    Frozen,
+    /// The vow is signed: there is no way back.
+    Vowed,
+    /// The new home has accepted it; it counts when the old one has let go.
+    Accepted,
+}
+
 /// An author is to have this node as home.
 #[derive(Clone, Debug)]
 pub struct Entering {
@@ -107,6 +148,37 @@ impl Guard {
 
     fn decode(bytes: &[u8]) -> Result<Self, StoreError> {
         decode_versioned(bytes, "a guard")
+    }
+}
+
+impl Frozen {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        [self.until.to_be_bytes().as_slice(), self.by.as_bytes()].concat()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let (until, by) = bytes.split_first_chunk::<8>()?;
+        let by = NodeId::from_bytes(by.try_into().ok()?);
+        Some(Self { until: i64::from_be_bytes(*until), by })
+    }
+}
+
+impl Moving {
+    pub(crate) fn encode(&self) -> Result<Vec<u8>, StoreError> {
+        encode_versioned(self)
+    }
+}
+
+impl MoveStep {
+    /// One word, for programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Entered => "entered",
+            Self::Copied => "copied",
+            Self::Frozen => "frozen",
+            Self::Vowed => "vowed",
+            Self::Accepted => "accepted",
+        }
     }
 }
 
@@ -170,6 +242,39 @@ impl Store {
         Ok(all)
     }
 
+    /// Whether nothing new of an author's logs is taken here for a while.
+    ///
+    /// # Errors
+    /// The engine failed.
+    pub fn frozen(&self, author: AuthorId) -> Result<Option<Frozen>, StoreError> {
+        let value = self.engine().get(tables::FROZEN, author.as_bytes())?;
+        let broken = StoreError::broken("a lease");
+        value.map(|value| Frozen::decode(&value).ok_or(broken)).transpose()
+    }
+
+    /// All authors of whom nothing new is taken here for a while.
+    ///
+    /// # Errors
+    /// The engine failed.
+    pub fn all_frozen(&self) -> Result<Vec<(AuthorId, Frozen)>, StoreError> {
+        let mut all = Vec::new();
+        for_each_prefix(self.engine(), tables::FROZEN, &[], |key, value| {
+            let author = key.try_into().ok().map(AuthorId::from_bytes);
+            all.push(author.zip(Frozen::decode(value)).ok_or(StoreError::broken("a lease"))?);
+            Ok(())
+        })?;
+        Ok(all)
+    }
+
+    /// The move of an author of this home that has begun and not ended.
+    ///
+    /// # Errors
+    /// The engine failed.
+    pub fn moving(&self, author: AuthorId) -> Result<Option<Moving>, StoreError> {
+        let value = self.engine().get(tables::MOVING, author.as_bytes())?;
+        value.map(|value| decode_versioned(&value, "a move")).transpose()
+    }
+
     /// The keys that these authors named, as homes or for recovery, and whose system logs are kept for that.
     pub(crate) fn named_by_all(
         &self,
@@ -185,6 +290,19 @@ impl Store {
             }
             Ok(())
         })?;
+        // What is said on a branch counts too, so whom it names has to be heard: else two who have another trunk each would
+        // say another home each.
+        let mut forked = Vec::new();
+        for_each_prefix(self.engine(), tables::FORK, &[], |key, _| {
+            let (author, log) = tables::parse_log_key(key).ok_or(StoreError::broken("a forked log"))?;
+            forked.extend((log == LogId::CONTROL && authors.contains(&author)).then_some(author));
+            Ok(())
+        })?;
+        for author in forked {
+            let said = self.statements(author)?;
+            named.extend(said.vows.values().filter_map(|vow| Some(vow.home.as_ref()?.node)));
+            named.extend(said.recovery.iter().map(|(.., key)| *key));
+        }
         Ok(named)
     }
 

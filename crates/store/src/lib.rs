@@ -47,7 +47,7 @@ mod versioned;
 pub use asked::WantedSum;
 pub use author::{
     AppendError, Appended, Author, Base, Committed, Given, GivenVersion, NewContent, NewVersion, NotSalvaged,
-    SalvagedEntry,
+    NotSigned, SalvagedEntry,
 };
 pub use check::{CheckStep, LogCheck, LogFault, LogProblem, StoreCheck, StoreProblem};
 pub use cluster::{Carrier, ClusterChange, ClusterFact};
@@ -56,7 +56,7 @@ pub use fork::{
     BRANCH_BYTES_LIMIT, BRANCH_ENTRIES_LIMIT, Fork, ForkedLog, LogState, ReadForks, Seen, TIPS_LIMIT, Tip,
     fork_tag,
 };
-pub use homes::{Entering, Guard, GuardReason, HeldReceipt, Hosted, NAMED_BYTES};
+pub use homes::{Entering, Frozen, Guard, GuardReason, HeldReceipt, Hosted, MoveStep, Moving, NAMED_BYTES};
 pub use ingest::{CONTENT_LIMIT, LOGS_LIMIT, SEQ_LIMIT, payload_object};
 #[cfg(feature = "fake-disk")]
 pub use invariants::{Broken, Invariant, Look, Walked, store_invariants};

@@ -95,7 +95,7 @@ impl News {
             Change::Cluster(ClusterChange::Fact(ClusterFact::Member | ClusterFact::Joining, _)) => {
                 Topic::Peers
             }
-            Change::Quota(..) | Change::Weigh(_) => Topic::Room,
+            Change::Quota(..) | Change::Weigh(_) | Change::Freeze(_, None) => Topic::Room,
             _ => Topic::Nothing,
         };
         changes.iter().map(topic).collect()

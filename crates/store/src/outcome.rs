@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::ClusterChange;
 use crate::fork::Seen;
-use crate::homes::{Entering, Guard, Hosted};
+use crate::homes::{Entering, Frozen, Guard, Hosted, Moving};
 use crate::invite::{CodeHash, Invite};
 use crate::objects::Objects;
 use crate::part::{NewPart, PartRefused};
@@ -94,6 +94,10 @@ pub enum Change {
     Guard(AuthorId, Option<Guard>),
     /// Under which epoch this home writes as an author.
     Writer(AuthorId, u64),
+    /// Nothing new of this author's logs is taken for a while, but what is stated in system logs; `None`: all is again.
+    Freeze(AuthorId, Option<Frozen>),
+    /// A move of an author of this home has come so far; `None`: to its end.
+    Moving(AuthorId, Option<Moving>),
     /// What a peer may do here.
     Allow(NodeId, Allowed),
     /// How the last session with a peer went.
@@ -266,6 +270,8 @@ pub enum Fate {
     Blocked,
     /// Its author's quota has no room for it.
     Quota(Full),
+    /// Its author is about to move to another home, which this one does not run away from meanwhile.
+    Frozen,
 }
 
 impl Fate {
@@ -292,6 +298,9 @@ impl Fate {
             Fate::TooManyLogs => "too-many-logs: so many logs of one author are not kept".into(),
             Fate::Blocked => "blocked: its author is blocked here".into(),
             Fate::Quota(full) => format!("quota: {full}"),
+            Fate::Frozen => {
+                "frozen: its author is moving to another home, and this one takes nothing new".into()
+            }
             Fate::SeqTooHigh => "seq-too-high: sequence numbers end below 2^48".into(),
         })
     }

@@ -115,6 +115,12 @@ pub const HEALED: Table = Table(51);
 /// same log, as the entry `seq` of the control log says.
 pub const SALVAGED: Table = Table(52);
 
+/// `author` → `until i64 ‖ node id`: nothing new of its logs is taken until then, but what is stated in system logs
+/// ([`crate::Frozen`]).
+pub const FROZEN: Table = Table(53);
+/// `author` → postcard of a [`crate::Moving`]: a move to another home that has begun and not ended.
+pub const MOVING: Table = Table(54);
+
 /// A fact about a node's membership in a cluster ([`crate::ClusterFact`]) → what the protocol says of it.
 pub const CLUSTER: Table = Table(56);
 /// `name` → what is here of the name as a member: promised, accepted, learned; the head, pending, side branches. The

@@ -64,6 +64,8 @@ struct Told {
     why: Why,
     /// Something of it is under way.
     busy: bool,
+    /// Entries came meanwhile that could not be taken: the peer has more by now than it told.
+    missed: bool,
 }
 
 /// A path that is asked for.
@@ -115,6 +117,14 @@ impl Forks {
     /// An entry came that is of another history than the trunk.
     pub(crate) fn shown(&mut self, log: Log) {
         self.shown.insert(log);
+    }
+
+    /// An entry came that could not be taken, for what is before it is not here.
+    pub(crate) fn missed(&mut self, log: Log) {
+        if let Some(told) = self.told.get_mut(&log) {
+            told.missed = true;
+        }
+        self.shown(log);
     }
 
     /// Whether this is the number of a request for a path.
@@ -282,10 +292,11 @@ impl Session {
             return Ok(self.answer_fork(context, of, why)?);
         }
         let before = self.forks.told.remove(&of);
-        let (busy, asked) = before.map_or((false, false), |told| (told.busy, told.why == Why::Ask));
+        let (busy, missed) = before.as_ref().map_or((false, false), |told| (told.busy, told.missed));
+        let asked = before.is_some_and(|told| told.why == Why::Ask);
         let why = if asked { Why::Ask } else { why };
         let proven = proof.is_some();
-        self.forks.told.insert(of, Told { proof, proven, tips, why, busy });
+        self.forks.told.insert(of, Told { proof, proven, tips, why, busy, missed });
         Ok(())
     }
 
@@ -356,15 +367,12 @@ impl Session {
     fn dealt_with(&mut self, context: &mut Context<'_>, log: Log) -> Result<(), StoreError> {
         let Some(told) = self.forks.told.remove(&log) else { return Ok(()) };
         self.list_fork(context.read, log)?;
-        if told.why == Why::Ask {
-            return self.answer_fork(context, log, told.why);
-        }
-        let state = self.fork_state(context.read, log)?;
-        let knows = |state: State| self.forks.theirs.get(&log) == Some(&state.tag);
-        match state.is_none_or(knows) {
-            true => Ok(()),
-            false => self.ask_of_fork(context, log),
-        }
+        let asked = told.why == Why::Ask;
+        self.answer_fork(context, log, told.why)?;
+        let theirs = self.forks.theirs.get(&log);
+        let lacks = |state: State| theirs != Some(&state.tag);
+        let asks = told.missed || !asked && self.fork_state(context.read, log)?.is_some_and(lacks);
+        if asks { self.ask_of_fork(context, log) } else { Ok(()) }
     }
 
     fn ask_for_path(
@@ -536,10 +544,9 @@ impl Session {
             let log = (range.author, range.log);
             let forked = any_forks && context.read.fork(log.0, log.1)?.is_some();
             let class = if log.1.is_system() { Class::System } else { Class::User };
-            let knows = match forked {
-                true => self.tell_fork(context, log, class)?,
-                false => self.forks.said.contains_key(&log),
-            };
+            // What was said of a log may be of some time ago, in a session that stays open: it is said as it is now.
+            let comes_up = forked || self.forks.said.contains_key(&log);
+            let knows = comes_up && self.tell_fork(context, log, class)?;
             // What is forked here has a trunk, of which somebody may want the newest entries only.
             if knows && !forked && range.from > SeqNum::FIRST {
                 left_out.insert(log);

@@ -20,6 +20,8 @@ pub const ANSWER_KIND: u8 = 43;
 const VERSION: u8 = 1;
 /// Bytes of a passphrase.
 pub const MAX_PASSPHRASE: usize = 256;
+/// Addresses of a home that its author moved to: as many as a vow names.
+pub const MAX_HOME_ADDRESSES: usize = 8;
 /// Bytes of what a refusal says to people.
 pub const MAX_WHY: usize = 256;
 const MAX_ADDRESS: usize = 255;
@@ -58,6 +60,33 @@ pub enum HomeRequest {
         /// The second factor, if one was set.
         passphrase: Option<Bounded<u8, MAX_PASSPHRASE>>,
     },
+    /// Kind 3: take nothing new of the author's logs for a while, for it is about to move; asked again, it is so from
+    /// then on as long.
+    Freeze {
+        /// The author.
+        author: AuthorId,
+        /// The second factor, if one was set.
+        passphrase: Option<Bounded<u8, MAX_PASSPHRASE>>,
+    },
+    /// Kind 4: the author, who was about to move, stays.
+    Thaw {
+        /// The author.
+        author: AuthorId,
+    },
+    /// Kind 5: are these the author's logs, all of them, as they are there?
+    Holds {
+        /// The author.
+        author: AuthorId,
+        /// How many logs, as a summary counts them.
+        count: u64,
+        /// The sum of their items.
+        sum: [u8; 32],
+    },
+    /// Kind 6: who is the author's home?
+    Where {
+        /// The author.
+        author: AuthorId,
+    },
 }
 
 /// What a home answers.
@@ -71,6 +100,15 @@ pub enum HomeAnswer {
         what: HomeRefusal,
         /// What it says to people.
         why: String,
+    },
+    /// Kind 2: the author, whose home this node was, has moved there.
+    Moved {
+        /// The home of now.
+        node: AuthorId,
+        /// Where it can be reached, as the vow says.
+        addresses: Bounded<String, MAX_HOME_ADDRESSES>,
+        /// The epoch of the vow in force.
+        epoch: u64,
     },
 }
 
@@ -87,6 +125,39 @@ pub enum HomeRefusal {
     NotHere,
     /// Kind 4: not now; the reason says why.
     NotNow,
+}
+
+/// A step of a move from one home to another, as the author's node does it (`docs/forks.md`, "Homes"). Each may be done
+/// again, also after whoever was killed in it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// The new home takes the author.
+    Enter,
+    /// What the old home has more comes here, all goes to the new one, which says whether it has the same.
+    Copy,
+    /// The old home takes nothing new from now on.
+    Freeze,
+    /// What came until then is copied too.
+    CopyRest,
+    /// The vow is signed, if it is not. From here on there is no way back.
+    Vow,
+    /// The new home accepts the vow, which counts when the old one has let go: so it is never in force without a home
+    /// that stands behind it, and whoever has the author's key can't put another vow behind it meanwhile.
+    Accept,
+    /// The old home lets go, and the new one hears of it.
+    Release,
+}
+
+/// The steps of a move that are left; `vowed`: the vow is signed, `old`: there is a home that has to let go.
+pub fn steps(vowed: bool, old: bool) -> Vec<Step> {
+    let all = [Step::Enter, Step::Copy, Step::Freeze, Step::CopyRest, Step::Vow, Step::Accept, Step::Release];
+    let needed = |step: &Step| match step {
+        Step::Copy => !vowed,
+        Step::Freeze | Step::CopyRest => !vowed && old,
+        Step::Release => old,
+        Step::Enter | Step::Vow | Step::Accept => true,
+    };
+    all.into_iter().filter(needed).collect()
 }
 
 /// The bytes of a stream that are no request, or no answer.
@@ -131,11 +202,14 @@ impl HomeAnswer {
     /// All bytes of the stream: its first byte, and a frame.
     ///
     /// # Errors
-    /// The reason is too long.
+    /// The reason, or an address, is too long.
     pub fn encode(&self) -> Result<Vec<u8>, NoHomeFrame> {
-        if let Self::Refused { why, .. } = self
-            && why.len() > MAX_WHY
-        {
+        let too_long = match self {
+            Self::Done => false,
+            Self::Refused { why, .. } => why.len() > MAX_WHY,
+            Self::Moved { addresses, .. } => addresses.iter().any(|address| address.len() > MAX_ADDRESS),
+        };
+        if too_long {
             return Err(NoHomeFrame);
         }
         encode(self, ANSWER_KIND)
@@ -174,6 +248,10 @@ impl std::fmt::Debug for HomeRequest {
             Self::Enter { author, .. } => write!(f, "Enter({author:?})"),
             Self::Accept { author, vow } => write!(f, "Accept({author:?} {vow:?})"),
             Self::Release { author, vow, next, .. } => write!(f, "Release({author:?} {vow:?} {next:?})"),
+            Self::Freeze { author, .. } => write!(f, "Freeze({author:?})"),
+            Self::Thaw { author } => write!(f, "Thaw({author:?})"),
+            Self::Holds { author, count, .. } => write!(f, "Holds({author:?} {count})"),
+            Self::Where { author } => write!(f, "Where({author:?})"),
         }
     }
 }
@@ -211,6 +289,16 @@ mod tests {
             (enter(), frame(42, &[&[0], &ids(&[1]), b"\x01\x04code\x01\x02pw\x01\x03a:1"])),
             (HomeRequest::Accept { author: author(), vow }, frame(42, &[&[1], &ids(&[1, 2])])),
             (release, frame(42, &[&[2], &ids(&[1, 2, 3]), &[0]])),
+            (
+                HomeRequest::Freeze { author: author(), passphrase: None },
+                frame(42, &[&[3], &ids(&[1]), &[0]]),
+            ),
+            (HomeRequest::Thaw { author: author() }, frame(42, &[&[4], &ids(&[1])])),
+            (
+                HomeRequest::Holds { author: author(), count: 300, sum: [9; 32] },
+                frame(42, &[&[5], &ids(&[1]), b"\xac\x02", &ids(&[9])]),
+            ),
+            (HomeRequest::Where { author: author() }, frame(42, &[&[6], &ids(&[1])])),
         ];
         for (request, expected) in requests {
             assert_eq!(request.encode().unwrap(), expected, "{request:?}");
@@ -226,14 +314,27 @@ mod tests {
             assert!(HomeRequest::decode(&[expected.as_slice(), b"x"].concat()).is_err());
         }
         let refused = HomeAnswer::refuse(HomeRefusal::NotHosted, "no");
-        for (answer, expected) in
-            [(HomeAnswer::Done, frame(43, &[&[0]])), (refused, frame(43, &[b"\x01\x02\x02no"]))]
-        {
+        let addresses = vec!["a:1".to_owned()].try_into().unwrap();
+        let moved = HomeAnswer::Moved { node: author(), addresses, epoch: 2 };
+        for (answer, expected) in [
+            (HomeAnswer::Done, frame(43, &[&[0]])),
+            (refused, frame(43, &[b"\x01\x02\x02no"])),
+            (moved, frame(43, &[&[2], &ids(&[1]), b"\x01\x03a:1\x02"])),
+        ] {
             assert_eq!(answer.encode().unwrap(), expected, "{answer:?}");
             assert_eq!(HomeAnswer::decode(&expected).unwrap(), answer);
             assert!(HomeRequest::decode(&expected).is_err());
         }
         assert!(!format!("{:?}", enter()).contains("pw"));
+    }
+
+    #[test]
+    fn a_move_goes_step_by_step_and_behind_the_vow_only_forward() {
+        use Step::{Accept, Copy, CopyRest, Enter, Freeze, Release, Vow};
+        assert_eq!(steps(false, true), [Enter, Copy, Freeze, CopyRest, Vow, Accept, Release]);
+        assert_eq!(steps(false, false), [Enter, Copy, Vow, Accept]);
+        assert_eq!(steps(true, true), [Enter, Vow, Accept, Release]);
+        assert_eq!(steps(true, false), [Enter, Vow, Accept]);
     }
 
     #[test]
@@ -245,6 +346,8 @@ mod tests {
         assert_eq!(why, "é".repeat(128));
         let long = HomeAnswer::Refused { what: HomeRefusal::NotNow, why: "x".repeat(257) };
         assert!(long.encode().is_err());
+        let addresses = vec!["x".repeat(256)].try_into().unwrap();
+        assert!(HomeAnswer::Moved { node: author(), addresses, epoch: 1 }.encode().is_err());
     }
 
     proptest! {

@@ -105,6 +105,19 @@ pub struct Plan {
     pub last: Option<NonZeroU64>,
 }
 
+impl Plan {
+    /// One exchange in both directions, of all that either side keeps.
+    pub const BOTH_WAYS: Self = Self {
+        receives: true,
+        gives: true,
+        schemas: None,
+        live: false,
+        servers: None,
+        dry_run: false,
+        last: None,
+    };
+}
+
 /// An entry from a peer, its signature checked, its payload hashed.
 #[derive(Clone, Debug)]
 pub struct Received {

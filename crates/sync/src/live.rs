@@ -434,7 +434,7 @@ impl Session {
             self.live.came(&at, &outcome);
             if let Outcome::Entry { fate: Fate::Gap { .. }, .. } = outcome {
                 if self.forks.agreed && self.forks.is_about(&(at.author, at.log)) {
-                    self.forks.shown((at.author, at.log));
+                    self.forks.missed((at.author, at.log));
                 } else if self.receiving.is_spoiled(&(at.author, at.log)) {
                     self.report.refused += 1;
                 } else if self.live.gaps.len() < MAX_GAPS {
@@ -582,16 +582,12 @@ mod tests {
     #[test]
     fn what_a_peer_gave_is_not_given_back_in_whatever_order_it_was_refused() {
         let log = (AuthorId::from_bytes([7; 32]), LogId::new(2_000));
-        let seq = |number| SeqNum::new(number).unwrap();
+        let at = |number| Position { author: log.0, log: log.1, seq: SeqNum::new(number).unwrap() };
         let refused = Fate::Gap { held: 4 };
         let outcome = Outcome::Entry { fate: refused, payload: PayloadFate::NotGiven, flaw: None };
         let mut live = Live::default();
-        for number in [6, 7, 8, 9, 10] {
-            live.comes(&Position { author: log.0, log: log.1, seq: seq(number) });
-        }
-        for number in [9, 10, 6, 7, 8] {
-            live.came(&Position { author: log.0, log: log.1, seq: seq(number) }, &outcome);
-        }
-        assert_eq!(live.known(&log), Some(seq(10)));
+        (6..=10).for_each(|number| live.comes(&at(number)));
+        [9, 10, 6, 7, 8].into_iter().for_each(|number| live.came(&at(number), &outcome));
+        assert_eq!(live.known(&log), Some(at(10).seq));
     }
 }

@@ -152,6 +152,10 @@ impl PeerClock {
             match head {
                 Some(head) if head.seq == seq && tag(&head.entry) != their_tag => diverged(author, log, seq),
                 Some(head) if head.seq >= seq => {}
+                // The peer reads a history that was dropped here: it may not know the one that stands, and nothing new comes.
+                Some(_) if forks && read.holds_beside(&Position { author, log, seq }, their_tag)? => {
+                    diverged(author, log, seq);
+                }
                 head => {
                     let from = head.map_or(Some(SeqNum::FIRST), |head| head.seq.next());
                     ranges.extend(from.map(|from| Range { author, log, from, to: seq }));

@@ -48,8 +48,10 @@ impl Session {
             self.report.received.entries += 1;
             self.report.received.bytes += entry_bytes;
         }
-        if self.forks.agreed && matches!(fate, Fate::Branched | Fate::Forked { .. }) {
-            self.forks.shown((at.author, at.log));
+        match fate {
+            Fate::Branched if self.forks.agreed => self.forks.shown((at.author, at.log)),
+            Fate::Forked { .. } if self.forks.agreed => self.forks.missed((at.author, at.log)),
+            _ => {}
         }
         if let Some(reason) = fate.refusal() {
             if self.forks.agreed && matches!(fate, Fate::Forked { .. } | Fate::Gap { .. }) {
@@ -59,7 +61,7 @@ impl Session {
                     return;
                 }
             }
-            self.live.short |= matches!(fate, Fate::Quota(_));
+            self.live.short |= matches!(fate, Fate::Quota(_) | Fate::Frozen);
             // What follows a refused entry can't be taken either: one line for the log is enough.
             if self.receiving.spoil((at.author, at.log)) {
                 self.report.refuse(What::Entry, at.to_string(), reason);

@@ -176,3 +176,31 @@ fn what_is_kept_may_come_later() {
         );
     }
 }
+
+/// A history that was dropped is the longer one, and who reads it knows the statement and not what it keeps: it is not asked
+/// for once more, and gets what stands.
+#[test]
+fn who_reads_a_longer_history_that_was_dropped_gets_the_one_that_stands() {
+    for way in WAYS {
+        for dials in [false, true] {
+            let [mut a, mut b] = [1, 2].map(|i| Peer::comparing(i, true, way));
+            let log = a.device(TWICE, &["one", "x"]);
+            b.device(TWICE, &["one", "y", "y2", "y3"]);
+            finished(&run(&mut a, &mut b, pull()));
+            let kept = head(&a, log);
+            author(&a).resolve(log.1, kept).unwrap();
+            for entry in a.store.entries(log.0, LogId::CONTROL, SeqNum::FIRST, 99).unwrap() {
+                let payload =
+                    a.store.content(payload_object(&entry)).unwrap().map(madake_object::Object::new);
+                b.store.apply(vec![madake_store::Change::Entry { entry, payload }]).unwrap();
+            }
+            assert_eq!(texts(&b, log), ["one", "y", "y2", "y3"]);
+            let session = if dials { run(&mut b, &mut a, sync()) } else { run(&mut a, &mut b, sync()) };
+            finished(&session);
+            let ours = if dials { &session.b.1 } else { &session.a.1 };
+            assert_eq!(ours.received.entries, 0, "it is all here");
+            assert_eq!((state(&b, log), texts(&b, log)), (state(&a, log), texts(&a, log)));
+            still(&mut a, &mut b);
+        }
+    }
+}

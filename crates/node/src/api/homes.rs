@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use hyper::{Response, StatusCode};
-use madake_log::system::{Control, HomeNode, LogPoint, NodeStatement, Vow};
-use madake_log::{AuthorId, EntryId, LogId};
-use madake_store::{Author, Change, Hosted, Marriage, MarriageState, Peer, Purpose, Read as _, Waiting};
+use madake_log::system::{HomeNode, NodeStatement};
+use madake_log::{AuthorId, EntryId};
+use madake_store::{Author, Change, Hosted, Marriage, MarriageState, Peer, Purpose, Waiting};
 use madake_sync::home::{HomeRefusal, HomeRequest};
 use madake_sync::{Bounded, EndReason, Plan};
 use serde_json::{Value, json};
@@ -42,8 +42,56 @@ pub(super) async fn invite(shell: Arc<Shell>) -> Result<Response<Body>, ApiError
     .await
 }
 
-/// `GET /v1/home` → per author whose key is here, and per author whose home this node is or was, a `Marriage`
-pub(super) fn status(shell: &Shell) -> Result<Response<Body>, ApiError> {
+/// `GET /v1/home[?author=A[&peer=P]]` → per author whose key is here, and per author whose home this node is or was, a
+/// `Marriage`; of one author what is known here, and what a peer says
+pub(super) async fn status(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
+    if let Some(author) = query.get("author") {
+        let author = work::in_place(|| shell.resolve_author(author))?;
+        let said = match query.get("peer") {
+            Some(peer) => Some(where_at(&shell, author, peer).await?),
+            None => None,
+        };
+        return work::in_place(|| {
+            let own = shell.authors().into_iter().find(|(_, own)| own.id() == author);
+            let mut value = match (own, shell.store().hosted(author)?) {
+                (Some((name, _)), _) => own_json(&shell, Some(name.as_str()), author)?,
+                (None, Some(hosted)) => hosted_json(&shell, author, &hosted)?,
+                (None, None) => marriage_json(author, &shell.store().marriage(author)?),
+            };
+            if let Some(said) = said {
+                value["says"] = said;
+            }
+            Ok(object(&value))
+        });
+    }
+    if query.get("peer").is_some() {
+        return Err(
+            ApiError::usage("a peer is asked about one author").hint("madake home status AUTHOR --at PEER")
+        );
+    }
+    blocking(move || all_status(&shell)).await
+}
+
+/// What a node says of an author's home.
+async fn where_at(shell: &Shell, author: AuthorId, peer: &str) -> Result<Value, ApiError> {
+    let (node, addresses) = shell.resolve_peer(peer)?;
+    let (answer, moved) =
+        match ask_of(dial(shell, node, &addresses, false).await?, &HomeRequest::Where { author }).await {
+            Ok(()) => ("here", None),
+            Err(Unanswered::Moved(to, addresses, epoch)) => ("moved", Some((to, addresses, epoch))),
+            Err(Unanswered::Refused(HomeRefusal::NotHosted, _)) => ("not-hosted", None),
+            Err(other) => return Err(unanswered(other)),
+        };
+    Ok(json!({
+        "node": node.to_string(),
+        "answer": answer,
+        "home": moved.as_ref().map(|(to, ..)| to.to_string()),
+        "addresses": moved.as_ref().map_or(&[][..], |(_, addresses, _)| addresses),
+        "epoch": moved.as_ref().map(|(.., epoch)| *epoch),
+    }))
+}
+
+fn all_status(shell: &Shell) -> Result<Response<Body>, ApiError> {
     let mut text = String::new();
     for (name, author) in shell.authors() {
         text += &format!("{}\n", own_json(shell, Some(name.as_str()), author.id())?);
@@ -56,90 +104,115 @@ pub(super) fn status(shell: &Shell) -> Result<Response<Body>, ApiError> {
 
 /// `POST /v1/home/marry?ticket=T[&code=C][&passphrase=P][&author=A][&yes=1]` → `Marriage`
 pub(super) async fn marry(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
-    wed(shell, query, false).await
-}
-
-/// `POST /v1/home/move?ticket=T[&code=C][&passphrase=P][&author=A][&yes=1]` → `Marriage`
-///
-/// Every step is done again by the next call if this one is cut off; none undoes another.
-pub(super) async fn move_to(shell: Arc<Shell>, query: Query) -> Result<Response<Body>, ApiError> {
-    wed(shell, query, true).await
-}
-
-async fn wed(shell: Arc<Shell>, query: Query, moves: bool) -> Result<Response<Body>, ApiError> {
     let author = shell.resolve_writer(query.get("author"))?;
     let (node, addresses) = shell.resolve_peer(query.need("ticket")?)?;
     let (code, passphrase) = (code_of(&query), passphrase_of(&query)?);
+    let marriage = with_news(&shell, author.id(), node).await?;
+    if !query.flag("yes") {
+        let other = marriage.home.as_ref().filter(|home| home.node != node);
+        if let Some(home) = other {
+            return Err(second(home.node, false));
+        }
+        unless_contested(&marriage)?;
+    }
+    shell.clear_to_write(&author, false).await?;
+    if marriage.home_in_force() == Some(node) {
+        return adopted(&shell, &author, node).await;
+    }
+    // 1. What must be known before anything is signed: the new home takes the author.
+    enter(&shell, author.id(), (node, &addresses), code, passphrase).await?;
+    // 2. Everything is copied before the vow: until then nothing has changed.
+    talk(&shell, node).await?;
+    // 3. The vow, unless an earlier call has made it.
+    let vow = work::in_place(|| vow_once(&shell, &author, node, &addresses))?;
+    talk(&shell, node).await?;
+    // 4. The new home says yes, and what it signed comes here.
+    accept(&shell, author.id(), (node, &addresses), vow).await?;
+    work::in_place(|| Ok(object(&own_json(&shell, None, author.id())?)))
+}
+
+/// How it stands between an author and a node, which may have signed what has not come here yet.
+pub(super) async fn with_news(shell: &Shell, author: AuthorId, node: NodeId) -> Result<Marriage, ApiError> {
     if node == shell.node() {
         return Err(ApiError::usage("this node can't be its own author's home")
             .hint("take a node that runs all the time: `madake home invite`, there, makes a code"));
     }
-    let mut marriage = shell.store().marriage(author.id())?;
-    if named(&marriage, node).is_some() && marriage.home_in_force() != Some(node) {
-        // What the node signed may not have come here yet.
-        talk(&shell, node).await?;
-        marriage = shell.store().marriage(author.id())?;
+    let marriage = shell.store().marriage(author)?;
+    if named(&marriage, node).is_none() || marriage.home_in_force() == Some(node) {
+        return Ok(marriage);
     }
-    let goes_on = named(&marriage, node);
-    let other = marriage.home.as_ref().filter(|home| home.node != node).map(|home| home.node);
-    if moves && other.is_none() && goes_on.is_none() {
-        return Err(ApiError::new(409, "no-marriage", "there is no home to move from")
-            .hint("madake home marry TICKET"));
+    talk(shell, node).await?;
+    Ok(shell.store().marriage(author)?)
+}
+
+/// A person is asked before one more vow contradicts others.
+pub(super) fn unless_contested(marriage: &Marriage) -> Result<(), ApiError> {
+    if marriage.state != MarriageState::Contested {
+        return Ok(());
     }
-    if !query.flag("yes") {
-        if let Some(home) = other {
-            return Err(second(home, moves));
-        }
-        if marriage.state == MarriageState::Contested {
-            let message = "two vows of this author contradict each other already, and this would be one more";
-            return Err(ApiError::new(400, "confirm", message)
-                .hint("`madake home status` shows them; if this is meant: --yes"));
-        }
-    }
-    // One that was vowed to and never accepted has nothing to let go.
-    let old = marriage.home_in_force().filter(|home| moves && *home != node);
-    shell.clear_to_write(&author, false).await?;
-    if marriage.home_in_force() == Some(node) {
-        // Nothing is left to be signed: this device writes as of the vow in force, once it has what the home has.
-        talk(&shell, node).await?;
-        return work::in_place(|| {
-            adopt(&shell, &author)?;
-            Ok(object(&own_json(&shell, None, author.id())?))
-        });
-    }
-    // 1. What must be known before anything is signed: the new home takes the author.
-    let connection = dial(&shell, node, &addresses, false).await?;
+    let message = "two vows of this author contradict each other already, and this would be one more";
+    Err(ApiError::new(400, "confirm", message)
+        .hint("`madake home status` shows them; if this is meant: --yes"))
+}
+
+/// Nothing is left to be signed: this device writes as of the vow in force, once it has what the home has.
+pub(super) async fn adopted(
+    shell: &Shell,
+    author: &Author,
+    home: NodeId,
+) -> Result<Response<Body>, ApiError> {
+    talk(shell, home).await?;
+    work::in_place(|| {
+        author.adopt()?;
+        Ok(object(&own_json(shell, None, author.id())?))
+    })
+}
+
+/// Asks a node to take the author; it is a peer from then on.
+pub(super) async fn enter(
+    shell: &Shell,
+    author: AuthorId,
+    (node, addresses): (NodeId, &[String]),
+    code: Option<String>,
+    passphrase: Option<String>,
+) -> Result<(), ApiError> {
+    let connection = dial(shell, node, addresses, false).await?;
     let (_, ours) = shell.ticket().into_parts();
     let enter = HomeRequest::Enter {
-        author: author.id(),
+        author,
         code: code.map(|code| Bounded::truncated(code.into_bytes())),
-        passphrase: passphrase.clone().map(|text| Bounded::truncated(text.into_bytes())),
+        passphrase: passphrase.map(|text| Bounded::truncated(text.into_bytes())),
         addresses: Bounded::truncated(ours),
     };
     ask_on(connection, &enter).await?;
-    work::in_place(|| add_peer(&shell, node, &addresses))?;
-    // 2. What the old home has more comes here, so that the new one gets all of it.
-    if let Some(old) = old {
-        talk(&shell, old).await.map_err(|error| old_home_is_away(error, old))?;
+    work::in_place(|| add_peer(shell, node, addresses))
+}
+
+/// The vow to a node that an earlier call has made, or a new one.
+pub(super) fn vow_once(
+    shell: &Shell,
+    author: &Author,
+    node: NodeId,
+    addresses: &[String],
+) -> Result<EntryId, ApiError> {
+    if let Some(vow) = named(&shell.store().marriage(author.id())?, node) {
+        author.adopt()?;
+        return Ok(vow);
     }
-    // 3. Everything is copied before the vow: until then nothing has changed.
-    talk(&shell, node).await?;
-    // 4. The vow, unless an earlier call has made it.
-    let vow = work::in_place(|| match named(&shell.store().marriage(author.id())?, node) {
-        Some(vow) => adopt(&shell, &author).map(|()| vow),
-        None => vow_to(&shell, &author, Some((node, &addresses))),
-    })?;
-    talk(&shell, node).await?;
-    // 5. The old home lets go of the author.
-    if let Some(old) = old {
-        release(&shell, &author, old, vow, passphrase).await.map_err(|error| old_home_is_away(error, old))?;
-        talk(&shell, node).await?; // the new one hears of the release
-    }
-    // 6. The new home says yes, and what it signed comes here.
-    let accept = HomeRequest::Accept { author: author.id(), vow };
-    ask_on(dial(&shell, node, &addresses, false).await?, &accept).await?;
-    talk(&shell, node).await?;
-    work::in_place(|| Ok(object(&own_json(&shell, None, author.id())?)))
+    let hints = addresses.iter().filter_map(|address| address.parse().ok()).take(8).collect::<Vec<_>>();
+    Ok(author.vow(Some(HomeNode { node, addresses: hints.try_into().unwrap_or_default() }))?)
+}
+
+/// Asks a home to accept a vow that is there, and fetches what it signs.
+pub(super) async fn accept(
+    shell: &Shell,
+    author: AuthorId,
+    (node, addresses): (NodeId, &[String]),
+    vow: EntryId,
+) -> Result<(), ApiError> {
+    let connection = dial(shell, node, addresses, false).await?;
+    ask_on(connection, &HomeRequest::Accept { author, vow }).await?;
+    talk(shell, node).await
 }
 
 /// `POST /v1/home/leave[?author=A][&passphrase=P]` → `Marriage`
@@ -158,8 +231,8 @@ pub(super) async fn leave(shell: Arc<Shell>, query: Query) -> Result<Response<Bo
     let vow = work::in_place(|| {
         let marriage = shell.store().marriage(author.id())?;
         match marriage.waiting.iter().find(|waiting| waiting.home.is_none()) {
-            Some(waiting) => adopt(&shell, &author).map(|()| waiting.vow),
-            None => vow_to(&shell, &author, None),
+            Some(waiting) => author.adopt().map(|()| waiting.vow).map_err(ApiError::from),
+            None => Ok(author.vow(None)?),
         }
     })?;
     talk(&shell, home).await?;
@@ -208,7 +281,7 @@ pub(super) async fn object_to(shell: Arc<Shell>, query: Query) -> Result<Respons
         }
         for waiting in open {
             let objects = NodeStatement::Object { author, vow: waiting.vow };
-            shell.state(objects, Vec::new()).map_err(host_error)?;
+            shell.state(&objects).map_err(host_error)?;
         }
         let hosted = shell.store().hosted(author)?.ok_or_else(|| not_hosted(author))?;
         Ok(object(&hosted_json(&shell, author, &hosted)?))
@@ -217,41 +290,10 @@ pub(super) async fn object_to(shell: Arc<Shell>, query: Query) -> Result<Respons
 }
 
 /// The vow to this node that is in force, or waits to be.
-fn named(marriage: &Marriage, node: NodeId) -> Option<EntryId> {
+pub(super) fn named(marriage: &Marriage, node: NodeId) -> Option<EntryId> {
     let is = |home: &Option<HomeNode>| home.as_ref().is_some_and(|home| home.node == node);
     let waiting = marriage.waiting.iter().find(|waiting| is(&waiting.home)).map(|waiting| waiting.vow);
     marriage.vow.filter(|_| is(&marriage.home)).or(waiting)
-}
-
-/// This device writes as of the epoch in force from now on: all that the home has was fetched.
-fn adopt(shell: &Shell, author: &Author) -> Result<(), ApiError> {
-    let epoch = shell.store().marriage(author.id())?.epoch;
-    if shell.store().writer_epoch(author.id())? < epoch {
-        shell.store().apply(vec![Change::Writer(author.id(), epoch)])?;
-    }
-    Ok(())
-}
-
-/// Signs a vow that follows the one in force.
-fn vow_to(shell: &Shell, author: &Author, home: Option<(NodeId, &[String])>) -> Result<EntryId, ApiError> {
-    let id = author.id();
-    adopt(shell, author)?;
-    let marriage = shell.store().marriage(id)?;
-    let heads: Vec<LogPoint> = (shell.store().logs_of(id)?.into_iter())
-        .filter(|held| !held.log.is_system())
-        .map(|held| LogPoint { log: held.log, seq: held.head.seq, entry: held.head.entry })
-        .collect();
-    let many = |_| ApiError::new(409, "append", "this author has more logs than a vow can state");
-    let home = home.map(|(node, addresses)| {
-        let hints = addresses.iter().filter_map(|address| address.parse().ok()).take(8).collect::<Vec<_>>();
-        HomeNode { node, addresses: hints.try_into().unwrap_or_default() }
-    });
-    let epoch = marriage.epoch.saturating_add(1);
-    let vow = Vow { epoch, previous: marriage.vow, home, heads: heads.try_into().map_err(many)? };
-    let payload = Control::Vow(vow).encode().map_err(madake_store::AppendError::Control)?;
-    // It may wait for a release; whoever wrote it goes on under the epoch in force, and under this one later.
-    let appended = author.say(LogId::CONTROL, payload, vec![Change::Writer(id, epoch)])?;
-    Ok(appended.entry)
 }
 
 fn add_peer(shell: &Shell, node: NodeId, addresses: &[String]) -> Result<(), ApiError> {
@@ -265,7 +307,7 @@ fn add_peer(shell: &Shell, node: NodeId, addresses: &[String]) -> Result<(), Api
 }
 
 /// Asks the old home for a release that names the new vow.
-async fn release(
+pub(super) async fn release(
     shell: &Shell,
     author: &Author,
     home: NodeId,
@@ -285,19 +327,11 @@ async fn release(
 }
 
 /// A session both ways with a home.
-async fn talk(shell: &Shell, node: NodeId) -> Result<(), ApiError> {
+pub(super) async fn talk(shell: &Shell, node: NodeId) -> Result<(), ApiError> {
     let (addresses, server) = work::in_place(|| shell.addresses_of(node))?;
     let connection = dial(shell, node, &addresses, server).await?;
     let network = network(shell).await?.clone();
-    let plan = Plan {
-        receives: true,
-        gives: true,
-        schemas: None,
-        live: false,
-        servers: None,
-        dry_run: false,
-        last: None,
-    };
+    let plan = Plan::BOTH_WAYS;
     let (rtt, access) = (connection.rtt(), shell.access(node));
     let _place = shell.enter(&connection, access, false);
     let watchers = Watchers { progress: None, stage: None };
@@ -310,10 +344,18 @@ async fn talk(shell: &Shell, node: NodeId) -> Result<(), ApiError> {
     }
 }
 
-async fn ask_on(connection: Connection, request: &HomeRequest) -> Result<(), ApiError> {
+pub(super) async fn ask_on(connection: Connection, request: &HomeRequest) -> Result<(), ApiError> {
+    ask_of(connection, request).await.map_err(unanswered)
+}
+
+async fn ask_of(connection: Connection, request: &HomeRequest) -> Result<(), Unanswered> {
     let answer = ask(&connection, request).await;
     connection.close(close::DONE, "");
-    answer.map_err(|why| match why {
+    answer
+}
+
+fn unanswered(why: Unanswered) -> ApiError {
+    match why {
         Unanswered::NotKnown => ApiError::new(403, "not-known", "the node does not take this author: it knows neither node nor code")
             .hint("its owner makes a code, good once, with `madake home invite`; after five wrong ones wait a minute"),
         Unanswered::Refused(HomeRefusal::Code, why) => ApiError::new(403, "not-known", format!("the home does not take this author: {why}"))
@@ -322,12 +364,14 @@ async fn ask_on(connection: Connection, request: &HomeRequest) -> Result<(), Api
             .hint("with the passphrase: --passphrase-file FILE; its owner can do it too: madake home release AUTHOR"),
         Unanswered::Refused(_, why) => ApiError::new(409, "home", format!("the home refuses: {why}"))
             .hint("type the command again: what was done already stays done; `madake home status` shows how it stands"),
+        Unanswered::Moved(node, ..) => ApiError::new(409, "moved", format!("the node is this author's home no more, and says that {node} is"))
+            .hint("`madake sync` with a peer that knows of it brings what was signed; then: madake home status"),
         Unanswered::Silent(why) => ApiError::new(502, "interrupted", format!("the home was asked, and {why}"))
             .hint("type the command again: what was done already stays done"),
-    })
+    }
 }
 
-fn old_home_is_away(error: ApiError, home: NodeId) -> ApiError {
+pub(super) fn old_home_is_away(error: ApiError, home: NodeId) -> ApiError {
     if error.code != "unreachable" {
         return error;
     }
@@ -340,7 +384,7 @@ fn old_home_is_away(error: ApiError, home: NodeId) -> ApiError {
 }
 
 /// What is said before a second marriage.
-fn second(home: NodeId, moves: bool) -> ApiError {
+pub(super) fn second(home: NodeId, moves: bool) -> ApiError {
     let message = match moves {
         true => format!(
             "this moves the author from its home {home}: all is copied, a new vow is signed, and the old home lets go"
@@ -370,12 +414,12 @@ fn host_error(error: HostError) -> ApiError {
 }
 
 /// A code or token as it was typed; codes are read in letters of any case.
-fn code_of(query: &Query) -> Option<String> {
+pub(super) fn code_of(query: &Query) -> Option<String> {
     let text = query.get("code")?.trim();
     Some(read_code(text).unwrap_or_else(|| text.to_owned()))
 }
 
-fn passphrase_of(query: &Query) -> Result<Option<String>, ApiError> {
+pub(super) fn passphrase_of(query: &Query) -> Result<Option<String>, ApiError> {
     let Some(text) = query.get("passphrase") else { return Ok(None) };
     if text.is_empty() || text.len() > madake_sync::home::MAX_PASSPHRASE {
         return Err(ApiError::usage("a passphrase has 1 to 256 bytes").hint("choose one of several words"));
@@ -383,11 +427,20 @@ fn passphrase_of(query: &Query) -> Result<Option<String>, ApiError> {
     Ok(Some(text.to_owned()))
 }
 
-fn own_json(shell: &Shell, name: Option<&str>, author: AuthorId) -> Result<Value, ApiError> {
+pub(super) fn own_json(shell: &Shell, name: Option<&str>, author: AuthorId) -> Result<Value, ApiError> {
     let mut value = marriage_json(author, &shell.store().marriage(author)?);
     value["role"] = json!("own");
     value["name"] = json!(name);
     value["writes_as_of"] = json!(shell.store().writer_epoch(author)?);
+    value["moving"] = match shell.store().moving(author)? {
+        Some(moving) => json!({
+            "from": moving.from.to_string(),
+            "to": moving.to.to_string(),
+            "step": moving.step.as_str(),
+            "since": rfc3339(moving.since),
+        }),
+        None => Value::Null,
+    };
     value["guard"] = match shell.guard_waits(author)? {
         Some((guard, waits)) => json!({
             "since": rfc3339(guard.since),
@@ -410,6 +463,7 @@ fn hosted_json(shell: &Shell, author: AuthorId, hosted: &Hosted) -> Result<Value
         (None, None) => "entered",
     });
     value["second_factor"] = json!(hosted.secret.is_some());
+    value["frozen_until"] = json!(shell.store().frozen(author)?.map(|frozen| rfc3339(frozen.until)));
     Ok(value)
 }
 
@@ -434,5 +488,6 @@ fn marriage_json(author: AuthorId, marriage: &Marriage) -> Value {
         "waiting": marriage.waiting.iter().map(waiting).collect::<Vec<_>>(),
         "rivals": marriage.rivals.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "recovery": marriage.recovery.map(|key| key.to_string()),
+        "role": "other",
     })
 }

@@ -21,6 +21,7 @@ mod homes;
 mod invites;
 mod logs;
 mod merge;
+mod moving;
 mod node;
 mod partial;
 mod peers;

@@ -7,7 +7,7 @@ use hyper::{Method, Response};
 
 use super::{
     ApiError, Body, Call, bundle, cluster, export, files, forks, given, heads, heal, homes, invites, logs,
-    merge, node, peers, policy, quota, sync, upkeep, why,
+    merge, moving, node, peers, policy, quota, sync, upkeep, why,
 };
 
 type Answer = Result<Response<Body>, ApiError>;
@@ -78,10 +78,10 @@ pub static ROUTES: &[Route] = &[
     reads(Method::GET, "/v1/invites", |call| invites::list(&call.shell)),
     runs(Method::POST, "/v1/invites", |call| Box::pin(invites::make(call.shell, call.query))),
     runs(Method::DELETE, "/v1/invites", |call| Box::pin(invites::revoke(call.shell, call.query))),
-    reads(Method::GET, "/v1/home", |call| homes::status(&call.shell)),
+    runs(Method::GET, "/v1/home", |call| Box::pin(homes::status(call.shell, call.query))),
     runs(Method::POST, "/v1/home/invite", |call| Box::pin(homes::invite(call.shell))),
     runs(Method::POST, "/v1/home/marry", |call| Box::pin(homes::marry(call.shell, call.query))),
-    runs(Method::POST, "/v1/home/move", |call| Box::pin(homes::move_to(call.shell, call.query))),
+    runs(Method::POST, "/v1/home/move", |call| Box::pin(moving::move_to(call.shell, call.query))),
     runs(Method::POST, "/v1/home/leave", |call| Box::pin(homes::leave(call.shell, call.query))),
     runs(Method::POST, "/v1/home/release", |call| Box::pin(homes::give_up(call.shell, call.query))),
     runs(Method::POST, "/v1/home/object", |call| Box::pin(homes::object_to(call.shell, call.query))),

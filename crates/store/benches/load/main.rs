@@ -223,7 +223,7 @@ impl Bench {
             loaded["disk"] / loaded["bytes"],
             loaded["disk"] / loaded["bytes"],
             "",
-            1.35,
+            1.25,
         );
         table.most("index, bytes per entry", per_entry, per_entry, "", 40.0);
         let clean = self.child("reopen", &self.data(), "disk", entries);

@@ -36,6 +36,38 @@ fn head(store: &Store, author: AuthorId, log: LogId) -> u64 {
     store.log_head(author, log).unwrap().map_or(0, |head| head.seq.get())
 }
 
+/// A home gave a receipt for one history, and then its author said that the other one stands: the home has not lied.
+#[test]
+fn a_resolution_makes_no_home_contradict_its_receipts() {
+    let (here, there, node) = (store(), store(), key(9));
+    here.set_node_key(node.clone());
+    let (ours, theirs) = (Author::new(key(1), here.clone()), Author::new(key(1), there.clone()));
+    here.apply(vec![hosted(ours.id())]).unwrap();
+    let log = "post".parse::<madake_log::Schema>().unwrap().log_id(0);
+    post(&ours, "one").unwrap();
+    let bring = |from: &Store, to: &Store, log: LogId| {
+        let entries = from.entries(ours.id(), log, SeqNum::FIRST, 10).unwrap();
+        let change = |entry: AuthenticEntry| {
+            let payload = from.content(payload_object(&entry)).unwrap().map(Object::new);
+            Change::Entry { entry, payload }
+        };
+        to.apply(entries.into_iter().map(change).collect()).unwrap();
+    };
+    [LogId::CONTROL, log].into_iter().for_each(|log| bring(&here, &there, log));
+    post(&ours, "two").unwrap();
+    post(&theirs, "another two").unwrap();
+    let kept = there.log_head(ours.id(), log).unwrap().unwrap();
+    bring(&here, &there, log);
+    theirs.resolve(log, (&kept).into()).unwrap();
+    bring(&there, &here, log);
+    bring(&there, &here, LogId::CONTROL);
+    assert_eq!(here.log_head(ours.id(), log).unwrap().unwrap().entry, kept.entry, "it stands here too");
+    assert_eq!(here.contradiction(node.author(), LogId::RECEIPTS).unwrap(), None);
+    // What comes after that has receipts again.
+    post(&ours, "three").unwrap();
+    assert_eq!(here.receipts(ours.id(), log).unwrap()[0].of.seq.get(), 3);
+}
+
 #[test]
 fn receipts_come_in_the_batch_that_they_are_about_and_for_nobody_else() {
     let (store, node) = (store(), key(9));

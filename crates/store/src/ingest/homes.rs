@@ -7,7 +7,7 @@ use madake_log::{AuthorId, Entry, LogHead, LogId, PayloadId, SeqNum};
 use madake_object::Object;
 
 use super::{Round, lipmaa_of};
-use crate::homes::{self, Guard, Hosted};
+use crate::homes::{self, Frozen, Guard, Hosted, Moving};
 use crate::outcome::{Fate, Outcome};
 use crate::prefix::for_each_prefix;
 use crate::store::StoreError;
@@ -34,6 +34,40 @@ impl Round<'_> {
             None => self.batch.delete(tables::HOSTED, key),
         };
         self.pending.hosted.insert(author, hosted);
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn freeze(&mut self, author: AuthorId, frozen: Option<Frozen>) -> Result<Outcome, StoreError> {
+        let key = author.as_bytes().to_vec();
+        match &frozen {
+            Some(frozen) => self.batch.put(tables::FROZEN, key, frozen.encode()),
+            None => self.batch.delete(tables::FROZEN, key),
+        };
+        self.pending.frozen.insert(author, frozen.is_some());
+        Ok(Outcome::Done)
+    }
+
+    /// Whether nothing new of this log is taken: its author is about to move. What is stated goes on: the vow, for one.
+    pub(super) fn is_frozen(&self, at: &Position) -> Result<bool, StoreError> {
+        if at.log.is_system() || self.pending.frozen.is_empty() && self.is_empty(tables::FROZEN)? {
+            return Ok(false);
+        }
+        match self.pending.frozen.get(&at.author) {
+            Some(frozen) => Ok(*frozen),
+            None => Ok(self.engine.contains(tables::FROZEN, at.author.as_bytes())?),
+        }
+    }
+
+    pub(super) fn moving(
+        &mut self,
+        author: AuthorId,
+        moving: Option<&Moving>,
+    ) -> Result<Outcome, StoreError> {
+        let key = author.as_bytes().to_vec();
+        match moving {
+            Some(moving) => self.batch.put(tables::MOVING, key, moving.encode()?),
+            None => self.batch.delete(tables::MOVING, key),
+        };
         Ok(Outcome::Done)
     }
 
@@ -67,7 +101,9 @@ impl Round<'_> {
         for ((author, log), head) in grown {
             if let Some((_, epoch)) = self.hosted(author)?.and_then(|hosted| hosted.vow) {
                 let receipt = Receipt { log, seq: head.seq, entry: head.entry, epoch };
-                lines.entry(author).or_default().push(receipt);
+                if !self.said_otherwise(key.author(), author, &receipt)? {
+                    lines.entry(author).or_default().push(receipt);
+                }
             }
         }
         // Who may hold receipts of ours that are not here must be asked first: two of one place would be a fork.
@@ -85,6 +121,25 @@ impl Round<'_> {
         // What was signed here needs no receipt itself.
         self.grown.clear();
         Ok(())
+    }
+
+    /// Whether a receipt was given for another entry at this place: a resolution has made another history the trunk since.
+    /// The first stays true, for that entry was here; a second one would say that this home lies (K10).
+    fn said_otherwise(
+        &self,
+        home: AuthorId,
+        author: AuthorId,
+        receipt: &Receipt,
+    ) -> Result<bool, StoreError> {
+        let of = Position { author, log: receipt.log, seq: receipt.seq };
+        let prefix = [of.key().as_slice(), home.as_bytes()].concat();
+        let mut otherwise = false;
+        for_each_prefix(self.engine, tables::RECEIPT, &prefix, |_, value| {
+            let (entry, epoch) = value.split_at_checked(32).ok_or(StoreError::broken("a receipt"))?;
+            otherwise |= entry != receipt.entry.as_bytes() && epoch == receipt.epoch.to_be_bytes();
+            Ok(())
+        })?;
+        Ok(otherwise)
     }
 
     fn sign_receipt(&mut self, payload: Object) -> Result<(), StoreError> {

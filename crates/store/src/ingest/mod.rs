@@ -114,6 +114,8 @@ struct Pending {
     accounts: quota::Accounts,
     /// Authors who may have this node as home; `None`: no more.
     hosted: HashMap<AuthorId, Option<Hosted>>,
+    /// Authors of whom nothing new is taken, or is again.
+    frozen: HashMap<AuthorId, bool>,
     /// Versions of this round.
     versions: HashSet<Position>,
     /// Logs that are forked, and what came beside their trunks.
@@ -276,6 +278,8 @@ impl<'a> Round<'a> {
             Change::Enter(entering) => self.enter(*entering),
             Change::Guard(author, guard) => self.guard(author, guard.as_ref()),
             Change::Host(author, hosted) => self.host(author, hosted),
+            Change::Freeze(author, frozen) => self.freeze(author, frozen),
+            Change::Moving(author, moving) => self.moving(author, moving.as_ref()),
             Change::Writer(author, epoch) => {
                 self.batch.put(tables::WRITER, author.as_bytes().to_vec(), epoch.to_be_bytes().to_vec());
                 Ok(Outcome::Done)
@@ -405,6 +409,9 @@ impl<'a> Round<'a> {
             Err(_) => return self.beside_trunk(&entry, payload, head.as_ref(), None),
         }
 
+        if self.is_frozen(&at)? {
+            return refused(Fate::Frozen);
+        }
         let beside = match self.beside(&entry)? {
             Ok(beside) => beside,
             Err(ours) => return refused(Fate::Diverged { ours }),

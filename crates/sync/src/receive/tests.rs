@@ -12,15 +12,7 @@ fn log(number: u64) -> (AuthorId, LogId) {
 }
 
 fn session() -> Session {
-    let plan = Plan {
-        receives: true,
-        gives: false,
-        schemas: None,
-        live: true,
-        servers: None,
-        dry_run: false,
-        last: None,
-    };
+    let plan = Plan { gives: false, live: true, ..Plan::BOTH_WAYS };
     let interest = Interest { authors: None, schemas: None };
     let peer = NodeId::from_bytes([1; 32]);
     Session::new(peer, true, plan, interest, Vec::new(), BTreeSet::new(), std::time::Duration::ZERO)

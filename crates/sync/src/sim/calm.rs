@@ -12,8 +12,8 @@ use super::rules::{
 };
 use super::world::{Ended, Event, World};
 use crate::io::Plan;
-use crate::report::EndReason;
-use crate::wire::Counts;
+use crate::report::{EndReason, Report};
+use crate::wire::{Counts, Refusal};
 
 impl World<'_> {
     /// The faults end; what follows from them may take its time. Then all sync, and are compared.
@@ -97,15 +97,7 @@ impl World<'_> {
             for a in 0..count {
                 for b in 0..count {
                     let either = self.reaches(a, b) && (a < b || !self.reaches(b, a));
-                    let plan = Plan {
-                        receives: true,
-                        gives: true,
-                        schemas: None,
-                        live: false,
-                        servers: None,
-                        dry_run: false,
-                        last: None,
-                    };
+                    let plan = Plan::BOTH_WAYS;
                     if a != b && either && self.dial(a, b, plan) {
                         dialled += 1;
                     }
@@ -145,7 +137,8 @@ impl World<'_> {
                 let what = format!("the session of node {machine} with {peer} ended: {reason}");
                 self.violates::<CalmFinishes>(what);
             }
-            still &= report.received == Counts::default() && report.sent == Counts::default();
+            let moved = report.received != Counts::default() || report.sent != Counts::default();
+            still &= !moved || contradicts_a_part(report);
         }
         self.tally.finished += ended.len() as u64 / 2;
         if ended.len() != 2 * dialled && !self.is_broken() {
@@ -159,7 +152,8 @@ impl World<'_> {
         for Ended { machine, peer, report, .. } in ended {
             // Whom a node blocks it refuses each time, and says so.
             let all = report.refusals.iter().chain(&report.refusals_by_peer);
-            if let Some(refusal) = all.into_iter().find(|refusal| !refusal.reason.starts_with("blocked")) {
+            let may_be = |refusal: &Refusal| refusal.reason.starts_with("blocked") || is_of_a_part(refusal);
+            if let Some(refusal) = all.into_iter().find(|refusal| !may_be(refusal)) {
                 let what = format!("node {machine} and {peer} refuse {refusal:?}");
                 return self.violates::<SecondIsNothing>(what);
             }
@@ -221,6 +215,10 @@ impl World<'_> {
                 // Who keeps everybody's logs is not offered system logs alone.
                 let offered = !self.machines[to].keep_all || logs.iter().any(|held| !held.log.is_system());
                 for held in logs.iter().filter(|_| offered) {
+                    // What contradicts a part is refused each time, and told.
+                    if taker.part(*author, held.log)?.is_some() {
+                        continue;
+                    }
                     if let Some(what) = ForksMeet::lacks(&giver, &taker, (*author, held.log))? {
                         return Ok(Some(format!("node {to}, which reaches node {from}: {what}")));
                     }
@@ -337,7 +335,7 @@ impl World<'_> {
         Ok(())
     }
 
-    fn store(&self, m: usize) -> Option<std::sync::Arc<Store>> {
+    pub(super) fn store(&self, m: usize) -> Option<std::sync::Arc<Store>> {
         self.machines[m].running.as_ref().map(|running| running.store.clone())
     }
 
@@ -402,4 +400,14 @@ fn differs(store: &Store, logs: &[HeldLog], author: AuthorId) -> Result<Option<S
         return Ok(Some(format!("of {author} it has {}, there are {}", heights(&here), heights(logs))));
     }
     Ok(None)
+}
+
+/// Whether in a session something was refused as what contradicts a log that is held in part: it is not proven, and comes
+/// again with each session.
+fn contradicts_a_part(report: &Report) -> bool {
+    report.refusals.iter().chain(&report.refusals_by_peer).any(is_of_a_part)
+}
+
+fn is_of_a_part(refusal: &Refusal) -> bool {
+    refusal.reason.starts_with("diverged") && refusal.reason.contains("of the part of this log")
 }

@@ -11,7 +11,7 @@ use crate::report::{EndReason, PeerHistory, Report};
 
 /// What a node that keeps its peers wishes of a session.
 fn staying() -> Plan {
-    Plan { receives: true, gives: true, schemas: None, live: true, servers: None, dry_run: false, last: None }
+    Plan { live: true, ..Plan::BOTH_WAYS }
 }
 
 impl World<'_> {

@@ -12,6 +12,7 @@ mod backup;
 mod calm;
 mod connection;
 mod fetch;
+pub mod homes;
 mod hostile;
 mod keep;
 mod limits;

@@ -39,15 +39,7 @@ impl World<'_> {
             return false;
         }
         let wire = Wire(self.number());
-        let both = Plan {
-            receives: true,
-            gives: true,
-            schemas: None,
-            live: self.weather.live,
-            servers: None,
-            dry_run: false,
-            last: None,
-        };
+        let both = Plan { live: self.weather.live, ..Plan::BOTH_WAYS };
         let by_chance = self.weather.hostile > 0 && self.random.below(self.weather.hostile) == 0;
         let rogue = self.is_rogue(from) || self.is_rogue(to);
         let manner = rogue.then(|| Manner::draw(&mut self.random));

@@ -232,6 +232,14 @@ impl World<'_> {
 
     /// What came meanwhile has come, or will not: it is remembered, and told.
     fn settle(&mut self, m: usize, meanwhile: &mut Meanwhile) {
+        if let (Some(author), Some((_, Ok(appended)))) = (meanwhile.author, &meanwhile.appended) {
+            // Signed before what else came is judged: that looks at all that is read now, and finds these there, and with
+            // them what registers their log.
+            self.genuine.extend(appended.iter().map(|entry| entry.entry));
+            let registered =
+                self.store(m).map(|store| store.entries(author, LogId::CONTROL, SeqNum::FIRST, usize::MAX));
+            self.genuine.extend(registered.into_iter().flatten().flatten().map(|entry| entry.id()));
+        }
         if meanwhile.results.len() == meanwhile.notes.len() {
             let (tokens, results) =
                 (std::mem::take(&mut meanwhile.tokens), std::mem::take(&mut meanwhile.results));

@@ -63,39 +63,15 @@ pub fn schema(name: &str) -> Schema {
 }
 
 pub fn pull() -> Plan {
-    Plan {
-        receives: true,
-        gives: false,
-        schemas: None,
-        live: false,
-        servers: None,
-        dry_run: false,
-        last: None,
-    }
+    Plan { gives: false, ..Plan::BOTH_WAYS }
 }
 
 pub fn sync() -> Plan {
-    Plan {
-        receives: true,
-        gives: true,
-        schemas: None,
-        live: false,
-        servers: None,
-        dry_run: false,
-        last: None,
-    }
+    Plan::BOTH_WAYS
 }
 
 pub fn push() -> Plan {
-    Plan {
-        receives: false,
-        gives: true,
-        schemas: None,
-        live: false,
-        servers: None,
-        dry_run: false,
-        last: None,
-    }
+    Plan { receives: false, ..Plan::BOTH_WAYS }
 }
 
 impl Peer {

@@ -162,3 +162,36 @@ fn a_fork_among_too_much_to_push_is_found_by_comparing_again() {
         same(&net, log, 2);
     }
 }
+
+/// The histories of a log were told in a session that stays open; then it was resolved, and more is new than is kept in mind:
+/// what comes behind the resolution is given to who asks for it.
+#[test]
+fn what_comes_behind_a_resolution_is_given_when_they_compare_again() {
+    for way in WAYS {
+        let mut net = Net::comparing(2, true, way);
+        let log = net.peers[0].device(TWICE, &["one", "x"]);
+        net.peers[1].device(TWICE, &["one", "y"]);
+        let (one, other) = net.link(0, 1);
+        same(&net, log, 2);
+        let kept = Tip::from(&net.peers[0].store.log_head(log.0, log.1).unwrap().unwrap());
+        let author = Author::new(key(TWICE).into(), net.peers[0].store.clone());
+        author.resolve(log.1, kept).unwrap();
+        net.settle();
+        assert_eq!(net.peers[1].state(log), net.peers[0].state(log));
+        net.peers[0].node.limit_backlog(1);
+        for link in [one, other] {
+            net.clogged.insert(link, Vec::new());
+        }
+        for i in 0..20 {
+            net.peers[0].post("post", &[&"long ".repeat(9_000)]);
+            net.peers[0].post(&format!("schema{i}"), &["x"]);
+        }
+        net.peers[0].device(TWICE, &["more", "and more"]);
+        net.settle();
+        net.let_go(one);
+        net.let_go(other);
+        assert_eq!(net.peers[1].state(log), net.peers[0].state(log));
+        assert_eq!(net.peers[1].state(log).1[0].seq.get(), 4);
+        net.all_open();
+    }
+}

@@ -92,6 +92,10 @@ impl ReadForks for Misread {
     fn holds(&self, at: &Position, entry: EntryId) -> Result<bool, StoreError> {
         self.store.holds(at, entry)
     }
+
+    fn holds_beside(&self, at: &Position, tag: [u8; 16]) -> Result<bool, StoreError> {
+        self.store.holds_beside(at, tag)
+    }
     fn branch_entries(
         &self,
         log: (AuthorId, LogId),

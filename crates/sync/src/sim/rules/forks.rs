@@ -68,7 +68,7 @@ impl Branches {
 }
 
 /// Calls `visit` with each log that is forked, or was, and its tips beside the trunk.
-pub(super) fn for_each_fork(
+pub(in crate::sim) fn for_each_fork(
     store: &Store,
     mut visit: impl FnMut(Log, Vec<madake_store::Tip>) -> Result<(), StoreError>,
 ) -> Result<(), StoreError> {
@@ -159,7 +159,8 @@ impl ForksMeet {
         }
         let better = match (&proof, &known) {
             (Some(proof), Some(known)) => proof.key() < known.key(),
-            (Some(_), None) => true,
+            // Where a resolution stands, what was forked has ended.
+            (Some(_), None) => taker.healed(author, log)?.is_none(),
             (None, _) => false,
         };
         Ok(better.then(|| format!("of {author}/{log} the proof there is {proof:?}, here {known:?}")))

@@ -12,7 +12,7 @@ mod telling;
 
 use std::time::Duration;
 
-pub(super) use forks::{ForksMeet, NeverMarked, ResolutionsEnd};
+pub(super) use forks::{ForksMeet, NeverMarked, ResolutionsEnd, for_each_fork};
 pub(super) use keeping::{CollectsNameless, DroppedStays, WholeBatches};
 pub(super) use live::Pushing;
 pub(super) use memory::{AcknowledgedStays, Impossible, Memory, Note};

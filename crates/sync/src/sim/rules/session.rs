@@ -371,15 +371,7 @@ mod tests {
         let entry =
             there.entries(author.id(), schema.log_id(0), madake_log::SeqNum::FIRST, 1).unwrap().remove(0);
         let changes = [Change::Entry { entry, payload: None }];
-        let plan = Plan {
-            receives: true,
-            gives: true,
-            schemas: None,
-            live: false,
-            servers: None,
-            dry_run: false,
-            last: None,
-        };
+        let plan = Plan::BOTH_WAYS;
         let listed = Some(BTreeSet::from([schema]));
         let watched = Watched::new(plan, None, listed, BTreeSet::new(), 0);
         assert!(Scope::writes(&watched, &changes, &*here).is_some(), "nobody knows of what schema it is");
