@@ -127,8 +127,9 @@ impl Store {
             let mut round = Round::new(self.engine(), &self.collecting, self.node_key.get().map(Arc::as_ref));
             let (mut batches, mut derived, mut bytes) = (Vec::new(), Vec::new(), 0);
             let mut news = News::default();
-            let mut next = Some(first);
+            let (mut next, mut asked) = (Some(first), false);
             while let Some(changes) = next.take() {
+                asked |= !changes.is_empty();
                 let topics = News::topics(&changes);
                 match round.derive(changes) {
                     Ok((batch, outcomes, forked)) => {
@@ -149,7 +150,8 @@ impl Store {
             }
             let unsettled = round.take_unsettled();
             let before = noted.before(self.engine(), round.touched());
-            let applied = if batches.is_empty() { Ok(0) } else { self.engine.apply(&batches) };
+            // Without batches too: what needs no change may rest on what a failed write left open.
+            let applied = if asked { self.engine.apply(&batches) } else { Ok(0) };
             match applied.map_err(StoreError::from) {
                 Ok(_) => {
                     noted.after(self.engine(), before);

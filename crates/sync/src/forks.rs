@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use madake_log::{AuthorId, EntryId, ForkProof, LogId, SeqNum};
-use madake_store::{Change, News, Outcome, Position, Read, Seen, StoreError, Tip, fork_tag, tag};
+use madake_store::{Change, Fate, News, Outcome, Position, Read, Seen, StoreError, Tip, fork_tag, tag};
 
 use crate::Bounded;
 use crate::interest::Interest;
@@ -157,6 +157,13 @@ impl Forks {
         {
             told.busy = false;
         }
+    }
+
+    /// There may be room for what was refused: it is asked for again.
+    pub(crate) fn forget_refused(&mut self) {
+        let refused = std::mem::take(&mut self.refused);
+        self.tried.retain(|(log, _)| !refused.contains(log));
+        self.said.retain(|log, _| !refused.contains(log));
     }
 
     /// Whether there is room to say something of this log: in one session it is said of so many. In one that stays open
@@ -458,6 +465,7 @@ impl Session {
                 self.live.came(&at, &outcome);
             }
             new |= fate.is_new();
+            self.live.short |= matches!(fate, Fate::BranchesFull { .. });
             match fate.refusal() {
                 Some(reason) if self.forks.refused.insert((at.author, at.log)) => {
                     self.report.refuse(What::Entry, at.to_string(), reason);

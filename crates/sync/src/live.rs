@@ -166,8 +166,7 @@ impl Live {
     pub(crate) fn came(&mut self, at: &Position, outcome: &Outcome) {
         let log = (at.author, at.log);
         if matches!(outcome, Outcome::Entry { fate, .. } if fate.refusal().is_some()) {
-            // The peer has it, though it was not taken here; later ones may have been refused before it.
-            self.gave(log, self.known(&log).map_or(at.seq, |known| known.max(at.seq)));
+            self.passed_over(at);
         }
         if self.coming.get(&log).is_some_and(|seq| *seq <= at.seq) {
             self.coming.remove(&log);
@@ -181,6 +180,12 @@ impl Live {
             self.sent[1] = std::mem::take(&mut self.sent[0]);
         }
         self.sent[0].insert(log, seq);
+    }
+
+    /// The peer has this entry, though it was not taken here; later ones may have been refused before it.
+    fn passed_over(&mut self, at: &Position) {
+        let log = (at.author, at.log);
+        self.gave(log, self.known(&log).map_or(at.seq, |known| known.max(at.seq)));
     }
 
     /// Up to where the peer has a log, as far as we remember.
@@ -409,8 +414,9 @@ impl Session {
                 None => None,
             };
             if !self.interest.wants_log(at.log, schema.as_ref()) {
-                // Its registration may be on the way: then a comparison finds it.
+                // Its registration may be on the way: then a comparison finds it, at any peer that has it.
                 self.live.again |= schema.is_none();
+                self.live.passed_over(&at);
                 continue;
             }
             self.live.comes(&at);
@@ -461,6 +467,7 @@ impl Session {
         self.ask_for_gaps(context)?;
         if self.live.short && self.live.roomy {
             (self.live.short, self.live.roomy, self.live.again) = (false, false, true);
+            self.forks.forget_refused();
         }
         if self.live.retry.is_some_and(|at| at <= context.now.monotonic) {
             self.live.retry = None;

@@ -138,7 +138,8 @@ pub trait Engine: Send + Sync {
 
     /// Applies all batches in order, each whole or not at all, with one sync for all of them, and returns the
     /// generation of the last when they are durable. Readers see them only then. Callers that wait at the same
-    /// time are merged, so that one sync covers them. No batches: the generation as it is, and no sync.
+    /// time are merged, so that one sync covers them. No batches: the generation as it is, and no sync; refused as others
+    /// are, because who is told that nothing was to be written relies on what is here.
     ///
     /// # Errors
     /// A caller's mistake in any of the batches ([`Blame::Caller`]) refuses the call, and nothing of it is

@@ -268,6 +268,8 @@ impl World<'_> {
                 store.apply(vec![Change::Meta(META_ERASE, Vec::new())])?;
             }
             let blocked: BTreeSet<_> = store.blocked()?.into_iter().collect();
+            // A failed write may have left a resolution half done: the next one goes on with it, whatever it is.
+            store.settle()?;
             let generation = store.generation();
             store.collect(true, &mut |_| ())?;
             let changed = store.generation() != generation;

@@ -34,7 +34,7 @@ pub(super) fn check(
 ) -> Result<CheckReport, EngineError> {
     let _alone = core.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
     let (view, lengths) = {
-        let writer = writer.lock().map_err(|_| EngineError::Bug { what: "an earlier write did not end" })?;
+        let writer = writer.lock().map_err(|_| EngineError::Bug { what: super::UNENDED })?;
         (core.view(), writer.lengths())
     };
     let passes = passes(&view);

@@ -137,6 +137,8 @@ use crate::group::GroupCommit;
 /// Calls that wait are written together up to this many bytes: more would make them wait longer for no
 /// fewer syncs per byte.
 const GROUP_BYTES: u64 = 16 << 20;
+/// What became of a lock whose holder panicked.
+const UNENDED: &str = "an earlier write did not end";
 
 /// The embedded engine.
 pub struct JournalEngine {
@@ -415,14 +417,15 @@ impl Engine for JournalEngine {
 
     fn apply(&self, batches: &[Batch]) -> Result<u64, EngineError> {
         if batches.is_empty() {
-            return Ok(self.generation());
+            let writer = self.writer.lock().map_err(|_| EngineError::Bug { what: UNENDED })?;
+            return writer.takes_writes().map(|()| self.generation());
         }
         check_limits(batches, &*self.core.meaning().derive)?;
         let batches = batches.iter().map(|batch| self.prepare(batch)).collect::<Result<Vec<_>, _>>()?;
         let bytes = batches.iter().map(|batch| batch.body.len() as u64 + FRAME_BYTES).sum();
         self.group.run(Call { batches, bytes }, |calls| {
             let callers = calls.len();
-            let broken = |_| EngineError::Bug { what: "an earlier write did not end" };
+            let broken = |_| EngineError::Bug { what: UNENDED };
             let writer = self.writer.lock().map_err(broken);
             match writer.and_then(|mut writer| writer.commit(calls, &self.core)) {
                 Ok(generations) => generations.into_iter().map(Ok).collect(),

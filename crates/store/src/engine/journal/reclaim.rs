@@ -113,7 +113,7 @@ impl Reclaimer<'_> {
     }
 
     pub(super) fn lock(&self) -> Result<MutexGuard<'_, Writer>, EngineError> {
-        self.writer.lock().map_err(|_| EngineError::Bug { what: "an earlier write did not end" })
+        self.writer.lock().map_err(|_| EngineError::Bug { what: super::UNENDED })
     }
 
     /// Those of the parts that are there, with their lengths. The last segment is ended.

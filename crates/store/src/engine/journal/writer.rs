@@ -134,7 +134,7 @@ impl Writer {
         core.wait_for_room()
     }
 
-    fn takes_writes(&self) -> Result<(), EngineError> {
+    pub(super) fn takes_writes(&self) -> Result<(), EngineError> {
         match &self.refusing {
             Some(cause) if matches!(**cause, EngineError::ReadOnly { .. } | EngineError::Stopped) => {
                 Err(EngineError::clone(cause))
