@@ -181,6 +181,11 @@ fn two_who_commit_at_once_get_one_head_and_one_is_told_with_exit_4() {
     assert!(history.contains(&won.expect("one of them is agreed")) && history.contains(&base), "{states:?}");
     for ((made, _), home) in made.iter().zip(&three.homes) {
         let id = text(made, "commit");
+        // Who was not answered in time proposes it again.
+        until("what is pending", || {
+            let shown = home.json(["head", "show", "f"]);
+            (shown["pending"] == false, shown)
+        });
         let shown = home.json(["head", "show", "f"]);
         let beside = list(&shown, "side").iter().any(|side| side["commit"] == id);
         assert!(history.contains(&id) || beside, "{id} is nowhere: {shown}");

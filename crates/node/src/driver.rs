@@ -3,7 +3,7 @@
 //! It has a thread of its own, since the node reads the store while it decides. Writes go to another
 //! thread, which makes one durable round of all that wait; their outcomes come back as inputs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -120,7 +120,9 @@ struct Loop {
     cluster: Cluster,
     store: Arc<Store>,
     objects: Arc<OpenObjects>,
-    writes: mpsc::UnboundedSender<Write>,
+    writes: mpsc::UnboundedSender<Vec<Write>>,
+    /// What one event has caused to be written: it goes in one round, and so with one sync.
+    planned: Vec<Write>,
     open: BTreeMap<SessionId, Open>,
     /// Who waits for the member's answers.
     asked: BTreeMap<AskNumber, oneshot::Sender<Reply>>,
@@ -234,7 +236,8 @@ async fn drive(
 
     let mut inputs = Inputs::new(&store, applied, inbox);
     let (open, asked, began) = (BTreeMap::new(), BTreeMap::new(), Instant::now());
-    let mut driven = Loop { node, cluster, store, objects, writes, open, asked, last_ask: 0, began };
+    let (planned, last_ask) = (Vec::new(), 0);
+    let mut driven = Loop { node, cluster, store, objects, writes, planned, open, asked, last_ask, began };
     driven.carry_out();
     loop {
         let timeout = driven.node.poll_timeout().into_iter().chain(driven.cluster.next_wake()).min();
@@ -305,14 +308,18 @@ impl Loop {
                     }
                     output => output,
                 };
-                if let Some(lost) = carry_out(output, &mut self.open, &self.objects, &self.writes) {
+                if let Some(lost) = carry_out(output, &mut self.open, &self.objects, &mut self.planned) {
                     self.node.handle(now, lost, &*self.store);
                 }
             } else if let Some(output) = self.cluster.poll_output() {
                 self.carry_out_of_cluster(output);
             } else {
-                return;
+                break;
             }
+        }
+        if !self.planned.is_empty() {
+            // The writer goes only after the loop.
+            let _ = self.writes.send(std::mem::take(&mut self.planned));
         }
     }
 
@@ -332,8 +339,7 @@ impl Loop {
                 }
             }
             cluster::Output::Apply { token, changes } => {
-                // The writer goes only after the loop.
-                let _ = self.writes.send((Whose::Cluster, token, 0, changes));
+                self.planned.push((Whose::Cluster, token, 0, changes));
             }
             cluster::Output::Reply(number, reply) => {
                 if let Some(answer) = self.asked.remove(&number) {
@@ -376,7 +382,7 @@ fn carry_out(
     output: Output,
     open: &mut BTreeMap<SessionId, Open>,
     objects: &Arc<OpenObjects>,
-    writes: &mpsc::UnboundedSender<Write>,
+    planned: &mut Vec<Write>,
 ) -> Option<Input> {
     match output {
         Output::Send { session, class, frame } => {
@@ -392,8 +398,7 @@ fn carry_out(
             Some(Input::Closed { session, reason })
         }
         Output::Apply { token, bytes, changes } => {
-            // The writer goes only after the loop.
-            let _ = writes.send((Whose::Node, token, bytes, changes));
+            planned.push((Whose::Node, token, bytes, changes));
             None
         }
         Output::OpenObject { id, size } => {
@@ -470,14 +475,23 @@ fn carry_out(
 /// Makes writes durable, all that wait in one round, in their order.
 async fn write(
     store: Arc<Store>,
-    mut to_write: mpsc::UnboundedReceiver<Write>,
+    mut to_write: mpsc::UnboundedReceiver<Vec<Write>>,
     written: mpsc::UnboundedSender<Applied>,
 ) {
-    while let Some(first) = to_write.recv().await {
-        let (mut tokens, mut bytes, mut groups) = (vec![(first.0, first.1)], first.2, vec![first.3]);
-        while bytes < ROUND_BYTES
-            && let Ok((whose, token, more, changes)) = to_write.try_recv()
-        {
+    let mut waiting = VecDeque::new();
+    loop {
+        if waiting.is_empty() {
+            let Some(more) = to_write.recv().await else { return };
+            waiting.extend(more);
+        }
+        let (mut tokens, mut bytes, mut groups) = (Vec::new(), 0, Vec::new());
+        while bytes < ROUND_BYTES {
+            if waiting.is_empty()
+                && let Ok(more) = to_write.try_recv()
+            {
+                waiting.extend(more);
+            }
+            let Some((whose, token, more, changes)) = waiting.pop_front() else { break };
             tokens.push((whose, token));
             bytes += more;
             groups.push(changes);

@@ -1,6 +1,6 @@
 //! What the owner wants, and what is still to be agreed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use madake_object::{CommitId, FileName};
@@ -109,6 +109,8 @@ pub enum Unable {
 #[derive(Default)]
 pub(super) struct Asks {
     under_way: BTreeMap<OpId, (FileName, Option<(AskNumber, usize)>)>,
+    /// How many of them each name has.
+    busy: BTreeMap<FileName, usize>,
     gathering: BTreeMap<AskNumber, Vec<Option<(FileName, Ended)>>>,
     /// Replies that wait until all that was asked to be written before them is durable.
     replies: VecDeque<(u64, AskNumber, Option<Reply>)>,
@@ -126,7 +128,12 @@ impl Asks {
     }
 
     fn has(&self, name: &FileName) -> bool {
-        self.under_way.values().any(|(other, _)| other == name)
+        self.busy.contains_key(name)
+    }
+
+    fn begins(&mut self, op: OpId, name: FileName, asked: Option<(AskNumber, usize)>) {
+        *self.busy.entry(name.clone()).or_default() += 1;
+        self.under_way.insert(op, (name, asked));
     }
 
     /// Somebody waits for a change of the members.
@@ -156,7 +163,14 @@ impl Asks {
 
     /// An operation ended.
     pub(super) fn done(&mut self, name: FileName, op: OpId, outcome: Outcome) {
-        let Some((_, Some((number, at)))) = self.under_way.remove(&op) else { return };
+        let Some((_, asked)) = self.under_way.remove(&op) else { return };
+        if let Some(count) = self.busy.get_mut(&name) {
+            *count -= 1;
+            if *count == 0 {
+                self.busy.remove(&name);
+            }
+        }
+        let Some((number, at)) = asked else { return };
         self.ended(number, at, name, Ended::Outcome(Box::new(outcome)));
     }
 
@@ -186,6 +200,7 @@ impl Asks {
     /// The store failed: nobody is told that anything was done.
     pub(super) fn fail(&mut self, why: &str, outputs: &mut VecDeque<Output>) {
         self.under_way.clear();
+        self.busy.clear();
         let changing = std::mem::take(&mut self.changing).into_iter().map(|(_, number)| number);
         let waiting = self.replies.drain(..).map(|(_, number, _)| number);
         let complete = self.complete.drain(..).map(|(number, _)| number);
@@ -266,7 +281,7 @@ impl Cluster {
                 self.asks.ended(number, at, name, Ended::NotTaken(why));
                 continue;
             }
-            self.asks.under_way.insert(op, (name.clone(), Some((number, at))));
+            self.asks.begins(op, name.clone(), Some((number, at)));
             let deadline = now.monotonic + patience;
             asks.push(Ask { name, op, wish: Wish::Advance(head), again: false, deadline });
         }
@@ -289,7 +304,7 @@ impl Cluster {
             return self.asks.complete.push((number, Some(Reply::Unable(self.no_member()))));
         };
         self.asks.gathering.insert(number, vec![None]);
-        self.asks.under_way.insert(op, (name.clone(), Some((number, 0))));
+        self.asks.begins(op, name.clone(), Some((number, 0)));
         let ask = Ask { name, op, wish, again: false, deadline: now.monotonic + patience };
         member.proposer.begin(now.monotonic, [ask], &Held(store));
     }
@@ -310,15 +325,15 @@ impl Cluster {
         }
         // What was accepted here and, as far as is known, not decided, is settled by asking what it is.
         let open = self.member.as_ref().map_or_else(Vec::new, |member| member.replica.unsettled(MAX_AGAIN));
-        let reads =
-            open.iter().filter(|name| !self.asks.has(name) && !tips.iter().any(|(tip, _)| tip == *name));
+        let proposed: BTreeSet<&FileName> = tips.iter().map(|(name, _)| name).collect();
+        let reads = open.iter().filter(|name| !self.asks.has(name) && !proposed.contains(name));
         let reads: Vec<_> = reads.map(|name| (name.clone(), Wish::Read, false)).collect();
         // It may be under way since before: that it is not done then can't be said lightly.
         let wishes = tips.into_iter().map(|(name, tip)| (name, Wish::Advance(tip), true)).chain(reads);
         let mut asks = Vec::new();
         for (name, wish, again) in wishes {
             let op = self.next_op();
-            self.asks.under_way.insert(op, (name.clone(), None));
+            self.asks.begins(op, name.clone(), None);
             asks.push(Ask { name, op, wish, again, deadline: now.monotonic + AGAIN_PATIENCE });
         }
         if let Some(member) = &mut self.member {

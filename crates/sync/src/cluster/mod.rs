@@ -382,9 +382,7 @@ impl Cluster {
             for (from, packet) in ready.questions {
                 member.replica.handle(now, from, packet, &look);
             }
-            for (name, from) in ready.names {
-                member.replica.settle(now, &name, from, &look);
-            }
+            member.replica.settle_all(now, ready.names, &look);
             self.go_on(now, store);
         }
     }
@@ -436,9 +434,8 @@ impl Cluster {
         }
         if let Some(member) = &mut self.member {
             member.proposer.tick(now.monotonic, &Held(store));
-            for (name, from) in member.waits.again(now) {
-                member.replica.settle(now, &name, from, &Held(store));
-            }
+            let again = member.waits.again(now);
+            member.replica.settle_all(now, again, &Held(store));
         }
         self.compare(now);
         self.propose_again(now, store);

@@ -6,8 +6,7 @@ use std::time::Duration;
 use madake_object::{FileName, ObjectId};
 use madake_store::{News, NodeId};
 
-use crate::bounded::Bounded;
-use crate::heads::{Body, ClusterId, Config, Look, Need, Packet, Question, StoreEpoch};
+use crate::heads::{Body, ClusterId, Config, Look, Need, Packet, Question, StoreEpoch, batches};
 use crate::io::Now;
 
 /// Questions that are kept.
@@ -125,6 +124,7 @@ impl Waits {
         if news.contents.is_empty() && !news.more_contents && news.grown.is_empty() {
             return ready;
         }
+        let mut questions: BTreeMap<(NodeId, ClusterId, StoreEpoch, u64), Vec<Question>> = BTreeMap::new();
         let of = |content: Option<ObjectId>| self.questions_by_content.get(&content).into_iter().flatten();
         let come: Vec<Asked> = match news.more_contents {
             true => self.questions.keys().cloned().collect(),
@@ -142,9 +142,15 @@ impl Waits {
                 self.wait(asked, kept);
                 continue;
             }
-            let body = Body::Questions(Bounded::truncated(vec![kept.question]));
-            let packet = Packet { cluster: kept.cluster, store: kept.store, epoch: kept.epoch, body };
-            ready.questions.push((asked.1, packet));
+            let of = (asked.1, kept.cluster, kept.store, kept.epoch);
+            questions.entry(of).or_default().push(kept.question);
+        }
+        // What came together is answered together: with one write.
+        for ((from, cluster, store, epoch), questions) in questions {
+            for questions in batches(questions) {
+                let packet = Packet { cluster, store, epoch, body: Body::Questions(questions) };
+                ready.questions.push((from, packet));
+            }
         }
         let mut names = BTreeSet::new();
         for id in &news.contents {

@@ -41,6 +41,7 @@ pub use compare::{Compare, Item, Part, Range};
 pub use config::{ClusterId, Config, MAX_MEMBERS, Members, NoMembers, StoreEpoch, Voter, Voters};
 pub use decide::{Outcome, Refused, Wish};
 pub use history::{Broken, Chain, Record, Shown};
+pub(crate) use message::batches;
 pub use message::{
     Answer, Body, MAX_BATCH, MAX_BATCH_BYTES, MAX_NEED, MAX_PATH, Need, Packet, Question, Refusal,
 };

@@ -276,8 +276,20 @@ impl Replica {
 
     /// Something came that [`ReplicaOutput::Wanted`] asked for: the head moves, if all is here now.
     pub fn settle(&mut self, now: Now, name: &FileName, from: NodeId, look: &impl Look) {
+        self.settle_all(now, [(name.clone(), from)], look);
+    }
+
+    /// Likewise of many names, with one write.
+    pub fn settle_all(
+        &mut self,
+        now: Now,
+        names: impl IntoIterator<Item = (FileName, NodeId)>,
+        look: &impl Look,
+    ) {
         let mut effects = Effects::default();
-        self.follow(now, from, name, look, &mut effects);
+        for (name, from) in names {
+            self.follow(now, from, &name, look, &mut effects);
+        }
         self.finish(None, effects);
     }
 

@@ -157,10 +157,14 @@ impl ForksMeet {
                 return Ok(Some(format!("of {author}/{log} the history up to {tip} is not here")));
             }
         }
+        // Where a resolution stands, what was forked up to what it keeps has ended: another fork may have begun above.
+        let healed = taker.healed(author, log)?;
+        let kept = healed.as_ref().and_then(|dropped| dropped.kept);
         let better = match (&proof, &known) {
-            (Some(proof), Some(known)) => proof.key() < known.key(),
-            // Where a resolution stands, what was forked has ended.
-            (Some(_), None) => taker.healed(author, log)?.is_none(),
+            (Some(proof), Some(known)) => {
+                proof.key() < known.key() && kept.is_none_or(|kept| proof.seq() > kept.seq)
+            }
+            (Some(_), None) => healed.is_none(),
             (None, _) => false,
         };
         Ok(better.then(|| format!("of {author}/{log} the proof there is {proof:?}, here {known:?}")))
