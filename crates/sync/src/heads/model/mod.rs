@@ -5,8 +5,16 @@
 //! one. Members and proposers crash, and come back with what is durable. Attempts and crashes are bounded, so all of
 //! it can be visited. Time stands still: holds and waits have length 0, and a wait ends whenever it likes.
 
+/// The rules at these places, as a model's properties.
+macro_rules! properties {
+    ($model:ty, $($at:literal),*) => {
+        vec![$(Property::<$model>::always(RULES[$at], |_, state| state.broken & (1 << $at) == 0)),*]
+    };
+}
+
 mod book;
 mod fault;
+mod moving;
 mod rules;
 mod tests;
 pub(super) mod town;
@@ -457,12 +465,6 @@ impl State {
     }
 }
 
-macro_rules! properties {
-    ($($at:literal),*) => {
-        vec![$(Property::<Cluster>::always(RULES[$at], |_, state| state.broken & (1 << $at) == 0)),*]
-    };
-}
-
 impl Model for Cluster {
     type State = State;
     type Action = Action;
@@ -569,6 +571,6 @@ impl Model for Cluster {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        properties!(0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+        properties!(Cluster, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
     }
 }

@@ -7,7 +7,7 @@ use crate::heads::history::{Broken, Chain, Record, Shown};
 use crate::heads::value::{Accepted, HeadValue, OpId, ValueId};
 
 /// The rules, by the numbers of `docs/heads.md`. A broken one is a bit, by its place here.
-pub(super) const RULES: [&str; 10] = [
+pub(super) const RULES: [&str; 11] = [
     "I1 one value per ballot",
     "I2 the chosen values are one chain",
     "I3 generations grow by one and link back",
@@ -18,6 +18,7 @@ pub(super) const RULES: [&str; 10] = [
     "I9 nothing is decided below a quorum of the configured members",
     "I11 what is learned was chosen",
     "I12 histories are linearizable",
+    "I15 one configuration for each epoch, which follows the one before",
 ];
 
 /// A set of broken rules.
@@ -51,6 +52,11 @@ impl Ghost {
 
     /// Which rules are broken.
     pub(super) fn broken(&self, book: &Book) -> u16 {
+        self.broken_if(book, |accepted| self.is_chosen(accepted))
+    }
+
+    /// Likewise, where a quorum is something else.
+    pub(super) fn broken_if(&self, book: &Book, is_chosen: impl Fn(&Accepted) -> bool) -> u16 {
         let mut broken = 0;
         let mut is = |rule: &str, holds: bool| broken |= if holds { 0 } else { bit(rule) };
         let ballots: BTreeSet<_> = self.proposed.iter().map(|proposed| proposed.ballot).collect();
@@ -64,8 +70,7 @@ impl Ghost {
         };
         is("I3", self.proposed.iter().all(|proposed| links(&proposed.value)));
 
-        let chosen: Vec<&Accepted> =
-            self.accepted.keys().filter(|accepted| self.is_chosen(accepted)).collect();
+        let chosen: Vec<&Accepted> = self.accepted.keys().filter(|accepted| is_chosen(accepted)).collect();
         let top = chosen.iter().map(|accepted| &accepted.value).max_by_key(|value| value.generation);
         let mut chain: Vec<HeadValue> = Vec::new();
         let mut next = top;
@@ -80,8 +85,8 @@ impl Ghost {
         let generations: BTreeSet<_> = told.clone().map(|told| told.value.generation).collect();
         let by_id: BTreeSet<_> = told.map(|told| (told.value.generation, told.value.id())).collect();
         is("I6", generations.len() == by_id.len());
-        is("I9", self.decided.iter().all(|decided| self.is_chosen(decided)));
-        is("I11", self.learned.iter().all(|learned| self.is_chosen(learned)));
+        is("I9", self.decided.iter().all(&is_chosen));
+        is("I11", self.learned.iter().all(&is_chosen));
 
         match Chain::new(&chain, book).and_then(|chain| chain.check(&self.records())) {
             Ok(()) => {}

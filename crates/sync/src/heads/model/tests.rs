@@ -12,7 +12,7 @@ use super::Step::{Advance, Again, Delete, Read, Reset, Resolve};
 use super::*;
 use crate::heads::mutant::Mutant;
 
-fn is_long() -> bool {
+pub(super) fn is_long() -> bool {
     std::env::var("MADAKE_MODELS").is_ok_and(|which| which == "long")
 }
 

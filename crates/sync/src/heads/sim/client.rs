@@ -416,10 +416,24 @@ impl World {
         up.is_none_or(|up| up.asked.keys().any(|op| op.number == number))
     }
 
-    /// Members that are a quorum in whatever configuration one of them may still go by; whether there are any.
+    /// Members that are a quorum in whatever configuration one of them may still go by; whether there are any. One that
+    /// lags far behind may go by a configuration of which too many are gone: then it is looked for others without it.
     fn quorum(&mut self) -> (Vec<usize>, bool) {
-        let newest = self.newest();
         let mut left: Vec<usize> = self.voters().into_iter().collect();
+        let epoch = |world: &Self, at: usize| world.machines[at].disk.standing.config.epoch;
+        loop {
+            let found = self.quorum_of(left.clone());
+            let Some(lowest) = left.iter().map(|at| epoch(self, *at)).min().filter(|_| found.is_none())
+            else {
+                return found.map_or((Vec::new(), false), |quorum| (quorum, true));
+            };
+            left.retain(|at| epoch(self, *at) > lowest);
+        }
+    }
+
+    /// The first of these, in any order, that are a quorum.
+    fn quorum_of(&mut self, mut left: Vec<usize>) -> Option<Vec<usize>> {
+        let newest = self.newest();
         let mut quorum: Vec<usize> = Vec::new();
         loop {
             let lowest = quorum
@@ -437,10 +451,10 @@ impl World {
             let configs: Vec<&Config> =
                 self.watch.configs().range(lowest..).map(|(_, config)| config).collect();
             if !quorum.is_empty() && is_quorum(&newest) && configs.into_iter().all(is_quorum) {
-                return (quorum, true);
+                return Some(quorum);
             }
             if left.is_empty() {
-                return (quorum, false);
+                return None;
             }
             let at = self.chance.below(left.len() as u64) as usize;
             quorum.push(left.swap_remove(at));
