@@ -1,5 +1,3 @@
-use std::time::Instant;
-
 use stateright::{Checker, HasDiscoveries};
 
 use super::super::tests::is_long;
@@ -20,10 +18,9 @@ fn moving(first: &[usize], parts: &[Part]) -> Moving {
 }
 
 fn holds(name: &str, least: usize, model: Moving) {
-    let begun = Instant::now();
     let checker = model.checker().threads(2).spawn_bfs().join();
     let (all, states) = (checker.state_count(), checker.unique_state_count());
-    println!("{name}: {states} states of {all} visits, depth {}, {:?}", checker.max_depth(), begun.elapsed());
+    println!("{name}: {states} states of {all} visits, depth {}", checker.max_depth());
     if let Some((rule, path)) = checker.discoveries().into_iter().next() {
         panic!("{name}: {rule} is broken:\n{:#?}", path.into_actions());
     }
@@ -31,12 +28,11 @@ fn holds(name: &str, least: usize, model: Moving) {
 }
 
 fn caught(name: &str, rule: &'static str, mutant: Mutant, model: Moving) {
-    let begun = Instant::now();
     let full = RULES.iter().find(|known| known.starts_with(&format!("{rule} "))).unwrap();
     let only = HasDiscoveries::AllOf([*full].into());
     let model = Moving { mutant: Some(mutant), ..model };
     let checker = model.checker().threads(2).finish_when(only).spawn_bfs().join();
-    println!("{name}: {} states, {:?}", checker.unique_state_count(), begun.elapsed());
+    println!("{name}: {} states", checker.unique_state_count());
     assert!(checker.discovery(full).is_some(), "{name}: {rule} did not catch it");
 }
 
