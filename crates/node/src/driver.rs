@@ -20,8 +20,9 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::api::rfc3339;
+use crate::checks::Checkers;
 use crate::inputs::{Applied, Inputs, Whose};
-use crate::link::{CONTROL_BYTES, CREDIT, Checkers, HEADS_BYTES, Link, QUEUE, Waiting, close};
+use crate::link::{CONTROL_BYTES, CREDIT, HEADS_BYTES, Link, QUEUE, Waiting, close};
 use crate::net::Connection;
 use crate::ranges::OpenObjects;
 use crate::work;

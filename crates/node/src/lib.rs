@@ -7,6 +7,7 @@
 //! JSON, on a Unix socket when a daemon runs, and called directly when none does.
 
 pub mod api;
+mod checks;
 pub mod client;
 mod cluster;
 mod config;

@@ -4,19 +4,17 @@
 //! data that it sends; the stream's first byte is the class. A two-way stream that comes later asks for
 //! a range of a big object (`docs/protocol.md`, "Streams").
 
-use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use madake_log::{BatchVerifier, Entry};
-use madake_object::Object;
-use madake_store::{Position, Store};
+use madake_store::Store;
 use madake_sync::wire::{self, Class, Message, WireError};
-use madake_sync::{EndReason, Input, Received, RefusedEntry, SessionId};
+use madake_sync::{EndReason, Input, SessionId};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
+use crate::checks::{Checked, Checkers, Checking, FRAMES, TOGETHER, checks_at_a_time};
 use crate::driver::Event;
 use crate::net::{CloseReason, Connection};
 use crate::ranges::OpenObjects;
@@ -33,10 +31,6 @@ pub(crate) const CONTROL_BYTES: usize = 72 << 20;
 /// Likewise for what members of a cluster say to each other: a batch of 10,000 names is some 3 MiB. What is beyond is
 /// lost, and asked again.
 pub(crate) const HEADS_BYTES: usize = 16 << 20;
-/// Data frames whose signatures or hashes are being checked, per stream.
-const CHECKING: usize = 4;
-/// Verifiers that are kept for later, with the authors' keys that they have checked (4 MiB each at most).
-const KEPT_CHECKERS: usize = 8;
 /// The node is told this often that bytes are moving.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 /// Codes with which connections are closed (`docs/protocol.md`, "Closing").
@@ -100,10 +94,6 @@ impl Waiting {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
-
-/// Verifiers with what they remember of authors' keys; as many as there are frames checked at a time.
-#[derive(Default)]
-pub(crate) struct Checkers(Mutex<Vec<BatchVerifier>>);
 
 /// Why a stream can't be read on.
 enum Broken {
@@ -252,29 +242,13 @@ impl Link {
         self.input(Input::Closed { session: self.session, reason }).await;
     }
 
-    /// Reads a data stream. Frames are checked on other threads, several at a time, and handed on in
-    /// their order.
+    /// Reads a data stream. Frames are checked on other threads, those that wait together, and handed on in their
+    /// order.
     async fn read_class(self, mut stream: quinn::RecvStream) {
-        let (checking, mut checked) = mpsc::channel(CHECKING);
-        let link = self.clone();
-        let hand_on = tokio::spawn(async move {
-            while let Some(task) = checked.recv().await {
-                let (task, bytes): (tokio::task::JoinHandle<Result<Input, WireError>>, usize) = task;
-                let input = match task.await {
-                    Ok(Ok(input)) => {
-                        if matches!(input, Input::Message { .. } | Input::Fork { .. }) {
-                            link.credit.add_permits(bytes); // the node gives back data only
-                        }
-                        input
-                    }
-                    Ok(Err(error)) => Input::Closed { session: link.session, reason: misbehaved(error) },
-                    Err(_) => return, // the runtime is going down
-                };
-                if !link.input(input).await {
-                    return;
-                }
-            }
-        });
+        let (frames, to_check) = mpsc::channel(FRAMES);
+        let (checking, checked) = mpsc::channel(checks_at_a_time());
+        let check = tokio::spawn(self.clone().check_frames(to_check, checking));
+        let hand_on = tokio::spawn(self.clone().hand_on(checked));
         loop {
             let frame = match self.read_frame(&mut stream).await {
                 Ok(Some(frame)) => frame,
@@ -290,14 +264,50 @@ impl Link {
             };
             let Ok(permit) = self.credit.acquire_many(frame.len() as u32).await else { break };
             permit.forget(); // given back by the driver when the node has dealt with the frame
-            let (session, checkers, bytes) = (self.session, self.checkers.clone(), frame.len());
-            let task = work::beside(move || check(session, &frame, &checkers));
-            if checking.send((task, bytes)).await.is_err() {
+            if frames.send(frame).await.is_err() {
                 break;
             }
         }
-        drop(checking);
+        drop(frames);
+        let _ = check.await;
         let _ = hand_on.await;
+    }
+
+    /// Has frames checked. While all that may be checked at a time are, more come together.
+    async fn check_frames(self, mut frames: mpsc::Receiver<Vec<u8>>, checking: mpsc::Sender<Checking>) {
+        while let Some(first) = frames.recv().await {
+            let Ok(place) = checking.reserve().await else { return };
+            let (mut bytes, mut together) = (first.len(), vec![first]);
+            while bytes < TOGETHER
+                && let Ok(next) = frames.try_recv()
+            {
+                bytes += next.len();
+                together.push(next);
+            }
+            let (session, checkers) = (self.session, self.checkers.clone());
+            place.send(work::beside(move || checkers.check(session, &together)));
+        }
+    }
+
+    /// Hands on what was checked.
+    async fn hand_on(self, mut checked: mpsc::Receiver<Checking>) {
+        while let Some(task) = checked.recv().await {
+            let Ok(inputs) = task.await else { return }; // the runtime is going down
+            for Checked { input, bytes } in inputs {
+                let input = match input {
+                    Ok(input) => {
+                        if matches!(input, Input::Message { .. } | Input::Fork { .. }) {
+                            self.credit.add_permits(bytes); // the node gives back data only
+                        }
+                        input
+                    }
+                    Err(error) => Input::Closed { session: self.session, reason: misbehaved(error) },
+                };
+                if !self.input(input).await {
+                    return;
+                }
+            }
+        }
     }
 
     /// The next frame's kind and body; `None` at the end of the stream.
@@ -345,20 +355,6 @@ impl Link {
     }
 }
 
-impl Checkers {
-    fn with<T>(&self, check: impl FnOnce(&mut BatchVerifier) -> T) -> T {
-        let pool = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let verifier = pool().pop();
-        let mut verifier = verifier.unwrap_or_else(|| BatchVerifier::new(NonZeroUsize::MIN));
-        let result = check(&mut verifier);
-        let mut pool = pool();
-        if pool.len() < KEPT_CHECKERS {
-            pool.push(verifier);
-        }
-        result
-    }
-}
-
 /// Why a connection is gone.
 pub(crate) async fn lost(connection: &Connection) -> EndReason {
     let closed = connection.closed().await;
@@ -380,64 +376,6 @@ pub(crate) async fn lost(connection: &Connection) -> EndReason {
         },
         (other, _) => EndReason::ConnectionLost(other.to_string()),
     }
-}
-
-/// Decodes a data frame and checks what is in it: signatures of entries and proofs, hashes of objects.
-fn check(session: SessionId, frame: &[u8], checkers: &Checkers) -> Result<Input, WireError> {
-    let bytes = frame.len() as u64;
-    if let Some(entries) = wire::EntriesRef::decode(frame)? {
-        let items = checkers.with(|verifier| check_entries(&entries.items, verifier));
-        return Ok(Input::Entries { session, want: entries.want, items, bytes });
-    }
-    match Message::decode(frame)? {
-        Message::Content(content) => {
-            let objects = content.items.into_iter().map(|bytes| Object::new(bytes.into_vec())).collect();
-            Ok(Input::Objects { session, want: content.want, objects, bytes })
-        }
-        Message::Fork(fork) => Ok(Input::Fork { session, fork: fork.check() }),
-        message @ (Message::Served(_) | Message::Unknown(_)) => {
-            Ok(Input::Message { session, message, bytes: frame.len() + 4 })
-        }
-        message => Err(WireError::WrongStream(message.kind())),
-    }
-}
-
-fn check_entries(
-    items: &[wire::ItemRef<'_>],
-    verifier: &mut BatchVerifier,
-) -> Vec<Result<Received, RefusedEntry>> {
-    let mut payloads = Vec::with_capacity(items.len());
-    let mut entries = Vec::with_capacity(items.len());
-    let mut malformed = Vec::new();
-    for (i, item) in items.iter().enumerate() {
-        match Entry::decode(item.entry) {
-            Ok(entry) => {
-                entries.push(entry);
-                payloads.push(item.payload);
-            }
-            Err(error) => {
-                let id = blake3::hash(item.entry).to_string();
-                malformed.push((
-                    i,
-                    RefusedEntry { log: None, id, reason: format!("{}: {error}", error.reason()) },
-                ));
-            }
-        }
-    }
-    let checked =
-        verifier.verify(entries).into_iter().zip(payloads).map(|(checked, payload)| match checked {
-            Ok(entry) => Ok(Received { entry, payload: payload.map(|bytes| Object::new(bytes.to_vec())) }),
-            Err((entry, error)) => {
-                let at = Position::of(&entry);
-                let reason = format!("{}: {error}", error.reason());
-                Err(RefusedEntry { log: Some((at.author, at.log)), id: at.to_string(), reason })
-            }
-        });
-    let mut results: Vec<_> = checked.collect();
-    for (i, refused) in malformed {
-        results.insert(i, Err(refused)); // ascending, so each lands where it came
-    }
-    results
 }
 
 /// The stream on which a message belongs; `None` for those of several data streams.

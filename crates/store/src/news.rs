@@ -103,6 +103,7 @@ impl News {
 
     /// Takes in what became of changes.
     pub(crate) fn learn(&mut self, topics: Vec<Topic>, outcomes: &[Outcome]) {
+        let mut came = Vec::new();
         for (topic, outcome) in topics.into_iter().zip(outcomes) {
             match (topic, outcome) {
                 (Topic::Entry(at, id), Outcome::Entry { fate, payload, .. }) => {
@@ -111,15 +112,15 @@ impl News {
                     }
                     // Also that of a new entry: another one may name it too.
                     if *payload == PayloadFate::Stored {
-                        self.came(id);
+                        came.push(id);
                     }
                 }
-                (Topic::Content(id), Outcome::Content { fate: ContentFate::Stored, .. }) => self.came(id),
+                (Topic::Content(id), Outcome::Content { fate: ContentFate::Stored, .. }) => came.push(id),
                 // Nobody is told that the log grew: nobody is given any of it.
                 (Topic::Part(ids), Outcome::Part(Ok(outcomes))) => {
                     for (id, outcome) in ids.into_iter().zip(outcomes) {
                         if matches!(outcome, Outcome::Entry { payload: PayloadFate::Stored, .. }) {
-                            self.came(id);
+                            came.push(id);
                         }
                     }
                 }
@@ -129,6 +130,7 @@ impl News {
                 _ => {}
             }
         }
+        self.all_came(came);
     }
 
     /// Takes in an entry that was signed here for what others brought.
@@ -153,6 +155,15 @@ impl News {
             } else {
                 self.forks.insert(log);
             }
+        }
+    }
+
+    /// Many at once cost less than one after the other.
+    fn all_came(&mut self, ids: Vec<ObjectId>) {
+        if self.contents.len() + ids.len() <= MAX_NEWS {
+            self.contents.append(&mut ids.into_iter().collect());
+        } else {
+            ids.into_iter().for_each(|id| self.came(id));
         }
     }
 

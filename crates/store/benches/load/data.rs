@@ -1,6 +1,6 @@
 //! Signed entries in a file, made once and read by every load.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -59,7 +59,7 @@ pub(crate) struct Chain {
     ids: Vec<EntryId>,
     head: Option<LogHead>,
     /// Lengths of entries, by what they depend on.
-    lengths: HashMap<(bool, bool, u32), usize>,
+    lengths: BTreeMap<(bool, bool, u32), usize>,
     random: u64,
 }
 
@@ -67,7 +67,7 @@ impl Chain {
     pub(crate) fn new(author: u64) -> Self {
         let seed = *blake3::hash(&author.to_le_bytes()).as_bytes();
         let random = u64::from_le_bytes(*seed.first_chunk().unwrap());
-        let (ids, lengths) = (Vec::new(), HashMap::new());
+        let (ids, lengths) = (Vec::new(), BTreeMap::new());
         Self { key: AuthorKey::from_seed(seed), log: LogId::new(2_000), ids, head: None, lengths, random }
     }
 

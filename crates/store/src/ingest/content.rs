@@ -8,7 +8,7 @@ use madake_object::{MAX_COMMIT, Object, ObjectId};
 use super::{PendingContent, Round, payload_object, says_something};
 use crate::engine::Op;
 use crate::outcome::{ContentFate, Flaw, Outcome, PayloadFate};
-use crate::prefix::{for_each_prefix, has_prefix};
+use crate::prefix::has_prefix;
 use crate::read::{self, NamedBy, Wanted};
 use crate::store::StoreError;
 use crate::tables::{self, Position};
@@ -70,7 +70,7 @@ impl Round<'_> {
             return Ok((PayloadFate::NotGiven, Some(flaw)));
         }
         let flaw = self.statement(entry, Some(object.bytes()))?;
-        self.keep(id, real, Some(object))?;
+        self.store_content(id, object); // nothing wants it
         self.name(id)?;
         Ok((PayloadFate::Stored, flaw))
     }
@@ -186,7 +186,7 @@ impl Round<'_> {
         if self.is_empty(tables::WANTED)? {
             return Ok(all);
         }
-        for_each_prefix(self.engine, tables::WANTED, id.as_bytes(), |key, _| {
+        self.each_row_of(tables::WANTED, id, |key, _| {
             let wanted = tables::parse_wanted_key(key);
             all.extend(wanted.filter(|wanted| !self.is_forgotten(&wanted.by) && !self.is_unwanted(wanted)));
             Ok(())
@@ -246,7 +246,7 @@ impl Round<'_> {
             return Ok(sizes);
         }
         let unlinked = &self.pending.unlinked;
-        for_each_prefix(self.engine, tables::LINKED, id.as_bytes(), |key, size| {
+        self.each_row_of(tables::LINKED, id, |key, size| {
             let commit = key.last_chunk().copied().map(ObjectId::new);
             if commit.is_none_or(|commit| !unlinked.contains(&(id, commit))) {
                 sizes.extend(tables::parse_u64(size));

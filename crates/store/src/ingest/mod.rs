@@ -9,6 +9,7 @@ mod content;
 mod fork;
 mod homes;
 mod invite;
+mod nearby;
 mod part;
 mod plain;
 mod quota;
@@ -22,7 +23,7 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use madake_log::{
-    AuthenticEntry, AuthorId, AuthorKey, Entry, EntryId, LogHead, LogId, Placement, PlacementError, SeqNum,
+    AuthenticEntry, AuthorId, AuthorKey, Entry, LogHead, LogId, Placement, PlacementError, SeqNum,
 };
 use madake_object::{FileName, ObjectId};
 
@@ -64,6 +65,8 @@ pub(crate) struct Round<'a> {
     grew: Option<(AuthorId, LogId)>,
     /// The content of the change at hand, if it surely was not here when the round began.
     lacked: Option<ObjectId>,
+    /// Rows that were read for the contents of the caller at hand.
+    nearby: Vec<nearby::Nearby>,
     /// What entries came to name while a collection is under way: in earlier rounds, and in this one.
     collecting: &'a Collecting,
     naming: HashSet<ObjectId>,
@@ -161,6 +164,7 @@ impl<'a> Round<'a> {
             plain: None,
             grew: None,
             lacked: None,
+            nearby: Vec::new(),
             collecting,
             naming,
             gone_blobs,
@@ -220,7 +224,8 @@ impl<'a> Round<'a> {
     /// Makes the batch of one caller's changes.
     pub(crate) fn derive(&mut self, changes: Vec<Change>) -> Result<Derived, StoreError> {
         let (gone, naming) = (self.gone_blobs.clone(), self.naming.clone());
-        let outcomes = self.lacking(&changes).and_then(|lacking| {
+        let read = self.read_nearby(&changes).and_then(|()| self.lacking(&changes));
+        let outcomes = read.and_then(|lacking| {
             let one = |(change, lacked)| {
                 self.lacked = lacked;
                 self.change(change)
@@ -228,6 +233,7 @@ impl<'a> Round<'a> {
             changes.into_iter().zip(lacking).map(one).collect::<Result<Vec<Outcome>, _>>()
         });
         self.lacked = None;
+        self.nearby.clear();
         self.leave_plain();
         let outcomes = outcomes.and_then(|outcomes| self.receipts().map(|()| outcomes));
         let outcomes = outcomes.and_then(|outcomes| self.settle_freed().map(|()| outcomes));
@@ -399,11 +405,12 @@ impl<'a> Round<'a> {
     fn entry(
         &mut self,
         entry: AuthenticEntry,
-        mut payload: Option<madake_object::Object>,
+        payload: Option<madake_object::Object>,
     ) -> Result<Outcome, StoreError> {
-        if let Some(outcome) = self.plain_entry(&entry, &mut payload)? {
-            return Ok(outcome);
-        }
+        let (entry, payload) = match self.plain_entry(entry, payload)? {
+            Ok(outcome) => return Ok(outcome),
+            Err(other) => other,
+        };
         self.leave_plain();
         let at = Position::of(&entry);
         let refused = |fate| Ok(Outcome::Entry { fate, payload: PayloadFate::NotGiven, flaw: None });
@@ -572,20 +579,6 @@ impl<'a> Round<'a> {
         // Some of these may be begun as a whole too: that matters near the limit only.
         let near = held + in_part + new >= LOGS_LIMIT;
         Ok(held + new + if near { logs_in_part(self.engine, author)? } else { in_part })
-    }
-
-    /// Whether the engine's rows of this entry don't count any more.
-    fn is_forgotten(&self, at: &Position) -> bool {
-        self.pending.forgotten.get(&(at.author, at.log)).is_some_and(|kept| at.seq.get() > *kept)
-    }
-
-    fn entry_id(&self, at: &Position) -> Result<Option<EntryId>, StoreError> {
-        let gone = self.is_forgotten(at);
-        match self.pending.entries.get(at) {
-            Some(entry) => Ok(Some(entry.id())),
-            None if gone => Ok(None),
-            None => Ok(self.engine.get(tables::ENTRY, &at.key())?.map(|bytes| read::entry_hash(&bytes))),
-        }
     }
 }
 

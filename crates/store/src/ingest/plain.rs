@@ -5,6 +5,7 @@ use madake_object::{Object, ObjectId};
 
 use super::{PendingContent, Round, lipmaa_of, payload_object, says_something};
 use crate::outcome::{Change, Fate, Outcome, PayloadFate};
+use crate::read;
 use crate::rows::{RECORD_CONTENT, RECORD_ENTRY};
 use crate::store::StoreError;
 use crate::tables::{self, Position};
@@ -72,42 +73,48 @@ impl Round<'_> {
         Ok(ids)
     }
 
-    /// An entry that follows the one before in a plain log, with a payload of which nobody knew. `None` if it may be
-    /// anything else.
+    /// An entry that follows the one before in a plain log, with a payload of which nobody knew. Both are given back if
+    /// they may be anything else.
     pub(super) fn plain_entry(
         &mut self,
-        entry: &AuthenticEntry,
-        payload: &mut Option<Object>,
-    ) -> Result<Option<Outcome>, StoreError> {
+        entry: AuthenticEntry,
+        payload: Option<Object>,
+    ) -> Result<Result<Outcome, (AuthenticEntry, Option<Object>)>, StoreError> {
+        if !self.is_plain(&entry, payload.as_ref())? {
+            return Ok(Err((entry, payload)));
+        }
+        let (Some(plain), Some(object)) = (&mut self.plain, payload) else {
+            return Err(StoreError::broken("a plain entry has no log, or no payload"));
+        };
+        plain.head = LogHead::of(&entry);
+        self.batch.hashed_record(RECORD_ENTRY, entry.as_bytes(), *entry.id().as_bytes());
+        plain.entries.push(entry);
+        self.store_content(object.id(), object);
+        Ok(Ok(Outcome::Entry { fate: Fate::Appended, payload: PayloadFate::Stored, flaw: None }))
+    }
+
+    fn is_plain(&self, entry: &AuthenticEntry, payload: Option<&Object>) -> Result<bool, StoreError> {
         let at = Position::of(entry);
         let Some(plain) =
             self.plain.as_ref().filter(|plain| (plain.author, plain.log) == (at.author, at.log))
         else {
-            return Ok(None);
+            return Ok(false);
         };
         let id = payload_object(entry);
         let fits = |object: &Object| object.id() == id && object.bytes().len() as u64 == entry.payload_size();
         if at.seq.get() >= super::SEQ_LIMIT
             || self.lacked != Some(id)
-            || !payload.as_ref().is_some_and(fits)
+            || !payload.is_some_and(fits)
             || self.pending.content.contains_key(&id)
             || !self.payloads_are_plain()?
         {
-            return Ok(None);
+            return Ok(false);
         }
         let lipmaa = match entry.lipmaa() {
             Some(_) => self.plain_id(plain, lipmaa_of(at.seq))?,
             None => None,
         };
-        if madake_log::check_position(entry, Some(&plain.head), lipmaa) != Ok(Placement::Extends) {
-            return Ok(None);
-        }
-        let (Some(plain), Some(object)) = (&mut self.plain, payload.take()) else { return Ok(None) };
-        plain.head = LogHead::of(entry);
-        plain.entries.push(entry.clone());
-        self.batch.hashed_record(RECORD_ENTRY, entry.as_bytes(), *entry.id().as_bytes());
-        self.store_content(id, object);
-        Ok(Some(Outcome::Entry { fate: Fate::Appended, payload: PayloadFate::Stored, flaw: None }))
+        Ok(madake_log::check_position(entry, Some(&plain.head), lipmaa) == Ok(Placement::Extends))
     }
 
     /// Whether no payload is anything but what an entry names.
@@ -160,5 +167,19 @@ impl Round<'_> {
         let at = (self.batches.len(), self.batch.len());
         self.batch.hashed_record(RECORD_CONTENT, object.into_bytes(), *id.as_bytes());
         self.pending.content.insert(id, Some(PendingContent { size, blob: false, at: Some(at) }));
+    }
+
+    /// Whether the engine's rows of this entry don't count any more.
+    pub(super) fn is_forgotten(&self, at: &Position) -> bool {
+        self.pending.forgotten.get(&(at.author, at.log)).is_some_and(|kept| at.seq.get() > *kept)
+    }
+
+    pub(super) fn entry_id(&self, at: &Position) -> Result<Option<EntryId>, StoreError> {
+        let gone = self.is_forgotten(at);
+        match self.pending.entries.get(at) {
+            Some(entry) => Ok(Some(entry.id())),
+            None if gone => Ok(None),
+            None => Ok(self.engine.get(tables::ENTRY, &at.key())?.map(|bytes| read::entry_hash(&bytes))),
+        }
     }
 }

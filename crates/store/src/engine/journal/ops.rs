@@ -90,12 +90,13 @@ pub(super) enum BodyFault {
 /// beginning ([`Slot::place`] moves them). Batches are applied by what is read back of them here, so what is
 /// visible before a restart and after it is the same by construction.
 pub(super) fn changes(body: &[u8], moved: bool, meaning: &Meaning) -> Result<Vec<IndexRow>, BodyFault> {
-    gather(body, moved, &[], meaning)
+    gather(body, moved, &[], meaning, Vec::new())
 }
 
 /// As [`changes`], of the body of a batch, some of whose records' hashes are known.
 pub(super) fn changes_of(body: &[u8], batch: &Batch, meaning: &Meaning) -> Result<Vec<IndexRow>, BodyFault> {
-    gather(body, false, batch.hashes(), meaning)
+    // Mostly an operation makes one row.
+    gather(body, false, batch.hashes(), meaning, Vec::with_capacity(batch.len() + NEAR))
 }
 
 fn gather(
@@ -103,8 +104,8 @@ fn gather(
     moved: bool,
     hashes: &[(usize, [u8; 32])],
     meaning: &Meaning,
+    mut out: Vec<IndexRow>,
 ) -> Result<Vec<IndexRow>, BodyFault> {
-    let mut out = Vec::new();
     each(body, moved, hashes, meaning, |op| {
         match op {
             BodyOp::Record { rows, mask, .. } => {

@@ -120,7 +120,8 @@ impl Core {
             Ok(true)
         })?;
         let mut values = Values::new(self.meaning(), &segments);
-        values.ahead = AHEAD.min(ops::RECORD_HEADER + longest);
+        let most = AHEAD.min(ops::RECORD_HEADER + longest);
+        values.ahead = most;
         for slot in rows {
             let goes_on = match slot {
                 Slot::At { segment, offset, len, check } => {
@@ -134,9 +135,16 @@ impl Core {
                         (values.in_piece(number, begin, len), (number, begin, len))
                     }) {
                         Some((None, (number, begin, len))) => {
-                            visit(value, values.beyond_piece(number, begin, len)?.as_deref())
+                            let goes_on = visit(value, values.beyond_piece(number, begin, len)?.as_deref());
+                            values.ahead = most;
+                            goes_on
                         }
-                        Some((next, _)) => visit(value, next),
+                        Some((next, (_, _, len))) => {
+                            let goes_on = visit(value, next);
+                            // What comes next is mostly as long.
+                            values.ahead = (ops::RECORD_HEADER + len + len / 4).min(most);
+                            goes_on
+                        }
                         None => visit(value, None),
                     }
                 }

@@ -54,6 +54,8 @@ pub(super) struct Writer {
     len: u64,
     generation: u64,
     refusing: Option<Arc<EngineError>>,
+    /// Where records are gathered; kept, since memory that is given back is got again page by page.
+    gathered: Vec<u8>,
 }
 
 impl Writer {
@@ -67,7 +69,7 @@ impl Writer {
         generation: u64,
     ) -> Self {
         let Tail { segment, header, begun, end, len, .. } = tail;
-        let (key, refusing) = (RecordKey::new(&header), None);
+        let (key, refusing, gathered) = (RecordKey::new(&header), None, Vec::new());
         Self {
             files,
             folder,
@@ -81,6 +83,7 @@ impl Writer {
             len,
             generation,
             refusing,
+            gathered,
         }
     }
 
@@ -254,23 +257,33 @@ impl Writer {
     }
 
     /// Hands records to the system, behind the end. Says where they end.
-    fn put_down(&self, records: &[Record]) -> Result<u64, EngineError> {
+    fn put_down(&mut self, records: &[Record]) -> Result<u64, EngineError> {
+        let mut out = std::mem::take(&mut self.gathered);
+        out.clear();
+        let end = self.put_down_by(records, &mut out);
+        if out.capacity() <= 2 * WRITE_BYTES {
+            self.gathered = out;
+        }
+        end
+    }
+
+    fn put_down_by(&self, records: &[Record], out: &mut Vec<u8>) -> Result<u64, EngineError> {
         let (stable, mut end) = (self.end, self.end);
-        let (mut out, mut out_at) = (Vec::new(), end);
+        let mut out_at = end;
         for (kind, generation, body, _) in records {
             let length = u32::try_from(body.len())
                 .map_err(|_| EngineError::Bug { what: "a batch over its limit came to be written" })?;
             let header = RecordHeader { length, kind: *kind, generation: *generation, stable };
-            frame(&mut out, end, header, body, &self.key);
+            frame(out, end, header, body, &self.key);
             end += header.record_len();
             if out.len() >= WRITE_BYTES {
-                self.segment.write(&out, out_at)?;
+                self.segment.write(out, out_at)?;
                 out_at = end;
                 out.clear();
             }
         }
         if !out.is_empty() {
-            self.segment.write(&out, out_at)?;
+            self.segment.write(out, out_at)?;
         }
         Ok(end)
     }
