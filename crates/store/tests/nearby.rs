@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use madake_log::{AuthenticEntry, AuthorKey, Entry, LogHead, LogId, PayloadId};
 use madake_object::{Commit, CommitAuthor, Mode, Object};
-use madake_store::engine::{Direction, Engine as _, MemoryEngine, Random, Table};
+use madake_store::engine::{Direction, MemoryEngine, Random, Table};
 use madake_store::{Change, ContentFate, Outcome, Store, StoreRows};
 
 fn object(number: usize) -> Object {
@@ -104,7 +104,7 @@ fn contents_that_come_together_are_what_each_is_alone() {
         let outcomes = together.apply(contents.iter().cloned().map(Change::Content).collect()).unwrap();
         for (content, outcome) in contents.into_iter().zip(outcomes) {
             let one = alone.apply(vec![Change::Content(content)]).unwrap();
-            assert_eq!(one, [outcome.clone()]);
+            assert_eq!(one, std::slice::from_ref(&outcome));
             let Outcome::Content { fate, .. } = outcome else { panic!("{outcome:?}") };
             match fate {
                 ContentFate::Stored => fates[0] += 1,
