@@ -276,7 +276,8 @@ impl Session {
                 self.live.set_apart(log);
                 continue;
             }
-            let from = match self.live.known(&log) {
+            // Of a log with several histories that may have been another one.
+            let from = match self.live.known(&log).filter(|_| !self.forks.is_about(&log)) {
                 Some(known) => known.next().map_or(SeqNum::MAX, |next| next.max(from)),
                 None => from,
             };

@@ -63,6 +63,8 @@ fn what_broke_a_rule_once_breaks_none_now() {
         (305_835, "a push that came before its log was wanted went back to the peer that had pushed it"),
         (401_631, "a history that was refused for want of room was not asked for when there was room"),
         (403_051, "what needed no write was acknowledged after a write that failed"),
+        (706_119, "how far a peer has a log was remembered of a history that does not stand any more"),
+        (707_643, "the same"),
         (250, "a history was not asked for, as the peer had pushed some of it"),
         (400_695, "of the rules: a dry run went on with a resolution that a failed write had left half done"),
         (405_780, "of the rules: what contradicts a part hid that other things still moved"),
