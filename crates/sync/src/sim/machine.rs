@@ -491,6 +491,10 @@ impl World<'_> {
         let open = running.sessions.get_mut(&session)?;
         let (wire, side, kind) = (open.wire, open.side, message.kind());
         self.trace.note(self.now, format_args!("{m} says {kind} in {}, {bytes} bytes", session.0));
+        if let Message::WantContent(_) = message {
+            // Another session may have been to bring this, until now: whoever is asked may take his time from now on.
+            open.watched.heard = self.now;
+        }
         let dropped = DroppedStays::says(&self.memories[m], &message);
         let serving = Serving::says(&open.watched, &message, &*store);
         let pushing = Pushing::says(&mut open.watched, &message, &*store, &self.twice);

@@ -47,7 +47,7 @@ pub(in crate::sim) struct Watched {
     /// Bytes that the shell took from its credit and handed to the node, and those given back.
     taken: u64,
     returned: u64,
-    /// When anything came that shows the peer to be alive.
+    /// When anything came that shows the peer to be alive, or objects were asked of it.
     pub(in crate::sim) heard: Time,
 }
 
