@@ -5,10 +5,8 @@ use std::ops::Bound;
 use madake_log::{AuthenticEntry, AuthorId, EntryRef, LogId, SeqNum};
 use madake_object::ObjectId;
 
-use crate::engine::Followed;
-use crate::ingest::payload_object;
 use crate::prefix;
-use crate::read::{Read, held_entry};
+use crate::read::Read;
 use crate::rows::RECORD_CONTENT;
 use crate::store::{Store, StoreError};
 use crate::tables::{self, Position};
@@ -31,14 +29,24 @@ pub(crate) fn one_by_one<R: Read + ?Sized>(
 }
 
 pub(crate) fn with_payload<R: Read + ?Sized>(read: &R, entry: AuthenticEntry, longest: usize) -> WithPayload {
-    if entry.payload_size() > longest as u64 {
-        return (entry, Ok(None));
-    }
-    let payload = read.content(payload_object(&entry));
-    (entry, payload.map(|payload| payload.filter(|payload| payload.len() <= longest)))
+    let payload = held_payload(read, &entry.as_entry_ref(), longest);
+    (entry, payload)
 }
 
-/// Entries from one on, each with the payload that lies beside it.
+/// The payload of an entry, wherever it lies, if it is held and not too long.
+fn held_payload<R: Read + ?Sized>(
+    read: &R,
+    entry: &EntryRef<'_>,
+    longest: usize,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    if entry.payload_size() > longest as u64 {
+        return Ok(None);
+    }
+    let payload = read.content(ObjectId::new(*entry.payload_id().as_bytes()))?;
+    Ok(payload.filter(|payload| payload.len() <= longest))
+}
+
+/// As [`visit_entries`], copied.
 pub(crate) fn entries_with_payloads(
     store: &Store,
     from: (AuthorId, LogId, SeqNum),
@@ -46,20 +54,11 @@ pub(crate) fn entries_with_payloads(
     longest: usize,
 ) -> Result<Vec<WithPayload>, StoreError> {
     let mut found = Vec::new();
-    let Some((from, to)) = held_range(store, from)? else { return Ok(found) };
-    let (from, to) = (Bound::Included(from.as_slice()), Bound::Included(to.as_slice()));
-    let rows = store.engine().scan_followed(tables::ENTRY, from, to, limit, RECORD_CONTENT, longest)?;
-    // What was dropped may still lie there; nothing else takes away what a held entry names.
-    let any_dropped = !prefix::is_empty(store.engine(), tables::DROPPED)?;
-    found.reserve(rows.len());
-    for Followed { value, next, .. } in rows {
-        let entry = held_entry(&value)?;
-        let beside = next.filter(|next| !any_dropped && entry.check_payload(next).is_ok());
-        found.push(match beside {
-            Some(payload) => (entry, Ok(Some(payload))),
-            None => with_payload(store, entry, longest),
-        });
-    }
+    visit_entries(store, from, limit, longest, &mut |entry, payload| {
+        let entry = AuthenticEntry::assume_checked(entry.to_entry());
+        found.push((entry, payload.map(|payload| payload.map(<[u8]>::to_vec))));
+        true
+    })?;
     Ok(found)
 }
 
@@ -73,7 +72,7 @@ pub(crate) fn visit_found(found: &[WithPayload], visit: &mut VisitEntry<'_>) {
     }
 }
 
-/// As [`entries_with_payloads`], one after the other and in place.
+/// Entries from one on, one after the other and in place, each with the payload that lies beside it.
 pub(crate) fn visit_entries(
     store: &Store,
     from: (AuthorId, LogId, SeqNum),
@@ -83,6 +82,7 @@ pub(crate) fn visit_entries(
 ) -> Result<(), StoreError> {
     let Some((from, to)) = held_range(store, from)? else { return Ok(()) };
     let (from, to) = (Bound::Included(from.as_slice()), Bound::Included(to.as_slice()));
+    // What was dropped may still lie there; nothing else takes away what a held entry names.
     let any_dropped = !prefix::is_empty(store.engine(), tables::DROPPED)?;
     let mut broken = None;
     let mut one = |value: &[u8], next: Option<&[u8]>| {
@@ -93,11 +93,8 @@ pub(crate) fn visit_entries(
         if let Some(next) = next.filter(|next| !any_dropped && entry.check_payload(next).is_ok()) {
             return visit(entry, Ok(Some(next)));
         }
-        if entry.payload_size() > longest as u64 {
-            return visit(entry, Ok(None));
-        }
-        match store.content(ObjectId::new(*entry.payload_id().as_bytes())) {
-            Ok(payload) => visit(entry, Ok(payload.as_deref().filter(|payload| payload.len() <= longest))),
+        match held_payload(store, &entry, longest) {
+            Ok(payload) => visit(entry, Ok(payload.as_deref())),
             Err(error) => visit(entry, Err(error)),
         }
     };

@@ -1,9 +1,13 @@
 //! The typed layer: what becomes of entries, payloads, commits and objects, in whatever order they come.
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/logs.rs"]
+mod logs;
+
 use std::ops::Bound;
 use std::sync::Arc;
 
+use logs::chain;
 use madake_log::{AuthenticEntry, AuthorKey, Entry, LogHead, LogId, PayloadId, Schema, SeqNum};
 use madake_object::{Commit, CommitAuthor, Mode, Object, ObjectId};
 use madake_store::engine::{Direction, JournalEngine, JournalOptions, MemoryEngine, Table};
@@ -28,22 +32,6 @@ fn key(number: u8) -> AuthorKey {
 
 fn object(bytes: &[u8]) -> Object {
     Object::new(bytes.to_vec())
-}
-
-/// A log of its own: entries with these payloads, one after the other.
-fn chain(key: &AuthorKey, log: LogId, payloads: &[Object]) -> Vec<AuthenticEntry> {
-    let (mut entries, mut head): (Vec<AuthenticEntry>, Option<LogHead>) = (Vec::new(), None);
-    for payload in payloads {
-        let seq = head.map_or(1, |head| head.seq.get() + 1);
-        let lipmaa =
-            madake_log::has_lipmaa_link(seq).then(|| entries[madake_log::lipmaa(seq) as usize - 1].id());
-        let id = PayloadId::from_bytes(*payload.id().as_bytes());
-        let size = payload.bytes().len() as u64;
-        let entry = Entry::sign(key, log, head.as_ref(), lipmaa, id, size, false).unwrap();
-        head = Some(LogHead::of(&entry));
-        entries.push(entry);
-    }
-    entries
 }
 
 fn put(entry: &AuthenticEntry, payload: Option<&Object>) -> Change {

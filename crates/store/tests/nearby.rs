@@ -1,10 +1,14 @@
 //! Contents that come many at a time become what they become one by one.
 #![allow(clippy::unwrap_used)] // a panic is how a test reports
 
+#[path = "support/logs.rs"]
+mod logs;
+
 use std::ops::Bound;
 use std::sync::Arc;
 
-use madake_log::{AuthenticEntry, AuthorKey, Entry, LogHead, LogId, PayloadId};
+use logs::chain;
+use madake_log::{AuthorKey, LogId};
 use madake_object::{Commit, CommitAuthor, Mode, Object};
 use madake_store::engine::{Direction, MemoryEngine, Random, Table};
 use madake_store::{Change, ContentFate, Outcome, Store, StoreRows};
@@ -27,20 +31,6 @@ fn commit(key: &AuthorKey, time: i64, file: &Object, size: u64) -> Object {
         tags: Vec::new(),
     };
     Object::new(commit.encode().unwrap())
-}
-
-fn chain(key: &AuthorKey, log: LogId, payloads: &[Object]) -> Vec<AuthenticEntry> {
-    let (mut entries, mut head): (Vec<AuthenticEntry>, Option<LogHead>) = (Vec::new(), None);
-    for payload in payloads {
-        let seq = head.map_or(1, |head| head.seq.get() + 1);
-        let lipmaa =
-            madake_log::has_lipmaa_link(seq).then(|| entries[madake_log::lipmaa(seq) as usize - 1].id());
-        let (id, size) = (PayloadId::of(payload.bytes()), payload.bytes().len() as u64);
-        let entry = Entry::sign(key, log, head.as_ref(), lipmaa, id, size, false).unwrap();
-        head = Some(LogHead::of(&entry));
-        entries.push(entry);
-    }
-    entries
 }
 
 fn rows(store: &Store) -> Vec<(u8, Vec<u8>, Vec<u8>)> {

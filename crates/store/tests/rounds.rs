@@ -4,11 +4,14 @@
 //! `MADAKE_SEED=S` runs one again; `MADAKE_SEEDS=N` runs so many.
 #![allow(clippy::unwrap_used)] // a panic is how a test reports
 
+#[path = "support/logs.rs"]
+mod logs;
 mod support;
 
 use std::sync::Arc;
 
-use madake_log::{AuthenticEntry, AuthorKey, Entry, ForkProof, LogHead, LogId, PayloadId};
+use logs::chain;
+use madake_log::{AuthenticEntry, AuthorKey, ForkProof, LogId};
 use madake_object::{Commit, CommitAuthor, Mode, Object};
 use madake_store::engine::{MemoryEngine, Random};
 use madake_store::{
@@ -27,21 +30,6 @@ struct Pool {
 
 fn object(bytes: &[u8]) -> Object {
     Object::new(bytes.to_vec())
-}
-
-fn chain(key: &AuthorKey, log: LogId, payloads: &[Object]) -> Vec<AuthenticEntry> {
-    let (mut entries, mut head): (Vec<AuthenticEntry>, Option<LogHead>) = (Vec::new(), None);
-    for payload in payloads {
-        let seq = head.map_or(1, |head| head.seq.get() + 1);
-        let lipmaa =
-            madake_log::has_lipmaa_link(seq).then(|| entries[madake_log::lipmaa(seq) as usize - 1].id());
-        let id = PayloadId::from_bytes(*payload.id().as_bytes());
-        let size = payload.bytes().len() as u64;
-        let entry = Entry::sign(key, log, head.as_ref(), lipmaa, id, size, false).unwrap();
-        head = Some(LogHead::of(&entry));
-        entries.push(entry);
-    }
-    entries
 }
 
 fn of_payload(objects: &[Object], entry: &AuthenticEntry) -> Object {

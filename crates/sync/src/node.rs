@@ -486,15 +486,17 @@ impl Context<'_> {
     pub(crate) fn send(&mut self, class: Class, message: &Message) -> usize {
         // Frames are cut to size where they are filled; only a broken invariant gets here with a longer one.
         let frame = message.encode().expect("every message that a node makes fits into a frame");
-        let length = frame.len();
         self.outbox.spoke |= class == Class::Control;
-        self.output(|session| Output::Send { session, class, frame });
-        length
+        self.send_frame(class, frame)
     }
 
     /// Hands entries to the shell and says how long their frame is.
     pub(crate) fn send_entries(&mut self, class: Class, want: u32, items: EntriesFrame) -> usize {
         let frame = items.finish(want).expect("every message that a node makes fits into a frame");
+        self.send_frame(class, frame)
+    }
+
+    fn send_frame(&mut self, class: Class, frame: Vec<u8>) -> usize {
         let length = frame.len();
         self.output(|session| Output::Send { session, class, frame });
         length

@@ -238,7 +238,7 @@ pub(crate) fn next_entries(
         let (mut visited, mut reached_end) = (0, false);
         let at = (range.author, range.log, range.from);
         let read = read.visit_entries(at, limit, INLINE_PAYLOAD, &mut |entry, payload| {
-            if bytes >= FRAME_TARGET || items.len() >= MAX_ITEMS_FRAME {
+            if is_full(items.len(), bytes) {
                 return false;
             }
             visited += 1;
@@ -264,7 +264,7 @@ pub(crate) fn next_entries(
                 continue;
             }
         }
-        if visited < limit && (bytes >= FRAME_TARGET || items.len() >= MAX_ITEMS_FRAME) {
+        if visited < limit && is_full(items.len(), bytes) {
             break; // the frame is full before the page
         }
         // A short page is all that is here, even if more was asked for.
@@ -306,6 +306,11 @@ fn given<'p>(
     sent.bytes += size as u64;
     *bytes += size + 16; // lengths and tags around the two
     payload
+}
+
+/// Whether a frame that has so many entries, of so many bytes, takes no more.
+fn is_full(count: usize, bytes: usize) -> bool {
+    bytes >= FRAME_TARGET || count >= MAX_ITEMS_FRAME
 }
 
 /// How many entries to read next for a frame that has so many of so many bytes: what is read beyond a full frame

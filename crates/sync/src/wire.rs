@@ -432,9 +432,9 @@ impl Message {
     /// [`WireError::Overflow`] if the message is too long; its fields' bounds do not prevent that.
     pub fn encode(&self) -> Result<Vec<u8>, WireError> {
         let kind = self.kind();
-        let mut frame = vec![0, 0, 0, 0, kind, VERSION];
+        let frame = vec![0, 0, 0, 0, kind, VERSION];
         let fields = |error| WireError::Fields { kind, error };
-        frame = match self {
+        let frame = match self {
             Message::Hello(body) => postcard::to_extend(body, frame),
             Message::Scope(body) => postcard::to_extend(body, frame),
             Message::Clock(body) => postcard::to_extend(body, frame),
@@ -463,12 +463,7 @@ impl Message {
             Message::Unknown(kind) => return Err(WireError::Kind(*kind)),
         }
         .map_err(fields)?;
-        let length = frame.len() - 4;
-        if length > MAX_FRAME {
-            return Err(WireError::Overflow(length));
-        }
-        frame[..4].copy_from_slice(&(length as u32).to_le_bytes());
-        Ok(frame)
+        with_length(frame)
     }
 
     /// Reads a frame without its length: kind and body.
@@ -550,6 +545,16 @@ pub fn frame_length(bytes: [u8; 4]) -> Result<usize, WireError> {
         length if length as usize > MAX_FRAME => Err(WireError::TooLong(length)),
         length => Ok(length as usize),
     }
+}
+
+/// Writes a frame's length into its first four bytes.
+fn with_length(mut frame: Vec<u8>) -> Result<Vec<u8>, WireError> {
+    let length = frame.len() - 4;
+    if length > MAX_FRAME {
+        return Err(WireError::Overflow(length));
+    }
+    frame[..4].copy_from_slice(&(length as u32).to_le_bytes());
+    Ok(frame)
 }
 
 fn decode_body<'b, T: Serialize + Deserialize<'b>>(kind: u8, body: &'b [u8]) -> Result<T, WireError> {

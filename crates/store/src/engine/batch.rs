@@ -232,8 +232,8 @@ impl DeriveError {
     }
 }
 
-/// Runs `derive`, with the record's hash if that is known, and checks that what it gave can be kept: every slice inside the record, no key too long, and
-/// in tables by hash no key too short and nothing but whole records.
+/// Runs `derive`, with the record's hash if that is known, and checks that what it gave can be kept: every slice inside
+/// the record, no key too long, and in tables by hash no key too short and nothing but whole records.
 pub(crate) fn derive_rows(
     derive: &dyn Derive,
     kind: u8,

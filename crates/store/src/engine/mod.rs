@@ -55,19 +55,8 @@ pub enum Direction {
 /// A key and its value, as a scan gives them.
 pub type KeyValue = (Vec<u8>, Vec<u8>);
 
-/// A row with the record that was written right after its value, if that is at hand.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Followed {
-    /// The row's key.
-    pub key: Vec<u8>,
-    /// The row's value.
-    pub value: Vec<u8>,
-    /// The bytes of a record: a guess at what is asked for next. They are not checked, and no row may be
-    /// theirs any more.
-    pub next: Option<Vec<u8>>,
-}
-
-/// Takes a row's value, and the record after it if that is at hand; says whether to go on.
+/// Takes a row's value, and the record that was written right after it, if that is at hand: a guess at what is asked for
+/// next, whose bytes are not checked, and of which no row may be any more. Says whether to go on.
 pub type Visit<'v> = dyn FnMut(&[u8], Option<&[u8]>) -> bool + 'v;
 
 /// Ordered tables that are written in durable batches.
@@ -118,27 +107,9 @@ pub trait Engine: Send + Sync {
         limit: usize,
     ) -> Result<Vec<KeyValue>, EngineError>;
 
-    /// As [`Engine::scan`] from the smallest key up, each row with the record of `kind` that was written right
-    /// after its value, of `longest` bytes at most. An engine that keeps what was written together at one place
-    /// saves its callers a search; others have nothing at hand.
-    ///
-    /// # Errors
-    /// As [`Engine::scan`].
-    fn scan_followed(
-        &self,
-        table: Table,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        limit: usize,
-        _kind: u8,
-        _longest: usize,
-    ) -> Result<Vec<Followed>, EngineError> {
-        let rows = self.scan(table, from, to, Direction::Forward, limit)?;
-        Ok(rows.into_iter().map(|(key, value)| Followed { key, value, next: None }).collect())
-    }
-
-    /// As [`Engine::scan_followed`], one row after the other and in place: each value, and the record after it if that
-    /// is at hand. `visit` says whether to go on.
+    /// As [`Engine::scan`] from the smallest key up, one row after the other and in place: each value, and the record of
+    /// `kind` that was written right after it, of `longest` bytes at most. An engine that keeps what was written together
+    /// at one place saves its callers a search; others have nothing at hand. `visit` says whether to go on.
     ///
     /// # Errors
     /// As [`Engine::scan`], from the first row on that can't be read: those before were visited.
@@ -148,11 +119,11 @@ pub trait Engine: Send + Sync {
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
         limit: usize,
-        (kind, longest): (u8, usize),
+        _kind_and_longest: (u8, usize),
         visit: &mut Visit<'_>,
     ) -> Result<(), EngineError> {
-        let rows = self.scan_followed(table, from, to, limit, kind, longest)?;
-        let _ = rows.iter().all(|row| visit(&row.value, row.next.as_deref()));
+        let rows = self.scan(table, from, to, Direction::Forward, limit)?;
+        let _ = rows.iter().all(|(_, value)| visit(value, None));
         Ok(())
     }
 

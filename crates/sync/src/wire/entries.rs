@@ -4,7 +4,7 @@ use madake_log::EntryRef;
 use serde::{Deserialize, Serialize};
 use serde_bytes::Bytes;
 
-use super::{FRAME_HEADER, MAX_FRAME, MAX_ITEMS_FRAME, VERSION, WireError, decode_body};
+use super::{FRAME_HEADER, MAX_ITEMS_FRAME, VERSION, WireError, decode_body, with_length};
 use crate::bounded::Bounded;
 
 /// The kind of [`Entries`](super::Entries).
@@ -55,17 +55,10 @@ pub(crate) struct EntriesFrame {
 impl EntriesFrame {
     /// Adds an entry, and its payload if it is at hand.
     pub(crate) fn push(&mut self, entry: &EntryRef<'_>, payload: Option<&[u8]>) {
-        self.field(entry.as_bytes());
-        self.items.push(u8::from(payload.is_some()));
-        if let Some(payload) = payload {
-            self.field(payload);
-        }
+        let item = ItemRef { entry: Bytes::new(entry.as_bytes()), payload: payload.map(Bytes::new) };
+        let items = postcard::to_extend(&item, std::mem::take(&mut self.items));
+        self.items = items.expect("a vector takes all bytes");
         self.count += 1;
-    }
-
-    fn field(&mut self, bytes: &[u8]) {
-        varint(&mut self.items, bytes.len() as u64);
-        self.items.extend_from_slice(bytes);
     }
 
     /// How many there are.
@@ -85,25 +78,14 @@ impl EntriesFrame {
     pub(crate) fn finish(self, want: u32) -> Result<Vec<u8>, WireError> {
         let mut frame = Vec::with_capacity(FRAME_HEADER + 16 + self.items.len());
         frame.extend_from_slice(&[0, 0, 0, 0, KIND, VERSION]);
-        varint(&mut frame, want.into());
-        varint(&mut frame, self.count as u64);
+        let fields = |error| WireError::Fields { kind: KIND, error };
+        let mut frame = postcard::to_extend(&(want, self.count), frame).map_err(fields)?;
         frame.extend_from_slice(&self.items);
-        let length = frame.len() - 4;
-        if length > MAX_FRAME || self.count > MAX_ITEMS_FRAME {
-            return Err(WireError::Overflow(length));
+        if self.count > MAX_ITEMS_FRAME {
+            return Err(WireError::Overflow(frame.len() - 4));
         }
-        frame[..4].copy_from_slice(&(length as u32).to_le_bytes());
-        Ok(frame)
+        with_length(frame)
     }
-}
-
-/// A number as postcard writes it.
-fn varint(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.push(value as u8);
 }
 
 #[cfg(test)]

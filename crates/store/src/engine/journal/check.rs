@@ -19,7 +19,7 @@ use super::run::{Cover, PageCache, Run, RunFault, RunKey};
 use super::segment::{Segment, Window, path_of};
 use super::slot::{IndexRow, Slot};
 use super::state::Core;
-use super::writer::Writer;
+use super::writer::{self, Writer};
 
 /// So many rows are compared at once; for more, the journal is read several times.
 const ROWS_AT_ONCE: u64 = 2_000_000;
@@ -34,7 +34,7 @@ pub(super) fn check(
 ) -> Result<CheckReport, EngineError> {
     let _alone = core.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
     let (view, lengths) = {
-        let writer = writer.lock().map_err(|_| EngineError::Bug { what: super::UNENDED })?;
+        let writer = writer::lock(writer)?;
         (core.view(), writer.lengths())
     };
     let passes = passes(&view);

@@ -2,6 +2,7 @@
 //! once, and no value is read.
 
 use super::super::{EngineError, Table};
+use super::memtable::Memtable;
 use super::run::Asked;
 use super::state::Core;
 
@@ -13,22 +14,19 @@ impl Core {
         let mut asked: Vec<(usize, &[u8])> = keys.iter().copied().enumerate().filter_map(kept).collect();
         asked.sort_unstable_by_key(|(_, key)| *key);
         let by_hash = self.meaning().shape.is_by_hash(table.0);
-        let (frozen, runs) = {
-            let state = self.read();
-            asked.retain(|(at, key)| {
-                let held = state.active.may_hold(table.0, key, by_hash);
-                lacks[*at] &= !held;
-                !held
-            });
-            (state.frozen.clone(), state.runs.clone())
-        };
-        for memtable in frozen {
+        let mut sort_out = |memtable: &Memtable| {
             asked.retain(|(at, key)| {
                 let held = memtable.may_hold(table.0, key, by_hash);
                 lacks[*at] &= !held;
                 !held
             });
-        }
+        };
+        let (frozen, runs) = {
+            let state = self.read();
+            sort_out(&state.active);
+            (state.frozen.clone(), state.runs.clone())
+        };
+        frozen.iter().for_each(|memtable| sort_out(memtable));
         let mut asked = Asked::new(self.maker.filter_key(), &self.meaning().shape, table.0, asked);
         for run in runs.iter() {
             run.sort_out(&mut asked, |at| lacks[at] = false).map_err(|fault| self.fault(fault))?;

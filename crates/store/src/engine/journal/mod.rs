@@ -121,8 +121,8 @@ use super::batch::{FRAME_BYTES, check_limits};
 use super::files::{DiskFiles, ReadOnlyDisk};
 use super::key;
 use super::{
-    Batch, Blobs, CheckReport, Damage, Derive, Direction, Doing, Engine, EngineError, Files, Followed,
-    KeyValue, MAX_APPLY_BYTES, Part, Progress, Reclaim, Reclaimed, Table, Visit,
+    Batch, Blobs, CheckReport, Damage, Derive, Direction, Doing, Engine, EngineError, Files, KeyValue,
+    MAX_APPLY_BYTES, Part, Progress, Reclaim, Reclaimed, Table, Visit,
 };
 use blobs::FileBlobs;
 use ops::{BodyFault, Meaning};
@@ -138,8 +138,6 @@ use crate::group::GroupCommit;
 /// Calls that wait are written together up to this many bytes: more would make them wait longer for no
 /// fewer syncs per byte.
 const GROUP_BYTES: u64 = 16 << 20;
-/// What became of a lock whose holder panicked.
-const UNENDED: &str = "an earlier write did not end";
 
 /// The embedded engine.
 pub struct JournalEngine {
@@ -397,18 +395,6 @@ impl Engine for JournalEngine {
         self.core.scan(table, (from, to), direction, limit)
     }
 
-    fn scan_followed(
-        &self,
-        table: Table,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        limit: usize,
-        kind: u8,
-        longest: usize,
-    ) -> Result<Vec<Followed>, EngineError> {
-        self.core.scan_followed(table, (from, to), limit, kind, longest)
-    }
-
     fn visit_followed(
         &self,
         table: Table,
@@ -434,17 +420,14 @@ impl Engine for JournalEngine {
 
     fn apply(&self, batches: &[Batch]) -> Result<u64, EngineError> {
         if batches.is_empty() {
-            let writer = self.writer.lock().map_err(|_| EngineError::Bug { what: UNENDED })?;
-            return writer.takes_writes().map(|()| self.generation());
+            return writer::lock(&self.writer)?.takes_writes().map(|()| self.generation());
         }
         check_limits(batches, &*self.core.meaning().derive)?;
         let batches = batches.iter().map(|batch| self.prepare(batch)).collect::<Result<Vec<_>, _>>()?;
         let bytes = batches.iter().map(|batch| batch.body.len() as u64 + FRAME_BYTES).sum();
         self.group.run(Call { batches, bytes }, |calls| {
             let callers = calls.len();
-            let broken = |_| EngineError::Bug { what: UNENDED };
-            let writer = self.writer.lock().map_err(broken);
-            match writer.and_then(|mut writer| writer.commit(calls, &self.core)) {
+            match writer::lock(&self.writer).and_then(|mut writer| writer.commit(calls, &self.core)) {
                 Ok(generations) => generations.into_iter().map(Ok).collect(),
                 Err(error) => vec![Err(error); callers],
             }

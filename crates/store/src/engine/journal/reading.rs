@@ -4,7 +4,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::super::batch::derive_rows;
-use super::super::{Damage, Direction, EngineError, Followed, KeyValue, Row, Table, Visit};
+use super::super::{Damage, Direction, EngineError, KeyValue, Row, Table, Visit};
 use super::key::Key;
 use super::memtable::is_range;
 use super::merged::{Asked, is_live};
@@ -87,25 +87,7 @@ impl Core {
         self.read_rows(table, range, direction, limit, read, |(key, _)| key)
     }
 
-    /// Rows, each with the record that was written right after its value.
-    pub(super) fn scan_followed(
-        &self,
-        table: Table,
-        range: (Bound<&[u8]>, Bound<&[u8]>),
-        limit: usize,
-        kind: u8,
-        longest: usize,
-    ) -> Result<Vec<Followed>, EngineError> {
-        let read = move |values: &mut Values<'_>, key, slot: &Slot| {
-            values.ahead = AHEAD.min(ops::RECORD_HEADER + longest);
-            let (key, value) = values.take(table, key, slot)?;
-            let next = values.record_after(slot, kind, longest)?;
-            Ok(Followed { key, value, next })
-        };
-        self.read_rows(table, range, Direction::Forward, limit, read, |row| &row.key)
-    }
-
-    /// As [`scan_followed`](Self::scan_followed), in place.
+    /// Rows in place, each with the record that was written right after its value.
     pub(super) fn visit_followed(
         &self,
         table: Table,
@@ -381,9 +363,8 @@ impl<'a> Values<'a> {
         if let Some(value) = self.in_piece(number, offset, len) {
             return Ok(value.to_vec());
         }
-        let piece = if close { PIECE } else { len + self.ahead };
-        if (close || self.ahead > 0) && len < PIECE {
-            self.read_piece(segment, offset, piece)?;
+        if close && len < PIECE {
+            self.read_piece(segment, offset, PIECE)?;
             return match self.in_piece(number, offset, len) {
                 Some(value) => Ok(value.to_vec()),
                 None => Err(segment.corrupt(offset, Damage::Value)),
@@ -402,21 +383,8 @@ impl<'a> Values<'a> {
         self.piece.get(from..from.checked_add(len)?).filter(|_| self.at.0 == number)
     }
 
-    /// The bytes of the record of `kind` that begins where the value of `slot` ends, if there is one: as they are.
-    fn record_after(
-        &mut self,
-        slot: &Slot,
-        kind: u8,
-        longest: usize,
-    ) -> Result<Option<Vec<u8>>, EngineError> {
-        let Some((number, begin, len)) = self.place_after(slot, kind, longest) else { return Ok(None) };
-        match self.in_piece(number, begin, len) {
-            Some(bytes) => Ok(Some(bytes.to_vec())),
-            None => self.beyond_piece(number, begin, len),
-        }
-    }
-
-    /// Where that record lies: in which segment, from where on, of how many bytes.
+    /// Where the record of `kind` lies that begins where the value of `slot` ends, if there is one: in which segment, from
+    /// where on, of how many bytes.
     fn place_after(&self, slot: &Slot, kind: u8, longest: usize) -> Option<(u32, u64, usize)> {
         let &(Slot::At { segment: number, offset, len, .. }
         | Slot::Record { segment: number, offset, len, .. }) = slot

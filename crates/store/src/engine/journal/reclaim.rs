@@ -14,7 +14,7 @@ use super::replay::body_place;
 use super::segment::{Segment, path_of};
 use super::slot::{IndexRow, Slot};
 use super::state::Core;
-use super::writer::Writer;
+use super::writer::{self, Writer};
 
 /// So many bytes are moved at once: for so long others who write wait.
 pub(super) const MOVE_BYTES: usize = 2 << 20;
@@ -113,7 +113,7 @@ impl Reclaimer<'_> {
     }
 
     pub(super) fn lock(&self) -> Result<MutexGuard<'_, Writer>, EngineError> {
-        self.writer.lock().map_err(|_| EngineError::Bug { what: super::UNENDED })
+        writer::lock(self.writer)
     }
 
     /// Those of the parts that are there, with their lengths. The last segment is ended.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::super::{Doing, EngineError, Files};
 use super::format::{
@@ -56,6 +56,11 @@ pub(super) struct Writer {
     refusing: Option<Arc<EngineError>>,
     /// Where records are gathered; kept, since memory that is given back is got again page by page.
     gathered: Vec<u8>,
+}
+
+/// Whoever has it writes. An error if somebody had it and did not come to an end.
+pub(super) fn lock(writer: &Mutex<Writer>) -> Result<MutexGuard<'_, Writer>, EngineError> {
+    writer.lock().map_err(|_| EngineError::Bug { what: "an earlier write did not end" })
 }
 
 impl Writer {
